@@ -1,0 +1,25 @@
+"""Lightning Edit: write facts into language models, preserve the rest, and measure both."""
+
+from lightning_edit.context_templates import ContextTemplates
+from lightning_edit.editing import edit
+from lightning_edit.errors import EditError
+from lightning_edit.requests import EditRequest
+from lightning_edit.second_moment import SecondMomentSettings
+from lightning_edit.solvers import EMMET, MEMIT, ROME, RROME
+from lightning_edit.updates import ModelUpdate, inserted
+from lightning_edit.values import ValueSettings
+
+__all__ = [
+    "EMMET",
+    "MEMIT",
+    "ROME",
+    "RROME",
+    "ContextTemplates",
+    "EditError",
+    "EditRequest",
+    "ModelUpdate",
+    "SecondMomentSettings",
+    "ValueSettings",
+    "edit",
+    "inserted",
+]

@@ -1,0 +1,145 @@
+"""Where a decoder-only transformers model keeps its blocks and down-projections, found by structure alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from lightning_edit.errors import EditError
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder-only model seen as what editing needs of it.
+
+    Args:
+        model: The transformers model with its language-modeling head.
+        blocks: Its decoder blocks, lowest first.
+        names: For each block the name of its MLP down-projection among ``model.named_modules()``.
+    """
+
+    model: Any
+    blocks: nn.ModuleList
+    names: tuple[str, ...]
+
+    def down_projection(self, layer: int) -> nn.Module:
+        """The module W of a layer, whose input is the key and whose output is the value."""
+        return self.model.get_submodule(self.names[layer])
+
+    def weight(self, layer: int) -> Tensor:
+        """A view ``(d_out, d_in)`` of the layer's W, whichever way the module stores it."""
+        return oriented_weight(self.down_projection(layer))
+
+    @property
+    def head(self) -> nn.Module:
+        """The module that turns hidden states into logits."""
+        return self.model.get_output_embeddings()
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def context(self) -> int | None:
+        """The longest text in tokens, None where the configuration names no limit."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def oriented_weight(module: nn.Module) -> Tensor:
+    """The weight of a linear map as a view ``(d_out, d_in)``.
+
+    The class decides, never the shape: a square weight looks the same either way round.
+
+    Args:
+        module: A Linear, or the Conv1D of GPT-2, which stores its weight transposed.
+    """
+    weight: Any = module.weight
+    return weight.T if isinstance(module, Conv1D) else weight
+
+
+def _blocks(model: Any) -> tuple[str, nn.ModuleList]:
+    config = model.config.get_text_config()
+    if getattr(config, "is_encoder_decoder", False):
+        raise EditError(f"{type(model).__name__} is an encoder-decoder; only decoder-only models can be edited.")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers and _attentions(module[0]):
+            return name, module
+    raise EditError(
+        f"No list of {config.num_hidden_layers} decoder blocks was found in {type(model).__name__}. Name the modules "
+        "to edit with `down_projection`, e.g. model.layers.{}.mlp.down_proj."
+    )
+
+
+def _attentions(block: nn.Module) -> list[nn.Module]:
+    # What takes part in the key/value cache knows the index of its layer: that is how attention is told from the MLP.
+    return [module for name, module in block.named_modules() if name and hasattr(module, "layer_idx")]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D) and module.weight.dim() == 2
+
+
+def _down_projection(model: Any, block_name: str, block: nn.Module) -> str:
+    hidden_size = model.config.get_text_config().hidden_size
+    attention = {id(inner) for module in _attentions(block) for inner in module.modules()}
+    found = [
+        name
+        for name, module in block.named_modules()
+        if _is_linear(module) and id(module) not in attention and oriented_weight(module).shape[0] == hidden_size
+    ]
+    if not found:
+        raise EditError(
+            f"No MLP down-projection (a linear map onto the {hidden_size} hidden units, outside attention) was found "
+            f"in {block_name} of {type(model).__name__}; mixtures of experts and quantized weights cannot be edited. "
+            "If there is one, name it with `down_projection`, e.g. model.layers.{}.mlp.down_proj."
+        )
+    # With a square MLP the up-projection fits as well; the way down is registered after the way up.
+    return f"{block_name}.{found[-1]}"
+
+
+def find_decoder(model: Any, down_projection: str | None = None) -> Decoder:
+    """Finds the blocks and down-projections of a model by its structure.
+
+    A block list has as many entries as the configuration has layers; the down-projection is the last linear map of a
+    block, outside its attention, onto the hidden size. No name of a model or module is looked at.
+
+    Args:
+        model: A decoder-only transformers model with a language-modeling head.
+        down_projection: Where structure is not enough, the module's name with ``{}`` for the layer.
+
+    Raises:
+        EditError: If the model has no such parts, or a named module is not there or not linear.
+    """
+    block_name, blocks = _blocks(model)
+    if model.get_output_embeddings() is None:
+        raise EditError(f"{type(model).__name__} has no language-modeling head; load it with AutoModelForCausalLM.")
+    if down_projection is None:
+        names = [_down_projection(model, f"{block_name}.{i}", block) for i, block in enumerate(blocks)]
+    else:
+        modules = dict(model.named_modules())
+        names = [down_projection.replace("{}", str(i)) for i in range(len(blocks))]
+        wrong = [name for name in names if name not in modules or not _is_linear(modules[name])]
+        if wrong:
+            raise EditError(f"`down_projection`: {wrong[0]} is not a linear module of {type(model).__name__}.")
+    return Decoder(model, blocks, tuple(names))
+
+
+def check_layers(decoder: Decoder, layers: Sequence[int]) -> list[int]:
+    """The edited layers in ascending order.
+
+    Args:
+        decoder: The model.
+        layers: Indices of the layers to edit, the lowest block is 0.
+
+    Raises:
+        EditError: If there is none, one twice, or one that the model does not have.
+    """
+    count = len(decoder.blocks)
+    wrong = [layer for layer in layers if not 0 <= layer < count]
+    if not layers or wrong or len(set(layers)) < len(layers):
+        raise EditError(f"`layers` must be different numbers from 0 to {count - 1} (the model's), got {list(layers)}.")
+    return sorted(layers)

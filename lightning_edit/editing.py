@@ -1,0 +1,268 @@
+"""From value vectors to edited weights: the part of a run that knows neither trainer nor files."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_edit.architectures import Decoder, check_layers, find_decoder
+from lightning_edit.context_templates import ContextTemplates, generate_templates
+from lightning_edit.errors import EditError
+from lightning_edit.fingerprint import fingerprint
+from lightning_edit.keys import compute_keys, current_values
+from lightning_edit.layer_distribution import LayerDistribution, residual_share
+from lightning_edit.ordinary_text import sample_texts
+from lightning_edit.progress import ProgressBars, Report, silent
+from lightning_edit.prompts import require_offsets
+from lightning_edit.requests import EditRequest, distinct
+from lightning_edit.second_moment import SecondMomentSettings, check_second_moments, second_moments, tokens_wanted
+from lightning_edit.solvers import EMMET, EditProblem, Factors, SingularError, Solver
+from lightning_edit.updates import LayerUpdate, ModelUpdate, add_factors, write_weight
+from lightning_edit.values import Values, ValueSettings, optimize_values
+
+
+class EditedWeights:
+    """The edited weights of one model: what they were, and the sum of all that was added since.
+
+    A weight is always written as cast(base + sum), so rounding does not build up over updates.
+
+    Args:
+        decoder: The model.
+        layers: The layers that may be edited.
+    """
+
+    def __init__(self, decoder: Decoder, layers: Sequence[int]) -> None:
+        self.decoder = decoder
+        self.base = {layer: decoder.weight(layer).detach().clone() for layer in layers}
+        self.added: dict[int, Factors] = {}
+
+    def add(self, layer: int, factors: Factors) -> None:
+        """Adds an update to a layer's weight."""
+        known = self.added.get(layer)
+        self.added[layer] = factors if known is None else add_factors(known, factors)
+        self._write(layer)
+
+    def _write(self, layer: int) -> None:
+        weight = self.decoder.weight(layer)
+        base = self.base[layer].to(weight.device)
+        if layer in self.added:
+            write_weight(weight, base, self.added[layer])
+        else:
+            with torch.no_grad():
+                weight.copy_(base)
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Gives back the weights as they were at the start of the block if it fails."""
+        before = dict(self.added)
+        try:
+            yield
+        except BaseException:
+            self.added = before
+            for layer in self.base:
+                self._write(layer)
+            raise
+
+    def update(self, **info: Any) -> ModelUpdate:
+        """All that was added, as an update that is inserted in the model.
+
+        Args:
+            **info: Written with it.
+        """
+        layers = {
+            layer: LayerUpdate(self.decoder.names[layer], fingerprint(self.base[layer]), factors)
+            for layer, factors in sorted(self.added.items())
+        }
+        return ModelUpdate(layers, info, {layer: self.base[layer] for layer in layers})
+
+
+def _problem(
+    editor: "Editor", requests: Sequence[EditRequest], z: Tensor, layer: int, share: float
+) -> EditProblem:
+    decoder, highest = editor.weights.decoder, editor.layers[-1]
+    keys = compute_keys(decoder, editor.tokenizer, requests, editor.templates, layer)
+    current = current_values(decoder, editor.tokenizer, requests, highest, editor.values.site)
+    device = keys.mean.device
+    return EditProblem(
+        keys=keys.mean,
+        residual=(z.T.double().to(device) - current.to(device)) * share,
+        second_moment=editor.moments[layer].to(device),
+        bare_keys=keys.bare,
+    )
+
+
+@dataclass
+class Editor:
+    """Finds values and writes updates into one model, with the settings of one run.
+
+    Args:
+        weights: The edited weights of the model.
+        tokenizer: Its fast tokenizer.
+        solver: Which member of the family writes.
+        layers: The edited layers, ascending.
+        templates: The contexts of keys and values.
+        values: How values are optimized.
+        moments: For each layer C ``(d_in, d_in)`` in float64.
+        distribution: How the residual is shared between layers.
+    """
+
+    weights: EditedWeights
+    tokenizer: Any
+    solver: Solver
+    layers: list[int]
+    templates: ContextTemplates
+    values: ValueSettings
+    moments: dict[int, Tensor]
+    distribution: LayerDistribution = "uniform"
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.values.site == "mlp" and len(self.layers) > 1:
+            raise EditError(
+                f"`values.site: mlp` writes one layer's own output, but layers {self.layers} are to share it. Use "
+                "`site: block`, or edit one layer."
+            )
+
+    def find_values(self, requests: Sequence[EditRequest], report: Report = silent) -> Values:
+        """The value vectors of the edits on the model as it is now; see `optimize_values`."""
+        return optimize_values(
+            self.weights.decoder, self.tokenizer, requests, self.templates, self.layers[-1], self.values, report
+        )
+
+    def write(self, requests: Sequence[EditRequest], z: Tensor) -> dict[str, float]:
+        """Solves layer by layer, each on the model with the layers below already written (MEMIT, algorithm 1).
+
+        Args:
+            requests: The n edits.
+            z: ``(n, d_model)``, their value vectors.
+
+        Returns:
+            Figures of each layer: ``layer_L/update_norm`` (Frobenius), ``relative_update_norm``, ``preservation_error``
+            and ``memorization_error`` (see `EditProblem`).
+
+        Raises:
+            EditError: If a system is singular; the weights are then as they were.
+        """
+        figures: dict[str, float] = {}
+        with self.weights.undone_on_error():
+            for index, layer in enumerate(self.layers):
+                share = residual_share(index, len(self.layers), self.distribution)
+                problem = _problem(self, requests, z, layer, share)
+                factors = self._solve(problem, layer)
+                norm = float(factors.dense().norm())
+                figures |= {
+                    f"layer_{layer}/update_norm": norm,
+                    f"layer_{layer}/relative_update_norm": norm / float(self.weights.base[layer].double().norm()),
+                    f"layer_{layer}/preservation_error": problem.preservation_error(factors),
+                    f"layer_{layer}/memorization_error": problem.memorization_error(factors),
+                }
+                self.weights.add(layer, factors)
+        return figures
+
+    def _solve(self, problem: EditProblem, layer: int) -> Factors:
+        try:
+            return self.solver(problem)
+        except SingularError as error:
+            if error.what == "preservation":
+                check_second_moments({layer: problem.second_moment}, self.solver)
+            raise EditError(
+                f"Layer {layer}: the keys of the {problem.keys.shape[1]} edits of one update depend on each other, so "
+                "they cannot all be written exactly. Likely causes, the first most: edits of the same subject in one "
+                "update; more edits than the layer's input has dimensions "
+                f"({problem.keys.shape[0]}). Raise the solver's lambda, or make smaller updates."
+            ) from error
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that an update's file tells of itself."""
+        model = self.weights.decoder.model
+        return {
+            "model": getattr(model, "name_or_path", ""),
+            "solver": repr(self.solver),
+            "layers": self.layers,
+            "context_templates": list(self.templates.texts),
+        }
+
+
+def batches_of(requests: Sequence[EditRequest], size: int | None) -> list[Sequence[EditRequest]]:
+    """The requests in groups of at most ``size`` (all in one for None), in their order."""
+    size = size or max(len(requests), 1)
+    return [requests[i : i + size] for i in range(0, len(requests), size)]
+
+
+def edit(
+    model: Any,
+    tokenizer: Any,
+    requests: Sequence[EditRequest],
+    solver: Solver | None = None,
+    layers: Sequence[int] = (0,),
+    *,
+    values: ValueSettings | None = None,
+    texts: Iterable[str] | None = None,
+    moments: dict[int, Tensor] | None = None,
+    templates: ContextTemplates | None = None,
+    second_moment: SecondMomentSettings | None = None,
+    distribution: LayerDistribution = "uniform",
+    micro_batch: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+) -> ModelUpdate:
+    """Writes facts into a model, without any trainer.
+
+    Args:
+        model: A decoder-only transformers model with head; it is edited in place.
+        tokenizer: Its fast tokenizer.
+        requests: The edits.
+        solver: ``EMMET()`` if not given.
+        layers: The layers to edit.
+        values: How value vectors are optimized.
+        texts: Ordinary text for the second moments; the model's own if not given, which preserves less well.
+        moments: For each layer a finished C ``(d_in, d_in)`` in float64, instead of ``texts``.
+        templates: Contexts; five generated by the model from ``seed`` if not given.
+        second_moment: How much text is used, and the cache.
+        distribution: How the residual is shared between layers.
+        micro_batch: How many edits' values are optimized at once; changes memory and speed, not results.
+        seed: Of generated templates and texts.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The update, inserted: ``update.remove(model)`` gives back the old weights, ``update.save(path)`` keeps it.
+
+    Raises:
+        EditError: If the input cannot be edited; the model is then as it was.
+
+    Example:
+        >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+        >>> import lightning_edit
+        >>> from lightning_edit.tiny import MODEL_PATH, World
+        >>> model = AutoModelForCausalLM.from_pretrained(MODEL_PATH)
+        >>> tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+        >>> record = World.generate().records(1, seed=0)[0]
+        >>> fact = lightning_edit.EditRequest(record["subject"], record["prompt"], record["target_new"])
+        >>> update = lightning_edit.edit(model, tokenizer, [fact], layers=[1], progress=False)
+        >>> update.remove(model)
+    """
+    require_offsets(tokenizer)
+    requests = distinct(requests)
+    decoder = find_decoder(model)
+    layers = check_layers(decoder, layers)
+    solver, settings = solver or EMMET(), second_moment or SecondMomentSettings()
+    with ProgressBars() if progress else nullcontext(silent) as report:
+        if moments is None:
+            wanted = tokens_wanted(decoder, layers, settings)
+            texts = sample_texts(model, tokenizer, wanted, seed, report) if texts is None else texts
+            moments = second_moments(decoder, tokenizer, texts, layers, settings, report)
+        check_second_moments(moments, solver)
+        templates = templates or generate_templates(model, tokenizer, seed)
+        weights = EditedWeights(decoder, layers)
+        editor = Editor(
+            weights, tokenizer, solver, layers, templates, values or ValueSettings(), moments, distribution
+        )
+        with weights.undone_on_error():
+            for update in batches_of(requests, solver.edits_per_update):
+                found = Values.join([editor.find_values(part, report) for part in batches_of(update, micro_batch)])
+                kept = [request for request, ok in zip(update, found.finite.tolist(), strict=True) if ok]
+                editor.write(kept, found.z[found.finite])
+    return weights.update(**editor.describe(), edits=len(requests))

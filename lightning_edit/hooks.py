@@ -1,0 +1,182 @@
+"""Seeing and steering a model's own forward from outside; every context manager leaves the model as it was."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class StopForward(Exception):  # noqa: N818  (a signal, not an error)
+    """Ends a forward pass as soon as all that was asked for is known; callers catch it."""
+
+
+class Captured:
+    """What a hook saw in the last forward pass.
+
+    Attributes:
+        value: The tensor.
+        output: For outputs, what the module returned as a whole (some blocks return a tuple).
+    """
+
+    value: Tensor
+    output: Any
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden state in what a module returned: the tensor itself, or the first entry of a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_hidden(output: Any, hidden: Tensor) -> Any:
+    """What a module returned, with another hidden state in it."""
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+@contextmanager
+def capture_input(module: nn.Module, stop: bool = False) -> Iterator[Captured]:
+    """Records the first argument of a module, e.g. the keys of a down-projection.
+
+    Args:
+        module: Where to listen.
+        stop: Whether to end the forward pass there by raising `StopForward`.
+    """
+    captured = Captured()
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        captured.value = args[0]
+        if stop:
+            raise StopForward
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield captured
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def capture_output(module: nn.Module, stop: bool = False) -> Iterator[Captured]:
+    """Records the hidden state that leaves a module, e.g. a decoder block.
+
+    Args:
+        module: Where to listen.
+        stop: Whether to end the forward pass there by raising `StopForward`.
+    """
+    captured = Captured()
+
+    def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        captured.value, captured.output = hidden_of(output), output
+        if stop:
+            raise StopForward
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield captured
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def change_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replaces the first argument of a module, e.g. keeps only the positions whose logits are wanted.
+
+    Args:
+        module: Whose argument to replace.
+        change: From the old argument to the new one.
+    """
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (change(args[0]), *args[1:])
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def change_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replaces the hidden state that leaves a module.
+
+    Args:
+        module: Whose output to replace.
+        change: From the old hidden state to the new one.
+    """
+
+    def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return with_hidden(output, change(hidden_of(output)))
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def resume_from(blocks: Sequence[nn.Module], output: Any, hidden: Tensor) -> Iterator[None]:
+    """Runs a model as if its lowest blocks had been computed already.
+
+    The blocks given are skipped inside the model's own forward, which keeps its final norm, scaling and soft-capping.
+
+    Args:
+        blocks: The lowest blocks of the model, up to the one whose output is known.
+        output: What that block returned once; gives the form of the answer.
+        hidden: ``(rows, length, d_model)``, the hidden state that leaves the last of the blocks.
+    """
+
+    def forward(*_: Any, **__: Any) -> Any:
+        return with_hidden(output, hidden)
+
+    before = [block.__dict__.get("forward") for block in blocks]
+    for block in blocks:
+        block.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        for block, old in zip(blocks, before, strict=True):
+            if old is None:
+                del block.__dict__["forward"]
+            else:
+                block.__dict__["forward"] = old
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without parameter gradients, both put back afterwards.
+
+    Args:
+        model: The model; its parameters are not touched.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval()
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in gradients:
+            parameter.requires_grad_(requires_grad)
+
+
+@torch.no_grad()
+def run_until(model: nn.Module, inputs: dict[str, Any], *captures: Any) -> list[Captured]:
+    """One forward pass that ends where the last capture says.
+
+    Args:
+        model: The model.
+        inputs: Keyword arguments of its forward.
+        captures: Context managers of this module, one of which may stop the pass.
+    """
+    with ExitStack() as stack:
+        seen = [stack.enter_context(capture) for capture in captures]
+        try:
+            model(**inputs)
+        except StopForward:
+            pass
+    return seen

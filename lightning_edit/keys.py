@@ -1,0 +1,99 @@
+"""Keys: what enters the edited down-projection at the subject's last token."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_edit.architectures import Decoder
+from lightning_edit.batches import by_length, pad
+from lightning_edit.context_templates import ContextTemplates
+from lightning_edit.hooks import Captured, capture_input, capture_output, frozen, run_until
+from lightning_edit.prompts import encode_subject
+from lightning_edit.requests import EditRequest
+from lightning_edit.value_batch import Site
+
+MAX_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of n edits at one layer, in float64.
+
+    Args:
+        mean: ``(d_in, n)``, averaged over the context templates with their weights.
+        bare: ``(d_in, n)``, in the bare prompt alone.
+    """
+
+    mean: Tensor
+    bare: Tensor
+
+
+def _at_subject(
+    decoder: Decoder,
+    tokenizer: Any,
+    texts: Sequence[tuple[str, str]],
+    capture: Callable[[], AbstractContextManager[Captured]],
+) -> Tensor:
+    """What a hook sees at the subject's last token of (template, subject) pairs, ``(texts, width)`` in float64.
+
+    Only the tokens up to that one are run: what follows cannot be seen from there.
+    """
+    encoded = [encode_subject(tokenizer, template, subject) for template, subject in texts]
+    rows = [text.ids[: text.subject_last + 1] for text in encoded]
+    found: list[Tensor | None] = [None] * len(rows)
+    with frozen(decoder.model):
+        for group in by_length([len(row) for row in rows], MAX_TOKENS):
+            batch = pad([rows[i] for i in group], decoder.device)
+            (seen,) = run_until(decoder.model, batch.inputs(), capture())
+            last = batch.attention_mask.sum(1) - 1
+            states = seen.value[torch.arange(len(group), device=last.device), last].double()
+            for i, state in zip(group, states, strict=True):
+                found[i] = state
+    return torch.stack([state for state in found if state is not None])
+
+
+def compute_keys(
+    decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], templates: ContextTemplates, layer: int
+) -> Keys:
+    """The keys of the edits at one layer of the model as it is now.
+
+    Args:
+        decoder: The model; layers under this one may already be edited.
+        tokenizer: Its fast tokenizer.
+        requests: The n edits.
+        templates: The contexts to average over (MEMIT, equation 19).
+        layer: The layer whose down-projection is to be edited.
+
+    Returns:
+        Mean and bare keys, each ``(d_in, n)`` in float64.
+    """
+    texts = [(text, request.subject) for request in requests for text in templates.apply(request.prompt)]
+    module = decoder.down_projection(layer)
+    states = _at_subject(decoder, tokenizer, texts, lambda: capture_input(module, stop=True))
+    grouped = states.view(len(requests), len(templates.texts), -1)
+    weights = templates.key_weights().to(grouped.device)
+    return Keys(mean=torch.einsum("t,nti->in", weights, grouped), bare=grouped[:, 0].T.contiguous())
+
+
+def current_values(
+    decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], layer: int, site: Site
+) -> Tensor:
+    """What the model answers now where z is to stand: at the subject's last token of the bare prompt.
+
+    Args:
+        decoder: The model as it is now.
+        tokenizer: Its fast tokenizer.
+        requests: The n edits.
+        layer: The highest edited layer.
+        site: ``block`` for the hidden state leaving the block, ``mlp`` for the output of its down-projection.
+
+    Returns:
+        ``(d_model, n)`` in float64.
+    """
+    module = decoder.blocks[layer] if site == "block" else decoder.down_projection(layer)
+    texts = [(request.prompt, request.subject) for request in requests]
+    return _at_subject(decoder, tokenizer, texts, lambda: capture_output(module, stop=True)).T.contiguous()

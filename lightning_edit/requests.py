@@ -1,0 +1,99 @@
+"""One fact to write: what every data module yields and every other room reads."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning_edit.errors import EditError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One edit: subject s, prompt p with one ``{}``, new target o* and, where known, the true target o.
+
+    Targets are given without a leading space; the library writes the one that separates them from the prompt.
+
+    Args:
+        subject: The text that takes the place of ``{}``; the edit is made at its last token.
+        prompt: The rewrite prompt, with exactly one ``{}``, e.g. ``"{} is located in the city of"``.
+        target_new: What the edited model should answer.
+        target_true: What the model answers before, needed for scores that compare two answers.
+        case_id: The name of the record in messages and result files.
+        paraphrase_prompts: Complete prompts that say the same in other words.
+        neighborhood_prompts: Complete prompts about other subjects whose answer is ``target_true``.
+        attribute_prompts: Complete prompts about other subjects whose answer is ``target_new``.
+        generation_prompts: Complete prompts for free generation about the subject.
+
+    Raises:
+        EditError: If the record cannot be edited or measured; the message names it and says what to change.
+    """
+
+    subject: str
+    prompt: str
+    target_new: str
+    target_true: str | None = None
+    case_id: str = ""
+    paraphrase_prompts: tuple[str, ...] = ()
+    neighborhood_prompts: tuple[str, ...] = ()
+    attribute_prompts: tuple[str, ...] = ()
+    generation_prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("subject", "prompt", "target_new"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise EditError(f"{self.name}: `{name}` must be a text that is not empty, got {value!r}.")
+        holes = self.prompt.count("{}")
+        if holes != 1:
+            raise EditError(
+                f"{self.name}: the prompt must hold exactly one {{}} where the subject goes, got {holes} in "
+                f"{self.prompt!r}. Replace the subject in the prompt by {{}}."
+            )
+        if self.target_true is not None:
+            if not isinstance(self.target_true, str) or not self.target_true.strip():
+                raise EditError(f"{self.name}: `target_true` must be a text or be left out, got {self.target_true!r}.")
+            if self.target_true.strip() == self.target_new.strip():
+                raise EditError(
+                    f"{self.name}: `target_new` equals `target_true` ({self.target_true.strip()!r}): there is nothing "
+                    "to edit. Give another `target_new` or remove the record."
+                )
+            object.__setattr__(self, "target_true", self.target_true.strip())
+        object.__setattr__(self, "subject", self.subject.strip())
+        object.__setattr__(self, "target_new", self.target_new.strip())
+
+    @property
+    def name(self) -> str:
+        """How messages call this record."""
+        return f"record {self.case_id}" if self.case_id != "" else f"the edit of {self.subject!r}"
+
+    @property
+    def rewrite_prompt(self) -> str:
+        """The prompt with the subject in its place."""
+        return self.prompt.replace("{}", self.subject)
+
+
+def distinct(requests: Sequence[EditRequest]) -> list[EditRequest]:
+    """The requests without exact repetitions.
+
+    Args:
+        requests: All edits of one run.
+
+    Returns:
+        The requests in their order, later copies of the same edit left out (with a warning).
+
+    Raises:
+        EditError: If two requests give the same subject and prompt different targets: no weight can answer both.
+    """
+    first: dict[tuple[str, str], EditRequest] = {}
+    for request in requests:
+        known = first.setdefault((request.subject, request.prompt), request)
+        if known.target_new != request.target_new:
+            raise EditError(
+                f"{known.name} and {request.name} ask for different answers to {request.rewrite_prompt!r}: "
+                f"{known.target_new!r} and {request.target_new!r}. Keep one of them."
+            )
+    if len(first) < len(requests):
+        logger.warning("%d edits were given more than once; each is made once.", len(requests) - len(first))
+    return list(first.values())

@@ -1,0 +1,221 @@
+"""Second moments: what the edited layers' keys look like in ordinary text, all layers in one pass."""
+
+import itertools
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_edit.architectures import Decoder
+from lightning_edit.batches import by_length, pad
+from lightning_edit.errors import EditError
+from lightning_edit.fingerprint import fingerprint, fingerprint_model
+from lightning_edit.hooks import capture_input, frozen, run_until
+from lightning_edit.progress import Report, silent
+from lightning_edit.solvers.base import SingularError, Solver, cholesky
+from lightning_edit.storage import atomic_path
+
+logger = logging.getLogger(__name__)
+
+TOKENS_PER_DIMENSION = 10
+MAX_TOKENS = 4096
+
+
+class SecondMoment(Metric):
+    """E[k k^T], the uncentered second moment of keys (MEMIT's code calls it covariance), accumulated in float64.
+
+    Example:
+        >>> moment = SecondMoment(2)
+        >>> moment.update(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+        >>> moment.compute()
+        tensor([[1., 1.],
+                [1., 2.]], dtype=torch.float64)
+    """
+
+    full_state_update = False
+    total: Tensor
+    tokens: Tensor
+
+    def __init__(self, d_in: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.set_dtype(torch.float64)
+        self.add_state("total", torch.zeros(d_in, d_in, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("tokens", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, keys: Tensor) -> None:
+        """Adds keys ``(n, d_in)`` of any precision."""
+        wide = keys.double()
+        self.total += wide.T @ wide
+        self.tokens += len(keys)
+
+    def compute(self) -> Tensor:
+        """E[k k^T] ``(d_in, d_in)`` in float64."""
+        return self.total / self.tokens
+
+
+@dataclass(frozen=True)
+class SecondMomentSettings:
+    """From how much text, and where the result is kept.
+
+    Args:
+        tokens: How many tokens of ordinary text to use; None for 10 x d_in, which suffices (arXiv 2506.04226).
+        length: Texts are cut to this many tokens (at most the model's context).
+        cache_dir: Folder of finished second moments, found again by everything they depend on; None keeps none.
+    """
+
+    tokens: int | None = None
+    length: int = 512
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tokens is not None and self.tokens < 1) or self.length < 1:
+            raise EditError(f"`second_moment`: `tokens` and `length` must be positive, got {self}.")
+
+
+def tokens_wanted(decoder: Decoder, layers: Sequence[int], settings: SecondMomentSettings) -> int:
+    """How many tokens of ordinary text the settings ask for.
+
+    Args:
+        decoder: The model.
+        layers: The edited layers.
+        settings: See `SecondMomentSettings`.
+    """
+    return settings.tokens or TOKENS_PER_DIMENSION * max(decoder.weight(layer).shape[1] for layer in layers)
+
+
+def _tokenize(decoder: Decoder, tokenizer: Any, texts: Iterable[str], wanted: int, length: int) -> list[list[int]]:
+    length = min(length, decoder.context or length)
+    rows: list[list[int]] = []
+    count = 0
+    for chunk in _chunks(texts, 256):
+        for ids in tokenizer(chunk, verbose=False)["input_ids"]:
+            row = ids[: min(length, wanted - count)]
+            if row:
+                rows.append(row)
+                count += len(row)
+            if count >= wanted:
+                return rows
+    return rows
+
+
+def _chunks(texts: Iterable[str], size: int) -> Iterable[list[str]]:
+    iterator = iter(texts)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def compute_second_moments(
+    decoder: Decoder, rows: Sequence[Sequence[int]], layers: Sequence[int], report: Report = silent
+) -> dict[int, Tensor]:
+    """E[k k^T] of every layer's keys over all tokens of the rows, in one pass that ends at the highest layer.
+
+    Args:
+        decoder: The model.
+        rows: Token ids of ordinary text.
+        layers: The layers wanted.
+        report: Told about the tokens done.
+
+    Returns:
+        For each layer ``(d_in, d_in)`` in float64, on the model's device.
+    """
+    layers = sorted(layers)
+    modules = [decoder.down_projection(layer) for layer in layers]
+    moments = [SecondMoment(decoder.weight(layer).shape[1]).to(decoder.device) for layer in layers]
+    total, done = sum(len(row) for row in rows), 0
+    with frozen(decoder.model):
+        for group in by_length([len(row) for row in rows], MAX_TOKENS):
+            batch = pad([rows[i] for i in group], decoder.device)
+            captures = [capture_input(module, stop=module is modules[-1]) for module in modules]
+            for moment, seen in zip(moments, run_until(decoder.model, batch.inputs(), *captures), strict=True):
+                moment.update(seen.value[batch.attention_mask.bool()].to(moment.total.device))
+            done += int(batch.attention_mask.sum())
+            report("second moments (tokens)", done, total)
+    return {layer: moment.compute() for layer, moment in zip(layers, moments, strict=True)}
+
+
+def second_moments(
+    decoder: Decoder,
+    tokenizer: Any,
+    texts: Iterable[str],
+    layers: Sequence[int],
+    settings: SecondMomentSettings,
+    report: Report = silent,
+) -> dict[int, Tensor]:
+    """The second moments of the edited layers, from the cache where they are there already.
+
+    A cached file is named after the weights, the token ids and the layer, so a change of any of them is another file.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        texts: Ordinary text; read until there are enough tokens.
+        layers: The edited layers.
+        settings: See `SecondMomentSettings`.
+        report: Told about the tokens done.
+
+    Returns:
+        For each layer ``(d_in, d_in)`` in float64.
+
+    Raises:
+        EditError: If there is no text.
+    """
+    rows = _tokenize(decoder, tokenizer, texts, tokens_wanted(decoder, layers, settings), settings.length)
+    if not rows:
+        raise EditError("There is no ordinary text for the second moments; give `data.preservation` a text.")
+    if settings.cache_dir is None:
+        return compute_second_moments(decoder, rows, layers, report)
+    source = fingerprint(fingerprint_model(decoder.model), *rows)
+    folder = Path(settings.cache_dir).expanduser()
+    files = {
+        layer: folder / f"second-moment-{fingerprint(source, decoder.names[layer])}.safetensors" for layer in layers
+    }
+    found = {layer: moment for layer, file in files.items() if (moment := _read(file)) is not None}
+    missing = [layer for layer in layers if layer not in found]
+    if missing:
+        for layer, moment in compute_second_moments(decoder, rows, missing, report).items():
+            found[layer] = moment
+            described = {"layer": layer, "module": decoder.names[layer], "tokens": sum(map(len, rows))}
+            with atomic_path(files[layer]) as scratch:
+                save_file({"second_moment": moment.cpu()}, scratch, {"second_moment": json.dumps(described)})
+    return {layer: found[layer].to(decoder.device) for layer in layers}
+
+
+def _read(file: Path) -> Tensor | None:
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return opened.get_tensor("second_moment")
+    except SafetensorError as error:
+        logger.warning("%s cannot be read (%s) and is computed again.", file, error)
+        return None
+
+
+def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
+    """Refuses second moments whose preservation metric cannot be inverted, before anything expensive is done.
+
+    Args:
+        moments: For each edited layer C ``(d_in, d_in)``.
+        solver: Whose weight and ridge make C' of C.
+
+    Raises:
+        EditError: Names the layer, its rank and what to raise.
+    """
+    for layer, moment in moments.items():
+        try:
+            cholesky(solver.preservation(moment), "preservation")
+        except SingularError as error:
+            d_in, rank = len(moment), int(torch.linalg.matrix_rank(moment, hermitian=True))
+            raise EditError(
+                f"The second moment of layer {layer} has rank {rank} of {d_in} and cannot be inverted: there is too "
+                f"little ordinary text, or too much of the same. Raise `second_moment.tokens` (10 x d_in = {10 * d_in} "
+                "usually suffice), give more text as `data.preservation`, or raise the solver's `ridge`."
+            ) from error

@@ -1,0 +1,154 @@
+"""The preservation-memorization least squares: its data, its one formula and what a solver is.
+
+One edited layer W (d_out x d_in) is to answer n keys K (d_in x n) with the residual R (d_out x n) added, and to answer
+ordinary keys, whose second moment is C, as before. With the inverse preservation metric M and lam >= 0 the update is
+
+    Delta = R (K^T M K + lam I)^-1 K^T M,      M = C'^-1,      C' = w C + l2 I
+
+(ROME, equation 2; MEMIT, equation 14; EMMET, equation 9, "A Unified Framework for Model Editing", arXiv 2403.14236).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+class SingularError(ArithmeticError):
+    """A matrix of the least squares has no usable Cholesky factor.
+
+    Args:
+        what: ``"preservation"`` for C' or ``"keys"`` for the system of the edits.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"the {what} matrix is singular to working precision")
+
+
+@dataclass(frozen=True)
+class EditProblem:
+    """The least squares of one edited layer; all float64, on one device.
+
+    Args:
+        keys: K ``(d_in, n)``, one column for each edit.
+        residual: R ``(d_out, n)``, what W K must gain.
+        second_moment: C ``(d_in, d_in)``, E[k k^T] over ordinary text.
+        previous_keys_moment: C_p ``(d_in, d_in)``, sum of k k^T over earlier edits, preserved as well.
+        bare_keys: ``(d_in, n)`` keys in the bare prompt, which the original ROME mixes with the mean keys.
+    """
+
+    keys: Tensor
+    residual: Tensor
+    second_moment: Tensor
+    previous_keys_moment: Tensor | None = None
+    bare_keys: Tensor | None = None
+
+    def preservation_error(self, update: "Factors") -> float:
+        """RMS over ordinary keys of ``|Delta k0|``: sqrt(trace(Delta C Delta^T)), in units of W's output."""
+        if update.right is None:
+            return float((update.left @ self.second_moment * update.left).sum().clamp(min=0).sqrt())
+        moment = update.right @ self.second_moment @ update.right.T
+        return float((update.left @ moment * update.left).sum().clamp(min=0).sqrt())
+
+    def memorization_error(self, update: "Factors") -> float:
+        """Frobenius norm ``|Delta K - R| / |R|``: the part of the residual that is not written."""
+        return float((update.apply(self.keys) - self.residual).norm() / self.residual.norm())
+
+
+@dataclass(frozen=True)
+class Factors:
+    """An update Delta (d_out x d_in) as a product, or dense where that is smaller.
+
+    Args:
+        left: ``(d_out, r)``, or Delta itself.
+        right: ``(r, d_in)``, or None if ``left`` is Delta.
+    """
+
+    left: Tensor
+    right: Tensor | None = None
+
+    def dense(self) -> Tensor:
+        """Delta ``(d_out, d_in)``."""
+        return self.left if self.right is None else self.left @ self.right
+
+    def apply(self, keys: Tensor) -> Tensor:
+        """Delta K ``(d_out, n)`` for keys ``(d_in, n)``."""
+        return self.left @ (keys if self.right is None else self.right @ keys)
+
+
+class Solver(ABC):
+    """Turns an `EditProblem` into an update; knows no model, device or logger.
+
+    Attributes:
+        edits_per_update: Most edits that one call takes, None if there is no limit.
+        second_moment_weight: w, the weight of preservation.
+        ridge: l2, added to the diagonal of the preservation metric.
+    """
+
+    edits_per_update: ClassVar[int | None] = None
+    second_moment_weight: float
+    ridge: float
+
+    @abstractmethod
+    def __call__(self, problem: EditProblem) -> Factors:
+        """The update of one layer."""
+
+    def preservation(self, second_moment: Tensor, previous_keys_moment: Tensor | None = None) -> Tensor:
+        """C' = w C + l2 I (+ C_p), ``(d_in, d_in)``: the matrix whose inverse is M.
+
+        Args:
+            second_moment: C ``(d_in, d_in)``.
+            previous_keys_moment: C_p ``(d_in, d_in)``, or None.
+        """
+        matrix = self.second_moment_weight * second_moment
+        matrix.diagonal().add_(self.ridge)
+        return matrix if previous_keys_moment is None else matrix + previous_keys_moment
+
+
+def cholesky(matrix: Tensor, what: str) -> Tensor:
+    """The lower Cholesky factor of a symmetric positive definite matrix.
+
+    Args:
+        matrix: ``(m, m)`` in float64.
+        what: Names the matrix in the error.
+
+    Raises:
+        SingularError: If the matrix is not positive definite to working precision.
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    pivots = factor.diagonal()
+    # Rounding can carry a rank-deficient matrix through; its last pivots are then of the size of the rounding.
+    poor = info.item() or bool((pivots / matrix.diagonal().clamp(min=0).sqrt()).min() < len(matrix) * 2e-16)
+    if poor or not bool(pivots.isfinite().all()):
+        raise SingularError(what)
+    return factor
+
+
+def minimal_update(keys: Tensor, residual: Tensor, preservation: Tensor, lam: float) -> Factors:
+    """The update of the whole family, by whichever of its two forms is smaller.
+
+    Dual (n <= d_in): R (K^T M K + lam I)^-1 K^T M, an n x n system. Primal: R K^T (lam C' + K K^T)^-1, equal to it by the
+    push-through identity for lam > 0.
+
+    Args:
+        keys: K ``(d_in, n)``.
+        residual: R ``(d_out, n)``.
+        preservation: C' ``(d_in, d_in)``, symmetric positive definite.
+        lam: 0 for equality constraints, larger to trade memorization for preservation.
+
+    Raises:
+        SingularError: If C' is singular, or the keys depend on each other and lam is 0.
+    """
+    d_in, n = keys.shape
+    if n > d_in and lam > 0:
+        factor = cholesky(lam * preservation + keys @ keys.T, "preservation")
+        return Factors(torch.cholesky_solve(keys @ residual.T, factor).T)
+    weighted = torch.cholesky_solve(keys, cholesky(preservation, "preservation"))
+    system = keys.T @ weighted
+    system = (system + system.T) / 2
+    system.diagonal().add_(lam)
+    left = torch.cholesky_solve(residual.T, cholesky(system, "keys")).T
+    return Factors(left, weighted.T)

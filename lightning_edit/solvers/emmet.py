@@ -1,0 +1,31 @@
+"""EMMET: many edits at once, memorization as a constraint."""
+
+from dataclasses import dataclass
+
+from lightning_edit.solvers.base import EditProblem, Factors, Solver, minimal_update
+
+
+@dataclass(frozen=True)
+class EMMET(Solver):
+    """EMMET (Gupta et al., 2024, equation 9): ROME's equality constraint for a whole batch.
+
+        Delta = R (K^T M K + lam I)^-1 K^T M,      M = C'^-1,      C' = w C + l2 I
+
+    With lam = 0 every edit is written exactly, Delta K = R, which needs linearly independent keys (n <= d_in). As in the
+    published code lam is 0 for a single edit, where EMMET is r-ROME. For n > 1 it equals MEMIT(w lam, l2 lam).
+
+    Args:
+        second_moment_weight: w, the weight of preservation.
+        ridge: l2 added to the diagonal; needed where the text is too short for C to have full rank.
+        emmet_lambda: lam for n > 1, 0.1 as published.
+    """
+
+    second_moment_weight: float = 1000.0
+    ridge: float = 0.0
+    emmet_lambda: float = 0.1
+
+    def __call__(self, problem: EditProblem) -> Factors:
+        """The update of a batch of edits; the dual form for n <= d_in, else the primal one."""
+        preservation = self.preservation(problem.second_moment, problem.previous_keys_moment)
+        lam = self.emmet_lambda if problem.keys.shape[1] > 1 else 0.0
+        return minimal_update(problem.keys, problem.residual, preservation, lam)

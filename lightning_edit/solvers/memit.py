@@ -1,0 +1,28 @@
+"""MEMIT: many edits at once, memorization traded against preservation."""
+
+from dataclasses import dataclass
+
+from lightning_edit.solvers.base import EditProblem, Factors, Solver, minimal_update
+
+
+@dataclass(frozen=True)
+class MEMIT(Solver):
+    """MEMIT (Meng et al., 2023, equation 14): the least squares with both goals in the objective.
+
+        Delta = R K^T (C' + K K^T)^-1,      C' = w C + l2 I
+
+    Any number of edits, also more than d_in. Nothing is written exactly: a large w preserves more and memorizes less.
+    Where every edit must take, use `EMMET` with a small lambda.
+
+    Args:
+        second_moment_weight: w, the weight of preservation (`mom2_update_weight` of the published code).
+        ridge: l2 added to the diagonal; needed where the text is too short for C to have full rank.
+    """
+
+    second_moment_weight: float = 20000.0
+    ridge: float = 0.0
+
+    def __call__(self, problem: EditProblem) -> Factors:
+        """The update of a batch of edits; the dual form for n <= d_in, else the primal one."""
+        preservation = self.preservation(problem.second_moment, problem.previous_keys_moment)
+        return minimal_update(problem.keys, problem.residual, preservation, lam=1.0)

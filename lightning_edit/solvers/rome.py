@@ -1,0 +1,55 @@
+"""ROME and r-ROME: one edit at a time, written exactly."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lightning_edit.solvers.base import EditProblem, Factors, Solver, cholesky, minimal_update
+
+
+@dataclass(frozen=True)
+class ROME(Solver):
+    """ROME as published (Meng et al., 2022, equation 2): rank one, equality-constrained, one edit after the other.
+
+        Delta = R u^T / (u^T k_bare),      u = C^-1 k_mean
+
+    Its published code mixes two keys: the mean over context templates in u, the bare prompt's in the denominator. The
+    two can be nearly orthogonal in the metric of C, and then one edit destroys the model; `RROME` mends that. Use this
+    one to reproduce published figures, `RROME` for single edits and `EMMET` for more.
+
+    Args:
+        ridge: l2 added to the diagonal of C, 0 as published.
+    """
+
+    ridge: float = 0.0
+    edits_per_update: ClassVar[int | None] = 1
+    second_moment_weight: ClassVar[float] = 1.0  # type: ignore[misc]
+
+    def __call__(self, problem: EditProblem) -> Factors:
+        """The rank-one update of a single edit; see the class for the formula."""
+        bare = problem.keys if problem.bare_keys is None else problem.bare_keys
+        factor = cholesky(self.preservation(problem.second_moment, problem.previous_keys_moment), "preservation")
+        direction = problem.keys.cholesky_solve(factor)
+        direction = direction / direction.norm()
+        return Factors(problem.residual / (bare * direction).sum(), direction.T)
+
+
+@dataclass(frozen=True)
+class RROME(Solver):
+    """r-ROME (Gupta et al., 2024, "Rebuilding ROME"): ROME with the mean key in numerator and denominator.
+
+        Delta = R k^T M / (k^T M k),      M = C'^-1
+
+    It is `EMMET` with one edit. Prefer it to `ROME` for single edits; for many at once use `EMMET` or `MEMIT`.
+
+    Args:
+        ridge: l2 added to the diagonal of C.
+    """
+
+    ridge: float = 0.0
+    edits_per_update: ClassVar[int | None] = 1
+    second_moment_weight: ClassVar[float] = 1.0  # type: ignore[misc]
+
+    def __call__(self, problem: EditProblem) -> Factors:
+        """The rank-one update of a single edit; see the class for the formula."""
+        preservation = self.preservation(problem.second_moment, problem.previous_keys_moment)
+        return minimal_update(problem.keys, problem.residual, preservation, lam=0.0)

@@ -1,0 +1,28 @@
+"""Files and folders that are either wholly there or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` which takes its place when all went well, and vanishes otherwise.
+
+    Args:
+        path: The file or folder to make; an older one is replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    made = scratch / path.name
+    try:
+        yield made
+        if made.is_dir() and path.exists():
+            # A folder cannot be replaced in one step; the old one waits beside the new one until that stands.
+            os.replace(path, scratch / "old")
+        os.replace(made, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

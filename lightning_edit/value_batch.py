@@ -1,0 +1,189 @@
+"""The part of the model that depends on delta, prepared once for a micro-batch of edits and run again at every step.
+
+Everything before the subject's last token is untouched by delta, and so is every block up to the edited one. Hence the
+prefix of each text goes into a frozen cache, and each step runs the blocks above the edited one on the rest alone.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_edit.architectures import Decoder
+from lightning_edit.batches import TokenBatch, pad
+from lightning_edit.hooks import capture_output, change_input, change_output, resume_from, run_until
+from lightning_edit.prefix_cache import PrefixCache, cache_prefixes
+from lightning_edit.prompts import Encoded
+
+Site = Literal["block", "mlp"]
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The positions whose logits are needed, as indices into the rows and columns of the suffixes.
+
+    Args:
+        rows: ``(picks,)`` row of each pick.
+        columns: ``(picks,)`` column of each pick; column 0 is the subject's last token.
+        edits: ``(picks,)`` edit of each pick.
+        targets: ``(picks,)`` token to predict, or -1 where the whole distribution is wanted (the KL prompt).
+        weights: ``(picks,)`` weight in the edit's loss: one over templates times target tokens.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    edits: Tensor
+    targets: Tensor
+    weights: Tensor
+
+    def where(self, mask: Tensor) -> "Picks":
+        """Those picks for which ``mask (picks,)`` is true."""
+        return Picks(*(value[mask] for value in (self.rows, self.columns, self.edits, self.targets, self.weights)))
+
+
+@dataclass(frozen=True)
+class ValueBatch:
+    """Frozen inputs of the upper blocks for the edits of one micro-batch.
+
+    Args:
+        decoder: The model.
+        layer: The edited block.
+        site: Where delta is added, see `ValueSettings`.
+        suffixes: Tokens from the subject's last one on, ``(rows, length)``.
+        mask: ``(rows, prefix + length)``, what may be attended to.
+        cache: The prefixes.
+        hidden: ``(rows, length, d_model)`` leaving the block under the first one to be run, None if all are run.
+        output: What that block returned, for its form.
+        row_edits: ``(rows,)`` edit of each row.
+        picks: Where logits are wanted.
+    """
+
+    decoder: Decoder
+    layer: int
+    site: Site
+    suffixes: TokenBatch
+    mask: Tensor
+    cache: PrefixCache
+    hidden: Tensor | None
+    output: Any
+    row_edits: Tensor
+    picks: Picks
+
+    def logits(self, delta: Tensor) -> Tensor:
+        """Logits ``(picks, vocabulary)`` with delta added at the subject's last token of every row.
+
+        Args:
+            delta: ``(edits, d_model)``.
+        """
+        moved = delta[self.row_edits]
+
+        def add(hidden: Tensor) -> Tensor:
+            first = (hidden[:, :1].to(moved.dtype) + moved[:, None]).to(hidden.dtype)
+            return torch.cat([first, hidden[:, 1:]], dim=1)
+
+        picks = self.picks
+        with ExitStack() as stack:
+            if self.hidden is not None:
+                hidden = add(self.hidden) if self.site == "block" else self.hidden
+                stack.enter_context(resume_from(self.decoder.blocks[: self.first_block], self.output, hidden))
+            if self.site == "mlp":
+                stack.enter_context(change_output(self.decoder.down_projection(self.layer), add))
+            stack.enter_context(change_input(self.decoder.head, lambda h: h[picks.rows, picks.columns][None]))
+            inputs = {**self.suffixes.inputs(), "attention_mask": self.mask, **self.cache.inputs()}
+            return self.decoder.model(**inputs).logits[0].to(delta.dtype)
+
+    @property
+    def first_block(self) -> int:
+        """The lowest block that delta can reach."""
+        return self.layer + 1 if self.site == "block" else self.layer
+
+    def keep(self, edits: Tensor) -> "ValueBatch":
+        """The batch of some of the edits; their numbers stay what they are.
+
+        Args:
+            edits: ``(all edits,)``, true for those to keep.
+        """
+        rows = edits[self.row_edits]
+        new_row = rows.cumsum(0) - 1
+        picks = self.picks.where(edits[self.picks.edits])
+        index = rows.nonzero()[:, 0]
+        ids, positions = self.suffixes.input_ids[index], self.suffixes.position_ids[index]
+        suffix_mask = self.suffixes.attention_mask[index]
+        length = int(suffix_mask.sum(1).max())
+        prefix = self.mask.shape[1] - self.suffixes.input_ids.shape[1]
+        return replace(
+            self,
+            suffixes=TokenBatch(ids[:, :length], suffix_mask[:, :length], positions[:, :length]),
+            mask=self.mask[index][:, : prefix + length],
+            cache=self.cache.select(index),
+            hidden=None if self.hidden is None else self.hidden[index, :length],
+            row_edits=self.row_edits[index],
+            picks=replace(picks, rows=new_row[picks.rows]),
+        )
+
+
+def _picks(rows: Sequence[tuple[int, Encoded]], texts_per_edit: int, device: torch.device) -> Picks:
+    entries: list[tuple[int, int, int, int, float]] = []
+    for row, (edit, text) in enumerate(rows):
+        targets = text.ids[text.target_start :]
+        for i, token in enumerate(targets):
+            column = text.target_start - 1 - text.subject_last + i
+            entries.append((row, column, edit, token, 1 / (texts_per_edit * len(targets))))
+        if not targets:
+            entries.append((row, 0, edit, -1, 1.0))
+    *integers, weights = zip(*entries, strict=True)
+    return Picks(
+        *(torch.tensor(column, device=device) for column in integers),
+        weights=torch.tensor(weights, dtype=torch.float64, device=device),
+    )
+
+
+@torch.no_grad()
+def prepare(
+    decoder: Decoder, layer: int, site: Site, rows: Sequence[tuple[int, Encoded]], texts_per_edit: int
+) -> tuple[ValueBatch, Tensor]:
+    """Runs everything that delta cannot reach, once.
+
+    Args:
+        decoder: The model, frozen and in evaluation mode.
+        layer: The edited block.
+        site: Where delta is added.
+        rows: Each edit's number with one of its texts; a text without target is the edit's KL prompt.
+        texts_per_edit: Number of context templates.
+
+    Returns:
+        The batch, and for each row ``(rows, d_model)`` the state at the subject's last token to which delta is added.
+    """
+    device = decoder.device
+    texts = [text for _, text in rows]
+    prefixes = pad([text.ids[: text.subject_last] for text in texts], device, side="left")
+    cache = cache_prefixes(decoder.model, prefixes, len(decoder.blocks))
+    # The last target token is predicted and never read; of the KL prompt only the subject's end is needed.
+    ends = [len(text.ids) - 1 if len(text.ids) > text.target_start else text.subject_last + 1 for text in texts]
+    plain = pad([text.ids[text.subject_last : end] for text, end in zip(texts, ends, strict=True)], device)
+    start = prefixes.attention_mask.sum(1, keepdim=True)
+    suffixes = replace(plain, position_ids=plain.position_ids + start)
+    mask = torch.cat([prefixes.attention_mask, plain.attention_mask], dim=1)
+    inputs = {**suffixes.inputs(), "attention_mask": mask, **cache.inputs()}
+
+    first_block = layer + 1 if site == "block" else layer
+    known = [capture_output(decoder.blocks[first_block - 1], stop=site == "block")] if first_block else []
+    at_site = [capture_output(decoder.down_projection(layer), stop=True)] if site == "mlp" else []
+    seen = run_until(decoder.model, inputs, *known, *at_site)
+    below = seen[0] if known else None
+    batch = ValueBatch(
+        decoder,
+        layer,
+        site,
+        suffixes,
+        mask,
+        cache.keep_from(first_block),
+        None if below is None else below.value,
+        None if below is None else below.output,
+        torch.tensor([edit for edit, _ in rows], device=device),
+        _picks(rows, texts_per_edit, device),
+    )
+    return batch, seen[-1].value[:, 0]
