@@ -18,12 +18,12 @@ def fingerprint(*parts: str | Tensor | Iterable[int]) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             plain = part.detach().cpu().contiguous()
-            digest.update(f"tensor {plain.dtype} {tuple(plain.shape)} ")
+            digest.update(f"tensor {plain.dtype} {tuple(plain.shape)} ".encode())
             digest.update(plain.reshape(-1).view(torch.uint8).numpy())
         elif isinstance(part, str):
-            digest.update(f"text {len(part)} {part} ")
+            digest.update(f"text {len(part)} {part} ".encode())
         else:
-            digest.update(f"ids {list(part)} ")
+            digest.update(f"ids {list(part)} ".encode())
     return digest.hexdigest()
 
 

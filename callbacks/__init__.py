@@ -1,0 +1,7 @@
+"""Callbacks: what a run shows and leaves behind; none of them changes what is edited."""
+
+from callbacks.export import ExportEdits
+from callbacks.progress import EditProgressBar
+from callbacks.report import EditReport
+
+__all__ = ["EditProgressBar", "EditReport", "ExportEdits"]

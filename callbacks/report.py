@@ -1,0 +1,96 @@
+"""The figures of a run: a table on the terminal and ``metrics.json``."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.table import Table
+
+from lightning_edit.storage import atomic_path
+
+KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute")
+
+
+class EditReport(Callback):
+    """After each test of an edited model: a table before -> after, and ``metrics.json`` in the run's folder.
+
+    Args:
+        table: Whether to print the table.
+    """
+
+    def __init__(self, table: bool = True) -> None:
+        self.table = table
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the figures known so far; the table waits for the edited model."""
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        with atomic_path(folder / "metrics.json") as scratch:
+            scratch.write_text(json.dumps(self._figures(trainer, pl_module), indent=2, default=plain) + "\n")
+        if self.table and "after" in pl_module.results:
+            console = Console()
+            console.print(table(pl_module.results, pl_module.edits_written, pl_module.seconds))
+            console.print(f"Results: {folder}", soft_wrap=True)
+
+    @staticmethod
+    def _figures(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        return {
+            "before": pl_module.results.get("before"),
+            "after": pl_module.results.get("after"),
+            "edits": pl_module.edits_written,
+            "left_out": pl_module.left_out,
+            "seconds": {name: round(value, 3) for name, value in pl_module.seconds.items()},
+            "config": {"model": dict(pl_module.hparams), "data": dict(trainer.datamodule.hparams)},
+        }
+
+
+def plain(value: Any) -> Any:
+    """A setting as JSON can hold it.
+
+    Args:
+        value: A dataclass, or any object that has a ``repr``.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"class": type(value).__name__, **dataclasses.asdict(value)}
+    return repr(value)
+
+
+def table(results: dict[str, dict[str, float]], edits: int, seconds: dict[str, float]) -> Table:
+    """The figures before and after editing, in percent, and where the time went.
+
+    Args:
+        results: Figures under ``before`` and ``after``.
+        edits: Number of edits written.
+        seconds: Seconds of each stage.
+    """
+    before, after = results.get("before") or {}, results.get("after") or {}
+    drawn = Table(title=f"{edits} edits", title_style="bold", caption=_times(edits, seconds), caption_justify="left")
+    drawn.add_column("%")
+    for figure in ("score", "magnitude", "accuracy"):
+        drawn.add_column(figure, justify="right")
+    for kind in KINDS:
+        cells = [_change(before, after, f"{kind}_{figure}") for figure in ("score", "magnitude", "accuracy")]
+        if any(cells):
+            drawn.add_row(kind, *cells)
+    if "S" in after:
+        drawn.add_section()
+        drawn.add_row("S", _change(before, after, "S"), "", "", style="bold")
+    return drawn
+
+
+def _change(before: dict[str, float], after: dict[str, float], name: str) -> str:
+    if name not in after:
+        return ""
+    shown = f"{100 * after[name]:.1f}"
+    return f"{100 * before[name]:.1f} -> {shown}" if name in before else shown
+
+
+def _times(edits: int, seconds: dict[str, float]) -> str:
+    spent = ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items() if value)
+    found = seconds.get("values", 0)
+    return f"{spent}; {edits / found:.1f} values a second" if found else spent

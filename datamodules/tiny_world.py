@@ -1,0 +1,57 @@
+"""The embedded fictional world, as edits to make and as text to preserve."""
+
+from collections.abc import Iterator
+
+from datamodules.base import EditDataModule
+from datamodules.preservation import PreservationText
+from lightning_edit.errors import EditError
+from lightning_edit.requests import EditRequest
+from lightning_edit.tiny import World
+
+
+class TinyWorldText(PreservationText):
+    """The sentences that the embedded model was trained on: true facts and small talk.
+
+    Args:
+        seed: Their order.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def texts(self) -> Iterator[str]:
+        """The sentences."""
+        yield from World.generate().sentences(self.seed)
+
+
+class TinyWorld(EditDataModule):
+    """Counterfactual edits of the embedded fictional world.
+
+    Args:
+        edits: How many, each of another subject.
+        seed: Which ones.
+        batch_size: See `EditDataModule`.
+        eval_batch_size: See `EditDataModule`.
+        preservation: See `EditDataModule`; the world's own sentences if not given.
+    """
+
+    def __init__(
+        self,
+        edits: int = 64,
+        seed: int = 0,
+        batch_size: int = 64,
+        eval_batch_size: int = 32,
+        preservation: PreservationText | None = None,
+    ) -> None:
+        super().__init__(None, batch_size, eval_batch_size, preservation or TinyWorldText())
+        subjects = len(World.generate().subjects)
+        if not 1 <= edits <= subjects:
+            raise EditError(f"`data.edits` must be from 1 to {subjects}, the number of subjects, got {edits}.")
+        self.edits, self.seed = edits, seed
+
+    def load_requests(self) -> Iterator[EditRequest]:
+        """The edits, each of another subject."""
+        for record in World.generate().records(self.edits, self.seed):
+            prompts = {name: tuple(value) for name, value in record.items() if name.endswith("_prompts")}
+            texts = {name: record[name] for name in ("subject", "prompt", "target_new", "target_true")}
+            yield EditRequest(case_id=str(record["case_id"]), **texts, **prompts)

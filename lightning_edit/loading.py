@@ -1,0 +1,77 @@
+"""Models and tokenizers from a folder or the hub, with errors that say what is missing."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lightning_edit.errors import EditError
+from lightning_edit.prompts import require_offsets
+from lightning_edit.tiny import MODEL_PATH
+
+TINY = "tiny"
+Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
+
+
+def resolve(name: str) -> str:
+    """The folder or hub name that a setting means; ``tiny`` is the embedded model.
+
+    Args:
+        name: A folder, a hub name or ``tiny``.
+
+    Raises:
+        EditError: If it looks like a path and nothing is there, or the folder holds no model.
+    """
+    if name == TINY:
+        return str(MODEL_PATH)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise EditError(f"`model`: the folder {name} holds no config.json, so it is no transformers model.")
+        return str(path)
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1 and "/" in name
+    if looks_like_path or path.exists():
+        raise EditError(f"`model`: there is no folder {name}. Give the folder of a transformers model, or a hub name.")
+    return name
+
+
+def load_tokenizer(name: str) -> Any:
+    """The fast tokenizer of a model.
+
+    Args:
+        name: See `resolve`.
+
+    Raises:
+        EditError: If there is none, or it cannot tell which characters a token covers.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve(name))
+    except (OSError, ValueError) as error:
+        raise EditError(f"`model`: no tokenizer could be loaded from {name}: {_first_line(error)}") from error
+    require_offsets(tokenizer)
+    return tokenizer
+
+
+def load_model(name: str, dtype: Precision = "auto") -> Any:
+    """The model in evaluation mode, without gradients.
+
+    Args:
+        name: See `resolve`.
+        dtype: Precision of the weights; ``auto`` keeps that of the file.
+
+    Raises:
+        EditError: If there is no causal language model.
+    """
+    precision = dtype if dtype == "auto" else getattr(torch, dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(resolve(name), dtype=precision)
+    except EditError:
+        raise
+    except (OSError, ValueError) as error:
+        raise EditError(f"`model`: no causal language model could be loaded from {name}: {_first_line(error)}") from error
+    return model.eval().requires_grad_(False)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
