@@ -68,6 +68,8 @@ def _quieten() -> None:
         ".*configure_optimizers` returned `None`",
         ".*overridden `transfer_batch_to_device`",
         ".*treespec, LeafSpec",
+        ".*in eval mode at the start of training",
+        ".*smaller than the logging interval",
     )
     for message in messages:
         warnings.filterwarnings("ignore", message)

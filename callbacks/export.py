@@ -31,7 +31,7 @@ class ExportEdits(Callback):
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         if self.checkpoint:
-            trainer.save_checkpoint(folder / "edited.ckpt")
+            trainer.save_checkpoint(folder / "edited.ckpt", weights_only=False)
         if not trainer.is_global_zero:
             return
         if self.update:

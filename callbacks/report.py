@@ -34,8 +34,11 @@ class EditReport(Callback):
             scratch.write_text(json.dumps(self._figures(trainer, pl_module), indent=2, default=plain) + "\n")
         if self.table and "after" in pl_module.results:
             console = Console()
-            console.print(table(pl_module.results, pl_module.edits_written, pl_module.seconds))
-            console.print(f"Results: {folder}", soft_wrap=True)
+            console.print(table(pl_module.results, pl_module.edits_written))
+            console.print(
+                times(pl_module.edits_written, pl_module.seconds), soft_wrap=True, style="dim", highlight=False
+            )
+            console.print(f"Results: {folder}", soft_wrap=True, highlight=False)
 
     @staticmethod
     def _figures(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -60,16 +63,15 @@ def plain(value: Any) -> Any:
     return repr(value)
 
 
-def table(results: dict[str, dict[str, float]], edits: int, seconds: dict[str, float]) -> Table:
-    """The figures before and after editing, in percent, and where the time went.
+def table(results: dict[str, dict[str, float]], edits: int) -> Table:
+    """The figures before and after editing, in percent.
 
     Args:
         results: Figures under ``before`` and ``after``.
         edits: Number of edits written.
-        seconds: Seconds of each stage.
     """
     before, after = results.get("before") or {}, results.get("after") or {}
-    drawn = Table(title=f"{edits} edits", title_style="bold", caption=_times(edits, seconds), caption_justify="left")
+    drawn = Table(title=f"{edits} edits", title_style="bold")
     drawn.add_column("%")
     for figure in ("score", "magnitude", "accuracy"):
         drawn.add_column(figure, justify="right")
@@ -90,7 +92,13 @@ def _change(before: dict[str, float], after: dict[str, float], name: str) -> str
     return f"{100 * before[name]:.1f} -> {shown}" if name in before else shown
 
 
-def _times(edits: int, seconds: dict[str, float]) -> str:
+def times(edits: int, seconds: dict[str, float]) -> str:
+    """Where the time went, in one line.
+
+    Args:
+        edits: Number of edits written.
+        seconds: Seconds of each stage.
+    """
     spent = ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items() if value)
     found = seconds.get("values", 0)
     return f"{spent}; {edits / found:.1f} values a second" if found else spent

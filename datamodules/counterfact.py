@@ -55,7 +55,9 @@ class CounterFact(EditDataModule):
         try:
             return datasets.load_dataset(self.path, split=self.split)
         except (OSError, ValueError) as error:
-            raise EditError(f"`data.path`: {self.path} is no file and could not be opened on the hub: {error}") from error
+            raise EditError(
+                f"`data.path`: {self.path} is no file and could not be opened on the hub: {error}"
+            ) from error
 
 
 def _read_json(file: Path) -> list[Any]:

@@ -8,6 +8,8 @@ from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 from lightning_edit.tiny import World
 
+PROMPT_LISTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
+
 
 class TinyWorldText(PreservationText):
     """The sentences that the embedded model was trained on: true facts and small talk.
@@ -52,6 +54,12 @@ class TinyWorld(EditDataModule):
     def load_requests(self) -> Iterator[EditRequest]:
         """The edits, each of another subject."""
         for record in World.generate().records(self.edits, self.seed):
-            prompts = {name: tuple(value) for name, value in record.items() if name.endswith("_prompts")}
-            texts = {name: record[name] for name in ("subject", "prompt", "target_new", "target_true")}
-            yield EditRequest(case_id=str(record["case_id"]), **texts, **prompts)
+            prompts = {name: tuple(record[name]) for name in PROMPT_LISTS}
+            yield EditRequest(
+                subject=record["subject"],
+                prompt=record["prompt"],
+                target_new=record["target_new"],
+                target_true=record["target_true"],
+                case_id=str(record["case_id"]),
+                **prompts,
+            )

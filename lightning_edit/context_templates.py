@@ -19,8 +19,8 @@ class ContextTemplates:
 
     Args:
         texts: Each with exactly one ``{}`` where the prompt goes; the first is the bare ``"{}"``.
-        average: How keys are averaged over the texts: ``nested`` gives the bare prompt 1/2 and the others the other half
-            (MEMIT and EMMET's code), ``flat`` gives all the same (ROME's).
+        average: How keys are averaged over the texts: ``nested`` gives the bare prompt one half and the others together
+            the other (MEMIT and EMMET's code), ``flat`` gives all the same (ROME's).
 
     Raises:
         EditError: If a text has not exactly one ``{}`` or the first is not bare.
@@ -50,11 +50,15 @@ class ContextTemplates:
 
 @torch.no_grad()
 def generate_templates(
-    model: Any, tokenizer: Any, seed: int, average: Literal["nested", "flat"] = "nested", openings: Sequence[str] = OPENINGS
+    model: Any,
+    tokenizer: Any,
+    seed: int,
+    average: Literal["nested", "flat"] = "nested",
+    openings: Sequence[str] = OPENINGS,
 ) -> ContextTemplates:
     """Lets the model itself write the prefixes, as MEMIT's published code does, but from a seed.
 
-    Each opening is continued to `GENERATED_TOKENS` tokens (sampled among the five likeliest) and followed by ``". {}"``.
+    Each opening is continued to `GENERATED_TOKENS` tokens (sampled among the five likeliest), then comes ``". {}"``.
     Braces in generated text are removed. The caller's random state is left as it was.
 
     Args:

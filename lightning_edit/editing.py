@@ -79,9 +79,7 @@ class EditedWeights:
         return ModelUpdate(layers, info, {layer: self.base[layer] for layer in layers})
 
 
-def _problem(
-    editor: "Editor", requests: Sequence[EditRequest], z: Tensor, layer: int, share: float
-) -> EditProblem:
+def _problem(editor: "Editor", requests: Sequence[EditRequest], z: Tensor, layer: int, share: float) -> EditProblem:
     decoder, highest = editor.weights.decoder, editor.layers[-1]
     keys = compute_keys(decoder, editor.tokenizer, requests, editor.templates, layer)
     current = current_values(decoder, editor.tokenizer, requests, highest, editor.values.site)
@@ -257,9 +255,7 @@ def edit(
         check_second_moments(moments, solver)
         templates = templates or generate_templates(model, tokenizer, seed)
         weights = EditedWeights(decoder, layers)
-        editor = Editor(
-            weights, tokenizer, solver, layers, templates, values or ValueSettings(), moments, distribution
-        )
+        editor = Editor(weights, tokenizer, solver, layers, templates, values or ValueSettings(), moments, distribution)
         with weights.undone_on_error():
             for update in batches_of(requests, solver.edits_per_update):
                 found = Values.join([editor.find_values(part, report) for part in batches_of(update, micro_batch)])

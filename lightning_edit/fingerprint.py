@@ -19,7 +19,7 @@ def fingerprint(*parts: str | Tensor | Iterable[int]) -> str:
         if isinstance(part, Tensor):
             plain = part.detach().cpu().contiguous()
             digest.update(f"tensor {plain.dtype} {tuple(plain.shape)} ".encode())
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
         elif isinstance(part, str):
             digest.update(f"text {len(part)} {part} ".encode())
         else:

@@ -1,14 +1,14 @@
 """Seeing and steering a model's own forward from outside; every context manager leaves the model as it was."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-class StopForward(Exception):  # noqa: N818  (a signal, not an error)
+class StopForward(Exception):
     """Ends a forward pass as soon as all that was asked for is known; callers catch it."""
 
 
@@ -175,8 +175,6 @@ def run_until(model: nn.Module, inputs: dict[str, Any], *captures: Any) -> list[
     """
     with ExitStack() as stack:
         seen = [stack.enter_context(capture) for capture in captures]
-        try:
+        with suppress(StopForward):
             model(**inputs)
-        except StopForward:
-            pass
     return seen

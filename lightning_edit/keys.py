@@ -79,9 +79,7 @@ def compute_keys(
     return Keys(mean=torch.einsum("t,nti->in", weights, grouped), bare=grouped[:, 0].T.contiguous())
 
 
-def current_values(
-    decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], layer: int, site: Site
-) -> Tensor:
+def current_values(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], layer: int, site: Site) -> Tensor:
     """What the model answers now where z is to stand: at the subject's last token of the bare prompt.
 
     Args:

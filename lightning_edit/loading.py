@@ -30,7 +30,7 @@ def resolve(name: str) -> str:
         if not (path / "config.json").is_file():
             raise EditError(f"`model`: the folder {name} holds no config.json, so it is no transformers model.")
         return str(path)
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1 and "/" in name
+    looks_like_path = name.startswith((".", "/", "~")) or (name.count("/") != 1 and "/" in name)
     if looks_like_path or path.exists():
         raise EditError(f"`model`: there is no folder {name}. Give the folder of a transformers model, or a hub name.")
     return name
@@ -69,7 +69,9 @@ def load_model(name: str, dtype: Precision = "auto") -> Any:
     except EditError:
         raise
     except (OSError, ValueError) as error:
-        raise EditError(f"`model`: no causal language model could be loaded from {name}: {_first_line(error)}") from error
+        raise EditError(
+            f"`model`: no causal language model could be loaded from {name}: {_first_line(error)}"
+        ) from error
     return model.eval().requires_grad_(False)
 
 

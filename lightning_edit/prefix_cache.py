@@ -73,7 +73,7 @@ def cache_prefixes(model: Any, prefixes: TokenBatch, blocks: int) -> PrefixCache
         prefixes: Left-padded prefixes; of length 0 where no row has one.
         blocks: Number of blocks of the model.
     """
-    rows, length = prefixes.input_ids.shape
+    _rows, length = prefixes.input_ids.shape
     if length == 0:
         return PrefixCache([FrozenLayer(0) for _ in range(blocks)])
     # Without a configuration every layer keeps all positions; sliding windows are left to the attention mask.

@@ -35,7 +35,7 @@ class _RateColumn(ProgressColumn):
 class ProgressBars:
     """A `Report` that draws one rich bar for each stage, with its rate and figures.
 
-    Use it as a context manager or call `start` and `stop`. Stages that start again get a new bar.
+    It draws while a stage is under way and leaves the finished bar; a stage that starts again gets a new one.
 
     Args:
         console: Where to draw; standard error by default, so that results can be piped.
@@ -62,6 +62,8 @@ class ProgressBars:
         self._progress.update(self._tasks[stage], completed=int(done), total=total, figures=shown)  # type: ignore[arg-type]
         if done >= total:
             del self._tasks[stage]
+            if not self._tasks:
+                self.stop()
 
     def start(self) -> None:
         """Begins to draw."""

@@ -1,6 +1,5 @@
 """Files and folders that are either wholly there or not at all."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield made
         if made.is_dir() and path.exists():
             # A folder cannot be replaced in one step; the old one waits beside the new one until that stands.
-            os.replace(path, scratch / "old")
-        os.replace(made, path)
+            path.replace(scratch / "old")
+        made.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

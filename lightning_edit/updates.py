@@ -88,8 +88,8 @@ class ModelUpdate:
     def remove(self, model: Any, base: Any = None) -> None:
         """Gives the weights back as they were before `insert`, bit for bit.
 
-        A rounded sum cannot be undone by subtraction, so the old weights are kept from `insert` on. For a model that was
-        saved with the update in it they are taken from its base model.
+        A rounded sum cannot be undone by subtraction, so the old weights are kept from `insert` on. For a model
+        that was saved with the update in it they are taken from its base model.
 
         Args:
             model: The edited model.

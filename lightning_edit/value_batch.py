@@ -88,7 +88,7 @@ class ValueBatch:
         with ExitStack() as stack:
             if self.hidden is not None:
                 hidden = add(self.hidden) if self.site == "block" else self.hidden
-                stack.enter_context(resume_from(self.decoder.blocks[: self.first_block], self.output, hidden))
+                stack.enter_context(resume_from(list(self.decoder.blocks[: self.first_block]), self.output, hidden))
             if self.site == "mlp":
                 stack.enter_context(change_output(self.decoder.down_projection(self.layer), add))
             stack.enter_context(change_input(self.decoder.head, lambda h: h[picks.rows, picks.columns][None]))
@@ -134,11 +134,9 @@ def _picks(rows: Sequence[tuple[int, Encoded]], texts_per_edit: int, device: tor
             entries.append((row, column, edit, token, 1 / (texts_per_edit * len(targets))))
         if not targets:
             entries.append((row, 0, edit, -1, 1.0))
-    *integers, weights = zip(*entries, strict=True)
-    return Picks(
-        *(torch.tensor(column, device=device) for column in integers),
-        weights=torch.tensor(weights, dtype=torch.float64, device=device),
-    )
+    rows_, columns, edits, targets_ = torch.tensor([entry[:4] for entry in entries], device=device).T
+    weights = torch.tensor([entry[4] for entry in entries], dtype=torch.float64, device=device)
+    return Picks(rows_, columns, edits, targets_, weights)
 
 
 @torch.no_grad()

@@ -32,8 +32,8 @@ class ValueSettings:
         kl_factor: Factor of the divergence on the KL prompt.
         early_stop_loss: An edit stops as soon as its loss is below this.
         kl_prompt: What the model must go on saying of the subject; one ``{}``.
-        site: Where delta is added: ``block`` to the hidden state leaving the block (MEMIT, EMMET), ``mlp`` to the output
-            of the down-projection itself (ROME; also exact where a norm follows the MLP, as in Gemma 2).
+        site: Where delta is added: ``block`` to the hidden state leaving the block (MEMIT, EMMET), ``mlp`` to the
+            output of the down-projection itself (ROME; also exact where a norm follows the MLP, as in Gemma 2).
     """
 
     lr: float = 0.5
@@ -183,7 +183,13 @@ class _Search:
 
     def result(self) -> Values:
         found = torch.where(self.finite[:, None], self.found, torch.zeros_like(self.found))
-        return Values(self.z0 + found, self.z0, *self.parts, steps=self.steps, finite=self.finite)
+        nll, kl, decay = self.parts
+        return Values(self.z0 + found, self.z0, nll, kl, decay, self.steps, self.finite)
+
+
+def _means(parts: Tensor) -> dict[str, float]:
+    nll, kl, decay = parts.nanmean(1).tolist()
+    return {"loss": nll + kl + decay, "nll": nll, "kl": kl, "weight_decay": decay}
 
 
 def optimize_values(
@@ -195,11 +201,14 @@ def optimize_values(
     settings: ValueSettings,
     report: Report = silent,
 ) -> Values:
-    r"""Finds the value vectors of a micro-batch of edits, all edits at once.
+    """Finds the value vectors of a micro-batch of edits, all edits at once.
 
-    For each edit, over delta (d_model), with Adam (REFERENCE: MEMIT, equation 16; ROME, equation 4):
+    For each edit, over delta (d_model), with Adam (ROME, equation 4; MEMIT, equation 16):
 
-    .. math:: \operatorname{mean}_t \operatorname{NLL}(o^* | t(p)) + \kappa KL(P_\delta \| P_0) + \omega |\delta| / |z_0|^2
+        mean_t NLL(o* | t(p)) + kl_factor KL(P_delta || P_0) + weight_decay |delta| / |z0|^2
+
+    where t runs over the context templates and P is the model's distribution at the subject's last token of the KL
+    prompt, with and without delta.
 
     Args:
         decoder: The model as it is at the time of the edit.
@@ -232,7 +241,7 @@ def optimize_values(
                     "values (edits)",
                     float((~going).sum() + going.sum() * (step + 1) / settings.steps),
                     len(requests),
-                    loss=float(parts.detach().sum(0)[before].nanmean()),
+                    **_means(parts.detach()[:, before]),
                 )
                 if not going.any():
                     break

@@ -41,7 +41,9 @@ class GoldenCase:
             layers=self.layers,
             templates=self._templates(),
             values=self._values(),
-            moments={layer: next(t for n, t in moments.items() if n.endswith(str(layer))).double() for layer in self.layers},
+            moments={
+                layer: next(t for n, t in moments.items() if n.endswith(str(layer))).double() for layer in self.layers
+            },
         )
 
     def _requests(self, shared):
@@ -98,5 +100,4 @@ def test_values_keys_and_updates_agree_with_the_published_code(shared, name):
     assert all(error <= 1e-5 for error in errors.values()), errors
     for layer in case.layers:
         errors[f"update.{layer}"] = relative_error(added[layer].dense(), case.expected[f"update.{layer}"])
-    print(name, errors)
     assert all(errors[f"update.{layer}"] <= 1e-4 for layer in case.layers), errors

@@ -55,8 +55,8 @@ def harmonic_mean(values: Sequence[Tensor]) -> Tensor:
 class EditMetrics(Metric):
     """Efficacy, paraphrase, neighborhood and attribute figures, and S, the harmonic mean of the first three scores.
 
-    States are sums, so processes that each saw some of the records agree on the result. Figures are shares between 0 and
-    1 named ``efficacy_score``, ``efficacy_magnitude``, ``efficacy_accuracy`` and so on, and ``S``; what the records
+    States are sums, so processes that each saw some of the records agree on the result. Figures are shares from 0 to 1
+    named ``efficacy_score``, ``efficacy_magnitude``, ``efficacy_accuracy`` and so on, and ``S``; what the records
     cannot tell is left out.
     """
 

@@ -32,15 +32,11 @@ def evaluate(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], 
             if not prompts or wanted is None:
                 continue
             right = [asked.setdefault((prompt, wanted), len(asked)) for prompt in prompts]
-            wrong = [
-                None if other is None else asked.setdefault((prompt, other), len(asked)) for prompt in prompts
-            ]
+            wrong = [None if other is None else asked.setdefault((prompt, other), len(asked)) for prompt in prompts]
             uses.append((kind, right, wrong))
     if not asked:
         return
     scores = score_targets(decoder, tokenizer, list(asked))
     for kind, right, wrong in uses:
         others = [float("nan") if i is None else float(scores.log_probs[i]) for i in wrong]
-        metrics.update(
-            kind, scores.log_probs[right], torch.tensor(others, dtype=torch.float64), scores.correct[right]
-        )
+        metrics.update(kind, scores.log_probs[right], torch.tensor(others, dtype=torch.float64), scores.correct[right])

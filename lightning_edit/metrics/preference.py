@@ -52,7 +52,8 @@ class Preference(Metric):
 
     Example:
         >>> preference = Preference()
-        >>> preference.update(torch.tensor([0.5, 0.2]).log(), torch.tensor([0.25, 0.4]).log(), torch.tensor([True, False]))
+        >>> wanted, other = torch.tensor([0.5, 0.2]).log(), torch.tensor([0.25, 0.4]).log()
+        >>> preference.update(wanted, other, torch.tensor([True, False]))
         >>> {name: round(float(value), 3) for name, value in preference.compute().items()}
         {'score': 0.5, 'magnitude': 0.025, 'accuracy': 0.5}
     """

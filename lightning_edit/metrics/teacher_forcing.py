@@ -30,7 +30,7 @@ class TargetScores:
 
 @torch.no_grad()
 def score_targets(decoder: Decoder, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> TargetScores:
-    """Scores answers after prompts, P(o | prompt) = exp(-mean NLL over o's tokens) (REFERENCE: ROME, section 3.3).
+    """Scores answers after prompts, P(o | prompt) = exp(-mean NLL over o's tokens) (ROME, section 3.3).
 
     Args:
         decoder: The model.
@@ -65,9 +65,7 @@ def _answers(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probability, argmax hit and row of every answer token of a batch, logits taken only there."""
     places = [
-        (row, start - 1 + i, token)
-        for row, (ids, start) in enumerate(encoded)
-        for i, token in enumerate(ids[start:])
+        (row, start - 1 + i, token) for row, (ids, start) in enumerate(encoded) for i, token in enumerate(ids[start:])
     ]
     rows, columns, tokens = (torch.tensor(column, device=decoder.device) for column in zip(*places, strict=True))
     with change_input(decoder.head, lambda hidden: hidden[rows, columns][None]):

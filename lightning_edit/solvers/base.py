@@ -130,8 +130,8 @@ def cholesky(matrix: Tensor, what: str) -> Tensor:
 def minimal_update(keys: Tensor, residual: Tensor, preservation: Tensor, lam: float) -> Factors:
     """The update of the whole family, by whichever of its two forms is smaller.
 
-    Dual (n <= d_in): R (K^T M K + lam I)^-1 K^T M, an n x n system. Primal: R K^T (lam C' + K K^T)^-1, equal to it by the
-    push-through identity for lam > 0.
+    Dual (n <= d_in): R (K^T M K + lam I)^-1 K^T M, an n x n system. Primal: R K^T (lam C' + K K^T)^-1, equal to it by
+    the push-through identity for lam > 0.
 
     Args:
         keys: K ``(d_in, n)``.

@@ -11,8 +11,8 @@ class EMMET(Solver):
 
         Delta = R (K^T M K + lam I)^-1 K^T M,      M = C'^-1,      C' = w C + l2 I
 
-    With lam = 0 every edit is written exactly, Delta K = R, which needs linearly independent keys (n <= d_in). As in the
-    published code lam is 0 for a single edit, where EMMET is r-ROME. For n > 1 it equals MEMIT(w lam, l2 lam).
+    With lam = 0 every edit is written exactly, Delta K = R, which needs linearly independent keys (n <= d_in). As in
+    the published code lam is 0 for a single edit, where EMMET is r-ROME. For n > 1 it equals MEMIT(w lam, l2 lam).
 
     Args:
         second_moment_weight: w, the weight of preservation.
