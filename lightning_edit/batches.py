@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,42 +10,47 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """What a decoder-only model is given: ids, mask and positions, each ``(rows, length)``.
+    """Texts padded to the right for a decoder-only model.
 
-    A model gets only these three. Some tokenizers also return ``token_type_ids``, which GPT-2 silently adds to its
-    embeddings.
+    Args:
+        input_ids: ``(rows, length)``.
+        real: ``(rows, length)``, false for padding.
+        position_ids: ``(rows, length)``, counted in real tokens.
     """
 
     input_ids: Tensor
-    attention_mask: Tensor
+    real: Tensor
     position_ids: Tensor
 
     def inputs(self) -> dict[str, Any]:
-        """Keyword arguments of the model's forward."""
+        """Keyword arguments of the model's forward; some tokenizers offer more, which GPT-2 would add to its embeddings.
+
+        The mask is all ones: to the right, causality alone keeps padding out of sight. Masked padding can attend to
+        nothing where attention has a window, and some attentions answer that with NaN, which a weight of zero does not
+        silence.
+        """
         return {
             "input_ids": self.input_ids,
-            "attention_mask": self.attention_mask,
+            "attention_mask": torch.ones_like(self.input_ids),
             "position_ids": self.position_ids,
         }
 
 
-def pad(rows: Sequence[Sequence[int]], device: torch.device, side: Literal["left", "right"] = "right") -> TokenBatch:
-    """Pads token lists to one length; positions count real tokens only, so either side gives the same answers.
+def pad(rows: Sequence[Sequence[int]], device: torch.device) -> TokenBatch:
+    """Pads token lists to the right.
 
     Args:
         rows: Token ids of each text.
         device: Where the tensors go.
-        side: Where the padding goes.
     """
     length = max((len(row) for row in rows), default=0)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
-    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    real = torch.zeros(len(rows), length, dtype=torch.bool)
     for i, row in enumerate(rows):
-        where = slice(length - len(row), length) if side == "left" else slice(0, len(row))
-        ids[i, where] = torch.tensor(row, dtype=torch.long)
-        mask[i, where] = 1
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    return TokenBatch(ids.to(device), mask.to(device), positions.to(device))
+        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        real[i, : len(row)] = True
+    positions = (real.cumsum(1) - 1).clamp(min=0)
+    return TokenBatch(ids.to(device), real.to(device), positions.to(device))
 
 
 def by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 
-from lightning_edit.batches import pad
 from lightning_edit.errors import EditError
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")
@@ -74,11 +73,11 @@ def generate_templates(
         torch.manual_seed(seed)
         for opening in openings:
             ids = tokenizer(opening)["input_ids"]
-            batch = pad([ids], device)
+            prompt = torch.tensor([ids], device=device)
             count = max(1, GENERATED_TOKENS - len(ids))
             generated = model.generate(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
                 do_sample=True,
                 top_k=5,
                 max_new_tokens=count,

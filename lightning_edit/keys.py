@@ -49,8 +49,10 @@ def _at_subject(
         for group in by_length([len(row) for row in rows], MAX_TOKENS):
             batch = pad([rows[i] for i in group], decoder.device)
             (seen,) = run_until(decoder.model, batch.inputs(), capture())
-            last = batch.attention_mask.sum(1) - 1
-            states = seen.value[torch.arange(len(group), device=last.device), last].double()
+            last = batch.real.sum(1) - 1
+            # Some models flatten rows and positions before the MLP.
+            by_row = seen.value.reshape(*batch.input_ids.shape, -1)
+            states = by_row[torch.arange(len(group), device=last.device), last].double()
             for i, state in zip(group, states, strict=True):
                 found[i] = state
     return torch.stack([state for state in found if state is not None])

@@ -1,5 +1,6 @@
 """Keys and values of text that no longer changes, to be attended to and never written."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from lightning_edit.batches import TokenBatch
+from lightning_edit.batches import pad
 
 
 class FrozenLayer(DynamicLayer):
@@ -65,23 +66,33 @@ class PrefixCache:
 
 
 @torch.no_grad()
-def cache_prefixes(model: Any, prefixes: TokenBatch, blocks: int) -> PrefixCache:
-    """Runs the prefixes once and keeps what later tokens attend to.
+def cache_prefixes(model: Any, prefixes: Sequence[Sequence[int]], blocks: int, device: torch.device) -> PrefixCache:
+    """Runs the prefixes once and keeps what later tokens attend to, aligned to the right.
 
     Args:
         model: The model, with head.
-        prefixes: Left-padded prefixes; of length 0 where no row has one.
+        prefixes: Token ids of each row, some possibly empty.
         blocks: Number of blocks of the model.
+        device: Where token ids go in.
     """
-    _rows, length = prefixes.input_ids.shape
+    length = max(len(prefix) for prefix in prefixes)
     if length == 0:
         return PrefixCache([FrozenLayer(0) for _ in range(blocks)])
+    batch = pad(prefixes, device)
     # Without a configuration every layer keeps all positions; sliding windows are left to the attention mask.
     cache = DynamicCache()
-    model.base_model(**prefixes.inputs(), past_key_values=cache, use_cache=True)
-    padding = prefixes.attention_mask.eq(0)[:, None, :, None]
-    layers = []
-    for layer in cache.layers:
-        # A padded position attends to nothing and may hold NaN, which a weight of zero would not silence.
-        layers.append(FrozenLayer(length, layer.keys.masked_fill(padding, 0), layer.values.masked_fill(padding, 0)))
-    return PrefixCache(layers)
+    model.base_model(**batch.inputs(), past_key_values=cache, use_cache=True)
+    padding = length - batch.real.sum(1)
+    return PrefixCache(
+        [
+            FrozenLayer(length, _align_right(layer.keys, padding), _align_right(layer.values, padding))
+            for layer in cache.layers
+        ]
+    )
+
+
+def _align_right(states: Tensor, padding: Tensor) -> Tensor:
+    """Moves each row's states ``(rows, heads, length, head_dim)`` by its padding; zeros take their place."""
+    source = torch.arange(states.shape[2], device=states.device)[None] - padding[:, None].to(states.device)
+    index = source.clamp(min=0)[:, None, :, None].expand_as(states)
+    return states.gather(2, index).masked_fill(source.lt(0)[:, None, :, None], 0)

@@ -135,8 +135,10 @@ def compute_second_moments(
             batch = pad([rows[i] for i in group], decoder.device)
             captures = [capture_input(module, stop=module is modules[-1]) for module in modules]
             for moment, seen in zip(moments, run_until(decoder.model, batch.inputs(), *captures), strict=True):
-                moment.update(seen.value[batch.attention_mask.bool()].to(moment.total.device))
-            done += int(batch.attention_mask.sum())
+                # Some models flatten rows and positions before the MLP.
+                keys = seen.value.reshape(-1, seen.value.shape[-1])[batch.real.flatten()]
+                moment.update(keys.to(moment.total.device))
+            done += int(batch.real.sum())
             report("second moments (tokens)", done, total)
     return {layer: moment.compute() for layer, moment in zip(layers, moments, strict=True)}
 

@@ -80,9 +80,11 @@ class ValueBatch:
         """
         moved = delta[self.row_edits]
 
-        def add(hidden: Tensor) -> Tensor:
+        def add(states: Tensor) -> Tensor:
+            # Some models flatten rows and positions before the MLP.
+            hidden = states.reshape(*self.suffixes.input_ids.shape, -1)
             first = (hidden[:, :1].to(moved.dtype) + moved[:, None]).to(hidden.dtype)
-            return torch.cat([first, hidden[:, 1:]], dim=1)
+            return torch.cat([first, hidden[:, 1:]], dim=1).reshape(states.shape)
 
         picks = self.picks
         with ExitStack() as stack:
@@ -111,12 +113,12 @@ class ValueBatch:
         picks = self.picks.where(edits[self.picks.edits])
         index = rows.nonzero()[:, 0]
         ids, positions = self.suffixes.input_ids[index], self.suffixes.position_ids[index]
-        suffix_mask = self.suffixes.attention_mask[index]
-        length = int(suffix_mask.sum(1).max())
+        real = self.suffixes.real[index]
+        length = int(real.sum(1).max())
         prefix = self.mask.shape[1] - self.suffixes.input_ids.shape[1]
         return replace(
             self,
-            suffixes=TokenBatch(ids[:, :length], suffix_mask[:, :length], positions[:, :length]),
+            suffixes=TokenBatch(ids[:, :length], real[:, :length], positions[:, :length]),
             mask=self.mask[index][:, : prefix + length],
             cache=self.cache.select(index),
             hidden=None if self.hidden is None else self.hidden[index, :length],
@@ -157,14 +159,15 @@ def prepare(
     """
     device = decoder.device
     texts = [text for _, text in rows]
-    prefixes = pad([text.ids[: text.subject_last] for text in texts], device, side="left")
-    cache = cache_prefixes(decoder.model, prefixes, len(decoder.blocks))
+    prefixes = [text.ids[: text.subject_last] for text in texts]
+    # The cache is aligned to the right, so each row's padding comes first.
+    before = pad(prefixes, device).real.flip(1).long()
+    cache = cache_prefixes(decoder.model, prefixes, len(decoder.blocks), device)
     # The last target token is predicted and never read; of the KL prompt only the subject's end is needed.
     ends = [len(text.ids) - 1 if len(text.ids) > text.target_start else text.subject_last + 1 for text in texts]
     plain = pad([text.ids[text.subject_last : end] for text, end in zip(texts, ends, strict=True)], device)
-    start = prefixes.attention_mask.sum(1, keepdim=True)
-    suffixes = replace(plain, position_ids=plain.position_ids + start)
-    mask = torch.cat([prefixes.attention_mask, plain.attention_mask], dim=1)
+    suffixes = replace(plain, position_ids=plain.position_ids + before.sum(1, keepdim=True))
+    mask = torch.cat([before, torch.ones_like(plain.input_ids)], dim=1)
     inputs = {**suffixes.inputs(), "attention_mask": mask, **cache.inputs()}
 
     first_block = layer + 1 if site == "block" else layer
@@ -184,4 +187,4 @@ def prepare(
         torch.tensor([edit for edit, _ in rows], device=device),
         _picks(rows, texts_per_edit, device),
     )
-    return batch, seen[-1].value[:, 0]
+    return batch, seen[-1].value.reshape(*suffixes.input_ids.shape, -1)[:, 0]

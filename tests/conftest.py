@@ -1,8 +1,11 @@
 """What several tests need: the material beside the project, where it is there, and small real models."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from lightning_edit.loading import load_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -13,3 +16,9 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the reference data in {SHARED.name}/ beside the project is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    """The tokenizer of the embedded model."""
+    return load_tokenizer("tiny")

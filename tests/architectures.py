@@ -1,0 +1,38 @@
+"""Small random models of many families, built from their configurations without a download."""
+
+from typing import Any
+
+import transformers
+
+from lightning_edit.tiny import MODEL_PATH
+
+VOCABULARY = transformers.AutoConfig.from_pretrained(MODEL_PATH).vocab_size
+COMMON = {"vocab_size": VOCABULARY, "num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4}
+MODERN = {**COMMON, "intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 128}
+SIZES: dict[str, dict[str, Any]] = {
+    "GPT2": {"vocab_size": VOCABULARY, "n_layer": 3, "n_embd": 32, "n_head": 4, "n_positions": 128},
+    "GPTJ": {"vocab_size": VOCABULARY, "n_layer": 3, "n_embd": 32, "n_head": 4, "n_positions": 128, "rotary_dim": 4},
+    "GPTNeoX": {**COMMON, "intermediate_size": 64, "max_position_embeddings": 128},
+    "Llama": MODERN,
+    "Mistral": {**MODERN, "sliding_window": 8},
+    "Qwen2": MODERN,
+    "Qwen3": {**MODERN, "head_dim": 8},
+    "Gemma2": {**MODERN, "head_dim": 8, "sliding_window": 8},
+    "Gemma3Text": {**MODERN, "head_dim": 8, "sliding_window": 8},
+    "Phi": {**MODERN, "num_key_value_heads": 4},
+    "OPT": {**COMMON, "ffn_dim": 64, "max_position_embeddings": 128, "word_embed_proj_dim": 32},
+    "Falcon": {**COMMON, "alibi": True, "new_decoder_architecture": False},
+    "Bloom": {"vocab_size": VOCABULARY, "n_layer": 3, "hidden_size": 32, "n_head": 4},
+}
+
+
+def build(family: str, **changes: Any) -> Any:
+    """A random causal language model of a family, always the same.
+
+    Args:
+        family: One of `SIZES`, the prefix of the configuration's class.
+        **changes: Settings to change.
+    """
+    config = getattr(transformers, f"{family}Config")(**{**SIZES[family], "bos_token_id": 0, "eos_token_id": 0, **changes})
+    transformers.set_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
