@@ -1,12 +1,17 @@
 """The command line: ``fit`` edits a model and measures it before and after, ``test`` measures a checkpoint again."""
 
+import importlib
+import inspect
 import logging
+import re
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, NoReturn
 
-from lightning.pytorch.cli import ArgsType, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 import callbacks  # noqa: F401  (makes the short names of callbacks known)
@@ -15,6 +20,20 @@ from lightning_edit import EditError
 from lightning_edit.module import EditingModule
 
 CONFIGS = Path(__file__).parent / "configs"
+NOISE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value type:")
+
+
+class EditArgumentParser(LightningArgumentParser):
+    """Answers a wrong key or type with the right ones instead of the usage of everything."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Shows what is wrong and what is accepted in its place, and leaves with status 2."""
+        if not self.exit_on_error:
+            # A part of a larger parse, which tells the whole story.
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        lines = [line for line in message.splitlines() if not line.strip().startswith(NOISE)]
+        fail("\n".join([*lines, *_accepted(parser, message)]))
 
 
 class EditCLI(LightningCLI):
@@ -25,6 +44,12 @@ class EditCLI(LightningCLI):
         """The trainer's methods that make sense here."""
         skipped = {"model", "dataloaders", "datamodule"}
         return {"fit": skipped | {"train_dataloaders", "val_dataloaders"}, "test": skipped}
+
+    def before_instantiate_classes(self) -> None:
+        """Refuses a checkpoint that is not there, before the model is loaded."""
+        path = self._get(self.config, "ckpt_path")
+        if path is not None and not Path(path).is_file():
+            raise EditError(f"`ckpt_path`: there is no file {path}. Give the edited.ckpt of a run.")
 
     def before_fit(self) -> None:
         """Measures the unedited model."""
@@ -52,13 +77,62 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"fit": defaults, "test": defaults},
+            parser_class=EditArgumentParser,
             args=args,
         )
-    except EditError as error:
-        console = Console(stderr=True)
-        console.print("[bold red]error:[/]", end=" ")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+    except UnpicklingError as error:
+        fail(f"`ckpt_path` is no checkpoint that can be read safely: {str(error).splitlines()[0]}")
+    except Exception as error:
+        # The parser wraps what a class says of its arguments; the user should read the class's own words.
+        edit_error = next((cause for cause in _causes(error) if isinstance(cause, EditError)), None)
+        if edit_error is None:
+            raise
+        fail(str(edit_error))
+
+
+def fail(message: str) -> NoReturn:
+    """Shows a mistake of the user's and leaves with status 2.
+
+    Args:
+        message: What was expected, what was got, what to change.
+    """
+    console = Console(stderr=True)
+    console.print("[bold red]error:[/]", end=" ")
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _accepted(parser: Any, message: str) -> Iterator[str]:
+    """What would have been right in place of what a parser's message complains about."""
+    for key in re.findall(r"does not accept option '([\w.]+)'|unrecognized arguments: --([\w.]+)", message):
+        known = [action.dest for action in parser._actions]
+        path = "".join(key).split(".")
+        prefixes = [".".join(path[:end]) + "." for end in range(len(path) - 1, 0, -1)] + [""]
+        prefix = next(p for p in prefixes if any(dest.startswith(p) for dest in known))
+        children = {dest.removeprefix(prefix).split(".")[0] for dest in known if dest.startswith(prefix)}
+        yield f"Accepted under {prefix.rstrip('.') or 'the top level'}: {', '.join(sorted(children - {'help'}))}"
+    for path in re.findall(r"Problem with given class_path '([\w.]+)'", message):
+        yield f"Accepted by {path}: {', '.join(inspect.signature(_import(path)).parameters)}"
+    if "Expected a dot import path" in message:
+        for path in re.findall(r"Subtypes: \[.*?([a-z_]+(?:\.\w+)+)", message):
+            yield f"Known classes: {', '.join(sorted(_concrete(_import(path))))}"
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _concrete(base: type) -> set[str]:
+    """Names of all subclasses that can be made."""
+    found = set().union(*(_concrete(child) for child in base.__subclasses__()))
+    return found if inspect.isabstract(base) or base.__name__.startswith("_") else found | {base.__name__}
 
 
 def _quieten() -> None:

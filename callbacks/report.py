@@ -1,6 +1,5 @@
 """The figures of a run: a table on the terminal and ``metrics.json``."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
+from lightning_edit.plain_settings import plain
 from lightning_edit.storage import atomic_path
 
 KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute")
@@ -31,7 +31,7 @@ class EditReport(Callback):
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         with atomic_path(folder / "metrics.json") as scratch:
-            scratch.write_text(json.dumps(self._figures(trainer, pl_module), indent=2, default=plain) + "\n")
+            scratch.write_text(json.dumps(self._figures(trainer, pl_module), indent=2) + "\n")
         if self.table and "after" in pl_module.results:
             console = Console()
             console.print(table(pl_module.results, pl_module.edits_written))
@@ -48,19 +48,8 @@ class EditReport(Callback):
             "edits": pl_module.edits_written,
             "left_out": pl_module.left_out,
             "seconds": {name: round(value, 3) for name, value in pl_module.seconds.items()},
-            "config": {"model": dict(pl_module.hparams), "data": dict(trainer.datamodule.hparams)},
+            "config": plain({"model": pl_module.hparams, "data": trainer.datamodule.hparams}),
         }
-
-
-def plain(value: Any) -> Any:
-    """A setting as JSON can hold it.
-
-    Args:
-        value: A dataclass, or any object that has a ``repr``.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"class": type(value).__name__, **dataclasses.asdict(value)}
-    return repr(value)
 
 
 def table(results: dict[str, dict[str, float]], edits: int) -> Table:

@@ -184,6 +184,19 @@ class Editor:
         }
 
 
+def check_written(edits: int) -> None:
+    """Refuses a run in which nothing could be written.
+
+    Args:
+        edits: Number of edits written.
+
+    Raises:
+        EditError: If it is 0.
+    """
+    if not edits:
+        raise EditError("No edit has a finite loss. Lower `values.lr`, or load the model in float32 or bfloat16.")
+
+
 def batches_of(requests: Sequence[EditRequest], size: int | None) -> list[Sequence[EditRequest]]:
     """The requests in groups of at most ``size`` (all in one for None), in their order."""
     size = size or max(len(requests), 1)
@@ -256,9 +269,13 @@ def edit(
         templates = templates or generate_templates(model, tokenizer, seed)
         weights = EditedWeights(decoder, layers)
         editor = Editor(weights, tokenizer, solver, layers, templates, values or ValueSettings(), moments, distribution)
+        written = 0
         with weights.undone_on_error():
             for update in batches_of(requests, solver.edits_per_update):
                 found = Values.join([editor.find_values(part, report) for part in batches_of(update, micro_batch)])
                 kept = [request for request, ok in zip(update, found.finite.tolist(), strict=True) if ok]
-                editor.write(kept, found.z[found.finite])
-    return weights.update(**editor.describe(), edits=len(requests))
+                if kept:
+                    editor.write(kept, found.z[found.finite])
+                    written += len(kept)
+            check_written(written)
+    return weights.update(**editor.describe(), edits=written)

@@ -45,8 +45,9 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         EditError: If there is none, or it cannot tell which characters a token covers.
     """
+    path = resolve(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name))
+        tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise EditError(f"`model`: no tokenizer could be loaded from {name}: {_first_line(error)}") from error
     require_offsets(tokenizer)
@@ -63,11 +64,9 @@ def load_model(name: str, dtype: Precision = "auto") -> Any:
     Raises:
         EditError: If there is no causal language model.
     """
-    precision = dtype if dtype == "auto" else getattr(torch, dtype)
+    path, precision = resolve(name), dtype if dtype == "auto" else getattr(torch, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(resolve(name), dtype=precision)
-    except EditError:
-        raise
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=precision)
     except (OSError, ValueError) as error:
         raise EditError(
             f"`model`: no causal language model could be loaded from {name}: {_first_line(error)}"

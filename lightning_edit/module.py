@@ -11,13 +11,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_edit.architectures import check_layers, find_decoder
 from lightning_edit.context_templates import ContextTemplates, generate_templates
-from lightning_edit.editing import EditedWeights, Editor
+from lightning_edit.editing import EditedWeights, Editor, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.fingerprint import fingerprint
 from lightning_edit.layer_distribution import LayerDistribution
 from lightning_edit.loading import Precision, load_model, load_tokenizer
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.ordinary_text import sample_texts
+from lightning_edit.plain_settings import plain
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.second_moment import SecondMomentSettings, check_second_moments, second_moments, tokens_wanted
@@ -84,7 +85,8 @@ class EditingModule(LightningModule):
         self.edits_written = 0
         self.left_out: list[str] = []
         self._pending: list[tuple[Sequence[EditRequest], Values]] = []
-        self._passes = self._valued = 0
+        self._passes = self._valued = self._measured = 0
+        self._loaded_records: str | None = None
 
     # -- setting up ----------------------------------------------------------------------------------------------------
 
@@ -176,14 +178,17 @@ class EditingModule(LightningModule):
         self.to(self.trainer.strategy.root_device)
         assert self.editor is not None
         self._write()
+        check_written(self.edits_written)
         self.update = self.weights.update(**self.editor.describe(), edits=self.edits_written)
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
     def on_test_epoch_start(self) -> None:
-        """Starts the metrics anew."""
+        """Starts the metrics anew; what a checkpoint says of before holds only for the same records."""
         self.metrics.reset()
         self._measured = 0
+        if self._loaded_records not in (None, self._records()):
+            self.results.pop("before", None)
 
     def test_step(self, batch: Sequence[EditRequest], batch_idx: int) -> None:
         """Measures the records of a batch on the model as it is."""
@@ -206,10 +211,13 @@ class EditingModule(LightningModule):
         """Keeps the edited tensors only, and what tells whether they fit a model."""
         names = {f"model.{self.decoder.names[layer]}.weight" for layer in self.layers}
         checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in names}
+        # Objects would make the checkpoint unreadable for `weights_only`.
+        checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
         checkpoint["edits"] = {
             "base": {str(layer): fingerprint(self.weights.base[layer]) for layer in self.layers},
             "edits_written": self.edits_written,
             "before": self.results.get("before"),
+            "records": self._records(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -230,6 +238,10 @@ class EditingModule(LightningModule):
         self.edits_written = edits["edits_written"]
         if edits["before"] is not None:
             self.results["before"] = edits["before"]
+        self._loaded_records = edits["records"]
+
+    def _records(self) -> str:
+        return fingerprint(*(repr(request) for request in self.trainer.datamodule.requests))
 
     # -- showing -------------------------------------------------------------------------------------------------------
 
@@ -270,6 +282,6 @@ class EditingModule(LightningModule):
         }
         self._log({f"found/{name}": float(value.nanmean()) for name, value in per_edit.items()}, self._valued)
         for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
+            if isinstance(logger, TensorBoardLogger) and values.finite.any():
                 for name, value in per_edit.items():
                     logger.experiment.add_histogram(f"found/{name}", value[values.finite], self._valued)

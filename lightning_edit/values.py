@@ -223,7 +223,7 @@ def optimize_values(
         The values; edits whose loss was not finite are named in a warning and marked.
 
     Raises:
-        EditError: If a text does not fit the model's context, or if no edit has a finite loss.
+        EditError: If a text does not fit the model's context.
     """
     rows = encode_texts(tokenizer, requests, templates, settings.kl_prompt, decoder.context)
     with frozen(decoder.model):
@@ -253,6 +253,4 @@ def optimize_values(
     values = search.result()
     for edit in (~values.finite).nonzero()[:, 0].tolist():
         logger.warning("%s: the loss is not a finite number; this edit is left out.", requests[edit].name)
-    if not values.finite.any():
-        raise EditError("No edit has a finite loss. Lower `values.lr`, or load the model in float32 or bfloat16.")
     return values

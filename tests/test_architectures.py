@@ -166,4 +166,4 @@ def test_an_edit_without_finite_loss_is_named_and_the_others_are_kept(tokenizer,
     assert "the edit of 'You'" in caplog.text
     torch.testing.assert_close(values.z[1:], alone.z)
     with pytest.raises(EditError, match="No edit has a finite loss"):
-        optimize_values(find_decoder(model), tokenizer, requests[:1], templates, 1, ValueSettings(steps=4))
+        edit(model, tokenizer, requests[:1], templates=templates, moments={0: torch.eye(128)}, progress=False)

@@ -1,0 +1,88 @@
+"""Seconds and memory of a job, measured in a process of its own so that no job inherits another's caches or peaks."""
+
+import multiprocessing
+import os
+import re
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held at once, in bytes.
+
+    Linux's own record is preferred where it exists: `getrusage` starts a new process at the peak of its parent.
+    """
+    if _STATUS.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())):
+        return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class MemoryGrowth:
+    """By how much the peak rises above what is held at the start, e.g. once a model is loaded."""
+
+    def __init__(self) -> None:
+        # Where the peak can be put back to what is held now, what loading took in passing hides nothing.
+        with suppress(OSError):
+            _CLEAR.write_text("5")
+        self.start = peak_memory()
+
+    def __call__(self) -> int:
+        """Bytes since the start."""
+        return peak_memory() - self.start
+
+
+def seconds(job: Callable[[], Any], repeats: int = 1, warm_up: int = 0) -> tuple[float, Any]:
+    """Median seconds of a job over some repeats, after as many unmeasured ones as asked for, and its last result."""
+    for _ in range(warm_up):
+        job()
+    times, result = [], None
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = job()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), result
+
+
+def apart(job: Callable[..., Any], *args: Any, threads: int | None = None) -> Any:
+    """Runs a job of a module in a fresh process and returns its result.
+
+    Args:
+        job: A function that can be imported.
+        *args: Its arguments.
+        threads: Number of torch's threads, None for torch's own choice.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(threads,)) as pool:
+        return pool.submit(job, *args).result()
+
+
+def _prepare(threads: int | None) -> None:
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def machine(threads: int | None) -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "threads": torch.get_num_threads() if threads is None else threads,
+        "cores": os.cpu_count(),
+        "load_at_start": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+    }

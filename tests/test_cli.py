@@ -1,0 +1,110 @@
+"""The real command line: every shipped YAML, and what a mistake gets."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cli
+
+CONFIGS = sorted(path for path in cli.CONFIGS.rglob("*.yaml") if path.name != "default.yaml")
+SMALL = ["--model.values.steps", "3", "--model.second_moment.tokens", "4000"]
+
+
+def command(tmp_path, *args):
+    """Runs the command line with its output in a temporary folder."""
+    cli.main([*args, "--trainer.logger.save_dir", str(tmp_path), "--model.second_moment.cache_dir", str(tmp_path / "c")])
+    return tmp_path / "version_0"
+
+
+@pytest.fixture
+def counterfact(tmp_path):
+    """A small file in CounterFact's format about the embedded model's world."""
+    from lightning_edit.tiny import World
+
+    records = []
+    for record in World.generate().records(2, seed=0):
+        rewrite = {name: record.pop(name) for name in ("subject", "prompt", "target_new", "target_true")}
+        rewrite |= {name: {"str": rewrite[name]} for name in ("target_new", "target_true")}
+        records.append({**record, "requested_rewrite": rewrite})
+    path = tmp_path / "counterfact.json"
+    path.write_text(json.dumps(records))
+    return path
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_makes_two_real_edits(config, tmp_path, counterfact):
+    args = ["fit", "--config", str(config), *SMALL]
+    if config.parent.name == "data":
+        args += [f"--data.path={counterfact}", "--data.limit=2", "--data.preservation=TinyWorldText"]
+    else:
+        args += ["--data.edits", "2"]
+    if config.parent.name != "solvers":
+        args += ["--model.solver.ridge", "0.01"]
+    metrics = json.loads((command(tmp_path, *args) / "metrics.json").read_text())
+    assert metrics["edits"] == 2
+    assert metrics["after"]["efficacy_magnitude"] > metrics["before"]["efficacy_magnitude"]
+
+
+def test_fit_prints_before_and_after_and_test_measures_the_checkpoint(tmp_path, capsys):
+    folder = command(tmp_path, "fit", *SMALL, "--data.edits", "2")
+    shown = capsys.readouterr().out
+    assert "2 edits" in shown
+    assert "efficacy" in shown
+    assert "->" in shown
+    assert (folder / "model" / "model.safetensors").is_file()
+    assert (folder / "update.safetensors").is_file()
+    assert (folder / "config.yaml").is_file()
+    command(tmp_path, "test", "--ckpt_path", str(folder / "edited.ckpt"), "--data.edits", "2")
+    first, second = (json.loads((tmp_path / f"version_{i}" / "metrics.json").read_text()) for i in (0, 1))
+    assert second["after"] == first["after"]
+    assert second["before"] == first["before"]
+
+
+def test_saved_config_runs_again_to_the_same_figures(tmp_path):
+    folder = command(tmp_path, "fit", *SMALL, "--data.edits", "2")
+    command(tmp_path, "fit", "--config", str(folder / "config.yaml"))
+    first, second = (json.loads((tmp_path / f"version_{i}" / "metrics.json").read_text()) for i in (0, 1))
+    assert second["after"] == first["after"]
+
+
+@pytest.mark.parametrize(
+    ("args", "messages"),
+    [
+        (["--model.layers", "[9]"], ["`layers` must be different numbers from 0 to", "[9]"]),
+        (["--model.model", "./no-such-folder"], ["there is no folder ./no-such-folder"]),
+        (["--model.nokey", "1"], ["nokey", "Accepted under model:", "layers"]),
+        (["--model.values.rate", "1"], ["Accepted under model.values:", "weight_decay"]),
+        (["--model.solver.init_args.lam", "1"], ["'lam' is not accepted", "emmet_lambda"]),
+        (["--model.solver", "NOPE"], ["Known classes: EMMET, MEMIT, ROME, RROME"]),
+        (["--model.layers", "abc"], ["model.layers", "list", "abc"]),
+        (["--data.edits", "0"], ["`data.edits` must be from 1 to"]),
+        (["--data", "CounterFact", "--data.path", "none.json"], ["`data.path`: there is no file none.json"]),
+        (["--data.preservation", "TextFile", "--data.preservation.path", "none.txt"], ["there is no file none.txt"]),
+        (["--model.second_moment.tokens", "100"], ["layer 1 has rank", "second_moment.tokens", "ridge"]),
+        (["--ckpt_path", "none.ckpt"], ["there is no file none.ckpt"]),
+    ],
+)
+def test_a_mistake_gets_one_clear_message(args, messages, tmp_path, capfd):
+    with pytest.raises(SystemExit) as left:
+        command(tmp_path, "fit", *args)
+    shown = capfd.readouterr().err
+    assert left.value.code == 2
+    assert "Traceback" not in shown
+    assert "usage:" not in shown
+    for message in messages:
+        assert message in shown
+
+
+def test_a_pickle_is_never_run(tmp_path, capfd):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "evil.ckpt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(SystemExit):
+        command(tmp_path, "test", "--ckpt_path", str(tmp_path / "evil.ckpt"))
+    assert "no checkpoint that can be read safely" in capfd.readouterr().err
+    assert not (tmp_path / "ran").exists()

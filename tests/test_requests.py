@@ -1,0 +1,104 @@
+"""What a record must be, and what the refusal of a bad one says."""
+
+import logging
+import re
+
+import pytest
+
+from lightning_edit.errors import EditError
+from lightning_edit.requests import EditRequest, distinct
+from tests.models import make_request
+
+
+@pytest.mark.parametrize("name", ["subject", "prompt", "target_new"])
+@pytest.mark.parametrize("value", ["", "  \n", None, 3])
+def test_an_empty_field_is_refused_by_name(name, value):
+    message = f"record 7: `{name}` must be a text that is not empty, got {value!r}."
+    with pytest.raises(EditError, match=f"^{re.escape(message)}$"):
+        make_request(**{name: value})
+
+
+@pytest.mark.parametrize(("prompt", "holes"), [("The tower is in", 0), ("{} and {} are in", 2), ("{subject} is in", 0)])
+def test_a_prompt_needs_exactly_one_hole(prompt, holes):
+    with pytest.raises(EditError) as error:
+        make_request(prompt=prompt)
+    assert str(error.value) == (
+        f"record 7: the prompt must hold exactly one {{}} where the subject goes, got {holes} in {prompt!r}. "
+        "Replace the subject in the prompt by {}."
+    )
+
+
+@pytest.mark.parametrize("value", ["", " ", 5])
+def test_a_true_target_is_a_text_or_left_out(value):
+    with pytest.raises(EditError, match=r"^record 7: `target_true` must be a text or be left out"):
+        make_request(target_true=value)
+
+
+@pytest.mark.parametrize("true", ["Rome", " Rome", "Rome "])
+def test_equal_targets_are_refused_with_a_remedy(true):
+    with pytest.raises(EditError, match=r"^record 7: .*nothing to edit. Give another `target_new` or remove the rec"):
+        make_request(target_true=true)
+
+
+@pytest.mark.parametrize("kind", ["paraphrase", "neighborhood", "attribute"])
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        pytest.param("The tower is in", id="one text"),
+        pytest.param(("",), id="empty text"),
+        pytest.param(("The tower is in", 3), id="a number"),
+    ],
+)
+def test_prompts_that_cannot_be_measured_are_refused(kind, prompts):
+    with pytest.raises(EditError, match=f"^record 7: .*{kind}_prompts"):
+        make_request(**{f"{kind}_prompts": prompts})
+
+
+def test_a_record_without_a_case_id_is_named_by_its_subject():
+    with pytest.raises(EditError, match=r"^the edit of 'Eiffel Tower': "):
+        make_request(case_id="", prompt="no hole")
+    assert make_request(case_id="").name == "the edit of 'Eiffel Tower'"
+
+
+def test_surrounding_spaces_are_removed():
+    request = make_request(subject=" Anna ", target_new=" Rome", target_true="Paris \n")
+    assert (request.subject, request.target_new, request.target_true) == ("Anna", "Rome", "Paris")
+
+
+@pytest.mark.parametrize("subject", ["Anna", "{}", "a {} b", "{0}", "C:\\1"])
+def test_the_rewrite_prompt_holds_the_subject_word_for_word(subject):
+    assert make_request(subject=subject, prompt="Is {} in {x}?").rewrite_prompt == f"Is {subject} in {{x}}?"
+
+
+def test_different_answers_to_one_prompt_are_refused():
+    requests = [make_request(), make_request(subject="Anna"), make_request(target_new="Berlin", case_id="9")]
+    with pytest.raises(EditError) as error:
+        distinct(requests)
+    assert str(error.value) == (
+        "record 7 and record 9 ask for different answers to 'The Eiffel Tower is located in the city of': "
+        "'Rome' and 'Berlin'. Keep one of them."
+    )
+
+
+def test_repetitions_are_made_once_with_a_warning(caplog):
+    first, other = make_request(), make_request(prompt="{} stands in")
+    with caplog.at_level(logging.WARNING):
+        assert distinct([first, other, make_request(case_id="8"), make_request(subject=" Eiffel Tower")]) == [
+            first,
+            other,
+        ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 edits were given more than once; each is made once."
+    ]
+
+
+def test_distinct_edits_stay_in_their_order_without_a_warning(caplog):
+    requests = [make_request(subject=name) for name in ("c", "a", "b")]
+    assert distinct(requests) == requests
+    assert not caplog.records
+
+
+def test_a_request_has_defaults_for_all_that_is_not_needed():
+    request = EditRequest("Anna", "{} is", "here")
+    assert request.target_true is None
+    assert request.paraphrase_prompts == request.neighborhood_prompts == request.attribute_prompts == ()

@@ -1,0 +1,269 @@
+"""Second moments against a direct computation, their cache, and the refusal of too little text."""
+
+import logging
+
+import pytest
+import torch
+
+from lightning_edit import EMMET, MEMIT, SecondMomentSettings, second_moment
+from lightning_edit.architectures import find_decoder
+from lightning_edit.editing import edit
+from lightning_edit.errors import EditError
+from lightning_edit.hooks import capture_input, run_until
+from lightning_edit.second_moment import (
+    SecondMoment,
+    check_second_moments,
+    compute_second_moments,
+    second_moments,
+    tokens_wanted,
+)
+from tests.models import SENTENCES, make_gpt2, make_llama, make_request, make_tokenizer
+
+MODELS = pytest.mark.parametrize("make_model", [make_gpt2, make_llama])
+
+
+def token_rows():
+    return [make_tokenizer()(text)["input_ids"] for text in SENTENCES]
+
+
+def reference(model, rows, layer):
+    """Direct: every text alone, no padding, the model's own forward to its end."""
+    decoder, keys = find_decoder(model), []
+    for row in rows:
+        with capture_input(decoder.down_projection(layer)) as seen, torch.no_grad():
+            model(input_ids=torch.tensor([row]))
+        keys.append(seen.value[0].double())
+    keys = torch.cat(keys)
+    return sum(torch.outer(key, key) for key in keys) / len(keys)
+
+
+class Forwards:
+    """Counts the forward passes of a module."""
+
+    def __init__(self, module):
+        self.count = 0
+        module.register_forward_pre_hook(self)
+
+    def __call__(self, *_):
+        self.count += 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_the_metric_is_the_mean_of_outer_products_in_float64(dtype):
+    keys = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    metric = SecondMoment(6)
+    for part in keys.split(13):
+        metric.update(part)
+    expected = sum(torch.outer(key, key) for key in keys.double()) / 50
+    assert metric.compute().dtype == torch.float64
+    assert torch.allclose(metric.compute(), expected, rtol=1e-12, atol=1e-14)
+
+
+@MODELS
+@pytest.mark.parametrize("max_tokens", [1, 50, 4096])
+def test_padding_does_not_count(monkeypatch, make_model, max_tokens):
+    monkeypatch.setattr(second_moment, "MAX_TOKENS", max_tokens)
+    model, rows = make_model(), token_rows()
+    assert len({len(row) for row in rows}) > 1
+    found = compute_second_moments(find_decoder(model), rows, [1])[1]
+    assert torch.allclose(found, reference(model, rows, 1), rtol=1e-10, atol=1e-14)
+
+
+@MODELS
+def test_one_pass_for_several_layers_equals_one_pass_each(make_model):
+    model = make_model()
+    decoder, rows = find_decoder(model), token_rows()
+    forwards = Forwards(model)
+    together = compute_second_moments(decoder, rows, [2, 0, 1])
+    assert forwards.count == 1
+    for layer in range(3):
+        assert torch.equal(together[layer], compute_second_moments(decoder, rows, [layer])[layer])
+        assert torch.allclose(together[layer], reference(model, rows, layer), rtol=1e-10, atol=1e-14)
+
+
+@MODELS
+def test_the_pass_ends_at_the_highest_layer(make_model):
+    decoder = find_decoder(make_model())
+    forwards = [Forwards(block) for block in decoder.blocks] + [Forwards(decoder.head)]
+    compute_second_moments(decoder, token_rows(), [0, 1])
+    assert [counter.count for counter in forwards] == [1, 1, 0, 0]
+
+
+def test_keys_of_a_half_precision_model_are_summed_in_float64():
+    model, rows = make_gpt2(torch.bfloat16), token_rows()
+    found = compute_second_moments(find_decoder(model), rows, [0])[0]
+    assert found.dtype == torch.float64
+    assert torch.equal(found, found.T)
+    assert torch.allclose(found, reference(model, rows, 0), rtol=0.05, atol=0.01)
+
+
+def test_it_runs_in_evaluation_mode_and_leaves_the_model_as_it_was():
+    model = make_gpt2(resid_pdrop=0.5, embd_pdrop=0.5)
+    expected = compute_second_moments(find_decoder(model), token_rows(), [1])[1]
+    found = compute_second_moments(find_decoder(model.train()), token_rows(), [1])[1]
+    assert torch.equal(found, expected)
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("tokens", "wanted"), [(None, 240), (7, 7)])
+def test_ten_times_d_in_tokens_are_wanted_unless_told(tokens, wanted):
+    decoder = find_decoder(make_gpt2())
+    assert tokens_wanted(decoder, [0, 1], SecondMomentSettings(tokens=tokens)) == wanted
+
+
+@pytest.mark.parametrize(("tokens", "length"), [(30, 512), (30, 4), (1, 512)])
+def test_only_so_many_tokens_of_so_long_texts_are_used(tokens, length):
+    model, read = make_gpt2(), []
+
+    def texts():
+        for text in SENTENCES * 200:
+            read.append(text)
+            yield text
+
+    settings = SecondMomentSettings(tokens=tokens, length=length)
+    found = second_moments(find_decoder(model), make_tokenizer(), texts(), [0], settings)[0]
+    rows, left = [], tokens
+    for row in token_rows() * 2:
+        rows.append(row[: min(length, left)])
+        left -= len(rows[-1])
+        if left == 0:
+            break
+    assert torch.allclose(found, reference(model, rows, 0), rtol=1e-10, atol=1e-14)
+    assert len(read) < len(SENTENCES) * 200
+
+
+def test_a_text_longer_than_the_context_is_cut():
+    model, text = make_gpt2(), " ".join(SENTENCES * 2)
+    row = make_tokenizer()(text)["input_ids"]
+    assert len(row) > 64
+    settings = SecondMomentSettings(tokens=len(row))
+    found = second_moments(find_decoder(model), make_tokenizer(), [text], [0], settings)[0]
+    assert torch.allclose(found, reference(model, [row[:64]], 0), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("texts", [[], ["", ""]])
+def test_no_text_is_refused(texts):
+    with pytest.raises(EditError, match=r"no ordinary text for the second moments; give `data\.preservation`"):
+        second_moments(find_decoder(make_gpt2()), make_tokenizer(), texts, [0], SecondMomentSettings())
+
+
+@pytest.mark.parametrize("settings", [{"tokens": 0}, {"tokens": -1}, {"length": 0}], ids=str)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(EditError, match="`second_moment`: `tokens` and `length` must be positive"):
+        SecondMomentSettings(**settings)
+
+
+class Cached:
+    """A model whose forward passes are counted, and its second moments through a cache."""
+
+    def __init__(self, folder):
+        self.model = make_gpt2()
+        self.folder = folder
+        self.forwards = Forwards(self.model)
+
+    def moments(self, texts=SENTENCES, layers=(0, 1), tokens=60, length=512):
+        settings = SecondMomentSettings(tokens, length, str(self.folder))
+        return second_moments(find_decoder(self.model), make_tokenizer(), texts, list(layers), settings)
+
+    def passes(self, **changes):
+        before = self.forwards.count
+        self.moments(**changes)
+        return self.forwards.count - before
+
+
+def test_a_cache_hit_gives_the_same_numbers_without_a_forward_pass(tmp_path):
+    cached = Cached(tmp_path / "new")
+    first = cached.moments()
+    assert cached.passes() == 0
+    again = cached.moments(layers=(1, 0))
+    assert cached.passes(layers=(1,)) == 0
+    assert sorted(again) == [0, 1]
+    assert all(torch.equal(first[layer], again[layer]) for layer in again)
+    assert len(list((tmp_path / "new").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"texts": [SENTENCES[0] + "!", *SENTENCES[1:]]},
+        {"texts": SENTENCES[1:]},
+        {"layers": (2,)},
+        {"layers": (0, 2)},
+        {"tokens": 59},
+        {"length": 5},
+    ],
+    ids=["text", "fewer texts", "layer", "one layer more", "tokens", "length"],
+)
+def test_another_input_misses_the_cache(tmp_path, change):
+    cached = Cached(tmp_path)
+    cached.moments()
+    assert cached.passes(**change) == 1
+    assert cached.passes(**change) == cached.passes() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["transformer.wte.weight", "transformer.h.0.mlp.c_fc.bias", "transformer.h.2.ln_1.bias"]
+)
+def test_a_changed_weight_misses_the_cache(tmp_path, name):
+    cached = Cached(tmp_path)
+    old = cached.moments()
+    with torch.no_grad():
+        cached.model.get_parameter(name).view(-1)[::3] += 0.5
+    assert cached.passes() == 1
+    below = name.startswith(("transformer.wte", "transformer.h.0"))
+    assert torch.equal(cached.moments()[1], old[1]) != below
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-50], lambda data: data[:10], lambda data: b""])
+def test_a_damaged_cache_file_is_computed_again_with_a_warning(tmp_path, caplog, damage):
+    cached = Cached(tmp_path)
+    first = cached.moments(layers=(1,))
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    with caplog.at_level(logging.WARNING):
+        again = cached.moments(layers=(1,))
+    assert torch.equal(first[1], again[1])
+    assert [str(file) in record.getMessage() for record in caplog.records] == [True]
+    assert cached.passes(layers=(1,)) == 0
+
+
+@pytest.mark.parametrize("solver", [EMMET(), MEMIT()], ids=repr)
+def test_too_little_text_is_refused_by_layer_with_rank_and_remedy(solver):
+    moments = compute_second_moments(find_decoder(make_gpt2()), [token_rows()[0][:5]], [0, 1])
+    moments[0] += torch.eye(24, dtype=torch.float64)
+    with pytest.raises(EditError) as error:
+        check_second_moments(moments, solver)
+    assert str(error.value).startswith("The second moment of layer 1 has rank 5 of 24 and cannot be inverted")
+    assert "Raise `second_moment.tokens` (10 x d_in = 240" in str(error.value)
+    assert "the solver's `ridge`" in str(error.value)
+
+
+def test_a_ridge_or_enough_text_is_accepted():
+    decoder, rows = find_decoder(make_gpt2()), token_rows()
+    check_second_moments(compute_second_moments(decoder, rows, [0, 1, 2]), EMMET())
+    check_second_moments(compute_second_moments(decoder, rows[:1], [0]), EMMET(ridge=0.1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_moment_that_is_no_number_is_refused_as_well(value):
+    moment = torch.eye(4, dtype=torch.float64)
+    moment[1, 1] = value
+    with pytest.raises(EditError, match="layer 3"):
+        check_second_moments({3: moment}, EMMET())
+
+
+def test_editing_with_too_little_text_is_refused_before_anything_is_changed():
+    model = make_gpt2()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(EditError, match="layer 1 has rank"):
+        edit(model, make_tokenizer(), [make_request()], layers=[1], texts=["Paris is"], progress=False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_hooks_are_gone_afterwards():
+    decoder = find_decoder(make_gpt2())
+    compute_second_moments(decoder, token_rows(), [0, 1])
+    (logits,) = run_until(decoder.model, {"input_ids": torch.tensor([[3, 4]])}, capture_input(decoder.head))
+    assert logits.value.shape == (1, 2, 16)
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in decoder.model.modules())
