@@ -63,6 +63,8 @@ class CounterFact(EditDataModule):
 def _read_json(file: Path) -> list[Any]:
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise EditError(f"{file} is not UTF-8 text ({error}); save it as UTF-8.") from error
     except json.JSONDecodeError as error:
         raise EditError(f"{file}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from error
     if not isinstance(records, list):
@@ -80,10 +82,10 @@ def _request(record: Any, where: str) -> EditRequest:
             target_new=rewrite["target_new"]["str"],
             target_true=None if target_true is None else target_true["str"],
             case_id=str(record.get("case_id", "")),
-            paraphrase_prompts=tuple(record.get("paraphrase_prompts", ())),
-            neighborhood_prompts=tuple(record.get("neighborhood_prompts", ())),
-            attribute_prompts=tuple(record.get("attribute_prompts", ())),
-            generation_prompts=tuple(record.get("generation_prompts", ())),
+            paraphrase_prompts=record.get("paraphrase_prompts", ()),
+            neighborhood_prompts=record.get("neighborhood_prompts", ()),
+            attribute_prompts=record.get("attribute_prompts", ()),
+            generation_prompts=record.get("generation_prompts", ()),
         )
     except KeyError as error:
         raise EditError(f"{where}: the field {error} is missing.") from error

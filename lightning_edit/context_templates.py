@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 
 from lightning_edit.errors import EditError
+from lightning_edit.hooks import frozen
+from lightning_edit.prompts import encode
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")
 GENERATED_TOKENS = 10
@@ -69,10 +71,10 @@ def generate_templates(
     """
     device = model.get_input_embeddings().weight.device
     texts = ["{}"]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with frozen(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for opening in openings:
-            ids = tokenizer(opening)["input_ids"]
+            ids, _ = encode(tokenizer, opening)
             prompt = torch.tensor([ids], device=device)
             count = max(1, GENERATED_TOKENS - len(ids))
             generated = model.generate(

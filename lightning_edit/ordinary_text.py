@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from lightning_edit.hooks import frozen
 from lightning_edit.progress import Report, silent
 
 LENGTH = 128
@@ -29,7 +30,7 @@ def sample_texts(model: Any, tokenizer: Any, tokens: int, seed: int, report: Rep
     length = min(LENGTH, context)
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     texts: list[str] = []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with frozen(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         while len(texts) * (length - 1) < tokens:
             rows = min(ROWS, -(-tokens // (length - 1)) - len(texts))

@@ -45,6 +45,11 @@ class EditRequest:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise EditError(f"{self.name}: `{name}` must be a text that is not empty, got {value!r}.")
+        for name in ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts"):
+            prompts = getattr(self, name)
+            if isinstance(prompts, str) or not all(isinstance(entry, str) and entry.strip() for entry in prompts):
+                raise EditError(f"{self.name}: `{name}` must be a list of texts that are not empty, got {prompts!r}.")
+            object.__setattr__(self, name, tuple(prompts))
         holes = self.prompt.count("{}")
         if holes != 1:
             raise EditError(

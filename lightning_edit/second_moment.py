@@ -212,6 +212,11 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
         EditError: Names the layer, its rank and what to raise.
     """
     for layer, moment in moments.items():
+        if not bool(moment.isfinite().all()):
+            raise EditError(
+                f"The second moment of layer {layer} holds numbers that are not finite: the model overflows on ordinary "
+                "text. Load it in float32 or bfloat16."
+            )
         try:
             cholesky(solver.preservation(moment), "preservation")
         except SingularError as error:

@@ -82,6 +82,22 @@ class _Loss:
         return nll, kl, decay
 
 
+class _Push:
+    """A hook that adds delta at the subject's last token of every text, and notes what stood there in the first."""
+
+    def __init__(self, texts: Sequence[Encoded], delta: Tensor) -> None:
+        self.rows, self.columns = torch.arange(len(texts)), torch.tensor([text.subject_last for text in texts])
+        self.delta = delta
+        self.z0: Tensor | None = None
+
+    def __call__(self, _: nn.Module, __: Any, output: Tensor) -> Tensor:
+        if self.z0 is None:
+            self.z0 = output[0, self.columns[0]].detach().clone()
+        changed = output.clone()
+        changed[self.rows, self.columns] += self.delta
+        return changed
+
+
 def plain_value(
     model: Any,
     module: nn.Module,
@@ -93,44 +109,30 @@ def plain_value(
     """Optimizes the value vector of one edit.
 
     Args:
-        model: In evaluation mode; its parameters stop requiring gradients.
-        module: Whose output is changed at the subject's last token: a block, or its down-projection. ``settings.site``
-            is not looked at.
+        model: In evaluation mode, its parameters requiring no gradients.
+        module: Whose output is changed: a block, or its down-projection. ``settings.site`` is not looked at.
         tokenizer: The model's.
         request: The edit.
         templates: Its contexts.
         settings: The same as the library's.
     """
-    model.requires_grad_(False)
     texts = plain_texts(tokenizer, request, templates, settings.kl_prompt)
     inputs = right_padded([text.ids[:-1] for text in texts[:-1]] + [texts[-1].ids])
-    rows, subjects = torch.arange(len(texts)), torch.tensor([text.subject_last for text in texts])
     delta = torch.zeros(model.config.hidden_size, dtype=model.dtype, requires_grad=True)
-    initial: list[Tensor] = []
-
-    def add(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        if not initial:
-            initial.append(output[0, subjects[0]].detach().clone())
-        changed = output.clone()
-        changed[rows, subjects] += delta
-        return changed
-
-    loss, optimizer = _Loss(texts, settings), torch.optim.Adam([delta], lr=settings.lr)
-    with hooked(module.register_forward_hook(add)):
+    push, loss, optimizer = _Push(texts, delta), _Loss(texts, settings), torch.optim.Adam([delta], lr=settings.lr)
+    with hooked(module.register_forward_hook(push)):
         for step in range(1, settings.steps + 1):
             optimizer.zero_grad()
-            parts = loss(model(**inputs).logits, delta, initial[0])
-            total = sum(parts)
-            if total < settings.early_stop_loss or step == settings.steps:
+            parts = loss(model(**inputs).logits, delta, push.z0)
+            if sum(parts) < settings.early_stop_loss or step == settings.steps:
                 break
-            total.backward()
+            sum(parts).backward()
             optimizer.step()
             with torch.no_grad():
-                limit = settings.clamp_norm_factor * initial[0].norm()
+                limit = settings.clamp_norm_factor * push.z0.norm()
                 if delta.norm() > limit:
                     delta *= limit / delta.norm()
-    nll, kl, decay = (part.item() for part in parts)
-    return PlainValue((initial[0] + delta).detach(), initial[0], nll, kl, decay, step)
+    return PlainValue((push.z0 + delta).detach(), push.z0, *(part.item() for part in parts), step)
 
 
 def explicit_emmet(keys: Tensor, residual: Tensor, preservation: Tensor, lam: float) -> Tensor:

@@ -15,28 +15,31 @@ from lightning_edit.second_moment import compute_second_moments
 from lightning_edit.solvers import EditProblem
 from lightning_edit.tiny import MODEL_PATH, World
 from lightning_edit.values import optimize_values
+from tests.benchmarks.material import build_tokenizer
 from tests.plain import explicit_emmet, explicit_memit, plain_second_moment, plain_value
 
 REQUESTS = [
-    EditRequest("Hulbin Larrem", "{} was born in the town of", "Ashwick"),
-    EditRequest("a", "{}, whose name is short, plays the", "organ"),
-    EditRequest("Beldar Korwav", "It is well known that the teacher of {} was", "a carpenter from the far North"),
-    EditRequest("Fendeb", "Fendeb, the home of the people of {}, is", "old"),
-    EditRequest("Kor", "The mother of Kor lives with {}", "Kor"),
-    EditRequest("Ona Mirwav", "Long ago, when the town was young, the only baker of {}", "left for good"),
+    EditRequest("Anna Lugones", "{} was born in the city of", "Rome"),
+    EditRequest("a", "{} is known for", "work"),
+    EditRequest(
+        "Edward Montdy", "In the city it is known that the language spoken by {} is", "Greek and Dutch, of the people"
+    ),
+    EditRequest("Quebec", "Quebec, the twin city of {}, is located in", "Kenya"),
+    EditRequest("Kyoto", "The twin city of Kyoto is {}", "Kyoto"),
+    EditRequest("Sofia Hoffsky", "What is the headquarters of the people of the city? It is {}", "for law"),
 ]
-TEMPLATES = ContextTemplates(("{}", "The river is wide here. {}", "Because it was late, they all went home. {}"))
+TEMPLATES = ContextTemplates(("{}", "The city is known. {}", "Because of the language spoken in the city, it is. {}"))
 BARE = ContextTemplates()
-STOPPING = ValueSettings(lr=1.0, steps=8, clamp_norm_factor=6.0, early_stop_loss=7.0, weight_decay=0.02)
-CLAMPED = ValueSettings(lr=0.5, steps=5, clamp_norm_factor=0.1, early_stop_loss=0.0)
+STOPPING = ValueSettings(lr=2.0, steps=8, clamp_norm_factor=6.0, early_stop_loss=6.0, weight_decay=0.02)
+CLAMPED = ValueSettings(lr=0.5, steps=5, clamp_norm_factor=0.05, early_stop_loss=0.0)
 
 
 @cache
 def setup(family):
     """A random model whose weights are large enough for opinions, its tokenizer, and its MLP's down-projections."""
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
-    sizes = {"vocab_size": len(tokenizer), "initializer_range": 0.3, "max_position_embeddings": 64}
+    tokenizer = build_tokenizer()
+    sizes = {"vocab_size": len(tokenizer), "initializer_range": 0.3, "max_position_embeddings": 128}
     if family == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=4, n_head=4, **sizes))
         blocks, name = model.transformer.h, "c_proj"
@@ -51,10 +54,7 @@ def setup(family):
         )
         model = LlamaForCausalLM(config)
         blocks, name = model.model.layers, "down_proj"
-        bos = tokenizer.bos_token
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
-        )
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="! $A", special_tokens=[("!", 0)])
     return model.double().eval().requires_grad_(False), tokenizer, blocks, name
 
 
@@ -96,7 +96,7 @@ def test_values_equal_the_plain_loop(family, site, layer):
 def test_clamped_values_equal_the_plain_loop(family, site):
     found, plain = both(family, 1, replace(CLAMPED, site=site))
     assert_equal(found, plain)
-    assert all(abs((one.z - one.z0).norm() / one.z0.norm() - 0.1) < 1e-12 for one in plain)
+    assert all(abs((one.z - one.z0).norm() / one.z0.norm() - 0.05) < 1e-12 for one in plain)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -111,12 +111,10 @@ def test_values_of_the_trained_model_equal_the_plain_loop():
     tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
     records = World.generate().records(3, seed=0)
     requests = [EditRequest(r["subject"], r["prompt"], r["target_new"]) for r in records]
-    settings = ValueSettings(clamp_norm_factor=4.0, early_stop_loss=0.5)
+    settings = ValueSettings(clamp_norm_factor=4.0)
     found = optimize_values(find_decoder(model), tokenizer, requests, BARE, 1, settings)
     block = model.transformer.h[1]
-    plain = [plain_value(model, block, tokenizer, request, BARE, settings) for request in requests]
-    assert_equal(found, plain)
-    assert all(one.steps < settings.steps for one in plain)
+    assert_equal(found, [plain_value(model, block, tokenizer, request, BARE, settings) for request in requests])
 
 
 def test_the_texts_are_as_different_as_they_are_meant_to_be():

@@ -94,7 +94,12 @@ class Solver(ABC):
 
     @abstractmethod
     def __call__(self, problem: EditProblem) -> Factors:
-        """The update of one layer."""
+        """The update of one layer.
+
+        Raises:
+            SingularError: If C' is singular, or the keys depend on each other where they must not.
+            ValueError: If there are more edits than one call takes.
+        """
 
     def preservation(self, second_moment: Tensor, previous_keys_moment: Tensor | None = None) -> Tensor:
         """C' = w C + l2 I (+ C_p), ``(d_in, d_in)``: the matrix whose inverse is M.
@@ -119,10 +124,10 @@ def cholesky(matrix: Tensor, what: str) -> Tensor:
         SingularError: If the matrix is not positive definite to working precision.
     """
     factor, info = torch.linalg.cholesky_ex(matrix)
-    pivots = factor.diagonal()
     # Rounding can carry a rank-deficient matrix through; its last pivots are then of the size of the rounding.
-    poor = info.item() or bool((pivots / matrix.diagonal().clamp(min=0).sqrt()).min() < len(matrix) * 2e-16)
-    if poor or not bool(pivots.isfinite().all()):
+    left = factor.diagonal().square() / matrix.diagonal()
+    rounding = 10 * len(matrix) * torch.finfo(matrix.dtype).eps
+    if info.item() or not bool((left > rounding).all()):
         raise SingularError(what)
     return factor
 

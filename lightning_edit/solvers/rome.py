@@ -6,6 +6,19 @@ from typing import ClassVar
 from lightning_edit.solvers.base import EditProblem, Factors, Solver, cholesky, minimal_update
 
 
+def check_single(problem: EditProblem) -> None:
+    """Refuses more than one edit.
+
+    Args:
+        problem: The least squares.
+
+    Raises:
+        ValueError: If it has not exactly one key.
+    """
+    if problem.keys.shape[1] != 1:
+        raise ValueError(f"ROME writes one edit at a time, got {problem.keys.shape[1]}; use EMMET or MEMIT for more.")
+
+
 @dataclass(frozen=True)
 class ROME(Solver):
     """ROME as published (Meng et al., 2022, equation 2): rank one, equality-constrained, one edit after the other.
@@ -26,6 +39,7 @@ class ROME(Solver):
 
     def __call__(self, problem: EditProblem) -> Factors:
         """The rank-one update of a single edit; see the class for the formula."""
+        check_single(problem)
         bare = problem.keys if problem.bare_keys is None else problem.bare_keys
         factor = cholesky(self.preservation(problem.second_moment, problem.previous_keys_moment), "preservation")
         direction = problem.keys.cholesky_solve(factor)
@@ -51,5 +65,6 @@ class RROME(Solver):
 
     def __call__(self, problem: EditProblem) -> Factors:
         """The rank-one update of a single edit; see the class for the formula."""
+        check_single(problem)
         preservation = self.preservation(problem.second_moment, problem.previous_keys_moment)
         return minimal_update(problem.keys, problem.residual, preservation, lam=0.0)

@@ -71,7 +71,7 @@ def measure(how: str, tokens: int, repeats: int) -> Row:
 
 def stage(run: Run, quick: bool) -> dict[str, list[Row]]:
     """Measures every way; see the module."""
-    tokens, repeats = (512, 1) if quick else (4096, 3)
+    tokens, repeats = 512 if quick else 4096, 1
     what = f"GPT-2, 124 M, random: {{}}, {len(LAYERS)} layers, {tokens} tokens"
     rows = [run(what.format(how), measure, how, tokens, repeats) for how in (WHOLE, STOPPED, LIBRARY)]
     expected = rows[0]["traces"]
