@@ -111,13 +111,19 @@ def test_a_kind_without_prompts_is_left_out(missing):
 
 def test_an_unknown_true_target_counts_for_accuracy_alone():
     known, unknown = [record[1:] for record in random_records(2)[:2]]
-    nothing = torch.full_like(unknown[1], float("nan"))
     preference = Preference()
-    preference.update(unknown[0], nothing, unknown[2])
+    preference.update(unknown[0], None, unknown[2])
     assert plain(preference.compute()) == pytest.approx({"accuracy": float(unknown[2].double().mean())})
     preference.update(*known)
     expected = reference([known]) | {"accuracy": reference([known, unknown])["accuracy"]}
     assert plain(preference.compute()) == pytest.approx(expected)
+
+
+def test_a_model_that_answers_nan_prefers_nothing():
+    preference, broken = Preference(), torch.full((2,), float("nan"))
+    preference.update(broken, broken, torch.tensor([False, False]))
+    assert preference.compute()["score"] == 0
+    assert preference.compute()["magnitude"].isnan()
 
 
 def sharded(rank, folder):

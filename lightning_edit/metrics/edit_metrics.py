@@ -67,13 +67,13 @@ class EditMetrics(Metric):
         super().__init__(**kwargs)
         self.add_state("sums", torch.zeros(len(KINDS), 5, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, kind: str, wanted: Tensor, other: Tensor, correct: Tensor) -> None:
+    def update(self, kind: str, wanted: Tensor, other: Tensor | None, correct: Tensor) -> None:
         """Adds one record's prompts of a kind.
 
         Args:
             kind: One of `KINDS`.
             wanted: ``(prompts,)`` log-probabilities of the right answer.
-            other: ``(prompts,)`` of the wrong one, NaN where unknown.
+            other: ``(prompts,)`` of the wrong one, None if unknown.
             correct: ``(prompts,)`` whether the right answer is the argmax.
         """
         self.sums[KINDS.index(kind)] += preference_update(wanted, other, correct).to(self.sums.device)

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from lightning_edit.architectures import Decoder
 from lightning_edit.metrics.edit_metrics import KINDS, EditMetrics, answers_of, prompts_of
 from lightning_edit.metrics.teacher_forcing import score_targets
@@ -24,7 +22,7 @@ def evaluate(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], 
         EditError: If a prompt does not fit the model's context.
     """
     asked: dict[tuple[str, str], int] = {}
-    uses: list[tuple[str, list[int], list[int | None]]] = []
+    uses: list[tuple[str, list[int], list[int]]] = []
     for request in requests:
         for kind in KINDS:
             prompts = prompts_of(request, kind)
@@ -32,11 +30,11 @@ def evaluate(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], 
             if not prompts or wanted is None:
                 continue
             right = [asked.setdefault((prompt, wanted), len(asked)) for prompt in prompts]
-            wrong = [None if other is None else asked.setdefault((prompt, other), len(asked)) for prompt in prompts]
+            wrong = [asked.setdefault((prompt, other), len(asked)) for prompt in prompts if other is not None]
             uses.append((kind, right, wrong))
     if not asked:
         return
     scores = score_targets(decoder, tokenizer, list(asked))
     for kind, right, wrong in uses:
-        others = [float("nan") if i is None else float(scores.log_probs[i]) for i in wrong]
-        metrics.update(kind, scores.log_probs[right], torch.tensor(others, dtype=torch.float64), scores.correct[right])
+        others = scores.log_probs[wrong] if wrong else None
+        metrics.update(kind, scores.log_probs[right], others, scores.correct[right])

@@ -7,23 +7,24 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-def preference_update(wanted: Tensor, other: Tensor, correct: Tensor) -> Tensor:
+def preference_update(wanted: Tensor, other: Tensor | None, correct: Tensor) -> Tensor:
     """The sums that one record adds to a preference.
 
     Args:
         wanted: ``(prompts,)`` log-probability of the answer the model should give, length-normalized, in nats.
-        other: ``(prompts,)`` that of the answer it should not give; NaN where there is none to compare with.
+        other: ``(prompts,)`` that of the answer it should not give; None if there is none to compare with.
         correct: ``(prompts,)`` whether all tokens of the wanted answer are the argmax.
 
     Returns:
         ``(5,)``: means over the record's prompts of score, magnitude and accuracy, then 1 if there was something to
         compare and 1 for the record.
     """
-    compared = not bool(other.isnan().any())
-    score = (wanted > other).double().mean() if compared else torch.zeros((), dtype=torch.float64)
-    magnitude = (wanted.exp() - other.exp()).double().mean() if compared else torch.zeros((), dtype=torch.float64)
-    counts = torch.tensor([float(compared), 1.0], dtype=torch.float64)
-    return torch.cat([torch.stack([score, magnitude, correct.double().mean()]), counts.to(wanted.device)])
+    score = magnitude = compared = wanted.new_zeros((), dtype=torch.float64)
+    if other is not None:
+        score = (wanted > other).double().mean()
+        magnitude = (wanted.exp() - other.exp()).double().mean()
+        compared = torch.ones_like(score)
+    return torch.stack([score, magnitude, correct.double().mean(), compared, torch.ones_like(score)])
 
 
 def preference_compute(sums: Tensor) -> dict[str, Tensor]:
@@ -65,7 +66,7 @@ class Preference(Metric):
         super().__init__(**kwargs)
         self.add_state("sums", torch.zeros(5, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, wanted: Tensor, other: Tensor, correct: Tensor) -> None:
+    def update(self, wanted: Tensor, other: Tensor | None, correct: Tensor) -> None:
         """Adds the prompts of one record; see `preference_update` for the arguments."""
         self.sums += preference_update(wanted, other, correct).to(self.sums.device)
 
