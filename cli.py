@@ -131,7 +131,7 @@ def _import(path: str) -> Any:
 
 def _concrete(base: type) -> set[str]:
     """Names of all subclasses that can be made."""
-    found = set().union(*(_concrete(child) for child in base.__subclasses__()))
+    found = {name for child in base.__subclasses__() for name in _concrete(child)}
     return found if inspect.isabstract(base) or base.__name__.startswith("_") else found | {base.__name__}
 
 

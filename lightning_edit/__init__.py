@@ -7,7 +7,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.second_moment import SecondMomentSettings
 from lightning_edit.solvers import EMMET, MEMIT, ROME, RROME
 from lightning_edit.updates import ModelUpdate, inserted
-from lightning_edit.values import ValueSettings
+from lightning_edit.value_settings import ValueSettings
 
 __all__ = [
     "EMMET",

@@ -23,7 +23,7 @@ class TokenBatch:
     position_ids: Tensor
 
     def inputs(self) -> dict[str, Any]:
-        """Keyword arguments of the model's forward; some tokenizers offer more, which GPT-2 would add to its embeddings.
+        """Keyword arguments of the model's forward; what else tokenizers offer, GPT-2 would add to its embeddings.
 
         The mask is all ones: to the right, causality alone keeps padding out of sight. Masked padding can attend to
         nothing where attention has a window, and some attentions answer that with NaN, which a weight of zero does not
@@ -53,19 +53,21 @@ def pad(rows: Sequence[Sequence[int]], device: torch.device) -> TokenBatch:
     return TokenBatch(ids.to(device), real.to(device), positions.to(device))
 
 
-def by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+def by_length(lengths: Sequence[int], max_tokens: int, spread: float = 0.0) -> list[list[int]]:
     """Groups texts of similar length so that padding is small and memory bounded.
 
     Args:
         lengths: Number of tokens of each text.
         max_tokens: Most tokens, padding included, in one group (a longer text gets a group of its own).
+        spread: A group's shortest text has at least this share of its longest one's tokens.
 
     Returns:
         Lists of indices into ``lengths``, longest texts first, so that a lack of memory shows at once.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= max_tokens:
+        longest = lengths[groups[-1][0]] if groups else 0
+        if groups and (len(groups[-1]) + 1) * longest <= max_tokens and lengths[index] >= spread * longest:
             groups[-1].append(index)
         else:
             groups.append([index])

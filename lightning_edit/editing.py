@@ -21,7 +21,8 @@ from lightning_edit.requests import EditRequest, distinct
 from lightning_edit.second_moment import SecondMomentSettings, check_second_moments, second_moments, tokens_wanted
 from lightning_edit.solvers import EMMET, EditProblem, Factors, SingularError, Solver
 from lightning_edit.updates import LayerUpdate, ModelUpdate, add_factors, write_weight
-from lightning_edit.values import Values, ValueSettings, optimize_values
+from lightning_edit.value_settings import ValueSettings
+from lightning_edit.values import Values, optimize_values
 
 
 class EditedWeights:
@@ -122,6 +123,13 @@ class Editor:
             raise EditError(
                 f"`values.site: mlp` writes one layer's own output, but layers {self.layers} are to share it. Use "
                 "`site: block`, or edit one layer."
+            )
+
+        last = len(self.weights.decoder.blocks) - 1
+        if self.layers[-1] == last:
+            raise EditError(
+                f"Layer {last} is the last block: what is written at the subject there reaches no later token, so the "
+                f"answer cannot change. Edit layers from 0 to {last - 1}."
             )
 
     def find_values(self, requests: Sequence[EditRequest], report: Report = silent) -> Values:

@@ -24,7 +24,8 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.second_moment import SecondMomentSettings, check_second_moments, second_moments, tokens_wanted
 from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.updates import ModelUpdate
-from lightning_edit.values import Values, ValueSettings, encode_texts
+from lightning_edit.value_settings import ValueSettings
+from lightning_edit.values import Values, encode_texts
 
 
 class EditingModule(LightningModule):

@@ -53,7 +53,7 @@ class SecondMoment(Metric):
     def update(self, keys: Tensor) -> None:
         """Adds keys ``(n, d_in)`` of any precision."""
         wide = keys.double()
-        self.total += wide.T @ wide
+        self.total.addmm_(wide.T, wide)
         self.tokens += len(keys)
 
     def compute(self) -> Tensor:
@@ -214,8 +214,8 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
     for layer, moment in moments.items():
         if not bool(moment.isfinite().all()):
             raise EditError(
-                f"The second moment of layer {layer} holds numbers that are not finite: the model overflows on ordinary "
-                "text. Load it in float32 or bfloat16."
+                f"The second moment of layer {layer} holds numbers that are not finite: the model overflows on "
+                "ordinary text. Load it in float32 or bfloat16."
             )
         try:
             cholesky(solver.preservation(moment), "preservation")

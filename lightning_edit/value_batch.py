@@ -102,13 +102,15 @@ class ValueBatch:
         """The lowest block that delta can reach."""
         return self.layer + 1 if self.site == "block" else self.layer
 
-    def keep(self, edits: Tensor) -> "ValueBatch":
-        """The batch of some of the edits; their numbers stay what they are.
+    def keep(self, edits: Tensor) -> "ValueBatch | None":
+        """The batch of some of the edits, None if it has none of them; their numbers stay what they are.
 
         Args:
             edits: ``(all edits,)``, true for those to keep.
         """
         rows = edits[self.row_edits]
+        if not rows.any():
+            return None
         new_row = rows.cumsum(0) - 1
         picks = self.picks.where(edits[self.picks.edits])
         index = rows.nonzero()[:, 0]

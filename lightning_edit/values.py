@@ -2,54 +2,26 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_edit.architectures import Decoder
+from lightning_edit.batches import by_length
 from lightning_edit.context_templates import ContextTemplates
-from lightning_edit.errors import EditError
 from lightning_edit.hooks import frozen
 from lightning_edit.progress import Report, silent
 from lightning_edit.prompts import Encoded, check_lengths, encode_subject
 from lightning_edit.requests import EditRequest
 from lightning_edit.value_batch import Site, ValueBatch, prepare
+from lightning_edit.value_settings import ValueSettings
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class ValueSettings:
-    """How value vectors are optimized (ROME, appendix E.5, and MEMIT, section 4.3; defaults from their GPT-2 XL).
-
-    Args:
-        lr: Learning rate of Adam.
-        steps: Forward passes; the last one makes no step (`v_num_grad_steps` of the published code).
-        weight_decay: Factor of ``|delta| / |z0|^2`` in the loss.
-        clamp_norm_factor: After each step ``|delta|`` is at most this times ``|z0|``.
-        kl_factor: Factor of the divergence on the KL prompt.
-        early_stop_loss: An edit stops as soon as its loss is below this.
-        kl_prompt: What the model must go on saying of the subject; one ``{}``.
-        site: Where delta is added: ``block`` to the hidden state leaving the block (MEMIT, EMMET), ``mlp`` to the
-            output of the down-projection itself (ROME; also exact where a norm follows the MLP, as in Gemma 2).
-    """
-
-    lr: float = 0.5
-    steps: int = 20
-    weight_decay: float = 0.5
-    clamp_norm_factor: float = 0.75
-    kl_factor: float = 0.0625
-    early_stop_loss: float = 0.05
-    kl_prompt: str = "{} is a"
-    site: Site = "block"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.lr <= 0 or self.clamp_norm_factor <= 0:
-            raise EditError(f"`steps` >= 1, `lr` > 0 and `clamp_norm_factor` > 0 are needed, got {self}.")
-        if self.kl_prompt.count("{}") != 1:
-            raise EditError(f"`kl_prompt` must hold exactly one {{}} for the subject, got {self.kl_prompt!r}.")
+MAX_TOKENS = 8192
+SPREAD = 0.7
 
 
 @dataclass(frozen=True)
@@ -128,7 +100,7 @@ class _Search:
     steps: Tensor
     active: Tensor
     finite: Tensor
-    reference: dict[str, Tensor] = field(default_factory=dict)
+    reference: Tensor | None = None
 
     @staticmethod
     def start(z0: Tensor, settings: ValueSettings) -> "_Search":
@@ -145,22 +117,40 @@ class _Search:
             finite=everyone.clone(),
         )
 
-    def losses(self, batch: ValueBatch) -> Tensor:
-        """Loss parts ``(3, n)``: likelihood, divergence and decay of every edit still in the batch."""
-        log_probs = batch.logits(self.delta).log_softmax(-1)
-        picks, n = batch.picks, len(self.z0)
+    def losses(self, groups: Sequence[ValueBatch]) -> tuple[Tensor, Tensor]:
+        """Loss parts ``(3, n)`` (likelihood, divergence, decay) of the edits, and the gradient ``(n, d_model)``.
+
+        The loss is a sum over texts, so each group's graph is let go before the next one is built.
+        """
+        parts, gradient = torch.zeros_like(self.parts), torch.zeros_like(self.z0)
+        first = self.reference is None
+        for group in groups:
+            with torch.enable_grad():
+                terms = self._terms(group, first)
+                gradient += torch.autograd.grad(terms.sum(), self.delta)[0]
+            parts[:2] += terms.detach()
+        with torch.enable_grad():
+            # |delta| has no derivative at 0, where the search begins; torch gives 0 there, as in the published code.
+            decay = self.settings.weight_decay * self.delta.norm(dim=1) / self.z0.norm(dim=1) ** 2
+            gradient += torch.autograd.grad(decay.sum(), self.delta)[0]
+        parts[2] = decay.detach()
+        return parts, gradient
+
+    def _terms(self, group: ValueBatch, first: bool) -> Tensor:
+        """What the texts of a group add to likelihood and divergence, ``(2, n)``."""
+        log_probs = group.logits(self.delta).log_softmax(-1)
+        picks, n = group.picks, len(self.z0)
         answers = picks.targets >= 0
         chosen = log_probs[answers].gather(1, picks.targets[answers, None])[:, 0]
         nll = chosen.new_zeros(n).index_add(0, picks.edits[answers], -chosen * picks.weights[answers].to(chosen.dtype))
-        moved = log_probs[~answers]
-        if "log_probs" not in self.reference:
-            self.reference["log_probs"] = moved.detach().clone()
-        before = self.reference["log_probs"][picks.edits[~answers]]
-        divergence = (moved.exp() * (moved - before)).sum(1)
-        kl = nll.new_zeros(n).index_add(0, picks.edits[~answers], divergence)
-        # |delta| has no derivative at 0, where the search begins; torch gives 0 there, as the published code has it.
-        decay = self.delta.norm(dim=1) / self.z0.norm(dim=1) ** 2
-        return torch.stack([nll, self.settings.kl_factor * kl, self.settings.weight_decay * decay])
+        moved, edits = log_probs[~answers], picks.edits[~answers]
+        if self.reference is None:
+            self.reference = log_probs.new_zeros(n, log_probs.shape[1])
+        if first:
+            self.reference[edits] = moved.detach()
+        divergence = (moved.exp() * (moved - self.reference[edits])).sum(1)
+        kl = nll.new_zeros(n).index_add(0, edits, divergence)
+        return torch.stack([nll, self.settings.kl_factor * kl])
 
     def settle(self, parts: Tensor, last: bool) -> Tensor:
         """Notes where edits end; returns which of all edits go on, ``(n,)``."""
@@ -227,30 +217,41 @@ def optimize_values(
     """
     rows = encode_texts(tokenizer, requests, templates, settings.kl_prompt, decoder.context)
     with frozen(decoder.model):
-        batch, states = prepare(decoder, layer, settings.site, rows, len(templates.texts))
-        bare = torch.arange(0, len(rows), len(templates.texts) + 1, device=states.device)
-        z0 = states[bare].to(torch.promote_types(states.dtype, torch.float32))
+        groups, z0 = _prepare(decoder, layer, settings.site, rows, len(templates.texts))
         search = _Search.start(z0, settings)
         optimizer = torch.optim.Adam([search.delta], lr=settings.lr)
         for step in range(settings.steps):
-            with torch.enable_grad():
-                parts = search.losses(batch)
-                before = search.active
-                going = search.settle(parts, last=step == settings.steps - 1)
-                report(
-                    "values (edits)",
-                    float((~going).sum() + going.sum() * (step + 1) / settings.steps),
-                    len(requests),
-                    **_means(parts.detach()[:, before]),
-                )
-                if not going.any():
-                    break
-                (search.delta.grad,) = torch.autograd.grad(parts.sum(0)[going].sum(), [search.delta])
+            before = search.active
+            parts, search.delta.grad = search.losses(groups)
+            going = search.settle(parts, last=step == settings.steps - 1)
+            done = float((~going).sum() + going.sum() * (step + 1) / settings.steps)
+            report("values (edits)", done, len(requests), **_means(parts[:, before]))
+            if not going.any():
+                break
             optimizer.step()
             search.clamp()
             if int(going.sum()) < int(before.sum()):
-                batch = batch.keep(going)
+                groups = [kept for group in groups if (kept := group.keep(going)) is not None]
     values = search.result()
     for edit in (~values.finite).nonzero()[:, 0].tolist():
         logger.warning("%s: the loss is not a finite number; this edit is left out.", requests[edit].name)
     return values
+
+
+def _prepare(
+    decoder: Decoder, layer: int, site: Site, rows: list[tuple[int, Encoded]], texts_per_edit: int
+) -> tuple[list[ValueBatch], Tensor]:
+    """Prepares the texts in groups of similar length, and z0 ``(n, d_model)`` of the bare prompts.
+
+    A step costs as many tokens as the longest suffix of a group has, for every row of it: in one group, about half of
+    them would be padding.
+    """
+    lengths = [len(text.ids) - text.subject_last if text.target_start < len(text.ids) else 1 for _, text in rows]
+    groups, states = [], [torch.empty(0)] * len(rows)
+    for indices in by_length(lengths, MAX_TOKENS, spread=SPREAD):
+        group, found = prepare(decoder, layer, site, [rows[i] for i in indices], texts_per_edit)
+        groups.append(group)
+        for i, state in zip(indices, found, strict=True):
+            states[i] = state
+    bare = torch.stack(states[:: texts_per_edit + 1])
+    return groups, bare.to(torch.promote_types(bare.dtype, torch.float32))

@@ -33,6 +33,8 @@ def build(family: str, **changes: Any) -> Any:
         family: One of `SIZES`, the prefix of the configuration's class.
         **changes: Settings to change.
     """
-    config = getattr(transformers, f"{family}Config")(**{**SIZES[family], "bos_token_id": 0, "eos_token_id": 0, **changes})
+    config = getattr(transformers, f"{family}Config")(
+        **{**SIZES[family], "bos_token_id": 0, "eos_token_id": 0, **changes}
+    )
     transformers.set_seed(0)
     return transformers.AutoModelForCausalLM.from_config(config).eval()

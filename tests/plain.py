@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_edit.context_templates import ContextTemplates
 from lightning_edit.prompts import Encoded, encode_subject
 from lightning_edit.requests import EditRequest
-from lightning_edit.values import ValueSettings
+from lightning_edit.value_settings import ValueSettings
 
 
 @dataclass(frozen=True)

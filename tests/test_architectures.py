@@ -53,7 +53,7 @@ def test_edit_changes_exactly_the_intended_weights(family, dtype, tokenizer):
         tokenizer,
         REQUESTS,
         EMMET(second_moment_weight=1.0, ridge=1e-3),
-        layers=[0, 2],
+        layers=[0, 1],
         values=ValueSettings(steps=3, clamp_norm_factor=4),
         texts=["The river is cold and the old cup is red."] * 8,
         templates=TEMPLATES,
@@ -61,7 +61,7 @@ def test_edit_changes_exactly_the_intended_weights(family, dtype, tokenizer):
     )
     decoder = find_decoder(model)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {f"{decoder.names[0]}.weight", f"{decoder.names[2]}.weight"}
+    assert changed == {f"{decoder.names[0]}.weight", f"{decoder.names[1]}.weight"}
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     update.remove(model)
@@ -131,7 +131,7 @@ def test_mixture_of_experts_is_refused_with_the_remedy():
         num_local_experts=2,
         num_experts_per_tok=1,
     )
-    with pytest.raises(EditError, match="No MLP down-projection.*`down_projection`"):
+    with pytest.raises(EditError, match=r"No MLP down-projection.*`down_projection`"):
         find_decoder(transformers.AutoModelForCausalLM.from_config(config))
 
 
@@ -147,6 +147,12 @@ def test_encoder_decoder_and_headless_models_are_refused():
 def test_layers_that_do_not_exist_are_refused(layers):
     with pytest.raises(EditError, match="different numbers from 0 to 2"):
         check_layers(find_decoder(build("GPT2")), layers)
+
+
+def test_the_last_block_is_refused_because_nothing_reads_it(tokenizer):
+    model = build("GPT2")
+    with pytest.raises(EditError, match="last block.*0 to 1"):
+        edit(model, tokenizer, REQUESTS, layers=[2], templates=TEMPLATES, moments={2: torch.eye(128)}, progress=False)
 
 
 def test_an_edit_without_finite_loss_is_named_and_the_others_are_kept(tokenizer, caplog):

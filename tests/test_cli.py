@@ -13,7 +13,9 @@ SMALL = ["--model.values.steps", "3", "--model.second_moment.tokens", "4000"]
 
 def command(tmp_path, *args):
     """Runs the command line with its output in a temporary folder."""
-    cli.main([*args, "--trainer.logger.save_dir", str(tmp_path), "--model.second_moment.cache_dir", str(tmp_path / "c")])
+    cli.main(
+        [*args, "--trainer.logger.save_dir", str(tmp_path), "--model.second_moment.cache_dir", str(tmp_path / "c")]
+    )
     return tmp_path / "version_0"
 
 
