@@ -131,7 +131,8 @@ def _import(path: str) -> Any:
 
 def _concrete(base: type) -> set[str]:
     """Names of all subclasses that can be made."""
-    found = {name for child in base.__subclasses__() for name in _concrete(child)}
+    children: list[type] = type.__subclasses__(base)
+    found = {name for child in children for name in _concrete(child)}
     return found if inspect.isabstract(base) or base.__name__.startswith("_") else found | {base.__name__}
 
 

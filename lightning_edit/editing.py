@@ -260,7 +260,7 @@ def edit(
         >>> tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
         >>> record = World.generate().records(1, seed=0)[0]
         >>> fact = lightning_edit.EditRequest(record["subject"], record["prompt"], record["target_new"])
-        >>> update = lightning_edit.edit(model, tokenizer, [fact], layers=[1], progress=False)
+        >>> update = lightning_edit.edit(model, tokenizer, [fact], layers=[0], progress=False)
         >>> update.remove(model)
     """
     require_offsets(tokenizer)

@@ -44,7 +44,7 @@ class ProgressBars:
     def __init__(self, console: Console | None = None) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", justify="left"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=18),
             MofNCompleteColumn(),
             _RateColumn(),
             TimeElapsedColumn(),
@@ -55,7 +55,8 @@ class ProgressBars:
 
     def __call__(self, stage: str, done: float, total: float, **figures: float) -> None:
         """Draws the stage; see `Report`."""
-        shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        # A terminal of 80 columns has room for one figure; loggers take the others.
+        shown = next((f"{name} {value:.3g}" for name, value in figures.items()), "")
         if stage not in self._tasks:
             self.start()
             self._tasks[stage] = self._progress.add_task(stage, total=total, figures=shown)

@@ -151,7 +151,7 @@ def test_layers_that_do_not_exist_are_refused(layers):
 
 def test_the_last_block_is_refused_because_nothing_reads_it(tokenizer):
     model = build("GPT2")
-    with pytest.raises(EditError, match="last block.*0 to 1"):
+    with pytest.raises(EditError, match=r"last block.*0 to 1"):
         edit(model, tokenizer, REQUESTS, layers=[2], templates=TEMPLATES, moments={2: torch.eye(128)}, progress=False)
 
 

@@ -5,7 +5,7 @@ ordinary keys, whose second moment is C, as before. With the inverse preservatio
 
     Delta = R (K^T M K + lam I)^-1 K^T M,      M = C'^-1,      C' = w C + l2 I
 
-(ROME, equation 2; MEMIT, equation 14; EMMET, equation 9, "A Unified Framework for Model Editing", arXiv 2403.14236).
+(ROME, equation 2; MEMIT, equation 14; EMMET, section 4, arXiv 2403.14236).
 """
 
 from abc import ABC, abstractmethod
