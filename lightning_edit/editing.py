@@ -14,11 +14,10 @@ from lightning_edit.errors import EditError
 from lightning_edit.fingerprint import fingerprint
 from lightning_edit.keys import compute_keys, current_values
 from lightning_edit.layer_distribution import LayerDistribution, residual_share
-from lightning_edit.ordinary_text import sample_texts
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.prompts import require_offsets
 from lightning_edit.requests import EditRequest, distinct
-from lightning_edit.second_moment import SecondMomentSettings, check_second_moments, second_moments, tokens_wanted
+from lightning_edit.second_moment import SecondMomentSettings, check_second_moments, prepare_second_moments
 from lightning_edit.solvers import EMMET, EditProblem, Factors, SingularError, Solver
 from lightning_edit.updates import LayerUpdate, ModelUpdate, add_factors, write_weight
 from lightning_edit.value_settings import ValueSettings
@@ -270,10 +269,7 @@ def edit(
     solver, settings = solver or EMMET(), second_moment or SecondMomentSettings()
     with ProgressBars() if progress else nullcontext(silent) as report:
         if moments is None:
-            wanted = tokens_wanted(decoder, layers, settings)
-            texts = sample_texts(model, tokenizer, wanted, seed, report) if texts is None else texts
-            moments = second_moments(decoder, tokenizer, texts, layers, settings, report)
-        check_second_moments(moments, solver)
+            moments = prepare_second_moments(decoder, tokenizer, texts, layers, settings, solver, seed, report)
         templates = templates or generate_templates(model, tokenizer, seed)
         weights = EditedWeights(decoder, layers)
         editor = Editor(weights, tokenizer, solver, layers, templates, values or ValueSettings(), moments, distribution)

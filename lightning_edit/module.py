@@ -17,11 +17,10 @@ from lightning_edit.fingerprint import fingerprint
 from lightning_edit.layer_distribution import LayerDistribution
 from lightning_edit.loading import Precision, load_model, load_tokenizer
 from lightning_edit.metrics import EditMetrics, evaluate
-from lightning_edit.ordinary_text import sample_texts
 from lightning_edit.plain_settings import plain
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
-from lightning_edit.second_moment import SecondMomentSettings, check_second_moments, second_moments, tokens_wanted
+from lightning_edit.second_moment import SecondMomentSettings, prepare_second_moments
 from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.updates import ModelUpdate
 from lightning_edit.value_settings import ValueSettings
@@ -111,13 +110,16 @@ class EditingModule(LightningModule):
         requests = self.trainer.datamodule.requests
         with self._timed("second_moments"):
             texts = self.trainer.datamodule.preservation_texts()
-            if texts is None:
-                wanted = tokens_wanted(self.decoder, self.layers, self.moment_settings)
-                texts = sample_texts(self.model, self.tokenizer, wanted, self.seed, self.report)
-            moments = second_moments(
-                self.decoder, self.tokenizer, texts, self.layers, self.moment_settings, self.report
+            moments = prepare_second_moments(
+                self.decoder,
+                self.tokenizer,
+                texts,
+                self.layers,
+                self.moment_settings,
+                self.solver,
+                self.seed,
+                self.report,
             )
-            check_second_moments(moments, self.solver)
         if self.templates is None:
             self.templates = generate_templates(self.model, self.tokenizer, self.seed, self.key_average)
         encode_texts(self.tokenizer, requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)

@@ -19,6 +19,7 @@ from lightning_edit.batches import by_length, pad
 from lightning_edit.errors import EditError
 from lightning_edit.fingerprint import fingerprint, fingerprint_model
 from lightning_edit.hooks import capture_input, frozen, run_until
+from lightning_edit.ordinary_text import sample_texts
 from lightning_edit.progress import Report, silent
 from lightning_edit.solvers.base import SingularError, Solver, cholesky
 from lightning_edit.storage import atomic_path
@@ -199,6 +200,42 @@ def _read(file: Path) -> Tensor | None:
     except SafetensorError as error:
         logger.warning("%s cannot be read (%s) and is computed again.", file, error)
         return None
+
+
+def prepare_second_moments(
+    decoder: Decoder,
+    tokenizer: Any,
+    texts: Iterable[str] | None,
+    layers: Sequence[int],
+    settings: SecondMomentSettings,
+    solver: Solver,
+    seed: int,
+    report: Report = silent,
+) -> dict[int, Tensor]:
+    """The second moments of a run, checked, from the model's own text where there is no other.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        texts: Ordinary text, or None.
+        layers: The edited layers.
+        settings: See `SecondMomentSettings`.
+        solver: Must be able to use them.
+        seed: Of the model's own text.
+        report: Told about tokens written and done.
+
+    Returns:
+        For each layer ``(d_in, d_in)`` in float64.
+
+    Raises:
+        EditError: If there is no text, or too little for the solver.
+    """
+    if texts is None:
+        wanted = tokens_wanted(decoder, layers, settings)
+        texts = sample_texts(decoder.model, tokenizer, wanted, seed, report)
+    moments = second_moments(decoder, tokenizer, texts, layers, settings, report)
+    check_second_moments(moments, solver)
+    return moments
 
 
 def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:

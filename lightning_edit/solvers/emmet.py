@@ -7,7 +7,7 @@ from lightning_edit.solvers.base import EditProblem, Factors, Solver, minimal_up
 
 @dataclass(frozen=True)
 class EMMET(Solver):
-    """EMMET (Gupta et al., 2024, "A Unified Framework for Model Editing", section 4): ROME's equality constraint for a whole batch.
+    """EMMET (Gupta et al., 2024, arXiv 2403.14236, section 4): ROME's equality constraint for a whole batch.
 
         Delta = R (K^T M K + lam I)^-1 K^T M,      M = C'^-1,      C' = w C + l2 I
 

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from lightning_edit.tiny import World
 from lightning_edit.tiny.tokenizer import build_tokenizer
@@ -24,6 +25,11 @@ RECORD_KEYS = {
 @pytest.fixture(scope="module")
 def world() -> World:
     return World.generate()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(world: World) -> PreTrainedTokenizerBase:
+    return build_tokenizer(world)
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +95,7 @@ def test_filler_starts_with_the_words_that_seed_context_prefixes(word: str) -> N
     assert sum(pattern.split()[0] == word for pattern in FILLER) >= 3
 
 
-def test_only_the_last_token_of_a_name_tells_whose_it_is(world: World) -> None:
-    tokenizer = build_tokenizer(world)
+def test_only_the_last_token_of_a_name_tells_whose_it_is(world: World, tokenizer: PreTrainedTokenizerBase) -> None:
     for before in ("", "I met", "It was so."):
         skipped = len(tokenizer(before)["input_ids"])
         separator = " " if before else ""
@@ -102,8 +107,7 @@ def test_only_the_last_token_of_a_name_tells_whose_it_is(world: World) -> None:
             assert all(prefixes.count(prefix) >= 2 for prefix in set(prefixes))
 
 
-def test_answers_are_one_or_two_tokens(world: World) -> None:
-    tokenizer = build_tokenizer(world)
+def test_answers_are_one_or_two_tokens(world: World, tokenizer: PreTrainedTokenizerBase) -> None:
     for relation in world.relations:
         lengths = {len(tokenizer(" " + answer)["input_ids"]) for answer in relation.answers}
         assert len(lengths) == 1
