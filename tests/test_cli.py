@@ -83,7 +83,10 @@ def test_saved_config_runs_again_to_the_same_figures(tmp_path):
         (["--data.edits", "0"], ["`data.edits` must be from 1 to"]),
         (["--data", "CounterFact", "--data.path", "none.json"], ["`data.path`: there is no file none.json"]),
         (["--data.preservation", "TextFile", "--data.preservation.path", "none.txt"], ["there is no file none.txt"]),
-        (["--model.second_moment.tokens", "100"], ["layer 1 has rank", "second_moment.tokens", "ridge"]),
+        (
+            ["--model.second_moment.tokens", "100", "--model.solver.ridge", "0"],
+            ["layer 0 has rank", "second_moment.tokens", "ridge"],
+        ),
         (["--ckpt_path", "none.ckpt"], ["there is no file none.ckpt"]),
     ],
 )
