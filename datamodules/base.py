@@ -36,7 +36,7 @@ class EditDataModule(LightningDataModule, ABC):
         for name, value in (("limit", limit), ("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value is not None and value < 1:
                 raise EditError(f"`data.{name}` must be a positive number, got {value}.")
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # its names may be those of the module
         self.limit, self.batch_size, self.eval_batch_size = limit, batch_size, eval_batch_size
         self.preservation = preservation
         self._requests: list[EditRequest] | None = None
