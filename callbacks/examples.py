@@ -1,0 +1,53 @@
+"""A few edits in the model's own words, before and after."""
+
+import re
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.table import Table
+
+from lightning_edit.prompts import encode
+
+
+class ShowExamples(Callback):
+    """Prints what the model answers by itself (greedily) to the first rewrite prompts, unedited and edited.
+
+    Args:
+        count: How many edits to show.
+        tokens: How many tokens to generate for each.
+    """
+
+    def __init__(self, count: int = 3, tokens: int = 4) -> None:
+        self.count, self.tokens = count, tokens
+        self._before: list[str] = []
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the unedited model's answers; prints them beside the edited model's."""
+        if not trainer.is_global_zero:
+            return
+        requests = trainer.datamodule.requests[: self.count]
+        answers = [self._answer(pl_module, request.rewrite_prompt) for request in requests]
+        if not pl_module.edits_written:
+            self._before = answers
+            return
+        table = Table("prompt", "to be learned", *(["before"] if self._before else []), "after")
+        for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+            table.add_row(request.rewrite_prompt, request.target_new, *self._before[i : i + 1], answer)
+        Console().print(table)
+
+    @torch.no_grad()
+    def _answer(self, module: Any, prompt: str) -> str:
+        ids, _ = encode(module.tokenizer, prompt)
+        inputs = torch.tensor([ids], device=module.decoder.device)
+        generated = module.model.generate(
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=self.tokens,
+            do_sample=False,
+            pad_token_id=module.tokenizer.pad_token_id or 0,
+        )
+        text = module.tokenizer.decode(generated[0, len(ids) :], skip_special_tokens=True)
+        return re.split(r"[.\n]", text.strip())[0]
