@@ -12,12 +12,14 @@ from pickle import UnpicklingError
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 import callbacks  # noqa: F401  (makes the short names of callbacks known)
 from datamodules import EditDataModule
 from lightning_edit import EditError
 from lightning_edit.module import EditingModule
+from lightning_edit.trainer_check import check_trainer
 
 CONFIGS = Path(__file__).parent / "configs"
 NOISE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value type:")
@@ -50,6 +52,12 @@ class EditCLI(LightningCLI):
         path = self._get(self.config, "ckpt_path")
         if path is not None and not Path(path).is_file():
             raise EditError(f"`ckpt_path`: there is no file {path}. Give the edited.ckpt of a run.")
+        if path is not None and self.subcommand == "fit":
+            raise EditError("`ckpt_path`: a fit cannot go on from a checkpoint; `test --ckpt_path` measures it.")
+
+    def after_instantiate_classes(self) -> None:
+        """Refuses what no process could do, before any is started."""
+        check_trainer(self.trainer)
 
     def before_fit(self) -> None:
         """Measures the unedited model."""
@@ -82,6 +90,8 @@ def main(args: ArgsType = None) -> None:
         )
     except UnpicklingError as error:
         fail(f"`ckpt_path` is no checkpoint that can be read safely: {str(error).splitlines()[0]}")
+    except (MisconfigurationException, OSError) as error:
+        fail(str(error))
     except Exception as error:
         # The parser wraps what a class says of its arguments; the user should read the class's own words.
         edit_error = next((cause for cause in _causes(error) if isinstance(cause, EditError)), None)

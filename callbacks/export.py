@@ -1,11 +1,12 @@
 """What a run leaves on disk: the edited model, the update alone, and a checkpoint of the edited tensors."""
 
 import logging
-from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.run_folder import run_folder
+from lightning_edit.errors import EditError
 from lightning_edit.storage import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -25,11 +26,19 @@ class ExportEdits(Callback):
     def __init__(self, model: bool = True, update: bool = True, checkpoint: bool = True) -> None:
         self.model, self.update, self.checkpoint = model, update, checkpoint
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses a folder that holds a model already, before anything expensive."""
+        if stage == "fit" and self.model and (run_folder(trainer) / "model").exists():
+            raise EditError(
+                f"{run_folder(trainer) / 'model'} is there already and is never replaced. Move it, or use a logger, "
+                "which gives each run a folder of its own."
+            )
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes what there is to write; a run that made no update leaves nothing."""
-        if stage != "fit" or pl_module.update is None:
+        if stage != "fit" or pl_module.update is None or trainer.fast_dev_run:
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = run_folder(trainer)
         if self.checkpoint:
             trainer.save_checkpoint(folder / "edited.ckpt", weights_only=False)
         if not trainer.is_global_zero:

@@ -1,7 +1,6 @@
 """The figures of a run: a table on the terminal and ``metrics.json``."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -9,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
+from callbacks.run_folder import run_folder
 from lightning_edit.plain_settings import plain
 from lightning_edit.storage import atomic_path
 
@@ -27,9 +27,9 @@ class EditReport(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the figures known so far; the table waits for the edited model."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = run_folder(trainer)
         with atomic_path(folder / "metrics.json") as scratch:
             scratch.write_text(json.dumps(self._figures(trainer, pl_module), indent=2) + "\n")
         if self.table and "after" in pl_module.results:
@@ -48,7 +48,10 @@ class EditReport(Callback):
             "edits": pl_module.edits_written,
             "left_out": pl_module.left_out,
             "seconds": {name: round(value, 3) for name, value in pl_module.seconds.items()},
-            "config": plain({"model": pl_module.hparams, "data": trainer.datamodule.hparams}),
+            "config": {
+                **plain({"model": pl_module.hparams, "data": trainer.datamodule.hparams}),
+                "context_templates": None if pl_module.templates is None else list(pl_module.templates.texts),
+            },
         }
 
 

@@ -33,6 +33,8 @@ class TextFile(PreservationText):
         self.path, self.field = Path(path).expanduser(), field
         if not self.path.is_file():
             raise EditError(f"`preservation`: there is no file {path}.")
+        if not self.path.stat().st_size:
+            raise EditError(f"`preservation`: the file {path} is empty.")
 
     def texts(self) -> Iterator[str]:
         """The lines that are not empty.
@@ -40,10 +42,13 @@ class TextFile(PreservationText):
         Raises:
             EditError: For a line that is no JSON object with the field.
         """
-        with self.path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield self._text(line, number)
+        try:
+            with self.path.open(encoding="utf-8") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield self._text(line, number)
+        except UnicodeDecodeError as error:
+            raise EditError(f"{self.path} is not UTF-8 text ({error}); save it as UTF-8.") from error
 
     def _text(self, line: str, number: int) -> str:
         if self.path.suffix != ".jsonl":

@@ -1,7 +1,7 @@
 """Lightning Edit: write facts into language models, preserve the rest, and measure both."""
 
+from lightning_edit.api import edit
 from lightning_edit.context_templates import ContextTemplates
-from lightning_edit.editing import edit
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 from lightning_edit.second_moment import SecondMomentSettings

@@ -74,6 +74,16 @@ def _blocks(model: Any) -> tuple[str, nn.ModuleList]:
     )
 
 
+def _named_blocks(model: Any, down_projection: str) -> nn.ModuleList:
+    try:
+        blocks = model.get_submodule(down_projection.partition(".{}")[0])
+    except AttributeError as error:
+        raise EditError(f"`down_projection`: {type(model).__name__} has no {down_projection}.") from error
+    if "{}" not in down_projection or not isinstance(blocks, nn.ModuleList):
+        raise EditError(f"`down_projection` must have {{}} for the number of the block, got {down_projection!r}.")
+    return blocks
+
+
 def _attentions(block: nn.Module) -> list[nn.Module]:
     # What takes part in the key/value cache knows the index of its layer: that is how attention is told from the MLP.
     return [module for name, module in block.named_modules() if name and hasattr(module, "layer_idx")]
@@ -91,7 +101,8 @@ def _down_projection(model: Any, block_name: str, block: nn.Module) -> str:
         for name, module in block.named_modules()
         if _is_linear(module) and id(module) not in attention and oriented_weight(module).shape[0] == hidden_size
     ]
-    if not found:
+    # Experts are kept in one tensor of three dimensions; beside them only a shared expert would be found.
+    if not found or any(parameter.dim() == 3 for parameter in block.parameters()):
         raise EditError(
             f"No MLP down-projection (a linear map onto the {hidden_size} hidden units, outside attention) was found "
             f"in {block_name} of {type(model).__name__}; mixtures of experts and quantized weights cannot be edited. "
@@ -114,7 +125,10 @@ def find_decoder(model: Any, down_projection: str | None = None) -> Decoder:
     Raises:
         EditError: If the model has no such parts, or a named module is not there or not linear.
     """
-    block_name, blocks = _blocks(model)
+    if down_projection is None:
+        block_name, blocks = _blocks(model)
+    else:
+        blocks = _named_blocks(model, down_projection)
     if model.get_output_embeddings() is None:
         raise EditError(f"{type(model).__name__} has no language-modeling head; load it with AutoModelForCausalLM.")
     if down_projection is None:

@@ -1,25 +1,25 @@
 """From value vectors to edited weights: the part of a run that knows neither trainer nor files."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_edit.architectures import Decoder, check_layers, find_decoder
-from lightning_edit.context_templates import ContextTemplates, generate_templates
+from lightning_edit.architectures import Decoder
+from lightning_edit.context_templates import ContextTemplates
 from lightning_edit.errors import EditError
 from lightning_edit.fingerprint import fingerprint
 from lightning_edit.keys import compute_keys, current_values
 from lightning_edit.layer_distribution import LayerDistribution, residual_share
-from lightning_edit.progress import ProgressBars, Report, silent
-from lightning_edit.prompts import require_offsets
-from lightning_edit.requests import EditRequest, distinct
-from lightning_edit.second_moment import SecondMomentSettings, check_second_moments, prepare_second_moments
-from lightning_edit.solvers import EMMET, EditProblem, Factors, SingularError, Solver
+from lightning_edit.progress import Report, silent
+from lightning_edit.requests import EditRequest
+from lightning_edit.second_moment import check_second_moments
+from lightning_edit.solvers import EditProblem, Factors, SingularError, Solver
 from lightning_edit.updates import LayerUpdate, ModelUpdate, add_factors, write_weight
+from lightning_edit.value_batch import Site
 from lightning_edit.value_settings import ValueSettings
 from lightning_edit.values import Values, optimize_values
 
@@ -115,21 +115,6 @@ class Editor:
     values: ValueSettings
     moments: dict[int, Tensor]
     distribution: LayerDistribution = "uniform"
-    figures: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.values.site == "mlp" and len(self.layers) > 1:
-            raise EditError(
-                f"`values.site: mlp` writes one layer's own output, but layers {self.layers} are to share it. Use "
-                "`site: block`, or edit one layer."
-            )
-
-        last = len(self.weights.decoder.blocks) - 1
-        if self.layers[-1] == last:
-            raise EditError(
-                f"Layer {last} is the last block: what is written at the subject there reaches no later token, so the "
-                f"answer cannot change. Edit layers from 0 to {last - 1}."
-            )
 
     def find_values(self, requests: Sequence[EditRequest], report: Report = silent) -> Values:
         """The value vectors of the edits on the model as it is now; see `optimize_values`."""
@@ -191,6 +176,30 @@ class Editor:
         }
 
 
+def check_site(decoder: Decoder, layers: Sequence[int], site: Site) -> None:
+    """Refuses layers at which a value cannot be written so that it is read.
+
+    Args:
+        decoder: The model.
+        layers: The edited layers, ascending.
+        site: Where delta is added.
+
+    Raises:
+        EditError: For several layers with site ``mlp``, and for the last block.
+    """
+    if site == "mlp" and len(layers) > 1:
+        raise EditError(
+            f"`values.site: mlp` writes one layer's own output, but layers {list(layers)} are to share it. Use "
+            "`site: block`, or edit one layer."
+        )
+    last = len(decoder.blocks) - 1
+    if layers[-1] == last:
+        raise EditError(
+            f"Layer {last} is the last block: what is written at the subject there reaches no later token, so the "
+            f"answer cannot change. Edit layers from 0 to {last - 1}."
+        )
+
+
 def check_written(edits: int) -> None:
     """Refuses a run in which nothing could be written.
 
@@ -208,78 +217,3 @@ def batches_of(requests: Sequence[EditRequest], size: int | None) -> list[Sequen
     """The requests in groups of at most ``size`` (all in one for None), in their order."""
     size = size or max(len(requests), 1)
     return [requests[i : i + size] for i in range(0, len(requests), size)]
-
-
-def edit(
-    model: Any,
-    tokenizer: Any,
-    requests: Sequence[EditRequest],
-    solver: Solver | None = None,
-    layers: Sequence[int] = (0,),
-    *,
-    values: ValueSettings | None = None,
-    texts: Iterable[str] | None = None,
-    moments: dict[int, Tensor] | None = None,
-    templates: ContextTemplates | None = None,
-    second_moment: SecondMomentSettings | None = None,
-    distribution: LayerDistribution = "uniform",
-    micro_batch: int = 64,
-    seed: int = 0,
-    progress: bool = True,
-) -> ModelUpdate:
-    """Writes facts into a model, without any trainer.
-
-    Args:
-        model: A decoder-only transformers model with head; it is edited in place.
-        tokenizer: Its fast tokenizer.
-        requests: The edits.
-        solver: ``EMMET()`` if not given.
-        layers: The layers to edit.
-        values: How value vectors are optimized.
-        texts: Ordinary text for the second moments; the model's own if not given, which preserves less well.
-        moments: For each layer a finished C ``(d_in, d_in)`` in float64, instead of ``texts``.
-        templates: Contexts; five generated by the model from ``seed`` if not given.
-        second_moment: How much text is used, and the cache.
-        distribution: How the residual is shared between layers.
-        micro_batch: How many edits' values are optimized at once; changes memory and speed, not results.
-        seed: Of generated templates and texts.
-        progress: Whether to show progress bars.
-
-    Returns:
-        The update, inserted: ``update.remove(model)`` gives back the old weights, ``update.save(path)`` keeps it.
-
-    Raises:
-        EditError: If the input cannot be edited; the model is then as it was.
-
-    Example:
-        >>> from transformers import AutoModelForCausalLM, AutoTokenizer
-        >>> import lightning_edit
-        >>> from lightning_edit.tiny import MODEL_PATH, World
-        >>> model = AutoModelForCausalLM.from_pretrained(MODEL_PATH)
-        >>> tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
-        >>> record = World.generate().records(1, seed=0)[0]
-        >>> fact = lightning_edit.EditRequest(record["subject"], record["prompt"], record["target_new"])
-        >>> update = lightning_edit.edit(model, tokenizer, [fact], layers=[0], progress=False)
-        >>> update.remove(model)
-    """
-    require_offsets(tokenizer)
-    requests = distinct(requests)
-    decoder = find_decoder(model)
-    layers = check_layers(decoder, layers)
-    solver, settings = solver or EMMET(), second_moment or SecondMomentSettings()
-    with ProgressBars() if progress else nullcontext(silent) as report:
-        if moments is None:
-            moments = prepare_second_moments(decoder, tokenizer, texts, layers, settings, solver, seed, report)
-        templates = templates or generate_templates(model, tokenizer, seed)
-        weights = EditedWeights(decoder, layers)
-        editor = Editor(weights, tokenizer, solver, layers, templates, values or ValueSettings(), moments, distribution)
-        written = 0
-        with weights.undone_on_error():
-            for update in batches_of(requests, solver.edits_per_update):
-                found = Values.join([editor.find_values(part, report) for part in batches_of(update, micro_batch)])
-                kept = [request for request, ok in zip(update, found.finite.tolist(), strict=True) if ok]
-                if kept:
-                    editor.write(kept, found.z[found.finite])
-                    written += len(kept)
-            check_written(written)
-    return weights.update(**editor.describe(), edits=written)

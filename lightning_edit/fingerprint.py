@@ -1,5 +1,6 @@
 """Short names for long things: equal fingerprints mean equal bytes, so a cache can tell what it depends on."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,9 +29,14 @@ def fingerprint(*parts: str | Tensor | Iterable[int]) -> str:
 
 
 def fingerprint_model(model: Any) -> str:
-    """The hash of all weights of a model as they are now, names included.
+    """The hash of a model: its configuration, and all weights as they are now, names included.
 
     Args:
-        model: Any module.
+        model: A transformers model.
     """
-    return fingerprint(*(part for name, tensor in sorted(model.state_dict().items()) for part in (name, tensor)))
+    # Where a model was loaded from changes nothing of what it computes.
+    config = {key: value for key, value in model.config.to_dict().items() if not key.startswith("_")}
+    described = json.dumps(config, sort_keys=True, default=str)
+    return fingerprint(
+        described, *(part for name, tensor in sorted(model.state_dict().items()) for part in (name, tensor))
+    )

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.architectures import check_layers, find_decoder
 from lightning_edit.context_templates import ContextTemplates, generate_templates
-from lightning_edit.editing import EditedWeights, Editor, check_written
+from lightning_edit.editing import EditedWeights, Editor, check_site, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.fingerprint import fingerprint
 from lightning_edit.layer_distribution import LayerDistribution
@@ -22,6 +23,7 @@ from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.second_moment import SecondMomentSettings, prepare_second_moments
 from lightning_edit.solvers import EMMET, Solver
+from lightning_edit.trainer_check import check_trainer
 from lightning_edit.updates import ModelUpdate
 from lightning_edit.value_settings import ValueSettings
 from lightning_edit.values import Values, encode_texts
@@ -90,6 +92,16 @@ class EditingModule(LightningModule):
 
     # -- setting up ----------------------------------------------------------------------------------------------------
 
+    def setup(self, stage: str) -> None:
+        """Refuses a trainer that does not suit editing.
+
+        Raises:
+            EditError: See `check_trainer`; also for a fit of more than one epoch.
+        """
+        check_trainer(self.trainer)
+        if stage == "fit" and self.trainer.max_epochs != 1:
+            raise EditError(f"Each edit is made once: set `trainer.max_epochs` to 1, got {self.trainer.max_epochs}.")
+
     def configure_model(self) -> None:
         """Loads the model once, and refuses a layer or a model that cannot be edited."""
         if self.model is not None:
@@ -98,6 +110,7 @@ class EditingModule(LightningModule):
         self.model = load_model(self.model_name, self.dtype_name)
         self.decoder = find_decoder(self.model, self.down_projection)
         self.layers = check_layers(self.decoder, self.layers)
+        check_site(self.decoder, self.layers, self.value_settings.site)
         self.weights = EditedWeights(self.decoder, self.layers)
 
     def configure_optimizers(self) -> None:
@@ -108,6 +121,9 @@ class EditingModule(LightningModule):
         if self.editor is not None:
             return
         requests = self.trainer.datamodule.requests
+        if self.templates is None:
+            self.templates = generate_templates(self.model, self.tokenizer, self.seed, self.key_average)
+        encode_texts(self.tokenizer, requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)
         with self._timed("second_moments"):
             texts = self.trainer.datamodule.preservation_texts()
             moments = prepare_second_moments(
@@ -120,9 +136,6 @@ class EditingModule(LightningModule):
                 self.seed,
                 self.report,
             )
-        if self.templates is None:
-            self.templates = generate_templates(self.model, self.tokenizer, self.seed, self.key_average)
-        encode_texts(self.tokenizer, requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)
         self.editor = Editor(
             self.weights,
             self.tokenizer,
@@ -192,6 +205,7 @@ class EditingModule(LightningModule):
         self._measured = 0
         if self._loaded_records not in (None, self._records()):
             self.results.pop("before", None)
+            rank_zero_warn("These are not the records of the checkpoint's run; its --config brings them back.")
 
     def test_step(self, batch: Sequence[EditRequest], batch_idx: int) -> None:
         """Measures the records of a batch on the model as it is."""
@@ -221,6 +235,8 @@ class EditingModule(LightningModule):
             "edits_written": self.edits_written,
             "before": self.results.get("before"),
             "records": self._records(),
+            "left_out": self.left_out,
+            "context_templates": None if self.templates is None else list(self.templates.texts),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -241,7 +257,7 @@ class EditingModule(LightningModule):
         self.edits_written = edits["edits_written"]
         if edits["before"] is not None:
             self.results["before"] = edits["before"]
-        self._loaded_records = edits["records"]
+        self._loaded_records, self.left_out = edits["records"], edits["left_out"]
 
     def _records(self) -> str:
         return fingerprint(*(repr(request) for request in self.trainer.datamodule.requests))

@@ -248,6 +248,8 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
     Raises:
         EditError: Names the layer, its rank and what to raise.
     """
+    if not solver.second_moment_weight > 0 or not solver.ridge >= 0:
+        raise EditError(f"A solver needs `second_moment_weight` > 0 and `ridge` >= 0, got {solver}.")
     for layer, moment in moments.items():
         if not bool(moment.isfinite().all()):
             raise EditError(

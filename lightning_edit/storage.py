@@ -19,9 +19,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     made = scratch / path.name
     try:
         yield made
-        if made.is_dir() and path.exists():
-            # A folder cannot be replaced in one step; the old one waits beside the new one until that stands.
-            path.replace(scratch / "old")
-        made.replace(path)
+        if not made.is_dir() or not path.exists():
+            made.replace(path)
+            return
+        # A folder cannot be replaced in one step; the old one waits beside the new one until that stands.
+        old = path.replace(scratch / "old")
+        try:
+            made.replace(path)
+        except OSError:
+            old.replace(path)
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -17,6 +17,7 @@ from lightning_edit.architectures import find_decoder
 from lightning_edit.loading import load_model, load_tokenizer
 from lightning_edit.module import EditingModule
 from lightning_edit.second_moment import SecondMomentSettings
+from lightning_edit.trainer_check import check_trainer
 
 VALUES = ValueSettings(lr=0.5, steps=12, clamp_norm_factor=4.0)
 MOMENT = SecondMomentSettings(tokens=4000)
@@ -135,7 +136,8 @@ def test_checkpoint_holds_edited_tensors_only_and_measures_the_same(finished, tm
 
 def test_before_is_not_shown_for_other_records(finished, tmp_path):
     fresh, path = module(), finished[2] / "edited.ckpt"
-    trainer(tmp_path).test(fresh, datamodule=TinyWorld(edits=3), ckpt_path=path, verbose=False, weights_only=True)
+    with pytest.warns(UserWarning, match="not the records of the checkpoint's run"):
+        trainer(tmp_path).test(fresh, datamodule=TinyWorld(edits=3), ckpt_path=path, verbose=False, weights_only=True)
     assert set(fresh.results) == {"after"}
 
 
@@ -215,3 +217,23 @@ def test_one_bad_edit_is_left_out_of_a_sequential_run(tmp_path, caplog):
     assert made.edits_written == 2
     assert made.left_out == [data.requests[0].name]
     assert f"{data.requests[0].name}: the loss is not a finite number" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"max_epochs": 2}, "max_epochs"), ({"devices": 2}, "One device"), ({"precision": "bf16-true"}, "model.dtype")],
+)
+def test_trainers_that_do_not_suit_are_refused(settings, message, tmp_path):
+    runner = Trainer(**{"max_epochs": 1, "accelerator": "cpu", "logger": False, **settings})
+    with pytest.raises(EditError, match=message):
+        check_trainer(runner)
+        runner.fit(module(), datamodule=TinyWorld(edits=2))
+
+
+def test_a_model_in_the_output_folder_is_never_replaced(tmp_path):
+    (tmp_path / "lightning_edit_run" / "model").mkdir(parents=True)
+    runner = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, default_root_dir=tmp_path, callbacks=[ExportEdits()]
+    )
+    with pytest.raises(EditError, match="never replaced"):
+        runner.fit(module(), datamodule=TinyWorld(edits=2))

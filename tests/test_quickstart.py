@@ -6,7 +6,7 @@ import json
 import pytest
 
 import cli
-from lightning_edit import editing
+from lightning_edit import api
 
 
 @pytest.fixture(scope="module")
@@ -30,4 +30,4 @@ def test_edits_are_learned_in_every_wording_and_neighbors_kept(metrics):
 
 
 def test_example_of_edit_runs():
-    assert doctest.testmod(editing).failed == 0
+    assert doctest.testmod(api).failed == 0

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lightning_edit import EMMET, MEMIT, SecondMomentSettings, second_moment
+from lightning_edit.api import edit
 from lightning_edit.architectures import find_decoder
-from lightning_edit.editing import edit
 from lightning_edit.errors import EditError
 from lightning_edit.hooks import capture_input, run_until
 from lightning_edit.second_moment import (

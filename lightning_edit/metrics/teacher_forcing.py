@@ -46,7 +46,9 @@ def score_targets(decoder: Decoder, tokenizer: Any, pairs: Sequence[tuple[str, s
     encoded = [encode_target(tokenizer, prompt, target) for prompt, target in pairs]
     # The last token of the answer is predicted and never read.
     rows = [ids[:-1] for ids, _ in encoded]
-    check_lengths([len(row) for row in rows], [f"The prompt {prompt!r}" for prompt, _ in pairs], decoder.context)
+    check_lengths(
+        [len(row) for row in rows], [f"The prompt {prompt[:80]!r} ..." for prompt, _ in pairs], decoder.context
+    )
     log_probs = torch.zeros(len(pairs), dtype=torch.float64)
     correct = torch.zeros(len(pairs), dtype=torch.bool)
     with frozen(decoder.model):

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
+from lightning_edit.storage import atomic_path
 from lightning_edit.tiny.knowledge import measure_knowledge
 from lightning_edit.tiny.text import Batch, Rows
 from lightning_edit.tiny.tokenizer import CONTEXT_LENGTH, build_tokenizer
@@ -152,14 +152,9 @@ def train(output: Path, seed: int = 0, steps: int = 2400, subjects: int = 400) -
 
 def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     """Write model and tokenizer beside ``output`` and put them in its place only when both are complete."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-        new = Path(scratch) / "new"
+    with atomic_path(output) as new:
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
-        if output.exists():
-            output.rename(Path(scratch) / "old")
-        new.rename(output)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,22 @@
+"""Which Lightning trainers can edit."""
+
+from typing import Any
+
+from lightning_edit.errors import EditError
+
+
+def check_trainer(trainer: Any) -> None:
+    """Refuses settings of a trainer that do not suit editing.
+
+    Args:
+        trainer: The Lightning trainer.
+
+    Raises:
+        EditError: For several processes, a device without float64, more than one epoch or a precision plugin.
+    """
+    if trainer.world_size > 1:
+        raise EditError(f"One device edits for now, got {trainer.world_size}. Set `trainer.devices: 1`.")
+    if trainer.strategy.root_device.type == "mps":
+        raise EditError("The solvers need float64, which this device has not. Set `trainer.accelerator: cpu`.")
+    if trainer.precision != "32-true":
+        raise EditError(f"`model.dtype` sets the precision of a model, not `trainer.precision` ({trainer.precision}).")
