@@ -11,6 +11,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NoReturn
 
+import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
@@ -41,6 +42,8 @@ class EditArgumentParser(LightningArgumentParser):
 class EditCLI(LightningCLI):
     """`LightningCLI` that measures the model before a fit and after it."""
 
+    config: Any
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The trainer's methods that make sense here."""
@@ -54,6 +57,17 @@ class EditCLI(LightningCLI):
             raise EditError(f"`ckpt_path`: there is no file {path}. Give the edited.ckpt of a run.")
         if path is not None and self.subcommand == "fit":
             raise EditError("`ckpt_path`: a fit cannot go on from a checkpoint; `test --ckpt_path` measures it.")
+        if path is not None:
+            self._restore_data(path)
+
+    def _restore_data(self, path: str) -> None:
+        """Measures the records of the checkpoint's run, as long as the user asks for no others."""
+        data = torch.load(path, weights_only=True, map_location="cpu").get("datamodule_hyper_parameters", {})
+        given, default = self._get(self.config, "data"), self._parser(self.subcommand).get_defaults().data
+        if given == default and "_class_path" in data:
+            init_args = {name: value for name, value in data.items() if not name.startswith("_")}
+            restored = {"class_path": data["_class_path"], "init_args": init_args}
+            self.config = self.parser.parse_object({self.subcommand: {"data": restored}}, self.config)
 
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""
@@ -88,8 +102,8 @@ def main(args: ArgsType = None) -> None:
             parser_class=EditArgumentParser,
             args=args,
         )
-    except UnpicklingError as error:
-        fail(f"`ckpt_path` is no checkpoint that can be read safely: {str(error).splitlines()[0]}")
+    except UnpicklingError:
+        fail("`ckpt_path` is no checkpoint that can be read safely. Give the edited.ckpt of a run.")
     except (MisconfigurationException, OSError) as error:
         fail(str(error))
     except Exception as error:

@@ -229,7 +229,8 @@ class EditingModule(LightningModule):
         names = {f"model.{self.decoder.names[layer]}.weight" for layer in self.layers}
         checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in names}
         # Objects would make the checkpoint unreadable for `weights_only`.
-        checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
+        for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+            checkpoint[key] = plain(checkpoint.get(key, {}))
         checkpoint["edits"] = {
             "base": {str(layer): fingerprint(self.weights.base[layer]) for layer in self.layers},
             "edits_written": self.edits_written,

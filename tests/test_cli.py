@@ -58,7 +58,7 @@ def test_fit_prints_before_and_after_and_test_measures_the_checkpoint(tmp_path, 
     assert (folder / "model" / "model.safetensors").is_file()
     assert (folder / "update.safetensors").is_file()
     assert (folder / "config.yaml").is_file()
-    command(tmp_path, "test", "--ckpt_path", str(folder / "edited.ckpt"), "--data.edits", "2")
+    command(tmp_path, "test", "--ckpt_path", str(folder / "edited.ckpt"))
     first, second = (json.loads((tmp_path / f"version_{i}" / "metrics.json").read_text()) for i in (0, 1))
     assert second["after"] == first["after"]
     assert second["before"] == first["before"]
