@@ -30,8 +30,7 @@ class TinyModule(LightningModule):
     """Trains a GPT-2 on the rows of a world.
 
     The matrices inside the blocks are trained by Muon, everything else by AdamW. Facts about many subjects are many
-    directions that each appear in few tokens; Muon's updates are as large along rare directions as along common ones,
-    which here takes less than half the tokens that AdamW needs for the same facts.
+    directions that each appear in few tokens, and Muon's updates are as large along rare directions as along common ones.
 
     Args:
         model: What is trained.
