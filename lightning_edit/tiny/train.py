@@ -30,7 +30,8 @@ class TinyModule(LightningModule):
     """Trains a GPT-2 on the rows of a world.
 
     The matrices inside the blocks are trained by Muon, everything else by AdamW. Facts about many subjects are many
-    directions that each appear in few tokens, and Muon's updates are as large along rare directions as along common ones.
+    directions that each appear in few tokens, and Muon's updates are as large along rare directions as along common
+    ones.
 
     Args:
         model: What is trained.
