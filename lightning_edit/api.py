@@ -11,7 +11,7 @@ from lightning_edit.context_templates import ContextTemplates, generate_template
 from lightning_edit.editing import EditedWeights, Editor, batches_of, check_site, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.layer_distribution import LayerDistribution
-from lightning_edit.progress import ProgressBars, silent
+from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.prompts import require_offsets
 from lightning_edit.requests import EditRequest, distinct
 from lightning_edit.second_moment import SecondMomentSettings, check_second_moments, prepare_second_moments
@@ -44,7 +44,8 @@ def edit(
         model: A decoder-only transformers model with head; it is edited in place.
         tokenizer: Its fast tokenizer.
         requests: The edits.
-        solver: ``EMMET()`` if not given.
+        solver: ``EMMET()`` if not given. ROME as published also takes ``values=ValueSettings(site="mlp")`` and
+            templates with ``average="flat"``.
         layers: The layers to edit.
         values: How value vectors are optimized.
         texts: Ordinary text for the second moments; the model's own if not given, which preserves less well.
@@ -92,13 +93,19 @@ def edit(
         templates = templates or generate_templates(model, tokenizer, seed)
         weights = EditedWeights(decoder, layers)
         editor = Editor(weights, tokenizer, solver, layers, templates, values, moments, distribution)
-        written = 0
         with weights.undone_on_error():
-            for update in batches_of(requests, solver.edits_per_update):
-                found = Values.join([editor.find_values(part, report) for part in batches_of(update, micro_batch)])
-                kept = [request for request, ok in zip(update, found.finite.tolist(), strict=True) if ok]
-                if kept:
-                    editor.write(kept, found.z[found.finite])
-                    written += len(kept)
-            check_written(written)
+            written = _write_all(editor, requests, micro_batch, report)
     return weights.update(**editor.describe(), edits=written)
+
+
+def _write_all(editor: Editor, requests: Sequence[EditRequest], micro_batch: int, report: Report) -> int:
+    """Finds and writes all edits, in as many updates as the solver needs; returns how many were written."""
+    written = 0
+    for update in batches_of(requests, editor.solver.edits_per_update):
+        found = Values.join([editor.find_values(part, report) for part in batches_of(update, micro_batch)])
+        kept = [request for request, ok in zip(update, found.finite.tolist(), strict=True) if ok]
+        if kept:
+            editor.write(kept, found.z[found.finite])
+            written += len(kept)
+    check_written(written)
+    return written
