@@ -71,7 +71,7 @@ class EditCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""
-        check_trainer(self.trainer)
+        check_trainer(self.trainer, fit=self.subcommand == "fit")
 
     def before_fit(self) -> None:
         """Measures the unedited model."""

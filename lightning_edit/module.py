@@ -21,7 +21,7 @@ from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.plain_settings import plain
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
-from lightning_edit.second_moment import SecondMomentSettings, prepare_second_moments
+from lightning_edit.second_moment import SecondMomentSettings, check_solver, prepare_second_moments
 from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.trainer_check import check_trainer
 from lightning_edit.updates import ModelUpdate
@@ -73,6 +73,7 @@ class EditingModule(LightningModule):
         self.layers, self.seed, self.distribution = layers, seed, layer_distribution
         self.solver, self.value_settings, self.moment_settings = solver or EMMET(), values, second_moment
         self.key_average = key_average
+        check_solver(self.solver)
         self.templates = None if context_templates is None else ContextTemplates(tuple(context_templates), key_average)
         limits = [n for n in (edits_per_update, self.solver.edits_per_update) if n is not None]
         self.edits_per_update = min(limits) if limits else None
@@ -96,11 +97,9 @@ class EditingModule(LightningModule):
         """Refuses a trainer that does not suit editing.
 
         Raises:
-            EditError: See `check_trainer`; also for a fit of more than one epoch.
+            EditError: See `check_trainer`.
         """
-        check_trainer(self.trainer)
-        if stage == "fit" and self.trainer.max_epochs != 1:
-            raise EditError(f"Each edit is made once: set `trainer.max_epochs` to 1, got {self.trainer.max_epochs}.")
+        check_trainer(self.trainer, fit=stage == "fit")
 
     def configure_model(self) -> None:
         """Loads the model once, and refuses a layer or a model that cannot be edited."""

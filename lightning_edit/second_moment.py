@@ -238,6 +238,19 @@ def prepare_second_moments(
     return moments
 
 
+def check_solver(solver: Solver) -> None:
+    """Refuses a solver whose preservation metric no text could make positive definite.
+
+    Args:
+        solver: Any solver.
+
+    Raises:
+        EditError: If w is not positive or l2 is negative.
+    """
+    if not solver.second_moment_weight > 0 or not solver.ridge >= 0:
+        raise EditError(f"A solver needs `second_moment_weight` > 0 and `ridge` >= 0, got {solver}.")
+
+
 def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
     """Refuses second moments whose preservation metric cannot be inverted, before anything expensive is done.
 
@@ -248,8 +261,7 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
     Raises:
         EditError: Names the layer, its rank and what to raise.
     """
-    if not solver.second_moment_weight > 0 or not solver.ridge >= 0:
-        raise EditError(f"A solver needs `second_moment_weight` > 0 and `ridge` >= 0, got {solver}.")
+    check_solver(solver)
     for layer, moment in moments.items():
         if not bool(moment.isfinite().all()):
             raise EditError(

@@ -5,11 +5,12 @@ from typing import Any
 from lightning_edit.errors import EditError
 
 
-def check_trainer(trainer: Any) -> None:
+def check_trainer(trainer: Any, fit: bool) -> None:
     """Refuses settings of a trainer that do not suit editing.
 
     Args:
         trainer: The Lightning trainer.
+        fit: Whether it is to edit, and not only to measure.
 
     Raises:
         EditError: For several processes, a device without float64, more than one epoch or a precision plugin.
@@ -20,3 +21,5 @@ def check_trainer(trainer: Any) -> None:
         raise EditError("The solvers need float64, which this device has not. Set `trainer.accelerator: cpu`.")
     if trainer.precision != "32-true":
         raise EditError(f"`model.dtype` sets the precision of a model, not `trainer.precision` ({trainer.precision}).")
+    if fit and trainer.max_epochs != 1:
+        raise EditError(f"Each edit is made once: set `trainer.max_epochs` to 1, got {trainer.max_epochs}.")

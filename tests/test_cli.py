@@ -88,6 +88,8 @@ def test_saved_config_runs_again_to_the_same_figures(tmp_path):
             ["--model.second_moment.tokens", "100", "--model.solver.ridge", "0"],
             ["layer 0 has rank", "second_moment.tokens", "ridge"],
         ),
+        (["--model.solver.second_moment_weight", "0"], ["`second_moment_weight` > 0", "EMMET"]),
+        (["--trainer.max_epochs", "2"], ["set `trainer.max_epochs` to 1, got 2"]),
         (["--ckpt_path", "none.ckpt"], ["there is no file none.ckpt"]),
     ],
 )

@@ -153,7 +153,7 @@ def test_two_processes_agree_with_one_that_sees_all(tmp_path):
         preference.update(*record)
     moment.update(second_moment_keys())
     for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert plain(found["edits"]) == pytest.approx(plain(edits.compute()))
         assert plain(found["preference"]) == pytest.approx(plain(preference.compute()))
         assert torch.allclose(found["moment"], moment.compute())

@@ -226,7 +226,7 @@ def test_one_bad_edit_is_left_out_of_a_sequential_run(tmp_path, caplog):
 def test_trainers_that_do_not_suit_are_refused(settings, message, tmp_path):
     runner = Trainer(**{"max_epochs": 1, "accelerator": "cpu", "logger": False, **settings})
     with pytest.raises(EditError, match=message):
-        check_trainer(runner)
+        check_trainer(runner, fit=True)
         runner.fit(module(), datamodule=TinyWorld(edits=2))
 
 
