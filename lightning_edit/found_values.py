@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lightning_edit.cache import Cache
 from lightning_edit.editing import Editor
-from lightning_edit.process_group import gathered, own_share
+from lightning_edit.process_group import in_shares
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
 from lightning_edit.value_cache import cached_values, edited_part, value_parts
@@ -42,10 +42,9 @@ class FoundValues:
         Returns:
             The values of all of them, in their order, on the model's device.
         """
-        own = own_share(requests)
-        found = self._own(own, report) if own else None
-        shares = [share for share in gathered(None if found is None else found.to("cpu")) if share is not None]
-        return Values.join(shares).to(self.editor.weights.decoder.device)
+        decoder = self.editor.weights.decoder
+        shares = in_shares(lambda own: self._own(own, report).to("cpu"), requests, decoder.model)
+        return Values.join(shares).to(decoder.device)
 
     def _own(self, requests: Sequence[EditRequest], report: Report) -> Values:
         if not self.caches:

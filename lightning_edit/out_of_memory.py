@@ -1,0 +1,37 @@
+"""When a device has no room for so much at once: the same work in halves."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def halving(job: Callable[[Sequence[T]], R], items: Sequence[T]) -> Iterator[R]:
+    """Does a job on all items at once, or where memory runs out on one half after the other.
+
+    Args:
+        job: Must change nothing that lasts before it has succeeded.
+        items: What it is given, as a whole or in parts.
+
+    Yields:
+        What the job returns for each part, in the order of the items.
+
+    Raises:
+        RuntimeError: If there is no room for a single item.
+    """
+    result: list[R] = []
+    try:
+        result.append(job(items))
+    except RuntimeError as error:
+        if len(items) < 2 or not is_oom_error(error):
+            raise
+    # Only here, after the handler, is the failed attempt let go of with all that it had on the device.
+    if not result:
+        garbage_collection_cuda()
+        middle = len(items) // 2
+        yield from halving(job, items[:middle])
+        yield from halving(job, items[middle:])
+    yield from result
