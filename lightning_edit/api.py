@@ -19,8 +19,8 @@ from lightning_edit.second_moment import SecondMomentSettings, prepare_second_mo
 from lightning_edit.solver_check import check_second_moments
 from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.updates import ModelUpdate
+from lightning_edit.value_search import Values
 from lightning_edit.value_settings import ValueSettings
-from lightning_edit.values import Values
 
 
 def edit(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run_state import Pending, RunState
-from lightning_edit.values import Values
+from lightning_edit.value_search import Values
 
 NOT_FINITE = "its loss is not a finite number"
 REPLACED = "a later edit of the same update replaces it"

@@ -8,7 +8,7 @@ from lightning_edit.process_group import in_shares
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
 from lightning_edit.value_cache import cached_values, edited_part, value_parts
-from lightning_edit.values import Values
+from lightning_edit.value_search import Values
 
 
 class FoundValues:

@@ -145,7 +145,7 @@ def _by_equal_length(groups: Sequence[list[int]], rows: Sequence[list[int]]) -> 
     return [
         [group[i] for i in part]
         for group in groups
-        for part in by_length([len(rows[i]) for i in group], 2**62, spread=1.0)
+        for part in by_length([len(rows[i]) for i in group], 2**62, padding=0)
     ]
 
 

@@ -3,17 +3,20 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_edit.architectures import Decoder
-from lightning_edit.batches import by_length, pad
 from lightning_edit.context_templates import ContextTemplates
 from lightning_edit.hooks import Captured, capture_input, capture_output, frozen, run_until
+from lightning_edit.out_of_memory import halving
+from lightning_edit.process_group import in_shares
 from lightning_edit.prompts import encode_subject
 from lightning_edit.requests import EditRequest
+from lightning_edit.shared_heads import Pass, passes
 from lightning_edit.value_batch import Site
 
 MAX_TOKENS = 8192
@@ -40,22 +43,34 @@ def _at_subject(
 ) -> Tensor:
     """What a hook sees at the subject's last token of (template, subject) pairs, ``(texts, width)`` in float64.
 
-    Only the tokens up to that one are run: what follows cannot be seen from there.
+    Only the tokens up to that one are run: what follows cannot be seen from there. Processes share the texts.
     """
-    encoded = [encode_subject(tokenizer, template, subject) for template, subject in texts]
-    rows = [text.ids[: text.subject_last + 1] for text in encoded]
-    found: list[Tensor | None] = [None] * len(rows)
+
+    def found(own: Sequence[tuple[str, str]]) -> Tensor:
+        encoded = [encode_subject(tokenizer, template, subject) for template, subject in own]
+        return _last_states(decoder, [text.ids[: text.subject_last + 1] for text in encoded], capture).cpu()
+
+    return torch.cat(in_shares(found, texts, decoder.model)).to(decoder.device)
+
+
+def _last_states(
+    decoder: Decoder, rows: Sequence[Sequence[int]], capture: Callable[[], AbstractContextManager[Captured]]
+) -> Tensor:
+    """What a hook sees at the last token of each row, ``(rows, width)`` in float64."""
+    states: dict[int, Tensor] = {}
+
+    def run(whole: Pass, chosen: Sequence[int]) -> None:
+        part = whole.select(chosen)
+        (seen,) = run_until(decoder.model, part.inputs(), capture())
+        last = part.batch.real.sum(1) - 1
+        # Some models flatten rows and positions before the MLP.
+        by_row = seen.value.reshape(*part.batch.input_ids.shape, -1)
+        states.update(zip(part.rows, by_row[torch.arange(len(last)), last.to(by_row.device)].double(), strict=True))
+
     with frozen(decoder.model):
-        for group in by_length([len(row) for row in rows], MAX_TOKENS):
-            batch = pad([rows[i] for i in group], decoder.device)
-            (seen,) = run_until(decoder.model, batch.inputs(), capture())
-            last = batch.real.sum(1) - 1
-            # Some models flatten rows and positions before the MLP.
-            by_row = seen.value.reshape(*batch.input_ids.shape, -1)
-            states = by_row[torch.arange(len(group), device=last.device), last].double()
-            for i, state in zip(group, states, strict=True):
-                found[i] = state
-    return torch.stack([state for state in found if state is not None])
+        for part in passes(decoder, rows, [len(row) - 1 for row in rows], MAX_TOKENS):
+            list(halving(partial(run, part), range(len(part.rows))))
+    return torch.stack([states[i] for i in range(len(rows))])
 
 
 def compute_keys(

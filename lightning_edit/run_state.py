@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.solvers import Factors
-from lightning_edit.values import Values
+from lightning_edit.value_search import Values
 
 Pending = tuple[list[int], Values]
 

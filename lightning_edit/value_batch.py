@@ -15,8 +15,9 @@ from torch import Tensor
 from lightning_edit.architectures import Decoder
 from lightning_edit.batches import TokenBatch, pad
 from lightning_edit.hooks import capture_output, change_input, change_output, resume_from, run_until
-from lightning_edit.prefix_cache import PrefixCache, cache_prefixes
+from lightning_edit.prefix_cache import PrefixCache
 from lightning_edit.prompts import Encoded
+from lightning_edit.shared_heads import aligned_right, cache_prefixes
 
 Site = Literal["block", "mlp"]
 
@@ -104,6 +105,9 @@ class ValueBatch:
         """The lowest block that delta can reach."""
         return self.layer + 1 if self.site == "block" else self.layer
 
+    def __len__(self) -> int:
+        return len(self.row_edits)
+
     def keep(self, edits: Tensor) -> "ValueBatch | None":
         """The batch of some of the edits, None if it has none of them; their numbers stay what they are.
 
@@ -111,10 +115,16 @@ class ValueBatch:
             edits: ``(all edits,)``, true for those to keep.
         """
         rows = edits[self.row_edits]
-        if not rows.any():
-            return None
+        return self.select(rows) if rows.any() else None
+
+    def select(self, rows: Tensor) -> "ValueBatch":
+        """The batch of some of its rows.
+
+        Args:
+            rows: ``(rows,)``, true for those to keep.
+        """
         new_row = rows.cumsum(0) - 1
-        picks = self.picks.where(edits[self.picks.edits])
+        picks = self.picks.where(rows[self.picks.rows])
         index = rows.nonzero()[:, 0]
         ids, positions = self.suffixes.input_ids[index], self.suffixes.position_ids[index]
         real = self.suffixes.real[index]
@@ -174,9 +184,8 @@ def prepare(
     device = decoder.device
     texts = [text for _, text in rows]
     prefixes = [text.ids[: text.subject_last] for text in texts]
-    # The cache is aligned to the right, so each row's padding comes first.
-    before = pad(prefixes, device).real.flip(1).long()
-    cache = cache_prefixes(decoder.model, prefixes, len(decoder.blocks), device)
+    cache = cache_prefixes(decoder, prefixes)
+    before = aligned_right(torch.tensor([len(prefix) for prefix in prefixes], device=device), cache.length)
     # The last target token is predicted and never read; of the KL prompt only the subject's end is needed.
     ends = [len(text.ids) - 1 if len(text.ids) > text.target_start else text.subject_last + 1 for text in texts]
     plain = pad([text.ids[text.subject_last : end] for text, end in zip(texts, ends, strict=True)], device)

@@ -15,14 +15,14 @@ from lightning_edit.context_templates import ContextTemplates
 from lightning_edit.fingerprint import describe_numerics, fingerprint, fingerprint_model, fingerprint_tokenizer
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
+from lightning_edit.value_search import Values
 from lightning_edit.value_settings import ValueSettings
-from lightning_edit.values import Values
 
 logger = logging.getLogger(__name__)
 
 KIND = "values"
 # To be raised whenever `optimize_values` comes to find other values from the same input.
-METHOD = "values 1"
+METHOD = "values 2"
 CALLS = "report"
 # Settings that change no value; every other one counts, those to come included.
 NOT_COUNTED = frozenset({"cache_dir"})

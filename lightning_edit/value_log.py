@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_edit.progress import Report
-from lightning_edit.values import Values
+from lightning_edit.value_search import Values
 
 
 def logged(module: Any) -> Report:

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_edit.architectures import Decoder
-from lightning_edit.batches import by_length, pad
 from lightning_edit.hooks import change_input, frozen
+from lightning_edit.out_of_memory import halving
 from lightning_edit.progress import Report, silent
+from lightning_edit.shared_heads import Pass, passes
 
 # Tokens of a batch, padding included. A processor is fastest while a batch's activations stay in its cache.
 MAX_TOKENS, MAX_TOKENS_CPU = 8192, 1024
@@ -90,27 +92,63 @@ def score_tokens(
         The scores, on the CPU.
     """
     # The last token of a text is predicted and never read.
-    rows, host = shared_rows([text[:-1] for text in texts])
+    kept, host = shared_rows([text[:-1] for text in texts])
     # For each row: which column predicts which token, and where the result goes.
-    places: list[list[tuple[int, int, int]]] = [[] for _ in rows]
+    places: list[list[tuple[int, int, int]]] = [[] for _ in kept]
     owner: list[int] = []
     for index, (text, start) in enumerate(zip(texts, starts, strict=True)):
         for column in range(start, len(text)):
             places[host[index]].append((column - 1, text[column], len(owner)))
             owner.append(index)
-    log_probs = torch.zeros(len(owner), dtype=torch.float64)
-    predicted, hits = torch.zeros(len(owner), dtype=torch.long), torch.zeros(len(owner), dtype=torch.bool)
-    done, total = 0, sum(map(len, rows))
+    rows = [row for row, at in zip(kept, places, strict=True) if at]
+    places = [at for at in places if at]
+    first = [min(column for column, *_ in at) for at in places]
+    read, done = _Reader(decoder, places, len(owner)), 0
     with frozen(decoder.model):
-        for group in by_length([len(row) for row in rows], _budget(decoder, rows, places)):
-            scored = [(i, *place) for i, row in enumerate(group) for place in places[row]]
-            if scored:
-                batch = pad([rows[i] for i in group], decoder.device)
-                at, columns, tokens, into = torch.tensor(scored).unbind(1)
-                log_probs[into], predicted[into], hits[into] = _read(decoder, batch.inputs(), at, columns, tokens)
-            done += sum(len(rows[i]) for i in group)
-            report(stage, done, total)
-    return TokenScores(log_probs, predicted, hits, torch.tensor(owner, dtype=torch.long), len(texts))
+        for whole in passes(decoder, rows, first, _budget(decoder, rows, places)):
+            list(halving(partial(read, whole), range(len(whole.rows))))
+            done += sum(len(rows[i]) for i in whole.rows)
+            report(stage, done, sum(map(len, rows)))
+    return TokenScores(read.log_probs, read.predicted, read.hits, torch.tensor(owner, dtype=torch.long), len(texts))
+
+
+class _Reader:
+    """Runs passes and notes what is wanted of them.
+
+    Args:
+        decoder: The model.
+        places: For each row the columns to read, the token asked about, and where the result goes.
+        count: How many results there will be.
+    """
+
+    def __init__(self, decoder: Decoder, places: Sequence[Sequence[tuple[int, int, int]]], count: int) -> None:
+        self.decoder, self.places = decoder, places
+        self.log_probs = torch.zeros(count, dtype=torch.float64)
+        self.predicted = torch.zeros(count, dtype=torch.long)
+        self.hits = torch.zeros(count, dtype=torch.bool)
+
+    def __call__(self, whole: Pass, chosen: Sequence[int]) -> None:
+        """Notes log-probability of the tokens asked about, argmax, and whether they agree.
+
+        Args:
+            whole: A pass.
+            chosen: The places of the rows in it that are to be run.
+        """
+        part = whole.select(chosen)
+        wanted = [
+            (i, column - head, token, into)
+            for i, (row, head) in enumerate(zip(part.rows, part.heads.tolist(), strict=True))
+            for column, token, into in self.places[row]
+        ]
+        rows, columns, tokens, into = torch.tensor(wanted).unbind(1)
+        tokens = tokens.to(self.decoder.device)
+        with change_input(self.decoder.head, lambda hidden: hidden[rows, columns][None]):
+            logits = self.decoder.model(**part.inputs()).logits[0]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        predicted = logits.argmax(-1)
+        found = logits.log_softmax(-1).gather(1, tokens.to(logits.device)[:, None])[:, 0]
+        self.log_probs[into], self.predicted[into] = found.double().cpu(), predicted.cpu()
+        self.hits[into] = (predicted == tokens.to(predicted.device)).cpu()
 
 
 def _budget(decoder: Decoder, rows: Sequence[Sequence[int]], places: Sequence[Sequence[Any]]) -> int:
@@ -118,16 +156,3 @@ def _budget(decoder: Decoder, rows: Sequence[Sequence[int]], places: Sequence[Se
     vocabulary = decoder.model.config.get_text_config().vocab_size
     most = min(MAX_TOKENS, MAX_TOKENS_CPU) if decoder.device.type == "cpu" else MAX_TOKENS
     return min(most, int(MAX_LOGITS / vocabulary / max(share, 1e-9)))
-
-
-def _read(
-    decoder: Decoder, inputs: dict[str, Any], rows: Tensor, columns: Tensor, tokens: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probability of tokens, argmax, and whether they agree, at ``(rows, columns)`` of a batch."""
-    rows, columns, tokens = (t.to(decoder.device) for t in (rows, columns, tokens))
-    with change_input(decoder.head, lambda hidden: hidden[rows, columns][None]):
-        logits = decoder.model(**inputs, use_cache=False).logits[0]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    predicted = logits.argmax(-1)
-    chosen = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-    return chosen.double().cpu(), predicted.cpu(), (predicted == tokens).cpu()
