@@ -10,11 +10,14 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from lightning_edit.architectures import Decoder
-from lightning_edit.batches import by_length
+from lightning_edit.batches import by_length, tokens_of_a_pass
 from lightning_edit.fingerprint import fingerprint
 from lightning_edit.hooks import frozen
+from lightning_edit.out_of_memory import halving
+from lightning_edit.prefix_cache import PrefixCache, cache_texts
 from lightning_edit.progress import Report, silent
 from lightning_edit.prompts import check_lengths, encode
+from lightning_edit.shared_heads import head_lengths
 
 MAX_TOKENS = 8192
 
@@ -108,13 +111,24 @@ def generate(
     ]
     texts = [""] * len(prompts)
     done, ends = 0, _end_tokens(decoder.model)
-    waiting = _groups([len(row) for row in rows], room, decoder.context, max_tokens)
+    heads = _heads(rows, room, decoder.device)
+    waiting = _plan(rows, room, heads, decoder.context, max_tokens)
+    known: dict[tuple[int, ...], PrefixCache] = {}
+
+    def write(group: Sequence[int]) -> list[list[int]]:
+        head = tuple(rows[group[0]][: heads[group[0]]])
+        if head and head not in known:
+            known.clear()
+            with frozen(decoder.model):
+                known[head] = cache_texts(decoder.model, [head], len(decoder.blocks), decoder.device)
+        draw = None if sampling is None else _DrawAmongLikeliest(sampling, [names[i] for i in group])
+        chosen, longest = [rows[i] for i in group], max(room[i] for i in group)
+        return _continue(decoder, tokenizer, chosen, longest, draw, ends if stop else [], known.get(head))
+
     while waiting:
         group = waiting.pop(0)
-        draw = None if sampling is None else _DrawAmongLikeliest(sampling, [names[i] for i in group])
         try:
-            longest = max(room[i] for i in group)
-            written = _continue(decoder, tokenizer, [rows[i] for i in group], longest, draw, ends if stop else [])
+            written = [new for part in halving(write, group) for new in part]
         except _PaddingFails:
             waiting = _by_equal_length([group, *waiting], rows)
             continue
@@ -123,6 +137,38 @@ def generate(
         done += len(group)
         report("generate (texts)", done, len(prompts))
     return texts
+
+
+def _heads(rows: Sequence[Sequence[int]], room: Sequence[int], device: torch.device) -> list[int]:
+    """The length of each row's shared head, 0 where the smaller batches behind it cost more than it saves.
+
+    Behind a head rows of one length go together: padding would stand between the two, and widen a sliding window.
+    """
+    found = head_lengths([row[:-1] for row in rows])
+    members: dict[tuple[int, ...], list[int]] = {}
+    for i, (row, length) in enumerate(zip(rows, found, strict=True)):
+        members.setdefault(tuple(row[:length]), []).append(i)
+    for head, those in members.items():
+        passes = len({len(rows[i]) for i in those}) * (1 + max(room[i] for i in those))
+        if (len(those) - 1) * len(head) < passes * tokens_of_a_pass(device):
+            for i in those:
+                found[i] = 0
+    return found
+
+
+def _plan(
+    rows: Sequence[list[int]], room: Sequence[int], heads: Sequence[int], context: int | None, max_tokens: int
+) -> list[list[int]]:
+    """Prompts that are continued together, those behind one head after each other."""
+    behind: dict[tuple[int, ...], list[int]] = {}
+    for i, (row, length) in enumerate(zip(rows, heads, strict=True)):
+        behind.setdefault(tuple(row[:length]), []).append(i)
+    plan: list[list[int]] = []
+    for head, those in behind.items():
+        places = _groups([len(rows[i]) for i in those], [room[i] for i in those], context, max_tokens)
+        groups = [[those[place] for place in group] for group in places]
+        plan += _by_equal_length(groups, rows) if head else groups
+    return plan
 
 
 def _groups(lengths: Sequence[int], room: Sequence[int], context: int | None, max_tokens: int) -> list[list[int]]:
@@ -168,9 +214,15 @@ def _plain_settings(model: Any, ends: Sequence[int]) -> Iterator[None]:
 
 @torch.no_grad()
 def _continue(
-    decoder: Decoder, tokenizer: Any, rows: Sequence[list[int]], count: int, draw: Any, ends: Sequence[int]
+    decoder: Decoder,
+    tokenizer: Any,
+    rows: Sequence[list[int]],
+    count: int,
+    draw: Any,
+    ends: Sequence[int],
+    head: PrefixCache | None,
 ) -> list[list[int]]:
-    """The new tokens of each row; what follows one of the ends is padding."""
+    """The new tokens of each row, of which a head may be known; what follows one of the ends is padding."""
     length = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -186,6 +238,7 @@ def _continue(
             do_sample=False,
             logits_processor=LogitsProcessorList(processors if draw is None else [*processors, draw]),
             pad_token_id=tokenizer.pad_token_id or 0,
+            past_key_values=None if head is None else head.growing(len(rows)),
         )
     return written[:, length:].tolist()
 

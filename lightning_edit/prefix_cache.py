@@ -105,6 +105,19 @@ class PrefixCache:
         """Keyword arguments of the model's forward."""
         return {"past_key_values": Cache(layers=list(self.layers)), "use_cache": True}
 
+    def growing(self, rows: int) -> DynamicCache:
+        """A cache of so many rows, each with the one cached text, to which generation may add.
+
+        Args:
+            rows: How many.
+        """
+        cache = DynamicCache()
+        for number, layer in enumerate(self.layers):
+            assert layer.keys is not None and layer.values is not None
+            states = (part.expand(rows, -1, -1, -1) for part in (layer.keys, layer.values))
+            cache.update(*states, number)
+        return cache
+
     @torch.no_grad()
     def extend(self, model: Any, batch: TokenBatch, mask: Tensor) -> "PrefixCache":
         """Runs what follows the cached texts, and returns the cache of both, aligned to the right.

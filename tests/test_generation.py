@@ -49,6 +49,21 @@ def test_texts_do_not_depend_on_the_batch(family, sampling, tiny_tokenizer):
     assert together == generate(decoder, tiny_tokenizer, PROMPTS, 6, sampling, max_tokens=40)
 
 
+@pytest.mark.parametrize("family", SIZES)
+def test_a_long_beginning_of_many_prompts_is_run_once(family, tiny_tokenizer):
+    model = build(family).double()
+    shots = " ".join(f"{name} lives in Paris." for name in ["Anna", "Danielle", "Rome"] * 3)
+    prompts = [f"{shots} {name} lives in" for name in ("Rome", "Darrieux", "the Eiffel Tower", "A", "B", "C", "D", "E")]
+    alone = [generate(find_decoder(model), tiny_tokenizer, [prompt], 2)[0] for prompt in prompts]
+    run = []
+    handle = model.get_input_embeddings().register_forward_pre_hook(lambda _, args: run.append(args[0].numel()))
+    assert generate(find_decoder(model), tiny_tokenizer, prompts, 2) == alone
+    handle.remove()
+    lengths = [len(tiny_tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    # The whole of one, a few tokens of each, and a token for each step of each.
+    assert sum(run) < max(lengths) + 12 * len(prompts) < sum(lengths) / 2
+
+
 def test_equal_prompts_differ_by_their_draws_alone():
     decoder, tokenizer = find_decoder(make_gpt2()), make_tokenizer()
     texts = generate(decoder, tokenizer, ["Paris"] * 3, 12, Sampling(), draws=[0, 1, 0])
