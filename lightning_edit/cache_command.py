@@ -17,7 +17,7 @@ from lightning_edit.cache import OLD_FORMAT, Cache, DamagedError, Entry, delete,
 from lightning_edit.errors import EditError
 
 DEFAULT_FOLDER = "~/.cache/lightning_edit"
-KINDS = ("second-moment", "values")
+KINDS = ("second-moment", "second-moment-part", "values")
 DAY = 24 * 3600.0
 UNITS = (("days", DAY), ("hours", 3600.0), ("minutes", 60.0))
 

@@ -1,21 +1,25 @@
 """Second moments: what the edited layers' keys look like in ordinary text, all layers in one pass."""
 
 import itertools
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
+import torch.distributed
 from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_edit.architectures import Decoder
-from lightning_edit.batches import by_length, pad
 from lightning_edit.cache import Cache
 from lightning_edit.errors import EditError
 from lightning_edit.fingerprint import describe_numerics, fingerprint, fingerprint_model
-from lightning_edit.hooks import capture_input, frozen, run_until
+from lightning_edit.full_precision import full_precision
+from lightning_edit.moment_pass import PartialSums, count_keys
 from lightning_edit.ordinary_text import sample_texts
+from lightning_edit.process_group import gathered, processes
 from lightning_edit.progress import Report, silent
 from lightning_edit.solver_check import check_second_moments
 from lightning_edit.solvers.base import Solver
@@ -23,13 +27,21 @@ from lightning_edit.solvers.base import Solver
 Source = Literal["text", "identity", "none"]
 KIND, KEY = "second-moment", "second_moment"
 # To be raised whenever `compute_second_moments` comes to give other numbers for the same input.
-METHOD = "second moment 1"
+METHOD = "second moment 2"
 TOKENS_PER_DIMENSION = 10
-MAX_TOKENS = 4096
+# The triangle of C is summed in so many parts; narrower ones would not be faster.
+BLOCKS, BLOCK = 8, 128
 
 
 class SecondMoment(Metric):
     """E[k k^T], the uncentered second moment of keys (MEMIT's code calls it covariance), accumulated in float64.
+
+    Float64 keys are multiplied in float64, all others in float32, where products of half-precision numbers are exact;
+    each call's products are then added to sums in float64, so that rounding does not grow with the number of tokens.
+    Measured with calls of 2048 keys, relative to products in float64, in the Frobenius norm: 2e-8 on the keys of a
+    trained GPT-2 of 5.8 M, 4e-8 on those of a random one of 124 M; adding up in float32 throughout gives 4e-7 and 1e-7.
+
+    Only blocks on and above the diagonal are summed, as C is symmetric.
 
     Example:
         >>> moment = SecondMoment(2)
@@ -48,16 +60,34 @@ class SecondMoment(Metric):
         self.set_dtype(torch.float64)
         self.add_state("total", torch.zeros(d_in, d_in, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("tokens", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        # What `reset` clones would take as much memory again.
+        self._defaults["total"] = torch.zeros((), dtype=torch.float64).expand(d_in, d_in)
 
     def update(self, keys: Tensor) -> None:
         """Adds keys ``(n, d_in)`` of any precision."""
-        wide = keys.double()
-        self.total.addmm_(wide.T, wide)
+        # A GPU multiplies half-precision numbers into float32 by itself, and much faster than their float32 copies.
+        half = keys.dtype in (torch.float16, torch.bfloat16)
+        multiply = partial(torch.mm, out_dtype=torch.float32) if half and keys.is_cuda else torch.mm
+        if half and not keys.is_cuda:
+            keys = keys.float()
+        with full_precision():
+            for part in self._parts():
+                self.total[part, part.start :] += multiply(keys[:, part].T, keys[:, part.start :])
         self.tokens += len(keys)
 
     def compute(self) -> Tensor:
         """E[k k^T] ``(d_in, d_in)`` in float64."""
-        return self.total / self.tokens
+        moment = self.total / self.tokens
+        for part in self._parts():
+            corner = moment[part, part]
+            moment[part, part] = corner.triu() + corner.triu(1).T
+            moment[part.stop :, part] = moment[part, part.stop :].T
+        return moment
+
+    def _parts(self) -> list[slice]:
+        d_in = len(self.total)
+        width = max(BLOCK, -(-d_in // BLOCKS))
+        return [slice(start, min(start + width, d_in)) for start in range(0, d_in, width)]
 
 
 @dataclass(frozen=True)
@@ -98,13 +128,13 @@ def tokens_wanted(decoder: Decoder, layers: Sequence[int], settings: SecondMomen
     return settings.tokens or TOKENS_PER_DIMENSION * max(decoder.weight(layer).shape[1] for layer in layers)
 
 
-def _tokenize(decoder: Decoder, tokenizer: Any, texts: Iterable[str], wanted: int, length: int) -> list[list[int]]:
-    length = min(length, decoder.context or length)
-    rows: list[list[int]] = []
+def _tokenize(tokenizer: Any, texts: Iterable[str], wanted: int, length: int) -> list[Sequence[int]]:
+    # Four bytes a token: 50 million tokens take 200 MB, which spares reading, or keeping, the text twice.
+    rows: list[Sequence[int]] = []
     count = 0
     for chunk in _chunks(texts, 256):
         for ids in tokenizer(chunk, verbose=False)["input_ids"]:
-            row = ids[: min(length, wanted - count)]
+            row = array("i", ids[: min(length, wanted - count)])
             if row:
                 rows.append(row)
                 count += len(row)
@@ -120,34 +150,38 @@ def _chunks(texts: Iterable[str], size: int) -> Iterable[list[str]]:
 
 
 def compute_second_moments(
-    decoder: Decoder, rows: Sequence[Sequence[int]], layers: Sequence[int], report: Report = silent
+    decoder: Decoder,
+    rows: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    report: Report = silent,
+    kept: PartialSums | None = None,
 ) -> dict[int, Tensor]:
     """E[k k^T] of every layer's keys over all tokens of the rows, in one pass that ends at the highest layer.
 
     Args:
         decoder: The model.
-        rows: Token ids of ordinary text.
+        rows: Token ids of ordinary text, the same in every process.
         layers: The layers wanted.
         report: Told about the tokens done.
+        kept: Where an earlier attempt left its sums; None begins anew and keeps none.
 
     Returns:
-        For each layer ``(d_in, d_in)`` in float64, on the model's device.
+        For each layer ``(d_in, d_in)`` in float64, on the model's device; the same in every process.
+
+    Raises:
+        EditError: If another process failed.
     """
-    layers = sorted(layers)
-    modules = [decoder.down_projection(layer) for layer in layers]
-    moments = [SecondMoment(decoder.weight(layer).shape[1]).to(decoder.device) for layer in layers]
-    total, done = sum(len(row) for row in rows), 0
-    with frozen(decoder.model):
-        for group in by_length([len(row) for row in rows], MAX_TOKENS):
-            batch = pad([rows[i] for i in group], decoder.device)
-            captures = [capture_input(module, stop=module is modules[-1]) for module in modules]
-            for moment, seen in zip(moments, run_until(decoder.model, batch.inputs(), *captures), strict=True):
-                # Some models flatten rows and positions before the MLP.
-                keys = seen.value.reshape(-1, seen.value.shape[-1])[batch.real.flatten()]
-                moment.update(keys.to(moment.total.device))
-            done += int(batch.real.sum())
-            report("second moments (tokens)", done, total)
-    return {layer: moment.compute() for layer, moment in zip(layers, moments, strict=True)}
+    moments = {}
+    for layer in sorted(layers):
+        d_in = decoder.weight(layer).shape[1]
+        with decoder.device:
+            moments[layer] = SecondMoment(d_in, sync_on_compute=False)
+    count_keys(decoder, rows, moments, kept, report)
+    for moment in moments.values():
+        if not moment.update_called:
+            # There are more processes than batches, and this one knows the sums of the others.
+            moment.update(torch.empty(0, len(moment.total), device=decoder.device))
+    return {layer: moments.pop(layer).compute() for layer in sorted(layers)}
 
 
 def second_moments(
@@ -161,6 +195,7 @@ def second_moments(
     """The second moments of the edited layers, from the cache where they are there already.
 
     A cached file is named after the weights, the token ids and the layer, so a change of any of them is another file.
+    A pass of more than some minutes keeps its sums there from time to time, and goes on from them if it was killed.
     With the source ``identity`` or ``none`` no text is read.
 
     Args:
@@ -175,11 +210,12 @@ def second_moments(
         For each layer ``(d_in, d_in)`` in float64.
 
     Raises:
-        EditError: If there is no text.
+        EditError: If there is no text, or another process failed.
     """
     if settings.source != "text":
         return {layer: _without_text(decoder, layer, settings.source) for layer in layers}
-    rows = _tokenize(decoder, tokenizer, texts, tokens_wanted(decoder, layers, settings), settings.length)
+    length = min(settings.length, decoder.context or settings.length)
+    rows = _tokenize(tokenizer, texts, tokens_wanted(decoder, layers, settings), length)
     if not rows:
         raise EditError("There is no ordinary text for the second moments; give `data.preservation` a text.")
     if settings.cache_dir is None:
@@ -200,12 +236,18 @@ def _cached(
     names = {layer: fingerprint(*parts.values(), decoder.names[layer]) for layer in layers}
     read = {layer: cache.read(KIND, names[layer]) for layer in layers}
     found = {layer: tensors[KEY] for layer, tensors in read.items() if tensors is not None}
-    missing = [layer for layer in layers if layer not in found]
+    # Other processes may see another disk, or look at it at another time.
+    missing = [layer for layer in layers if any(layer not in known for known in gathered(list(found)))]
     if missing:
-        for layer, moment in compute_second_moments(decoder, rows, missing, report).items():
+        described = {"model": model, "tokens": tokens, "parts": parts}
+        kept = PartialSums(cache, fingerprint(*(names[layer] for layer in missing)), described)
+        for layer, moment in compute_second_moments(decoder, rows, missing, report, kept).items():
             found[layer] = moment
-            described = {"model": model, "module": decoder.names[layer], "tokens": tokens, "parts": parts}
-            cache.write(KIND, names[layer], {KEY: moment}, described)
+            # Processes of one machine share its disk.
+            if processes() == 1 or torch.distributed.get_node_local_rank(fallback_rank=0) == 0:
+                described = {"model": model, "module": decoder.names[layer], "tokens": tokens, "parts": parts}
+                cache.write(KIND, names[layer], {KEY: moment}, described)
+        kept.forget()
     return {layer: found[layer].to(decoder.device) for layer in layers}
 
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lightning_edit import ContextTemplates, SecondMomentSettings, ValueSettings
+from lightning_edit import ContextTemplates, SecondMomentSettings, ValueSettings, moment_pass
 from lightning_edit.architectures import find_decoder
 from lightning_edit.cache import LEFTOVER_SECONDS, Cache
 from lightning_edit.cache_command import main
 from lightning_edit.errors import EditError
+from lightning_edit.moment_pass import PartialSums
 from lightning_edit.second_moment import second_moments
 from lightning_edit.value_cache import cached_values, edited_part, value_parts
 from lightning_edit.values import optimize_values
@@ -153,6 +154,19 @@ def test_clear_deletes_all_that_is_the_caches_and_nothing_else(folder, capsys):
 def test_clear_of_one_kind_leaves_the_other(folder, kind, left):
     clear("--kind", kind, folder=folder)
     assert {name.rpartition("-")[0] for name in names(folder)} == {left}
+
+
+def test_sums_of_a_pass_that_was_killed_are_shown_checked_and_deleted_like_the_rest(folder, capsys, monkeypatch):
+    monkeypatch.setattr(moment_pass, "KEEP_SECONDS", 0.0)
+    kept = PartialSums(Cache(folder), "0" * 32, {"model": "models/random", "tokens": 60})
+    kept.begin([[0, 1], [2]])
+    kept.keep({"batches": torch.tensor(1)})
+    run("list", folder=folder)
+    assert "second-moment-part  models/random, 60 tokens" in capsys.readouterr().out
+    run("verify", folder=folder)
+    assert capsys.readouterr().out == "4 sound\n"
+    clear("--kind", "second-moment-part", folder=folder)
+    assert {name.rpartition("-")[0] for name in names(folder)} == {"second-moment", "values"}
 
 
 def test_clear_of_what_is_old_goes_by_the_time_of_making(folder):

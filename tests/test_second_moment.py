@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_edit import EMMET, MEMIT, SecondMomentSettings, second_moment
+from lightning_edit import EMMET, MEMIT, SecondMomentSettings, moment_pass
 from lightning_edit.api import edit
 from lightning_edit.architectures import find_decoder
 from lightning_edit.errors import EditError
@@ -47,21 +47,69 @@ class Forwards:
         self.count += 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_the_metric_is_the_mean_of_outer_products_in_float64(dtype):
-    keys = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
-    metric = SecondMoment(6)
+HALF = (torch.bfloat16, torch.float16)
+CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))
+
+
+# One block, two of different widths, and the greatest number of them.
+@pytest.mark.parametrize("d_in", [6, 200, 1100])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF], ids=str)
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_the_metric_is_the_mean_of_outer_products(dtype, d_in, device):
+    keys = torch.randn(50, d_in, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    metric = SecondMoment(d_in).to(device)
     for part in keys.split(13):
         metric.update(part)
-    expected = sum(torch.outer(key, key) for key in keys.double()) / 50
-    assert metric.compute().dtype == torch.float64
-    assert torch.allclose(metric.compute(), expected, rtol=1e-12, atol=1e-14)
+    expected = torch.einsum("ni,nj->ij", keys.double(), keys.double()) / 50
+    found = metric.compute()
+    assert found.dtype == torch.float64
+    assert torch.equal(found, found.T)
+    assert (found - expected).norm() / expected.norm() < (1e-14 if dtype == torch.float64 else 1e-7)
+
+
+def test_a_metric_that_is_reset_begins_again():
+    metric, keys = SecondMoment(3), torch.eye(3)
+    for _ in range(2):
+        metric.update(keys)
+        metric.update(keys[:1])
+        assert torch.equal(metric.compute(), torch.tensor([2.0, 1.0, 1.0]).double().diag() / 4)
+        metric.reset()
+        assert metric.total.count_nonzero() == metric.tokens == 0
+
+
+def test_rounding_does_not_grow_with_the_number_of_tokens():
+    keys = 1 + torch.rand(64, 8, generator=torch.Generator().manual_seed(0))
+    metric, plain = SecondMoment(8), torch.zeros(8, 8)
+    metric.update(keys)
+    once = metric.compute()
+    for _ in range(2000):
+        metric.update(keys)
+        plain += keys.T @ keys
+    assert torch.allclose(metric.compute(), once, rtol=1e-12)
+    assert not torch.allclose(plain.double() / 128_000, once, rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_products_that_the_model_may_round_to_fewer_digits_are_not_rounded_here(precision, device):
+    keys = torch.randn(500, 300, generator=torch.Generator().manual_seed(0)).to(device)
+    moments = []
+    for allowed in ("highest", precision):
+        metric, known = SecondMoment(300).to(device), torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(allowed)
+        try:
+            metric.update(keys)
+            assert torch.get_float32_matmul_precision() == allowed
+        finally:
+            torch.set_float32_matmul_precision(known)
+        moments.append(metric.compute())
+    assert torch.equal(*moments)
 
 
 @MODELS
 @pytest.mark.parametrize("max_tokens", [1, 50, 4096])
 def test_padding_does_not_count(monkeypatch, make_model, max_tokens):
-    monkeypatch.setattr(second_moment, "MAX_TOKENS", max_tokens)
+    monkeypatch.setattr(moment_pass, "MAX_TOKENS_CPU", max_tokens)
     model, rows = make_model(), token_rows()
     assert len({len(row) for row in rows}) > 1
     found = compute_second_moments(find_decoder(model), rows, [1])[1]
