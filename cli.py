@@ -1,6 +1,7 @@
 """The command line: ``fit`` edits a model and measures it before and after, ``test`` measures a checkpoint again."""
 
 import argparse
+import atexit
 import inspect
 import logging
 import signal
@@ -26,6 +27,7 @@ from lightning_edit.comparison.quantities import quantity
 from lightning_edit.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
 from lightning_edit.measured_module import MeasuredModule
 from lightning_edit.module import EditingModule  # noqa: F401  (makes its short name known)
+from lightning_edit.process_end import LOST, end_started, is_lost_connection, quieten_others
 from lightning_edit.resume_arguments import resume_arguments, same_folder
 from lightning_edit.run_folder import run_folder
 from lightning_edit.storage import atomic_path
@@ -86,7 +88,10 @@ class EditCLI(LightningCLI):
             super()._parse_ckpt_path()
 
     def before_instantiate_classes(self) -> None:
-        """Measures the records of the checkpoint's run, as long as the user asks for no others."""
+        """Divides a model in the newer way; measures the checkpoint's records if the user asks for no others."""
+        settings = self.config[self.subcommand].trainer
+        if settings.strategy == "fsdp":
+            settings.strategy = "ModelParallelStrategy"
         path = self._get(self.config, "ckpt_path")
         if path is None or self.subcommand == "fit":
             return
@@ -100,6 +105,7 @@ class EditCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""
         self.model.check_trainer(self.trainer, self.subcommand == "fit")
+        atexit.register(end_started, self.trainer.strategy.launcher)
 
     def before_fit(self) -> None:
         """Measures the unedited model; a resumed run has done so."""
@@ -149,9 +155,11 @@ def main(args: ArgsType = None) -> None:
     except Exception as error:
         # The parser wraps what a class says of its arguments; the user should read the class's own words.
         edit_error = next((cause for cause in _causes(error) if isinstance(cause, EditError)), None)
-        if edit_error is None:
-            raise
-        fail(str(edit_error))
+        if edit_error is not None:
+            fail(str(edit_error))
+        if is_lost_connection(error):
+            fail(LOST)
+        raise
 
 
 def _shipped(word: str) -> str:
@@ -259,6 +267,7 @@ def _quieten() -> None:
     for message in messages:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    quieten_others()
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ class EditCheckpoint(EditCallback):
         self._found_before: list[Path] = []
         self._sizes: dict[str, int] = {}
         self._saved_at: int | None = None
+        self._edits_saved = 0
         self._told_at: int | None = None
         self._met = False
 
@@ -86,6 +87,7 @@ class EditCheckpoint(EditCallback):
             if trainer.is_global_zero:
                 self._go_back(pl_module, history)
             self._saved_at = self._told_at = pl_module.updates_written
+            self._edits_saved = pl_module.edits_written
             self._say(
                 trainer,
                 f"Going on in {self._folder} after update {pl_module.updates_written} ({pl_module.edits_written} of "
@@ -147,14 +149,17 @@ class EditCheckpoint(EditCallback):
 
     def _add_to_history(self, trainer: Any, module: Any) -> None:
         last, history = module.last_update, History(self._folder / UPDATES)
-        if not (self.history and trainer.is_global_zero) or last is None or history.path(last.number).exists():
+        if last is None:
+            return
+        # A divided weight can be read by all processes together only.
+        after = {layer: fingerprint(module.decoder.weight(layer)) for layer in last.written.factors}
+        if not (self.history and trainer.is_global_zero) or history.path(last.number).exists():
             return
         if last.number > 1 and not history.path(last.number - 1).exists():
             return
         written = last.written
         keys = {layer: written.keys.get(layer, factors.left[:0, :0]) for layer, factors in written.factors.items()}
         updates, info = _layer_updates(module, written.factors), module.editor.describe()
-        after = {layer: fingerprint(module.decoder.weight(layer)) for layer in written.factors}
         try:
             history.write(last.number, updates, keys, last.requests, written.figures, info, after)
         except OSError as error:
@@ -200,7 +205,7 @@ class EditCheckpoint(EditCallback):
             if not module.queue.waiting and not module.queue.taken:
                 for entry in self._values.entries():
                     entry.path.unlink(missing_ok=True)
-        self._saved_at = module.updates_written
+        self._saved_at, self._edits_saved = module.updates_written, module.edits_written
 
     def on_update_refused(self, trainer: Any, pl_module: Any) -> None:
         """Takes out of the run's files what was measured of an update that was undone."""
@@ -220,7 +225,7 @@ class EditCheckpoint(EditCallback):
             self._try_to_save(trainer, pl_module)
         kept = checkpoints(self._folder)
         if kept and pl_module.stopped is None:
-            edits, of_all = pl_module.kept.edits_written, len(pl_module.requests)
+            edits, of_all = self._edits_saved, len(pl_module.requests)
             go_on = f"fit --ckpt_path {shlex.quote(str(kept[0]))}"
             self._say(trainer, f"{edits} of {of_all} edits are kept. To go on: {go_on}")
 

@@ -1,6 +1,7 @@
 """A few edits in the model's own words, before and after."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_edit.prompts import encode
+from lightning_edit.requests import EditRequest
 
 
 class ShowExamples(Callback):
@@ -26,16 +28,18 @@ class ShowExamples(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes the unedited model's answers; prints them beside the edited model's."""
-        if not trainer.is_global_zero:
-            return
         requests = trainer.datamodule.measured[: self.count]
         answers = []
+        # All processes write, for each may hold a part of the model only.
         for request in requests:
             with pl_module.as_edited([request]):
                 answers.append(self._answer(pl_module, request.rewrite_prompt))
         if not pl_module.edits_written:
             self._before = answers
-            return
+        elif trainer.is_global_zero:
+            self._print(requests, answers)
+
+    def _print(self, requests: Sequence[EditRequest], answers: Sequence[str]) -> None:
         table = Table("prompt", "to be learned", *(["before"] if self._before else []), "after")
         for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             table.add_row(request.rewrite_prompt, request.target_new, *self._before[i : i + 1], answer)

@@ -5,6 +5,7 @@ import logging
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from lightning_edit.divided_model import gathered_weights
 from lightning_edit.errors import EditError
 from lightning_edit.run_folder import run_folder
 from lightning_edit.storage import atomic_path
@@ -41,12 +42,13 @@ class ExportEdits(Callback):
         folder = run_folder(trainer)
         if self.checkpoint:
             trainer.save_checkpoint(folder / "edited.ckpt", weights_only=False)
+        weights = gathered_weights(pl_module.model) if self.model else None
         if not trainer.is_global_zero:
             return
         if self.update:
             pl_module.update.save(folder / "update.safetensors")
         if self.model:
             with atomic_path(folder / "model") as scratch:
-                pl_module.model.save_pretrained(scratch)
+                pl_module.model.save_pretrained(scratch, state_dict=weights)
                 pl_module.tokenizer.save_pretrained(scratch)
         logger.info("The edited model is in %s.", folder)

@@ -3,22 +3,27 @@
 import copy
 import difflib
 import importlib
+import io
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.downstream import names_of
 from callbacks.scheduled import Scheduled
 from lightning_edit.errors import EditError
+from lightning_edit.process_group import in_shares
 
 # What the harness seeds numpy, torch and the choice of shots with, unless told otherwise.
 SEED = 1234
+# What the harness asks of a model; each request is answered by itself.
+ASKED = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
 class Harness(Scheduled):
@@ -106,6 +111,8 @@ class Harness(Scheduled):
                 batch_size=self.batch_size,
                 max_length=module.decoder.context,
             )
+            for name in ASKED:
+                setattr(model, name, _shared(getattr(model, name), module.model))
             # `simple_evaluate` would ask pip and git about the machine at each measurement.
             found = _import("lm_eval").evaluate(
                 model,
@@ -119,6 +126,14 @@ class Harness(Scheduled):
             for task, figures in {**found.get("groups", {}), **found["results"]}.items()
             for name, value in _figures(task, figures)
         }
+
+
+def _shared(answer: Callable[[Sequence[Any]], list[Any]], model: Any) -> Callable[[Sequence[Any]], list[Any]]:
+    """Lets each process answer its share of the requests.
+
+    The harness can deal out rows itself, but then the shots of a row, which it draws row by row, would be others.
+    """
+    return lambda requests: [given for share in in_shares(answer, requests, model) for given in share]
 
 
 def _figures(task: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -148,11 +163,12 @@ def _import(module: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what the harness says each time of a model that is loaded already, and of its own settings."""
+    """Hides what the harness says each time of a model that is loaded already, and all but one of its bars."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stderr(io.StringIO()) if rank_zero_only.rank else nullcontext():
+            yield
     finally:
         logger.setLevel(level)

@@ -61,7 +61,7 @@ class Retention(Scheduled):
         chosen = draw(valid_edits(module), trainer.datamodule.requests, self.sample, self.seed)
         if not chosen:
             return {}
-        metrics = EditMetrics()
+        metrics = EditMetrics(sync_on_compute=False)
         evaluate(module.decoder, module.tokenizer, chosen, metrics)
         return {f"retention/{name}": float(value) for name, value in metrics.compute().items()}
 

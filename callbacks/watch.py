@@ -282,7 +282,7 @@ def _lean(request: EditRequest, neighbors: int = NEIGHBORS) -> EditRequest:
 
 
 def _means(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    metrics = EditMetrics()
+    metrics = EditMetrics(sync_on_compute=False)
     for record in records:
         metrics.update(figures_of(record))
     return {name: float(value) for name, value in metrics.compute().items()} if records else {}

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Literal, get_args
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from datamodules import selection
 from datamodules.preservation import PreservationText
@@ -177,7 +177,10 @@ class EditDataModule(LightningDataModule, ABC):
 
 
 def _loader(requests: Sequence[EditRequest], batch_size: int) -> DataLoader[EditRequest]:
-    return DataLoader(requests, batch_size, collate_fn=_as_list)  # type: ignore[arg-type]
+    # Every process goes through all edits and shares the work on them. A trainer replaces any other sampler by one that
+    # deals the edits out to the processes, some of them twice.
+    sampler: DistributedSampler[EditRequest] = DistributedSampler(requests, num_replicas=1, rank=0, shuffle=False)  # type: ignore[arg-type]
+    return DataLoader(requests, batch_size, sampler=sampler, collate_fn=_as_list)  # type: ignore[arg-type]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from lightning_edit.divided_weights import whole
 from lightning_edit.errors import EditError
 
 
@@ -30,8 +31,11 @@ class Decoder:
         return self.model.get_submodule(self.names[layer])
 
     def weight(self, layer: int) -> Tensor:
-        """A view ``(d_out, d_in)`` of the layer's W, whichever way the module stores it."""
-        return oriented_weight(self.down_projection(layer))
+        """A view ``(d_out, d_in)`` of the layer's W, whichever way the module stores it.
+
+        Of a model that is divided between processes it is a copy, and all of them must ask for it at the same time.
+        """
+        return whole(oriented_weight(self.down_projection(layer)))
 
     @property
     def head(self) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
+from rich.text import Text
 
 NOISE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value type:")
 
@@ -32,9 +33,9 @@ def fail(message: str) -> NoReturn:
     Args:
         message: What was expected, what was got, what to change.
     """
-    console = Console(stderr=True)
-    console.print("[bold red]error:[/]", end=" ")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    # In one piece, as other processes may have something to say too.
+    told = Text.assemble(("error:", "bold red"), " ", message)
+    Console(stderr=True).print(told, soft_wrap=True)
     sys.exit(2)
 
 

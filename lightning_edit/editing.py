@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_edit.architectures import Decoder
@@ -15,7 +16,15 @@ from lightning_edit.layer_distribution import LayerDistribution, residual_share
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.solver_check import check_second_moments
-from lightning_edit.solvers import EditProblem, Factors, PostProcessor, SingularError, Solver
+from lightning_edit.solvers import (
+    EarlierKeys,
+    EditProblem,
+    Factors,
+    KeptMetric,
+    PostProcessor,
+    SingularError,
+    Solver,
+)
 from lightning_edit.value_batch import Site
 from lightning_edit.value_settings import ValueSettings
 from lightning_edit.values import Values, optimize_values
@@ -50,8 +59,8 @@ class Editor:
         moments: For each layer C ``(d_in, d_in)`` in float64.
         distribution: How the residual is shared between layers.
         post_processing: What becomes of an update before it is added, in this order.
-        previous_keys: For each layer C_p ``(d_in, d_in)``, the sum of k k^T over earlier edits, which is preserved too
-            and grows with every update; None where earlier edits are not preserved.
+        previous_keys: For each layer the keys of earlier edits, which are preserved too and grow in number with every
+            update; None where earlier edits are not preserved.
     """
 
     weights: EditedWeights
@@ -63,10 +72,10 @@ class Editor:
     moments: dict[int, Tensor]
     distribution: LayerDistribution = "uniform"
     post_processing: Sequence[PostProcessor] = ()
-    previous_keys: dict[int, Tensor] | None = None
+    previous_keys: dict[int, EarlierKeys] | None = None
 
     def __post_init__(self) -> None:
-        self._bases = {layer: self.solver.basis(moment) for layer, moment in self.moments.items()}
+        self._metrics: dict[int, KeptMetric] = {}
 
     def find_values(self, requests: Sequence[EditRequest], report: Report = silent) -> Values:
         """The value vectors of the edits on the model as it is now; see `optimize_values`."""
@@ -80,7 +89,7 @@ class Editor:
         Args:
             requests: The n edits.
             z: ``(n, d_model)``, their value vectors.
-            measured: Whether to measure the update; condition numbers cost about as much as solving.
+            measured: Whether to measure the update.
 
         Returns:
             The update, with figures of each layer: ``layer_L/update_norm`` (Frobenius), ``relative_update_norm`` (to
@@ -98,11 +107,12 @@ class Editor:
                 if not share:
                     continue
                 problem = self._problem(requests, z, layer, share)
-                factors = self._post_processed(self._solve(problem, layer), layer)
+                update, conditions = self._solve(problem, layer, measured)
+                factors = self._post_processed(update, layer)
                 self.weights.add(layer, factors)
                 written.factors[layer], written.keys[layer] = factors, problem.keys
                 if measured:
-                    written.figures.update(self._figures(problem, factors, layer))
+                    written.figures.update({**self._figures(problem, factors, layer), **conditions})
         self._preserve(written.keys)
         return written
 
@@ -110,15 +120,15 @@ class Editor:
         decoder, highest = self.weights.decoder, self.layers[-1]
         keys = compute_keys(decoder, self.tokenizer, requests, self.templates, layer)
         current = current_values(decoder, self.tokenizer, requests, highest, self.values.site)
-        device, basis = keys.mean.device, self._bases[layer]
-        previous = None if self.previous_keys is None else self.previous_keys.get(layer)
+        device = keys.mean.device
+        if layer not in self._metrics:
+            self._metrics[layer] = KeptMetric(self.solver, self.moments[layer].to(device))
         return EditProblem(
-            keys=keys.mean,
+            # Kept for later updates; their products must not round differently in a run that reads them from a file.
+            keys=keys.mean.clone(memory_format=torch.contiguous_format),
             residual=(z.T.double().to(device) - current.to(device)) * share,
-            second_moment=self.moments[layer].to(device),
-            previous_keys_moment=None if previous is None else previous.to(device),
+            second_moment=self._metrics[layer].second_moment,
             bare_keys=keys.bare,
-            basis=None if basis is None else basis.to(device),
         )
 
     def _post_processed(self, factors: Factors, layer: int) -> Factors:
@@ -144,16 +154,11 @@ class Editor:
             self.weights.add(layer, corrections[layer])
         return corrections
 
-    def _preserve(self, keys: dict[int, Tensor], sign: int = 1) -> None:
-        if self.previous_keys is None:
-            return
-        moments = dict(self.previous_keys)
-        for layer, found in keys.items():
-            outer = sign * (found @ found.T)
-            known = moments.get(layer)
-            moments[layer] = outer if known is None else known.to(outer.device) + outer
-        # One assignment: whoever looks in between sees the old sums or the new ones.
-        self.previous_keys = moments
+    def _preserve(self, keys: dict[int, Tensor]) -> None:
+        if self.previous_keys is not None:
+            known = {layer: self.previous_keys.get(layer, EarlierKeys()) for layer in keys}
+            # One assignment: whoever looks in between sees the old keys or the new ones.
+            self.previous_keys = self.previous_keys | {layer: known[layer].extended(keys[layer]) for layer in keys}
 
     def release(self, keys: dict[int, Tensor]) -> None:
         """Stops preserving earlier edits, because later ones are to replace them.
@@ -161,12 +166,14 @@ class Editor:
         Args:
             keys: For each layer their keys ``(d_in, n)`` as they were written.
         """
-        self._preserve({layer: found.double() for layer, found in keys.items()}, sign=-1)
+        if self.previous_keys is not None:
+            known = {layer: self.previous_keys.get(layer, EarlierKeys()) for layer in keys}
+            fewer = {layer: known[layer].without(found.double()) for layer, found in keys.items()}
+            self.previous_keys = self.previous_keys | fewer
 
     def _figures(self, problem: EditProblem, factors: Factors, layer: int) -> dict[str, float]:
         norm, base = float(factors.dense().norm()), float(self.weights.base[layer].double().norm())
         edited = float(self.weights.decoder.weight(layer).detach().double().norm())
-        conditions = self.solver.condition_numbers(problem)
         return {
             f"layer_{layer}/update_norm": norm,
             f"layer_{layer}/relative_update_norm": norm / base,
@@ -174,12 +181,12 @@ class Editor:
             f"layer_{layer}/weight_growth": edited / base,
             f"layer_{layer}/preservation_error": problem.preservation_error(factors),
             f"layer_{layer}/memorization_error": problem.memorization_error(factors),
-            **{f"layer_{layer}/{name}_condition": value for name, value in conditions.items()},
         }
 
-    def _solve(self, problem: EditProblem, layer: int) -> Factors:
+    def _solve(self, problem: EditProblem, layer: int, measured: bool) -> tuple[Factors, dict[str, float]]:
+        earlier = None if self.previous_keys is None else self.previous_keys.get(layer, EarlierKeys())
         try:
-            return self.solver(problem)
+            solution, preserved = self._metrics[layer].solve(problem, earlier)
         except SingularError as error:
             if error.what == "preservation":
                 check_second_moments({layer: problem.second_moment}, self.solver)
@@ -189,6 +196,11 @@ class Editor:
                 "update; more edits than the layer's input has dimensions "
                 f"({problem.keys.shape[0]}). Raise the solver's lambda or ridge, or make smaller updates."
             ) from error
+        if self.previous_keys is not None and preserved is not None and preserved is not earlier:
+            self.previous_keys = self.previous_keys | {layer: preserved}
+        # The solution ends here, because its matrices are as large as C.
+        found = self.solver.condition_numbers(solution.problem, solution) if measured else {}
+        return solution.update, {f"layer_{layer}/{name}_condition": value for name, value in found.items()}
 
     def describe(self) -> dict[str, Any]:
         """The settings that an update's file tells of itself."""

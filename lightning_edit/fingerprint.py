@@ -9,6 +9,9 @@ import transformers
 import xxhash
 from torch import Tensor
 
+from lightning_edit.divided_weights import whole
+from lightning_edit.spread_model import in_memory
+
 
 def fingerprint(*parts: str | Tensor | Iterable[int]) -> str:
     """A 128-bit hash of texts, tensors (with shape and dtype) and token ids, in hexadecimal.
@@ -19,7 +22,7 @@ def fingerprint(*parts: str | Tensor | Iterable[int]) -> str:
     digest = xxhash.xxh3_128()
     for part in parts:
         if isinstance(part, Tensor):
-            plain = part.detach().cpu().contiguous()
+            plain = whole(part.detach()).cpu().contiguous()
             digest.update(f"tensor {plain.dtype} {tuple(plain.shape)} ".encode())
             digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
         elif isinstance(part, str):
@@ -39,7 +42,8 @@ def fingerprint_model(model: Any) -> str:
     config = {key: value for key, value in model.config.to_dict().items() if not key.startswith("_")}
     described = json.dumps(config, sort_keys=True, default=str)
     return fingerprint(
-        described, *(part for name, tensor in sorted(model.state_dict().items()) for part in (name, tensor))
+        described,
+        *(part for name, t in sorted(model.state_dict().items()) for part in (name, in_memory(model, name, t))),
     )
 
 

@@ -1,11 +1,13 @@
 """Seeing and steering a model's own forward from outside; every context manager leaves the model as it was."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 
 class StopForward(Exception):
@@ -121,6 +123,7 @@ def resume_from(blocks: Sequence[nn.Module], output: Any, hidden: Tensor) -> Ite
     """Runs a model as if its lowest blocks had been computed already.
 
     The blocks given are skipped inside the model's own forward, which keeps its final norm, scaling and soft-capping.
+    So are their hooks: where weights are divided between processes, those would gather weights that nobody needs.
 
     Args:
         blocks: The lowest blocks of the model, up to the one whose output is known.
@@ -131,17 +134,16 @@ def resume_from(blocks: Sequence[nn.Module], output: Any, hidden: Tensor) -> Ite
     def forward(*_: Any, **__: Any) -> Any:
         return with_hidden(output, hidden)
 
-    before = [block.__dict__.get("forward") for block in blocks]
+    skipped = {"forward": forward, "_forward_pre_hooks": OrderedDict(), "_forward_hooks": OrderedDict()}
+    before = [{name: block.__dict__[name] for name in skipped if name in block.__dict__} for block in blocks]
     for block in blocks:
-        block.__dict__["forward"] = forward
+        block.__dict__.update(skipped)
     try:
         yield
     finally:
         for block, old in zip(blocks, before, strict=True):
-            if old is None:
-                del block.__dict__["forward"]
-            else:
-                block.__dict__["forward"] = old
+            del block.__dict__["forward"]
+            block.__dict__.update(old)
 
 
 @contextmanager
@@ -175,6 +177,10 @@ def run_until(model: nn.Module, inputs: dict[str, Any], *captures: Any) -> list[
     """
     with ExitStack() as stack:
         seen = [stack.enter_context(capture) for capture in captures]
-        with suppress(StopForward):
+        try:
             model(**inputs)
+        except StopForward:
+            if isinstance(model, FSDPModule):
+                # What was gathered for the rest of the pass would hide later changes of the weights.
+                model.reset_iter_state()
     return seen

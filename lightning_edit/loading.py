@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.errors import EditError
 from lightning_edit.prompts import require_offsets
+from lightning_edit.spread_model import DeviceMap
 from lightning_edit.tiny import MODEL_PATH
 
 TINY = "tiny"
@@ -54,19 +55,24 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def load_model(name: str, dtype: Precision = "auto") -> Any:
+def load_model(
+    name: str, dtype: Precision = "auto", device_map: DeviceMap | None = None, offload_folder: str | None = None
+) -> Any:
     """The model in evaluation mode, without gradients.
 
     Args:
         name: See `resolve`.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
+        device_map: See `MeasuredModule`.
+        offload_folder: The same.
 
     Raises:
-        EditError: If there is no causal language model.
+        EditError: If there is no causal language model, or it cannot be spread like that.
     """
     path, precision = resolve(name), dtype if dtype == "auto" else getattr(torch, dtype)
+    places = {} if device_map is None else {"device_map": device_map, "offload_folder": offload_folder}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=precision)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=precision, **places)
     except (OSError, ValueError) as error:
         raise EditError(
             f"`model`: no causal language model could be loaded from {name}: {_first_line(error)}"

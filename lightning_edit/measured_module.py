@@ -2,22 +2,25 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from lightning_edit.architectures import check_layers, find_decoder
+from lightning_edit.divided_model import load_divided
 from lightning_edit.edited_weights import EditedWeights
 from lightning_edit.loading import Precision, load_model, load_tokenizer
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
-from lightning_edit.process_group import processes
+from lightning_edit.process_group import is_divided, processes, sharing
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.resumable import Resumable
+from lightning_edit.spread_model import DeviceMap, check_spread, is_spread, keep_in_memory
 from lightning_edit.trainer_check import check_trainer
 from lightning_edit.updates import ModelUpdate
 
@@ -35,6 +38,9 @@ class MeasuredModule(Resumable, LightningModule, ABC):
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
         seed: Of all that is drawn.
+        device_map: None for a model on the trainer's device; ``auto``, or a device for each part, spreads it over the
+            devices of this machine by accelerate, and what is on ``cpu`` or ``disk`` is brought when it is run.
+        offload_folder: Where weights are kept that are on ``disk`` and cannot be read from the model's own files.
     """
 
     separate = False
@@ -51,12 +57,15 @@ class MeasuredModule(Resumable, LightningModule, ABC):
         dtype: Precision = "auto",
         down_projection: str | None = None,
         seed: int = 0,
+        device_map: DeviceMap | None = None,
+        offload_folder: str | None = None,
     ) -> None:
         super().__init__()
         self.model_name, self.dtype_name, self.down_projection = model, dtype, down_projection
+        self.device_map, self.offload_folder = device_map, offload_folder
         self.layers, self.seed, self.evaluation = layers, seed, evaluation
         self.strict_loading = False
-        # Every process measures all records, so there is nothing to add up between them.
+        # Every process knows what all of them measured, so there is nothing to add up between them.
         self.metrics = EditMetrics(sync_on_compute=False)
         self.model: Any = None
         self.update: ModelUpdate | None = None
@@ -80,6 +89,9 @@ class MeasuredModule(Resumable, LightningModule, ABC):
         """
         self.check_trainer(self.trainer, stage == "fit")
         self.configure_model()
+        if is_divided(self.model):
+            # Weights that are gathered in inference mode could not be used for gradients later.
+            self.trainer.test_loop.inference_mode = False
         if not self._checked:
             check_evaluation(self.evaluation, self.requests, self.tokenizer, self.decoder.context)
             self.check_requests()
@@ -96,14 +108,36 @@ class MeasuredModule(Resumable, LightningModule, ABC):
         """Loads the model once, and refuses a layer or a model that cannot be edited."""
         if self.model is not None:
             return
+        check_spread(self.device_map, processes())
         self.tokenizer = load_tokenizer(self.model_name)
-        self.model = load_model(self.model_name, self.dtype_name)
+        if self.device_mesh is None:
+            self.model = load_model(self.model_name, self.dtype_name, self.device_map, self.offload_folder)
+        else:
+            device_type = self.device_mesh.device_type
+            self.model = load_divided(self.model_name, self.dtype_name, self.down_projection, device_type)
         self.decoder = find_decoder(self.model, self.down_projection)
         self.layers = check_layers(self.decoder, self.layers)
+        for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
+            keep_in_memory(self.model, module)
         self.weights = EditedWeights(self.decoder, self.layers)
-        if processes() > 1:
+        if sharing(self.model) > 1:
             # DistributedDataParallel refuses a module without a trained parameter; nothing is ever done with this one.
             self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MeasuredModule":
+        """Moves or casts all but a model that is spread over devices, whose parts stay where they are."""
+        if not is_spread(self.model):
+            return super()._apply(fn, recurse)
+        model = self._modules.pop("model")
+        try:
+            return super()._apply(fn, recurse)
+        finally:
+            self._modules["model"] = model
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The edited weights alone: a checkpoint keeps no others, and all would first be gathered for it."""
+        names = [self.decoder.names[layer] for layer in self.layers] if self.model is not None else []
+        return {f"model.{name}.weight": self.model.get_submodule(name).weight.detach() for name in names}
 
     @property
     def requests(self) -> list[EditRequest]:
@@ -185,7 +219,7 @@ class MeasuredModule(Resumable, LightningModule, ABC):
         return [requests]
 
     def on_test_epoch_end(self) -> None:
-        """Adds up the metrics, over processes too."""
+        """Adds up the metrics."""
         figures = {name: float(value) for name, value in self.metrics.compute().items()}
         self.results["after" if self.edits_written else "before"] = figures
         means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}

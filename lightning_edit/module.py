@@ -22,9 +22,11 @@ from lightning_edit.resuming import earlier_edits
 from lightning_edit.second_moment import SecondMomentSettings, prepare_second_moments
 from lightning_edit.solver_check import check_solver
 from lightning_edit.solvers import EMMET, PostProcessor, Solver
+from lightning_edit.spread_model import DeviceMap
 from lightning_edit.value_log import log_values, logged
+from lightning_edit.value_search import Values
 from lightning_edit.value_settings import ValueSettings
-from lightning_edit.values import Values, encode_texts
+from lightning_edit.values import encode_texts
 from lightning_edit.writing_module import WritingModule
 
 
@@ -54,6 +56,8 @@ class EditingModule(WritingModule):
             its C_p goes on. Context templates, keys and values are those of the model as it left it; the second
             moments are those of the unedited model.
         seed: Of generated templates and texts.
+        device_map: See `MeasuredModule`.
+        offload_folder: The same.
     """
 
     def __init__(
@@ -75,8 +79,10 @@ class EditingModule(WritingModule):
         post_processing: PostProcessor | list[PostProcessor] | None = None,
         on_top_of: str | None = None,
         seed: int = 0,
+        device_map: DeviceMap | None = None,
+        offload_folder: str | None = None,
     ) -> None:
-        super().__init__(model, layers, evaluation, dtype, down_projection, seed)
+        super().__init__(model, layers, evaluation, dtype, down_projection, seed, device_map, offload_folder)
         if edits_per_update is not None and edits_per_update < 1:
             raise EditError(f"`edits_per_update` must be a positive number or null, got {edits_per_update}.")
         self.save_hyperparameters()
@@ -196,7 +202,7 @@ class EditingModule(WritingModule):
         """The values of a part; what was logged of it before a stop is not told again."""
         told = self.queue.taken > 0
         with self.timed("values"):
-            values = self._values(part, silent if told else logged(self))
+            values = self._values(part, silent if told else logged(self, len(part)))
         if not told:
             log_values(self, values)
         return values

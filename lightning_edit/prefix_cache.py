@@ -9,6 +9,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from lightning_edit.batches import TokenBatch, pad
+from lightning_edit.hooks import capture_input, run_until
 
 
 class FrozenLayer(DynamicLayer):
@@ -128,7 +129,7 @@ class PrefixCache:
             mask: ``(rows, cached + new)``, what may be attended to.
         """
         recording = PrefixCache([RecordingLayer(layer) for layer in self.layers])
-        model.base_model(**{**batch.inputs(), "attention_mask": mask, **recording.inputs()})
+        _run(model, {**batch.inputs(), "attention_mask": mask, **recording.inputs()})
         real = torch.cat([mask[:, : self.length].bool(), batch.real], dim=1).sum(1)
         longest, padding = int(real.max()), batch.input_ids.shape[1] - batch.real.sum(1)
         layers = []
@@ -155,7 +156,7 @@ def cache_texts(model: Any, texts: Sequence[Sequence[int]], blocks: int, device:
     batch = pad(texts, device)
     # Without a configuration every layer keeps all positions; sliding windows are left to the attention mask.
     cache = DynamicCache()
-    model.base_model(**batch.inputs(), past_key_values=cache, use_cache=True)
+    _run(model, {**batch.inputs(), "past_key_values": cache, "use_cache": True})
     padding = length - batch.real.sum(1)
     return PrefixCache(
         [
@@ -163,6 +164,11 @@ def cache_texts(model: Any, texts: Sequence[Sequence[int]], blocks: int, device:
             for layer in cache.layers
         ]
     )
+
+
+def _run(model: Any, inputs: dict[str, Any]) -> None:
+    """A pass for the cache's sake: no logits are needed."""
+    run_until(model, inputs, capture_input(model.get_output_embeddings(), stop=True))
 
 
 def _align_right(states: Tensor, padding: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ def own_share(items: Sequence[T], model: Any) -> Sequence[T]:
     if count == 1:
         return items
     rank, n = torch.distributed.get_rank(), len(items)
-    return items[rank * n // count : (rank + 1) * n // count]
+    # Rounded up: where they are few, the first process, which shows and logs, has some.
+    return items[-(-rank * n // count) : -(-(rank + 1) * n // count)]
 
 
 def gathered(own: T) -> list[T]:
@@ -84,6 +85,9 @@ class Together:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and not isinstance(error, Exception):
+            # Ctrl-C waits for nobody.
+            return
         failures = gathered(None if error is None else f"{type(error).__name__}: {error}")
         if error is None:
             for rank, failure in enumerate(failures):

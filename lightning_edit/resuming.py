@@ -13,10 +13,14 @@ from lightning_edit.fingerprint import fingerprint
 from lightning_edit.history import History
 from lightning_edit.run_folder import UPDATES
 from lightning_edit.run_state import RunState, differences
+from lightning_edit.solvers import EarlierKeys
 
 # What changes neither the edits nor their values: how they are measured, and where things are kept. What is read from
 # files is compared by its fingerprint.
-FREE = ("evaluation", "cache_dir", "eval_batch_size", "path", "preservation", "_instantiator", "_class_path")
+FREE = (
+    *("evaluation", "cache_dir", "eval_batch_size", "path", "preservation", "device_map", "offload_folder"),
+    *("_instantiator", "_class_path"),
+)
 SHOWN = 10
 
 
@@ -92,14 +96,13 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
     content = _built_upon(Path(path).expanduser())
     check_base(content["edits"], weights, model)
     state, histories = RunState.unpacked(content["run"]), _chain(Path(path).expanduser(), content)
-    moments = state.previous_keys
-    if previous_keys and not moments:
+    earlier = state.previous_keys
+    if previous_keys and not earlier:
         for history in histories:
             for number in range(1, (history.until or 0) + 1):
                 for layer, keys in history.read(number).keys.items():
-                    outer = keys.double() @ keys.double().T
-                    moments[layer] = moments[layer] + outer if layer in moments else outer
-    return RunState(added=state.added, previous_keys=moments if previous_keys else {}), histories
+                    earlier[layer] = earlier.get(layer, EarlierKeys()).extended(keys.double())
+    return RunState(added=state.added, previous_keys=earlier if previous_keys else {}), histories
 
 
 def _built_upon(file: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_edit.solvers import Factors
+from lightning_edit.solvers import EarlierKeys, Factors
 from lightning_edit.value_search import Values
 
 Pending = tuple[list[int], Values]
@@ -30,7 +30,7 @@ class RunState:
         stopped: Why no more edits are made, if one update was refused.
         left_out: For each edit (by position) that is not written although it was its turn, why.
         added: For each edited layer the sum of all updates, an earlier run's included.
-        previous_keys: For each edited layer C_p ``(d_in, d_in)``, empty where it is not used.
+        previous_keys: For each edited layer the keys of earlier edits, empty where they are not used.
         pending: Positions and values of edits that wait for their update.
         seconds: Time spent on each stage.
         curves: What callbacks measured on the way.
@@ -46,7 +46,7 @@ class RunState:
     stopped: str | None = None
     left_out: dict[int, str] = field(default_factory=dict)
     added: dict[int, Factors] = field(default_factory=dict)
-    previous_keys: dict[int, Tensor] = field(default_factory=dict)
+    previous_keys: dict[int, EarlierKeys] = field(default_factory=dict)
     pending: list[Pending] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     curves: list[dict[str, Any]] = field(default_factory=list)
@@ -57,7 +57,7 @@ class RunState:
             entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self) if entry.name not in PACKED
         }
         content["added"] = {layer: {"left": f.left.cpu(), "right": _cpu(f.right)} for layer, f in self.added.items()}
-        content["previous_keys"] = {layer: moment.cpu() for layer, moment in self.previous_keys.items()}
+        content["previous_keys"] = {layer: keys.packed() for layer, keys in self.previous_keys.items()}
         content["pending"] = [
             {"positions": positions, **{name: value.cpu() for name, value in vars(values).items()}}
             for positions, values in self.pending
@@ -80,7 +80,8 @@ class RunState:
         for entry in content["pending"]:
             tensors = {name: value for name, value in entry.items() if name != "positions"}
             pending.append((entry["positions"], Values(**tensors)))
-        return RunState(**{**content, "added": added, "pending": pending})
+        previous_keys = {layer: EarlierKeys.unpacked(keys) for layer, keys in content["previous_keys"].items()}
+        return RunState(**{**content, "added": added, "previous_keys": previous_keys, "pending": pending})
 
 
 PACKED = ("added", "previous_keys", "pending")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.architectures import Decoder
-from lightning_edit.batches import TokenBatch, by_length, pad
+from lightning_edit.batches import TokenBatch, by_length, pad, tokens_of_a_pass
 from lightning_edit.out_of_memory import halving
 from lightning_edit.prefix_cache import PrefixCache, cache_texts
 
@@ -116,9 +116,7 @@ class Pass:
         return self.cache.extend(model, self.batch, self.mask)
 
 
-def passes(
-    decoder: Decoder, rows: Sequence[Sequence[int]], limits: Sequence[int], max_tokens: int, padding: int = 0
-) -> Iterator[Pass]:
+def passes(decoder: Decoder, rows: Sequence[Sequence[int]], limits: Sequence[int], max_tokens: int) -> Iterator[Pass]:
     """Cuts rows into passes, after running the beginnings that several of them share.
 
     Args:
@@ -126,11 +124,11 @@ def passes(
         rows: Token ids, no row empty.
         limits: For each row how long its head may be, less than the row.
         max_tokens: Most tokens of a pass, padding included.
-        padding: See `by_length`.
 
     Yields:
         Passes that together hold each row once. What was run for the heads of one is let go before the next heads.
     """
+    padding = tokens_of_a_pass(decoder.device)
     lengths = head_lengths([row[:limit] for row, limit in zip(rows, limits, strict=True)])
     members: dict[Head, list[int]] = {}
     for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):

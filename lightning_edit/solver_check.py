@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from lightning_edit.errors import EditError
-from lightning_edit.solvers.base import SingularError, Solver
+from lightning_edit.solvers.base import Solver
+from lightning_edit.solvers.cholesky import SingularError
 
 
 def check_solver(solver: Solver) -> None:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
+from lightning_edit.divided_strategy import DividedModelStrategy
 from lightning_edit.errors import EditError
 
 
@@ -20,15 +21,9 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
         EditError: For processes that cannot work together, a device without float64, more than one epoch or a
             precision plugin.
     """
-    if trainer.world_size > 1:
-        if not many_processes:
-            raise EditError(f"This method runs on one device, got {trainer.world_size}. Set `trainer.devices: 1`.")
-        if not isinstance(trainer.strategy, DDPStrategy):
-            raise EditError(
-                f"Several processes edit with `trainer.strategy: ddp`, got {type(trainer.strategy).__name__}."
-            )
-        if trainer._accelerator_connector.use_distributed_sampler:
-            raise EditError("Every process goes through all edits: set `trainer.use_distributed_sampler: false`.")
+    if trainer.world_size > 1 and not many_processes:
+        raise EditError(f"This method runs on one device, got {trainer.world_size}. Set `trainer.devices: 1`.")
+    _check_strategy(trainer.strategy)
     if trainer.strategy.root_device.type == "mps":
         raise EditError("The solvers need float64, which this device has not. Set `trainer.accelerator: cpu`.")
     if trainer.precision != "32-true":
@@ -39,4 +34,18 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
         raise EditError(
             f"Fine-tuning needs a number of passes over the edits: set `trainer.max_epochs` to 1 or more (25 in the "
             f"papers), got {trainer.max_epochs}."
+        )
+
+
+def _check_strategy(strategy: Any) -> None:
+    if isinstance(strategy, FSDPStrategy | ModelParallelStrategy) and not isinstance(strategy, DividedModelStrategy):
+        raise EditError(
+            "A model that is too large for one device is divided between processes by `trainer.strategy: "
+            "ModelParallelStrategy`, the name alone (`strategy=DividedModelStrategy()` in Python), got "
+            f"{type(strategy).__name__}."
+        )
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy | DividedModelStrategy):
+        raise EditError(
+            "Several processes edit with `trainer.strategy: ddp`, or `ModelParallelStrategy` for a model that is too "
+            f"large for one device, got {type(strategy).__name__}."
         )

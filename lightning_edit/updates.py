@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_edit.architectures import oriented_weight
+from lightning_edit.divided_weights import whole, write_whole
 from lightning_edit.errors import EditError
 from lightning_edit.fingerprint import fingerprint
 from lightning_edit.solvers.base import Factors
@@ -137,9 +138,10 @@ class ModelUpdate:
                     f"the unedited model as `base`{self._made_for}."
                 )
             weight = self._weight(model, update)
-            edited = torch.empty_like(weight)
+            now = whole(weight)
+            edited = torch.empty_like(now)
             write_weight(edited, known.to(weight.device), update.factors)
-            if fingerprint(known) != update.base or not torch.equal(edited, weight):
+            if fingerprint(known) != update.base or not torch.equal(edited, now):
                 raise EditError(
                     f"Layer {layer} ({update.module}) is not its base weight plus this update: it was edited again or "
                     "the base is another model. Remove later updates first."
@@ -235,10 +237,10 @@ def write_weight(weight: Tensor, base: Tensor, factors: Factors) -> None:
 
     Args:
         weight: ``(d_out, d_in)``, changed in place.
-        base: ``(d_out, d_in)``, the unedited weight.
+        base: ``(d_out, d_in)``, the unedited weight; like the other it may be divided between processes.
         factors: Delta.
     """
-    weight.copy_(base.double() + dense_update(factors).to(weight.device))
+    write_whole(weight, whole(base).double() + dense_update(factors).to(weight.device))
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class ValueBatch:
         def add(states: Tensor) -> Tensor:
             # Some models flatten rows and positions before the MLP.
             hidden = states.reshape(*self.suffixes.input_ids.shape, -1)
-            first = (hidden[:, :1].to(moved.dtype) + moved[:, None]).to(hidden.dtype)
+            first = (hidden[:, :1].to(moved.dtype) + moved[:, None].to(hidden.device)).to(hidden.dtype)
             return torch.cat([first, hidden[:, 1:]], dim=1).reshape(states.shape)
 
         picks = self.picks
@@ -96,9 +96,9 @@ class ValueBatch:
                 stack.enter_context(resume_from(list(self.decoder.blocks[: self.first_block]), self.output, hidden))
             if self.site == "mlp":
                 stack.enter_context(change_output(self.decoder.down_projection(self.layer), add))
-            stack.enter_context(change_input(self.decoder.head, lambda h: h[picks.rows, picks.columns][None]))
+            stack.enter_context(change_input(self.decoder.head, lambda h: _picked(h, picks)[None]))
             inputs = {**self.suffixes.inputs(), "attention_mask": self.mask, **self.cache.inputs()}
-            return self.decoder.model(**inputs).logits[0].to(delta.dtype)
+            return self.decoder.model(**inputs).logits[0].to(delta)
 
     @property
     def first_block(self) -> int:
@@ -135,10 +135,15 @@ class ValueBatch:
             suffixes=TokenBatch(ids[:, :length], real[:, :length], positions[:, :length]),
             mask=self.mask[index][:, : prefix + length],
             cache=self.cache.select(index),
-            hidden=None if self.hidden is None else self.hidden[index, :length],
+            hidden=None if self.hidden is None else self.hidden[index.to(self.hidden.device), :length],
             row_edits=self.row_edits[index],
             picks=replace(picks, rows=new_row[picks.rows]),
         )
+
+
+def _picked(hidden: Tensor, picks: Picks) -> Tensor:
+    # Of a model that is spread over devices, the head may be on another one than the tokens.
+    return hidden[picks.rows.to(hidden.device), picks.columns.to(hidden.device)]
 
 
 def _picks(
@@ -210,4 +215,4 @@ def prepare(
         torch.tensor([edit for edit, _ in rows], device=device),
         _picks(rows, texts_per_edit, deciding, device),
     )
-    return batch, seen[-1].value.reshape(*suffixes.input_ids.shape, -1)[:, 0]
+    return batch, seen[-1].value.reshape(*suffixes.input_ids.shape, -1)[:, 0].to(device)

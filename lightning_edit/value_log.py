@@ -8,11 +8,12 @@ from lightning_edit.progress import Report
 from lightning_edit.value_search import Values
 
 
-def logged(module: Any) -> Report:
+def logged(module: Any, edits: int) -> Report:
     """Progress of the values over the whole run, whose losses also go to the loggers.
 
     Args:
         module: The editing module under way; it counts the passes.
+        edits: How many edits are under way, of which this process may have a share.
     """
     show, known, of_all = module.report, module.queue.offered, len(module.requests)
 
@@ -20,7 +21,7 @@ def logged(module: Any) -> Report:
         if "loss" in figures:
             module.passes += 1
             module.log_figures({f"values/{name}": value for name, value in figures.items()}, module.passes)
-        show(stage, known + done, of_all, **figures)
+        show(stage, known + edits * done / max(total, 1), of_all, **figures)
 
     return log_and_show
 

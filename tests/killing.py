@@ -1,5 +1,6 @@
 """Runs of the real command line in processes of their own, that can be killed and compared."""
 
+import atexit
 import json
 import multiprocessing
 import os
@@ -18,42 +19,53 @@ CONTEXT.set_forkserver_preload(["cli"])
 TIMES = ("seconds", "per_second", "to_go", "when")
 
 
-def _command(args, log, rank, processes, port):
+def _command(args, log, environment):
     os.setsid()
     # What runs in the background of a script is born deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Path(log).open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    if processes > 1:
-        # As torchrun or a cluster would start them.
-        os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(processes)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        args = [*args, "--trainer.devices", str(processes), "--trainer.strategy", "ddp"]
+    os.environ |= environment
     torch.set_num_threads(1)
     import cli
 
-    sys.argv = ["cli.py", *args]
-    cli.main(args)
+    sys.argv = [cli.__file__, *args]
+    try:
+        cli.main(args)
+    finally:
+        # A process that was forked would leave without.
+        atexit._run_exitfuncs()
 
 
-def _free_port():
+def _environments(processes):
+    """What a launcher tells the processes that it starts on one machine."""
+    shared = {"NODE_RANK": "0", "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    return [{"LOCAL_RANK": str(rank), **shared} for rank in range(processes)]
+
+
+def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+        return str(found.getsockname()[1])
 
 
 class Command:
-    """The command line at work, in one process or several."""
+    """The command line at work, in one process or several; each has a process group of its own.
 
-    def __init__(self, args, log, processes=1):
-        port = _free_port()
+    With `environments`, one process each, it is left to the arguments to name a strategy.
+    """
+
+    def __init__(self, args, log, processes=1, environments=None):
+        args = [str(arg) for arg in args]
+        if environments is None and processes > 1:
+            environments = _environments(processes)
+            args += ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"]
         self.log = Path(log)
         self.log.touch()
         self._began = self.log.stat().st_size
         self.processes = [
-            CONTEXT.Process(target=_command, args=([str(arg) for arg in args], str(log), rank, processes, port))
-            for rank in range(processes)
+            CONTEXT.Process(target=_command, args=(args, str(log), environment)) for environment in environments or [{}]
         ]
         for process in self.processes:
             process.start()
@@ -78,7 +90,7 @@ class Command:
     @property
     def output(self):
         """What was printed."""
-        return self.log.read_text()[self._began :]
+        return self.log.read_bytes()[self._began :].decode()
 
 
 def _timeless(value):
@@ -105,7 +117,10 @@ def outcome(folder):
     lines = {name: (folder / name).read_text().splitlines() for name in ("records.jsonl", "curves.jsonl")}
     return {
         "weights": {name: tensor.numpy().tobytes() for name, tensor in checkpoint["state_dict"].items()},
-        "earlier keys": {layer: c_p.numpy().tobytes() for layer, c_p in checkpoint["run"]["previous_keys"].items()},
+        "earlier keys": {
+            layer: [part.numpy().tobytes() for part in (*keys["recent"], keys["moment"]) if part is not None]
+            for layer, keys in checkpoint["run"]["previous_keys"].items()
+        },
         "before": metrics["before"],
         "after": metrics["after"],
         "edits": (metrics["edits"], metrics["left_out"]),

@@ -39,13 +39,20 @@ def hooked(handle: Any) -> Iterator[None]:
         handle.remove()
 
 
-def right_padded(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+def right_padded(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Ids and mask ``(rows, longest)``; positions are left to the model, which counts from the left."""
     longest = max(len(row) for row in rows)
+    ids = [[*row, *[0] * (longest - len(row))] for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
     return {
-        "input_ids": torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows]),
-        "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows]),
+        "input_ids": torch.tensor(ids, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
     }
+
+
+def hidden_states(output: Any) -> Tensor:
+    """What a module returns, or the first of it: some blocks return a tuple."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def plain_texts(tokenizer: Any, request: EditRequest, templates: ContextTemplates, kl_prompt: str) -> list[Encoded]:
@@ -90,12 +97,13 @@ class _Push:
         self.delta = delta
         self.z0: Tensor | None = None
 
-    def __call__(self, _: nn.Module, __: Any, output: Tensor) -> Tensor:
+    def __call__(self, _: nn.Module, __: Any, output: Any) -> Any:
+        states = hidden_states(output)
         if self.z0 is None:
-            self.z0 = output[0, self.columns[0]].detach().clone()
-        changed = output.clone()
-        changed[self.rows, self.columns] += self.delta
-        return changed
+            self.z0 = states[0, self.columns[0]].detach().to(self.delta.dtype, copy=True)
+        changed = states.clone()
+        changed[self.rows, self.columns] += self.delta.to(changed.dtype)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
 
 def plain_value(
@@ -117,8 +125,9 @@ def plain_value(
         settings: The same as the library's.
     """
     texts = plain_texts(tokenizer, request, templates, settings.kl_prompt)
-    inputs = right_padded([text.ids[:-1] for text in texts[:-1]] + [texts[-1].ids])
-    delta = torch.zeros(model.config.hidden_size, dtype=model.dtype, requires_grad=True)
+    inputs = right_padded([text.ids[:-1] for text in texts[:-1]] + [texts[-1].ids], model.device)
+    precision = torch.promote_types(model.dtype, torch.float32)
+    delta = torch.zeros(model.config.hidden_size, dtype=precision, device=model.device, requires_grad=True)
     push, loss, optimizer = _Push(texts, delta), _Loss(texts, settings), torch.optim.Adam([delta], lr=settings.lr)
     with hooked(module.register_forward_hook(push)):
         for step in range(1, settings.steps + 1):
@@ -154,6 +163,62 @@ def explicit_memit(keys: Tensor, residual: Tensor, preservation: Tensor) -> Tens
     return residual @ keys.T @ torch.linalg.inv(preservation + keys @ keys.T)
 
 
+@torch.no_grad()
+def plain_at_subject(
+    model: Any, module: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str]], entering: bool, batch: int = 128
+) -> Tensor:
+    """What enters or leaves a module at the subject's last token, ``(texts, width)`` in float64.
+
+    Whole texts go through the whole model, as in the published code, there 512 at once.
+
+    Args:
+        model: In evaluation mode.
+        module: Of the model.
+        tokenizer: The model's.
+        texts: Pairs of a text with one ``{}`` and the subject that takes its place.
+        entering: Whether what enters is wanted, otherwise what leaves.
+        batch: Texts of one pass.
+    """
+    found = []
+    for start in range(0, len(texts), batch):
+        encoded = [encode_subject(tokenizer, template, subject) for template, subject in texts[start : start + batch]]
+        seen: list[Tensor] = []
+
+        def look(_: nn.Module, args: tuple[Any, ...], output: Any, seen: list[Tensor] = seen) -> None:
+            seen.append(args[0] if entering else hidden_states(output))
+
+        inputs = right_padded([text.ids for text in encoded], model.device)
+        with hooked(module.register_forward_hook(look)):
+            model(**inputs)
+        by_row = seen[0].reshape(*inputs["input_ids"].shape, -1)
+        found.append(by_row[torch.arange(len(encoded)), torch.tensor([text.subject_last for text in encoded])].double())
+    return torch.cat(found)
+
+
+def plain_keys(
+    model: Any,
+    module: nn.Module,
+    tokenizer: Any,
+    requests: Sequence[EditRequest],
+    templates: ContextTemplates,
+    batch: int = 128,
+) -> Tensor:
+    """Mean keys ``(d_in, n)`` in float64: one half the bare prompt, the other the mean of the prefixed ones.
+
+    Args:
+        model: In evaluation mode.
+        module: The layer's down-projection.
+        tokenizer: The model's.
+        requests: The edits.
+        templates: Their contexts.
+        batch: See `plain_at_subject`.
+    """
+    texts = [(text, request.subject) for request in requests for text in templates.apply(request.prompt)]
+    keys = plain_at_subject(model, module, tokenizer, texts, True, batch).view(len(requests), len(templates.texts), -1)
+    mean = keys[:, 0] if keys.shape[1] == 1 else (keys[:, 0] + keys[:, 1:].mean(1)) / 2
+    return mean.T
+
+
 class _Reached(Exception):
     """The layer has been reached; the rest of the pass is not needed."""
 
@@ -185,7 +250,7 @@ def plain_second_moment(
 
     with hooked(module.register_forward_pre_hook(look)):
         for batch in batches:
-            inputs = right_padded(batch)
+            inputs = right_padded(batch, model.device)
             with suppress(_Reached):
                 model(**inputs)
             keys = seen.pop()[inputs["attention_mask"].bool()].double()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import multiprocessing
 
 import pytest
 import torch
@@ -111,6 +112,34 @@ def test_a_measurement_leaves_no_trace_and_can_be_repeated(measured, module):
     assert all(torch.equal(before[name], tensor) for name, tensor in module.model.state_dict().items())
     assert [part.training for part in module.model.modules()] == modes
     assert module.tokenizer.pad_token == padding
+
+
+def share(rank, folder, callback, module):
+    """One of two processes: measures, and counts the requests that it answered itself."""
+    from lm_eval.models.huggingface import HFLM
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    answer, count = HFLM.loglikelihood, []
+    HFLM.loglikelihood = lambda self, requests: [count.append(1) or given for given in answer(self, requests)]
+    figures = callback.measure(None, module)
+    (folder / f"{rank}.json").write_text(json.dumps([figures, len(count)]))
+
+
+@installed
+def test_two_processes_share_the_requests_and_have_the_same_figures(measured, module, tmp_path):
+    callback, figures = measured
+    # A new process would import the harness anew, which takes longer than all else here.
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=share, args=(rank, tmp_path, callback, module)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    (first, of_first), (second, of_second) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second == pytest.approx(figures, rel=1e-6)
+    assert of_first == of_second
+    assert of_first + of_second == 9 * len(rows()[0]["choices"])
 
 
 def test_a_figure_of_a_filter_has_its_error_beside_it():

@@ -219,7 +219,6 @@ def test_one_bad_edit_is_left_out_of_a_sequential_run(tmp_path, caplog):
     ("settings", "message"),
     [
         ({"max_epochs": 2}, "max_epochs"),
-        ({"devices": 2}, "use_distributed"),
         ({"precision": "bf16-true"}, "model.dtype"),
     ],
 )

@@ -1,5 +1,6 @@
 """Tasks of labeled prompts: the model is to name the label, in its own words and by likelihood."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning_edit.downstream.task import Fitting, Measured, Task
 from lightning_edit.downstream.templates import check_template, fill
 from lightning_edit.errors import EditError
 from lightning_edit.generation import generate
+from lightning_edit.process_group import in_shares
 from lightning_edit.progress import Report
 from lightning_edit.prompts import join_target
 
@@ -84,9 +86,12 @@ class PreparedLabels(PreparedQuestions):
         def renamed(stage: str, done: float, total: float, **figures: float) -> None:
             report(f"{self.name} generated (rows)", done, total, **figures)
 
+        def write(own: Sequence[str]) -> list[str]:
+            return generate(decoder, tokenizer, own, NEW_TOKENS, report=renamed)
+
         words = self.questions[0].answers
         prompts = [question.prompt for question in self.questions]
-        texts = generate(decoder, tokenizer, prompts, NEW_TOKENS, report=renamed)
+        texts = [text for share in in_shares(write, prompts, decoder.model) for text in share]
         parsed = [find_answer(text, words) for text in texts]
         scores, chosen = self.score(decoder, report)
         generated, likelihood = (choice_figures(found, self.right, len(words)) for found in (parsed, chosen))

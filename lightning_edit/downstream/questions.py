@@ -9,6 +9,7 @@ from lightning_edit.downstream.few_shot import Question
 from lightning_edit.downstream.figures import likeliest
 from lightning_edit.downstream.task import Prepared
 from lightning_edit.metrics.token_scores import score_tokens
+from lightning_edit.process_group import in_shares
 from lightning_edit.progress import Report
 from lightning_edit.prompts import encode_target
 
@@ -25,8 +26,9 @@ class PreparedQuestions(Prepared):
     def __init__(self, name: str, questions: Sequence[Question], tokenizer: Any) -> None:
         self.name, self.questions = name, questions
         self.right = [question.right for question in questions]
-        pairs = [(question.prompt, answer) for question in questions for answer in question.answers]
-        self._encoded = [encode_target(tokenizer, *pair) for pair in pairs]
+        self._encoded = [
+            [encode_target(tokenizer, question.prompt, answer) for answer in question.answers] for question in questions
+        ]
 
     @property
     def shots(self) -> list[int]:
@@ -40,12 +42,16 @@ class PreparedQuestions(Prepared):
 
         Args:
             decoder: The model as it is now.
-            report: Told how many tokens the model has read.
+            report: Told how many tokens the model has read of this process's share.
         """
-        texts, starts = zip(*self._encoded, strict=True)
-        found = score_tokens(decoder, texts, starts, report, f"{self.name} likelihood (tokens)")
-        means = iter((found.sum(found.log_probs) / found.counts).tolist())
-        scores = [[next(means) for _ in question.answers] for question in self.questions]
+
+        def score(own: Sequence[list[tuple[list[int], int]]]) -> list[list[float]]:
+            texts, starts = zip(*(pair for question in own for pair in question), strict=True)
+            found = score_tokens(decoder, texts, starts, report, f"{self.name} likelihood (tokens)")
+            means = iter((found.sum(found.log_probs) / found.counts).tolist())
+            return [[next(means) for _ in question] for question in own]
+
+        scores = [row for share in in_shares(score, self._encoded, decoder.model) for row in share]
         return scores, [likeliest(row) for row in scores]
 
     def record(self, number: int, names: Sequence[Any], choice: int | None, scores: Sequence[float]) -> dict[str, Any]:

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lightning_edit.architectures import Decoder
 from lightning_edit.downstream.rows import Table
 from lightning_edit.downstream.task import Fitting, Measured, Prepared, Task
 from lightning_edit.errors import EditError
 from lightning_edit.metrics.perplexity import cut_windows, perplexity_of
 from lightning_edit.metrics.token_scores import score_tokens
+from lightning_edit.process_group import in_shares
 from lightning_edit.progress import Report
 from lightning_edit.prompts import encode
 
@@ -73,6 +77,10 @@ class PreparedText(Prepared):
 
     def measure(self, decoder: Decoder, tokenizer: Any, report: Report) -> Measured:
         """Perplexity exp(sum of NLL / predicted tokens); of the N tokens of a window N - 1 are predicted."""
-        rows, starts = zip(*self.windows, strict=True)
-        scores = score_tokens(decoder, rows, starts, report, f"{self.name} (tokens)")
-        return Measured({f"downstream/{self.name}": perplexity_of(-scores.log_probs)})
+
+        def score(own: Sequence[tuple[list[int], int]]) -> Tensor:
+            rows, starts = zip(*own, strict=True)
+            return score_tokens(decoder, rows, starts, report, f"{self.name} (tokens)").log_probs
+
+        log_probs = torch.cat(in_shares(score, self.windows, decoder.model))
+        return Measured({f"downstream/{self.name}": perplexity_of(-log_probs)})

@@ -13,6 +13,7 @@ from lightning_edit.metrics.perplexity import essence_nll, perplexity_of
 from lightning_edit.metrics.reference_score import reference_score
 from lightning_edit.metrics.settings import EvaluationSettings
 from lightning_edit.metrics.teacher_forcing import score_targets
+from lightning_edit.process_group import in_shares
 from lightning_edit.progress import Report, silent
 from lightning_edit.prompts import encode
 from lightning_edit.requests import EditRequest
@@ -33,7 +34,8 @@ def evaluate(
     """Measures records on the model as it is now, and updates the metrics.
 
     Each record is answered by one dictionary of plain values. Log-probabilities are length-normalized, -mean NLL over
-    an answer's tokens, in nats; a broken model's are NaN. `figures_of` turns it into figures again.
+    an answer's tokens, in nats; a broken model's are NaN. `figures_of` turns it into figures again. Of several
+    processes each measures its share, and all know and count all records.
 
     - ``case_id``, ``subject``, ``prompt``, ``target_new``, ``target_true`` (None if unknown): as in the request.
     - ``efficacy``, ``paraphrase``, ``neighborhood``, ``attribute``: a list with, for each prompt, ``prompt``,
@@ -50,18 +52,36 @@ def evaluate(
     Args:
         decoder: The model as it is now.
         tokenizer: Its fast tokenizer.
-        requests: The edits to measure; the more at once, the faster.
+        requests: The edits to measure, the same in every process; the more at once, the faster.
         metrics: Updated; compute them when all requests are through.
         settings: What is measured beyond teacher-forced answers.
         unedited: Makes a context in which the model is as before editing; without it nothing is compared with before.
-        report: Told how far each pass is.
+        report: Told how far each pass over this process's share is.
 
     Returns:
         A dictionary for each request, in their order.
 
     Raises:
-        EditError: If a prompt does not fit the model's context.
+        EditError: If a prompt does not fit the model's context, or another process failed.
     """
+
+    def measure(own: Sequence[EditRequest]) -> list[Record]:
+        return _measure(decoder, tokenizer, own, settings, unedited, report)
+
+    records = [record for share in in_shares(measure, requests, decoder.model) for record in share]
+    for record in records:
+        metrics.update(figures_of(record))
+    return records
+
+
+def _measure(
+    decoder: Decoder,
+    tokenizer: Any,
+    requests: Sequence[EditRequest],
+    settings: EvaluationSettings,
+    unedited: Callable[[], AbstractContextManager[Any]] | None,
+    report: Report,
+) -> list[Record]:
     records: list[Record] = [
         {name: getattr(request, name) for name in ("case_id", "subject", "prompt", "target_new", "target_true")}
         for request in requests
@@ -75,8 +95,6 @@ def evaluate(
         texts = generate(decoder, tokenizer, prompts, settings.match_tokens, report=report)
         for request, record, text in zip(requests, records, texts, strict=True):
             record |= {"continuation": text, "generated_match": generated_match(text, request.target_new)}
-    for record in records:
-        metrics.update(figures_of(record))
     return records
 
 

@@ -1,8 +1,11 @@
 """Solvers of the preservation-memorization least squares, one a file; they know nothing but tensors."""
 
 from lightning_edit.solvers.alphaedit import AlphaEdit
-from lightning_edit.solvers.base import EditProblem, Factors, SingularError, Solver
+from lightning_edit.solvers.base import EditProblem, Factors, Solution, Solver
+from lightning_edit.solvers.cholesky import SingularError
+from lightning_edit.solvers.earlier_keys import EarlierKeys
 from lightning_edit.solvers.emmet import EMMET
+from lightning_edit.solvers.kept_metric import KeptMetric
 from lightning_edit.solvers.memit import MEMIT
 from lightning_edit.solvers.post_processing import PRUNE, RECT, PostProcessor
 from lightning_edit.solvers.rome import ROME, RROME
@@ -15,9 +18,12 @@ __all__ = [
     "ROME",
     "RROME",
     "AlphaEdit",
+    "EarlierKeys",
     "EditProblem",
     "Factors",
+    "KeptMetric",
     "PostProcessor",
     "SingularError",
+    "Solution",
     "Solver",
 ]

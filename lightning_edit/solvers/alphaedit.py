@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lightning_edit.errors import EditError
-from lightning_edit.solvers.base import EditProblem, Factors, Solver, cholesky, condition_of, dual_system
+from lightning_edit.solvers.base import Solver
+from lightning_edit.solvers.metric import Metric, Scaled
 
 
 @dataclass(frozen=True)
@@ -87,37 +88,22 @@ class AlphaEdit(Solver):
             "`threshold` to about that, higher to let more edits in, lower to preserve more."
         )
 
-    def __call__(self, problem: EditProblem) -> Factors:
-        """The update of a batch of edits, with n unknowns where there are no earlier keys and n <= r, else with r."""
-        basis, keys, metric = self._inside(problem)
-        (d_in, n), dual = problem.keys.shape, self._dual(problem, keys)
-        factor = cholesky(self._system(keys, metric, dual), "keys")
-        if n > d_in:
-            return Factors(torch.cholesky_solve(keys @ problem.residual.T, factor).T @ basis.T)
-        writer = torch.cholesky_solve(keys.T, factor) if dual else torch.cholesky_solve(keys, factor).T
-        return Factors(problem.residual, writer @ basis.T)
-
-    def condition_numbers(self, problem: EditProblem) -> dict[str, float]:
-        """See `Solver.condition_numbers`; ``preservation`` is of U^T C_p U + L2 I, ``keys`` of the system solved."""
-        _, keys, metric = self._inside(problem)
-        system = self._system(keys, metric, self._dual(problem, keys))
-        alone = problem.previous_keys_moment is None
-        return {"preservation": 1.0 if alone else condition_of(metric), "keys": condition_of(system)}
-
-    def _inside(self, problem: EditProblem) -> tuple[Tensor, Tensor, Tensor]:
-        """U ``(d_in, r)``, and in its coordinates the keys U^T K ``(r, n)`` and C' = L2 I (+ U^T C_p U) ``(r, r)``."""
-        basis = self.basis(problem.second_moment) if problem.basis is None else problem.basis
-        keys = basis.T @ problem.keys
-        if problem.previous_keys_moment is None:
-            metric = keys.new_zeros(len(keys), len(keys))
+    def preservation(
+        self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
+    ) -> Tensor:
+        """C' = L2 I (+ U^T C_p U) ``(r, r)``; see `Solver.preservation`."""
+        basis = self.basis(second_moment) if basis is None else basis
+        if previous_keys_moment is None:
+            matrix = basis.new_zeros(basis.shape[1], basis.shape[1])
         else:
-            metric = basis.T @ problem.previous_keys_moment @ basis
-        metric.diagonal().add_(self.ridge)
-        return basis, keys, metric
+            matrix = basis.T @ previous_keys_moment @ basis
+        matrix.diagonal().add_(self.ridge)
+        return matrix
 
-    @staticmethod
-    def _dual(problem: EditProblem, keys: Tensor) -> bool:
-        return problem.previous_keys_moment is None and keys.shape[1] <= len(keys)
-
-    def _system(self, keys: Tensor, metric: Tensor, dual: bool) -> Tensor:
-        return dual_system(keys, keys, self.ridge) if dual else metric + keys @ keys.T
+    def metric(
+        self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
+    ) -> Metric:
+        """See `Solver.metric`; without earlier edits nothing needs to be factored."""
+        if previous_keys_moment is None:
+            return Metric(Scaled(self.ridge))
+        return super().metric(second_moment, previous_keys_moment, basis)

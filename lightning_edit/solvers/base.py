@@ -7,29 +7,22 @@ ordinary keys, whose second moment is C, as before. With the inverse preservatio
 
 (ROME, equation 2; MEMIT, equation 14; EMMET, section 4, arXiv 2403.14236). With earlier edits C_p is added to C'. The
 update is linear in the residual: Delta = R S, where the writer S ``(n, d_in)`` depends on keys alone.
+
+An update of n edits takes, beside its data, room for d_in^2 + n d_in + n^2 numbers in the dual form (n <= d_in), the
+factor of C' and the writer among them, and for d_in^2 + 2 d_out d_in in the primal one: at most 3 d_in^2.
 """
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from lightning_edit.solvers.condition import condition_number
-
-
-class SingularError(ArithmeticError):
-    """A matrix of the least squares has no usable Cholesky factor.
-
-    Args:
-        what: ``"preservation"`` for C' or ``"keys"`` for the system of the edits.
-    """
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        super().__init__(f"the {what} matrix is singular to working precision")
+from lightning_edit.solvers.cholesky import Cholesky, SingularError
+from lightning_edit.solvers.earlier_keys import SHARE
+from lightning_edit.solvers.metric import Metric, dual_system
 
 
 @dataclass(frozen=True)
@@ -43,6 +36,7 @@ class EditProblem:
         previous_keys_moment: C_p ``(d_in, d_in)``, sum of k k^T over earlier edits, preserved as well.
         bare_keys: ``(d_in, n)`` keys in the bare prompt, which the original ROME mixes with the mean keys.
         basis: What `Solver.basis` made of ``second_moment``, so that a run makes it once; None lets the solver make it.
+        metric: What `Solver.metric` made of both moments, likewise; it is then used in their place in the dual form.
     """
 
     keys: Tensor
@@ -51,13 +45,16 @@ class EditProblem:
     previous_keys_moment: Tensor | None = None
     bare_keys: Tensor | None = None
     basis: Tensor | None = None
+    metric: Metric | None = None
 
     def preservation_error(self, update: "Factors") -> float:
         """RMS over ordinary keys of ``|Delta k0|``: sqrt(trace(Delta C Delta^T)), in units of W's output."""
-        if update.right is None:
-            return float((update.left @ self.second_moment * update.left).sum().clamp(min=0).sqrt())
-        moment = update.right @ self.second_moment @ update.right.T
-        return float((update.left @ moment * update.left).sum().clamp(min=0).sqrt())
+        left, moment = update.left, self.second_moment
+        if update.right is not None and len(update.right) < len(left):
+            moment = update.right @ moment @ update.right.T
+        else:
+            left = update.dense()
+        return float((left @ moment).mul_(left).sum().clamp(min=0).sqrt())
 
     def memorization_error(self, update: "Factors") -> float:
         """Frobenius norm ``|Delta K - R| / |R|``: the part of the residual that is not written."""
@@ -87,6 +84,25 @@ class Factors:
         return self.left @ (keys if self.right is None else self.right @ keys)
 
 
+@dataclass(frozen=True)
+class Solution:
+    """An update and what was needed for it.
+
+    Args:
+        problem: The least squares, with the basis if there is one.
+        update: Delta.
+        system: What was solved, see `Solver.condition_numbers`.
+        metric: M, None in the primal form.
+        weighted: M K, likewise and None where n > `SHARE` d_in.
+    """
+
+    problem: EditProblem
+    update: Factors
+    system: Cholesky
+    metric: Metric | None = None
+    weighted: Tensor | None = None
+
+
 class Solver(ABC):
     """Turns an `EditProblem` into an update; knows no model, device or logger.
 
@@ -102,7 +118,6 @@ class Solver(ABC):
     second_moment_weight: float
     ridge: float
 
-    @abstractmethod
     def __call__(self, problem: EditProblem) -> Factors:
         """The update of one layer.
 
@@ -110,17 +125,18 @@ class Solver(ABC):
             SingularError: If C' is singular, or the keys depend on each other where they must not.
             ValueError: If there are more edits than one call takes.
         """
+        return self.solve(problem).update
 
+    @abstractmethod
     def lam(self, edits: int) -> float:
         """The lambda with which so many edits are written; 0 writes them exactly.
 
         Args:
             edits: n, the edits of one update.
         """
-        return 0.0
 
     def basis(self, second_moment: Tensor) -> Tensor | None:
-        """What the solver prepares once for a layer and a run, to be passed on in `EditProblem.basis`; None for most.
+        """U ``(d_in, r)`` if all is solved in the span of its columns, which are orthonormal; None for most solvers.
 
         Args:
             second_moment: C ``(d_in, d_in)``.
@@ -137,114 +153,96 @@ class Solver(ABC):
             SingularError: If C' is singular.
             ValueError: If the solver cannot use it for another reason, which the message tells.
         """
-        cholesky(self.preservation(second_moment), "preservation")
+        self.metric(second_moment)
 
-    def preservation(self, second_moment: Tensor, previous_keys_moment: Tensor | None = None) -> Tensor:
-        """C' = w C + l2 I (+ C_p), ``(d_in, d_in)``: the matrix whose inverse is M.
+    def preservation(
+        self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
+    ) -> Tensor:
+        """C' = w C + l2 I (+ C_p), ``(d_in, d_in)``: the matrix whose inverse is M. With a basis U, it inside of it.
 
         Args:
             second_moment: C ``(d_in, d_in)``.
             previous_keys_moment: C_p ``(d_in, d_in)``, or None.
+            basis: See `basis`.
         """
         matrix = self.second_moment_weight * second_moment
         matrix.diagonal().add_(self.ridge)
-        return matrix if previous_keys_moment is None else matrix + previous_keys_moment
+        return matrix if previous_keys_moment is None else matrix.add_(previous_keys_moment)
 
-    def condition_numbers(self, problem: EditProblem) -> dict[str, float]:
+    def metric(
+        self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
+    ) -> Metric:
+        """M as what multiplies keys, which the dual form needs of the moments; see `preservation`.
+
+        Raises:
+            SingularError: If C' is singular.
+        """
+        return Metric(Cholesky.of(self.preservation(second_moment, previous_keys_moment, basis), "preservation"))
+
+    def solve(self, problem: EditProblem) -> Solution:
+        """The update of the whole family, by whichever of its two forms is smaller.
+
+        Dual (n <= d_in, or lam = 0): R (K^T M K + lam I)^-1 K^T M, an n x n system, in the normal form R S. Primal:
+        R K^T (lam C' + K K^T)^-1, equal to it by the push-through identity for lam > 0, and dense.
+
+        Raises:
+            SingularError: If C' is singular, or the keys depend on each other and lam is 0.
+            CancelledError: See `Metric.weighted`; only for a metric that was given and extended.
+        """
+        basis = self.basis(problem.second_moment) if problem.basis is None else problem.basis
+        keys, lam = inside(problem.keys, basis), self.lam(problem.keys.shape[1])
+        problem = replace(problem, basis=basis)
+        if not self.is_dual(problem):
+            return self._primal(problem, keys, lam)
+        metric = problem.metric or self.metric(problem.second_moment, problem.previous_keys_moment, basis)
+        weighted = metric.weighted(keys)
+        system = Cholesky.of(dual_system(keys, weighted, lam), "keys")
+        # Of a large update M K is not needed again, see `KeptMetric`, and the writer takes its place.
+        few = keys.shape[1] <= SHARE * len(problem.keys)
+        writer = system.divide(weighted.clone() if few else weighted).T
+        update = Factors(problem.residual, outside(writer, basis))
+        return Solution(problem, update, system, metric, weighted if few else None)
+
+    def _primal(self, problem: EditProblem, keys: Tensor, lam: float) -> Solution:
+        matrix = self.preservation(problem.second_moment, problem.previous_keys_moment, problem.basis).mul_(lam)
+        system = Cholesky.of(matrix.addmm_(keys, keys.T), "preservation")
+        if problem.keys.shape[1] > len(problem.keys):
+            delta = system.solve(keys @ problem.residual.T).T
+            return Solution(problem, Factors(outside(delta, problem.basis)), system)
+        return Solution(problem, Factors(problem.residual, outside(system.solve(keys).T, problem.basis)), system)
+
+    def is_dual(self, problem: EditProblem) -> bool:
+        """Whether `solve` takes the dual form."""
+        space = problem.keys if problem.basis is None else problem.basis.T
+        return problem.keys.shape[1] <= len(space) or not self.lam(problem.keys.shape[1]) > 0
+
+    def condition_numbers(self, problem: EditProblem, solution: Solution | None = None) -> dict[str, float]:
         """How well the matrices of an update can be inverted, in the 1-norm; estimates, infinite where singular.
-
-        It factors them anew, so it costs about what the update costs.
 
         Args:
             problem: The least squares.
+            solution: Of this problem, if there is one: then only the primal form needs a factor more, of C'.
 
         Returns:
             ``preservation``, of C' with C_p; ``keys``, of the system of the edits: K^T M K + lam I, or
             lam C' + K K^T where that is smaller and is what is solved.
         """
-        preservation = self.preservation(problem.second_moment, problem.previous_keys_moment)
-        d_in, n = problem.keys.shape
-        factor, lam = _factor(preservation), self.lam(n)
-        system = None
-        if n > d_in and lam > 0:
-            system = lam * preservation + problem.keys @ problem.keys.T
-        elif factor is not None:
-            system = dual_system(problem.keys, torch.cholesky_solve(problem.keys, factor), lam)
+        with suppress(SingularError):
+            solution = solution or self.solve(problem)
+        metric = problem.metric if solution is None else solution.metric
+        with suppress(SingularError):
+            metric = metric or self.metric(problem.second_moment, problem.previous_keys_moment, problem.basis)
         return {
-            "preservation": math.inf if factor is None else condition_number(preservation, factor),
-            "keys": math.inf if system is None else condition_of(system),
+            "preservation": math.inf if metric is None else metric.condition,
+            "keys": math.inf if solution is None else solution.system.condition(),
         }
 
 
-def cholesky(matrix: Tensor, what: str) -> Tensor:
-    """The lower Cholesky factor of a symmetric positive definite matrix.
-
-    Args:
-        matrix: ``(m, m)`` in float64.
-        what: Names the matrix in the error.
-
-    Raises:
-        SingularError: If the matrix is not positive definite to working precision.
-    """
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    # Rounding can carry a rank-deficient matrix through; its last pivots are then of the size of the rounding.
-    left = factor.diagonal().square() / matrix.diagonal()
-    rounding = 10 * len(matrix) * torch.finfo(matrix.dtype).eps
-    if info.item() or not bool((left > rounding).all()):
-        raise SingularError(what)
-    return factor
+def inside(keys: Tensor, basis: Tensor | None) -> Tensor:
+    """Keys ``(d_in, n)`` in the coordinates of a basis, U^T K ``(r, n)``; as they are where there is none."""
+    return keys if basis is None else basis.T @ keys
 
 
-def condition_of(matrix: Tensor) -> float:
-    """The 1-norm condition number of a matrix of the least squares, infinite where `cholesky` refuses it.
-
-    Args:
-        matrix: ``(m, m)`` in float64, symmetric.
-    """
-    factor = _factor(matrix)
-    return math.inf if factor is None else condition_number(matrix, factor)
-
-
-def _factor(matrix: Tensor) -> Tensor | None:
-    try:
-        return cholesky(matrix, "preservation")
-    except SingularError:
-        return None
-
-
-def dual_system(keys: Tensor, weighted: Tensor, lam: float) -> Tensor:
-    """K^T M K + lam I ``(n, n)``, symmetric to the last bit.
-
-    Args:
-        keys: K ``(m, n)``.
-        weighted: M K ``(m, n)``.
-        lam: Added to the diagonal.
-    """
-    system = keys.T @ weighted
-    system = (system + system.T) / 2
-    system.diagonal().add_(lam)
-    return system
-
-
-def minimal_update(keys: Tensor, residual: Tensor, preservation: Tensor, lam: float) -> Factors:
-    """The update of the whole family, by whichever of its two forms is smaller.
-
-    Dual (n <= d_in): R (K^T M K + lam I)^-1 K^T M, an n x n system, in the normal form R S. Primal:
-    R K^T (lam C' + K K^T)^-1, equal to it by the push-through identity for lam > 0, and dense.
-
-    Args:
-        keys: K ``(d_in, n)``.
-        residual: R ``(d_out, n)``.
-        preservation: C' ``(d_in, d_in)``, symmetric positive definite.
-        lam: 0 for equality constraints, larger to trade memorization for preservation.
-
-    Raises:
-        SingularError: If C' is singular, or the keys depend on each other and lam is 0.
-    """
-    d_in, n = keys.shape
-    if n > d_in and lam > 0:
-        factor = cholesky(lam * preservation + keys @ keys.T, "preservation")
-        return Factors(torch.cholesky_solve(keys @ residual.T, factor).T)
-    weighted = torch.cholesky_solve(keys, cholesky(preservation, "preservation"))
-    system = cholesky(dual_system(keys, weighted, lam), "keys")
-    return Factors(residual, torch.cholesky_solve(weighted.T, system))
+def outside(rows: Tensor, basis: Tensor | None) -> Tensor:
+    """Rows ``(n, r)`` in the coordinates of a basis as rows of d_in, X U^T; as they are where there is none."""
+    return rows if basis is None else rows @ basis.T

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lightning_edit.solvers.base import EditProblem, Factors, Solver, minimal_update
+from lightning_edit.solvers.base import Solver
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,3 @@ class EMMET(Solver):
     def lam(self, edits: int) -> float:
         """`emmet_lambda`, and 0 for a single edit."""
         return self.emmet_lambda if edits > 1 else 0.0
-
-    def __call__(self, problem: EditProblem) -> Factors:
-        """The update of a batch of edits; the dual form for n <= d_in, else the primal one."""
-        preservation = self.preservation(problem.second_moment, problem.previous_keys_moment)
-        return minimal_update(problem.keys, problem.residual, preservation, self.lam(problem.keys.shape[1]))

@@ -1,9 +1,9 @@
 """ROME and r-ROME: one edit at a time, written exactly."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from lightning_edit.solvers.base import EditProblem, Factors, Solver, cholesky, minimal_update
+from lightning_edit.solvers.base import EditProblem, Factors, Solution, Solver
 
 
 def check_single(problem: EditProblem) -> None:
@@ -37,13 +37,19 @@ class ROME(Solver):
     edits_per_update: ClassVar[int | None] = 1
     second_moment_weight: ClassVar[float] = 1.0  # type: ignore[misc]
 
-    def __call__(self, problem: EditProblem) -> Factors:
+    def lam(self, edits: int) -> float:
+        """0: the edit is written exactly."""
+        return 0.0
+
+    def solve(self, problem: EditProblem) -> Solution:
         """The rank-one update of a single edit; see the class for the formula."""
         check_single(problem)
-        bare = problem.keys if problem.bare_keys is None else problem.bare_keys
-        factor = cholesky(self.preservation(problem.second_moment, problem.previous_keys_moment), "preservation")
-        direction = problem.keys.cholesky_solve(factor)
-        return Factors(problem.residual, direction.T / (bare * direction).sum())
+        solution = super().solve(problem)
+        if problem.bare_keys is None:
+            return solution
+        direction = solution.update.right
+        assert direction is not None
+        return replace(solution, update=Factors(problem.residual, direction / (direction @ problem.bare_keys)))
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,11 @@ class RROME(Solver):
     edits_per_update: ClassVar[int | None] = 1
     second_moment_weight: ClassVar[float] = 1.0  # type: ignore[misc]
 
-    def __call__(self, problem: EditProblem) -> Factors:
+    def lam(self, edits: int) -> float:
+        """0: the edit is written exactly."""
+        return 0.0
+
+    def solve(self, problem: EditProblem) -> Solution:
         """The rank-one update of a single edit; see the class for the formula."""
         check_single(problem)
-        preservation = self.preservation(problem.second_moment, problem.previous_keys_moment)
-        return minimal_update(problem.keys, problem.residual, preservation, lam=0.0)
+        return super().solve(problem)

@@ -1,51 +1,79 @@
-"""Runs the benchmarks: ``python -m tests.benchmarks [--quick] [--only values] [--output FILE]``."""
+"""Runs the benchmarks: ``python -m tests.benchmarks``, or ``make benchmark``.
+
+Each stage is measured beside the published way of doing it, in the same run on the same edits, and beside its floor:
+the floating-point operations that it needs on real tokens, without padding and with nothing done twice, at the rate of
+matrix products that the machine shows right before and after (`tests.benchmarks.floor`). For second moments the floor
+is the bare forward pass. Weights of published shapes are random, so nothing is downloaded; no edit stops early.
+
+    values      value vectors, 20 passes for every edit
+    keys        what enters the edited layer
+    solvers     the update of one layer, dual and primal
+    moments     second moments of several layers
+    evaluation  answers to all prompts of records, and texts
+    whole       values, keys and solving of one batch; with second moments, and where they are given
+    scaling     values of the same edits in two processes against one
+    sequential  methods side by side, one update after the other: quality, not only speed
+
+Tables go to the screen, and all figures to a JSON file. On a GPU: ``--device cuda --models gpt2-xl gpt-j llama-3-8b``.
+"""
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from tests.benchmarks import evaluation, moments, sequential, solvers, values
-from tests.benchmarks.measure import apart, machine
+from tests.benchmarks import evaluation, keys, moments, scaling, sequential, solvers, values, whole
+from tests.benchmarks.material import SHAPES
+from tests.benchmarks.measure import machine
+from tests.benchmarks.show import Run
 
-STAGES = {"values": values, "solvers": solvers, "moments": moments, "evaluation": evaluation, "sequential": sequential}
+STAGES = {
+    "values": values,
+    "keys": keys,
+    "solvers": solvers,
+    "moments": moments,
+    "evaluation": evaluation,
+    "whole": whole,
+    "scaling": scaling,
+    "sequential": sequential,
+}
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a minute of small cases, to see that everything runs")
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__, formatter_class=formatter)
+    parser.add_argument("--quick", action="store_true", help="small cases, to see that everything runs")
     parser.add_argument("--only", choices=STAGES, nargs="+", default=list(STAGES), help="which stages to run")
+    parser.add_argument("--models", choices=("tiny", *SHAPES), nargs="+", help="in place of each stage's own")
+    parser.add_argument("--edits", type=int, help="how many edits or records, in place of each stage's own number")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where models are")
+    parser.add_argument("--shrunk", action="store_true", help="random models get two narrow blocks")
+    parser.add_argument("--here", action="store_true", help="all jobs in this process, with its threads")
     parser.add_argument("--threads", type=int, help="torch's threads; its own choice if not given")
     parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), help="where the figures are written")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def _run(console: Console, threads: int | None) -> Callable[..., Any]:
-    def run(what: str, job: Callable[..., Any], *args: Any) -> Any:
-        console.print(what, style="dim")
-        return apart(job, *args, threads=threads)
-
-    return run
-
-
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Runs the stages, prints their tables and writes their figures."""
-    args, progress = _arguments(), Console(stderr=True)
+    args, progress = _arguments(words), Console(stderr=True)
     # A pipe has no width of its own, and rich's 80 columns would fold the tables.
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    models = None if args.models is None else tuple(args.models)
+    run = Run(progress, args.threads, args.device, models, args.edits, args.shrunk, args.here)
     results: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": args.quick,
-        "machine": machine(args.threads),
+        "machine": machine(args.threads, args.device),
     }
     for name in args.only:
         progress.rule(name)
-        results[name] = STAGES[name].stage(_run(progress, args.threads), args.quick)
+        results[name] = STAGES[name].stage(run, args.quick)
         for table in STAGES[name].tables(results[name]):
             console.print(table)
         # Written after each stage, so that a long run that is ended leaves what it had.

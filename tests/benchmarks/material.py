@@ -1,12 +1,14 @@
 """Models and edits to measure with, made on the spot: nothing is downloaded."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import permutations, product
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2TokenizerFast
 
 from lightning_edit.context_templates import ContextTemplates, generate_templates
 from lightning_edit.requests import EditRequest
@@ -67,8 +69,13 @@ def build_tokenizer() -> GPT2TokenizerFast:
 
 
 def invented_requests(count: int, seed: int = 0) -> list[EditRequest]:
-    """Edits of the form and length of CounterFact's, about people who do not exist."""
-    names = [(f, s + e) for f in FIRST_NAMES for s in SURNAME_STARTS for e in SURNAME_ENDS]
+    """Edits of the form and length of CounterFact's, about people who do not exist; past 512 some have middle names."""
+    names: list[tuple[str, ...]] = []
+    for given in range(1, len(FIRST_NAMES)):
+        firsts = permutations(FIRST_NAMES, given)
+        names += [(*first, start + end) for first, start, end in product(firsts, SURNAME_STARTS, SURNAME_ENDS)]
+        if len(names) >= count:
+            break
     rng = random.Random(seed)
     chosen = rng.sample(names, count)
     relations = [RELATIONS[i % len(RELATIONS)] for i in range(count)]
@@ -78,26 +85,139 @@ def invented_requests(count: int, seed: int = 0) -> list[EditRequest]:
     ]
 
 
-def gpt2_small(dtype: torch.dtype = torch.float32) -> GPT2LMHeadModel:
-    """GPT-2 of 124 M parameters with random weights."""
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config()).to(dtype).eval().requires_grad_(False)
+def invented_records(count: int) -> list[EditRequest]:
+    """The same edits with as many prompts to measure as CounterFact's records have."""
+    requests = invented_requests(count)
+    others = [request.subject for request in invented_requests(512, seed=1)]
+    records = []
+    for i, request in enumerate(requests):
+        prompt, answers = RELATIONS[i % len(RELATIONS)]
+        near = [prompt.replace("{}", others[(20 * i + j) % len(others)]) for j in range(20)]
+        told = tuple(f"{prefix}. {request.rewrite_prompt}" for prefix in PREFIXES[:2])
+        true = next(answer for answer in answers if answer != request.target_new)
+        texts = {"neighborhood_prompts": tuple(near[:10]), "attribute_prompts": tuple(near[10:])}
+        about = tuple(f"{request.subject}{end}" for end in (" is", " works in", "'s home is"))
+        texts |= {"paraphrase_prompts": told, "generation_prompts": about}
+        records.append(replace(request, target_true=true, **texts))
+    return records
 
 
-def load(name: str, edits: int, dtype: torch.dtype = torch.float32) -> Material:
-    """What one value benchmark runs on.
+@dataclass(frozen=True)
+class Shape:
+    """A published model by its sizes.
 
     Args:
-        name: ``gpt2`` for `gpt2_small`, ``tiny`` for the model shipped with the package.
-        edits: Number of edits.
-        dtype: Of the weights.
+        name: For people.
+        family: Prefix of the configuration's class.
+        sizes: Settings of the configuration.
+        narrow: Those of a small model with two blocks that is otherwise like it.
+        layer: The edited block, the highest of the published ones.
+        dtype: Of its weights.
     """
-    if name == "gpt2":
+
+    name: str
+    family: str
+    sizes: dict[str, Any]
+    narrow: dict[str, Any]
+    layer: int
+    dtype: torch.dtype = torch.float32
+
+
+_NARROW = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 4096}
+SHAPES = {
+    "gpt2": Shape("GPT-2, 124 M, random", "GPT2", {}, _NARROW, layer=5),
+    "gpt2-xl": Shape(
+        "GPT-2 XL, 1.5 B, random",
+        "GPT2",
+        {"hidden_size": 1600, "num_hidden_layers": 48, "num_attention_heads": 25},
+        _NARROW,
+        layer=17,
+    ),
+    "gpt-j": Shape("GPT-J, 6 B, random", "GPTJ", {}, {**_NARROW, "rotary_dim": 8}, layer=8, dtype=torch.bfloat16),
+    "llama-3-8b": Shape(
+        "Llama-3 8 B, random",
+        "Llama",
+        {
+            "vocab_size": 128256,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 8192,
+        },
+        {**_NARROW, "intermediate_size": 224, "num_key_value_heads": 1},
+        layer=8,
+        dtype=torch.bfloat16,
+    ),
+}
+# GPT-2's form, trained; beside the project where it is there.
+KNOWING = "cf-gpt"
+TITLES = {
+    "tiny": "the shipped tiny model",
+    KNOWING: "GPT-2 of 5.8 M that knows CounterFact facts",
+    **{name: shape.name for name, shape in SHAPES.items()},
+}
+
+
+def build(name: str, dtype: torch.dtype | None = None, device: str = "cpu", shrunk: bool = False) -> Any:
+    """A model of a published shape with random weights, made on its device.
+
+    Args:
+        name: One of `SHAPES`.
+        dtype: Of the weights; the shape's own if not given.
+        device: Where it is made.
+        shrunk: Whether it has two narrow blocks.
+    """
+    shape = SHAPES[name]
+    config = getattr(transformers, f"{shape.family}Config")(**shape.sizes | (shape.narrow if shrunk else {}))
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=shape.dtype)
+    return model.to(dtype or shape.dtype).eval().requires_grad_(False)
+
+
+def gpt2_small(dtype: torch.dtype = torch.float32) -> Any:
+    """GPT-2 of 124 M parameters with random weights."""
+    return build("gpt2", dtype)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which material to load, see `load`."""
+
+    model: str
+    edits: int
+    device: str = "cpu"
+    shrunk: bool = False
+
+    @property
+    def title(self) -> str:
+        """The model, for people."""
+        return TITLES[self.model] + (", shrunk" if self.shrunk and self.model in SHAPES else "")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's weights."""
+        return SHAPES[self.model].dtype if self.model in SHAPES else torch.float32
+
+
+def load(choice: Choice, dtype: torch.dtype | None = None) -> Material:
+    """What one benchmark runs on.
+
+    Args:
+        choice: ``tiny`` for the model shipped with the package, or one of `SHAPES`; the number of edits; the device.
+        dtype: Of the weights; the model's own if not given.
+    """
+    if choice.model in SHAPES:
         templates = ContextTemplates(("{}", *(prefix + ". {}" for prefix in PREFIXES)))
-        return Material(gpt2_small(dtype), build_tokenizer(), invented_requests(edits), templates, layer=5)
-    model = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=dtype).eval().requires_grad_(False)
+        model = build(choice.model, dtype, choice.device, choice.shrunk)
+        layer = 0 if choice.shrunk else SHAPES[choice.model].layer
+        return Material(model, build_tokenizer(), invented_requests(choice.edits), templates, layer)
+    model = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=dtype or torch.float32)
+    model = model.to(choice.device).eval().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
-    records = World.generate().records(edits, seed=0)
+    records = World.generate().records(choice.edits, seed=0)
     requests = [EditRequest(r["subject"], r["prompt"], r["target_new"]) for r in records]
     layer = model.config.num_hidden_layers // 2
     return Material(model, tokenizer, requests, generate_templates(model, tokenizer, seed=0), layer)

@@ -32,17 +32,29 @@ def peak_memory() -> int:
 
 
 class MemoryGrowth:
-    """By how much the peak rises above what is held at the start, e.g. once a model is loaded."""
+    """By how much the peak rises above what is held at the start, e.g. a loaded model; a GPU's peak if one is used."""
 
     def __init__(self) -> None:
+        self.cuda = torch.cuda.is_initialized()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
         # Where the peak can be put back to what is held now, what loading took in passing hides nothing.
         with suppress(OSError):
             _CLEAR.write_text("5")
-        self.start = peak_memory()
+        self.start = self._peak()
+
+    def _peak(self) -> int:
+        return torch.cuda.max_memory_allocated() if self.cuda else peak_memory()
 
     def __call__(self) -> int:
         """Bytes since the start."""
-        return peak_memory() - self.start
+        return self._peak() - self.start
+
+
+def finish() -> None:
+    """Waits for what a GPU was told to do, where one is used: a clock must not be read before."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def seconds(job: Callable[[], Any], repeats: int = 1, warm_up: int = 0) -> tuple[float, Any]:
@@ -51,8 +63,10 @@ def seconds(job: Callable[[], Any], repeats: int = 1, warm_up: int = 0) -> tuple
         job()
     times, result = [], None
     for _ in range(repeats):
+        finish()
         start = time.perf_counter()
         result = job()
+        finish()
         times.append(time.perf_counter() - start)
     return statistics.median(times), result
 
@@ -77,9 +91,10 @@ def _prepare(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def machine(threads: int | None) -> dict[str, Any]:
+def machine(threads: int | None, device: str) -> dict[str, Any]:
     """What the figures depend on."""
     return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "threads": torch.get_num_threads() if threads is None else threads,
         "cores": os.cpu_count(),
         "load_at_start": os.getloadavg()[0],

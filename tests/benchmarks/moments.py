@@ -1,24 +1,28 @@
-"""Second moments: one pass for all edited layers against a pass for each."""
+"""Second moments: one pass for all edited layers against a pass for each, and against the bare forward pass."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from rich.table import Table
 
-from lightning_edit.architectures import find_decoder
-from lightning_edit.progress import ProgressBars, Report, silent
+from lightning_edit.architectures import Decoder, find_decoder
+from lightning_edit.batches import pad
+from lightning_edit.hooks import capture_input, run_until
+from lightning_edit.moment_pass import text_batches
 from lightning_edit.second_moment import compute_second_moments
-from tests.benchmarks.material import gpt2_small, random_rows
+from tests.benchmarks.floor import reached
+from tests.benchmarks.material import Choice, load, random_rows
 from tests.benchmarks.measure import MemoryGrowth, seconds
-from tests.benchmarks.show import Row, Run, mebibytes, ratio
+from tests.benchmarks.show import Row, Run, mebibytes, percent, ratio, table_of
 from tests.plain import plain_second_moment
 
 LIBRARY, STOPPED, WHOLE = "library, one pass for all", "a pass for each, up to the layer", "a whole pass for each"
-LAYERS = (4, 5, 6)
+BARE = "bare forward pass"
 BATCH_TOKENS = 2048
-STAGE = "second moments (tokens)"
+Moments = dict[int, torch.Tensor]
 
 
 def batches(rows: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
@@ -32,70 +36,111 @@ def batches(rows: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
     return found
 
 
-def _plain(model: Any, rows: Sequence[Sequence[int]], report: Report, stop: bool) -> dict[int, torch.Tensor]:
-    done, total, moments = 0, len(LAYERS) * sum(map(len, rows)), {}
-
-    def note(tokens: int) -> None:
-        nonlocal done
-        done += tokens
-        report(STAGE, done, total)
-
-    for layer in LAYERS:
-        module = model.transformer.h[layer].mlp.c_proj
-        moments[layer] = plain_second_moment(model, module, batches(rows), stop, note)
-    return moments
+def _plain(decoder: Decoder, layers: Sequence[int], rows: Sequence[Sequence[int]], stop: bool) -> Moments:
+    modules = {layer: decoder.down_projection(layer) for layer in layers}
+    found = {layer: plain_second_moment(decoder.model, modules[layer], batches(rows), stop) for layer in layers}
+    return {layer: moment.cpu() for layer, moment in found.items()}
 
 
-def _library(model: Any, rows: Sequence[Sequence[int]], report: Report) -> dict[int, torch.Tensor]:
-    return compute_second_moments(find_decoder(model), rows, LAYERS, report)
+def _library(decoder: Decoder, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> Moments:
+    return {layer: moment.cpu() for layer, moment in compute_second_moments(decoder, rows, layers).items()}
 
 
-def measure(how: str, tokens: int, repeats: int) -> Row:
-    """Tokens per second and memory of one way; run in its own process."""
-    model = gpt2_small()
-    ways = {LIBRARY: _library, STOPPED: partial(_plain, stop=True), WHOLE: partial(_plain, stop=False)}
-    rows = random_rows(tokens, model.config.vocab_size)
-    growth = MemoryGrowth()
-    ways[how](model, [rows[0][:16]], silent)
-    with ProgressBars() as report:
-        taken, moments = seconds(lambda: ways[how](model, rows, report), repeats)
-    return {
-        "method": how,
-        "layers": LAYERS,
-        "tokens": tokens,
-        "tokens_per_second": tokens / taken,
-        "memory_bytes": growth(),
-        "traces": [float(moments[layer].trace()) for layer in LAYERS],
-    }
+def _bare(decoder: Decoder, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> Moments:
+    """The library's batches through the model up to where its pass ends, and nothing else."""
+    last = decoder.down_projection(max(layers))
+    for batch in text_batches(decoder, rows):
+        run_until(decoder.model, pad([rows[i] for i in batch], decoder.device).inputs(), capture_input(last, stop=True))
+    return {}
+
+
+WAYS: dict[str, Callable[..., Moments]] = {
+    WHOLE: partial(_plain, stop=False),
+    STOPPED: partial(_plain, stop=True),
+    BARE: _bare,
+    LIBRARY: _library,
+}
+
+
+def measure(hows: Sequence[str], choice: Choice, tokens: int, repeats: int) -> list[Row]:
+    """Seconds, tokens per second and memory of some ways that take turns; run in their own process."""
+    case = load(choice)
+    decoder, config = find_decoder(case.model), case.model.config
+    layers = [layer for layer in range(case.layer - 1, case.layer + 2) if layer in range(len(decoder.blocks))]
+    rows = random_rows(tokens, config.vocab_size, longest=min(256, decoder.context or 256))
+    memory, taken, moments = dict[str, int](), dict[str, list[float]](), dict[str, Moments]()
+    for turn in range(1 + repeats):
+        for how in hows:
+            growth = MemoryGrowth()
+            # The first turn is a short one that is not counted.
+            time, found = seconds(partial(WAYS[how], decoder, layers, rows if turn else [rows[0][:16]]))
+            if turn:
+                taken.setdefault(how, []).append(time)
+                memory.setdefault(how, growth())
+                moments[how] = found
+    return [_row(choice, how, layers, tokens, taken[how], memory[how], moments[how]) for how in hows]
+
+
+def _row(
+    choice: Choice, how: str, layers: Sequence[int], tokens: int, taken: list[float], memory: int, moments: Moments
+) -> Row:
+    median = statistics.median(taken)
+    about = {"model": choice.title, "method": how, "layers": list(layers), "tokens": tokens}
+    about |= {"seconds": median, "tokens_per_second": tokens / median, "memory_bytes": memory}
+    return about | {"traces": [float(moment.double().trace()) for moment in moments.values()]}
 
 
 def stage(run: Run, quick: bool) -> dict[str, list[Row]]:
-    """Measures every way; see the module."""
-    tokens, repeats = 512 if quick else 4096, 1
-    what = f"GPT-2, 124 M, random: {{}}, {len(LAYERS)} layers, {tokens} tokens"
-    rows = [run(what.format(how), measure, how, tokens, repeats) for how in (WHOLE, STOPPED, LIBRARY)]
-    expected = rows[0]["traces"]
-    for row in rows:
-        pairs = zip(row["traces"], expected, strict=True)
-        row["relative_difference_of_traces"] = max(abs(found / trace - 1) for found, trace in pairs)
-    return {"timed": rows}
+    """Measures every model; see the module."""
+    tokens = (512 if quick else 8192) * (1 if run.device == "cpu" else 16)
+    timed: list[Row] = []
+    for choice in run.choices(("gpt2",), 1):
+        rows: list[Row] = []
+        for hows, repeats in (((WHOLE,), 1), ((STOPPED,), 1), ((BARE, LIBRARY), 1 if quick else 3)):
+            what = f"{choice.title}: {' and '.join(hows)}, {tokens} tokens"
+            rows += run(what, measure, hows, choice, tokens, repeats)
+        bare = next(row["seconds"] for row in rows if row["method"] == BARE)
+        for row in rows:
+            row |= reached(row["seconds"], bare)
+            pairs = zip(row["traces"], rows[0]["traces"], strict=bool(row["traces"]))
+            row["relative_difference_of_traces"] = max((abs(found / trace - 1) for found, trace in pairs), default=None)
+        timed += rows
+    return {"timed": timed}
 
 
 def tables(rows: dict[str, list[Row]]) -> list[Table]:
     """The figures, for people."""
-    first = rows["timed"][0]
-    table = Table(
-        title=f"Second moments of layers {', '.join(map(str, LAYERS))}, GPT-2, 124 M, random, {first['tokens']} tokens",
-        caption="Tokens of text per second, all layers done. The published code makes a pass up to the layer for each.",
-    )
-    for name in ("method", "tokens per s", "times faster", "peak memory", "relative difference of traces"):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    for row in rows["timed"]:
-        table.add_row(
-            row["method"],
-            f"{row['tokens_per_second']:,.0f}",
-            ratio(row["tokens_per_second"], first["tokens_per_second"]),
-            mebibytes(row["memory_bytes"]),
-            f"{row['relative_difference_of_traces']:.1e}",
+    slow = {row["model"]: row["seconds"] for row in rows["timed"] if row["method"] == WHOLE}
+    return [
+        table_of(
+            "Second moments of several layers",
+            "Tokens of text per second, all layers done; medians. The published code makes a pass up to the layer for "
+            "each. The bare forward pass takes the library's batches up to the highest layer and keeps nothing.",
+            (
+                "model",
+                "method",
+                "layers",
+                "tokens per s",
+                "of the forward pass",
+                "times faster",
+                "peak memory",
+                "difference of traces",
+            ),
+            3,
+            [_cells(row, slow[row["model"]]) for row in rows["timed"]],
         )
-    return [table]
+    ]
+
+
+def _cells(row: Row, slow: float) -> tuple[Any, ...]:
+    difference = row["relative_difference_of_traces"]
+    return (
+        row["model"],
+        row["method"],
+        ", ".join(map(str, row["layers"])),
+        f"{row['tokens_per_second']:,.0f}",
+        percent(row),
+        ratio(slow, row["seconds"]),
+        mebibytes(row["memory_bytes"]),
+        "" if difference is None else f"{difference:.1e}",
+    )

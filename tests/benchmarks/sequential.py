@@ -7,7 +7,7 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from lightning_edit.comparison.lines import Line
 from lightning_edit.comparison.runs import Run as Finished
 from lightning_edit.comparison.runs import read_runs
 from lightning_edit.tiny import World
-from tests.benchmarks.measure import apart
 from tests.benchmarks.show import Row, Run
 from tests.conftest import SHARED
 
@@ -278,10 +277,7 @@ def main() -> None:
     args, console = parser.parse_args(), Console()
     case = replace(CASES[args.case], **({"edits": args.edits} if args.edits else {}))
 
-    def run(what: str, job: Callable[..., Any], *words: Any) -> Any:
-        console.rule(what)
-        return apart(job, *words, threads=args.threads)
-
+    run = Run(console, args.threads)
     found = compare(case, args.only or tuple(methods(case)), args.folder, run, again=False)
     (args.folder / "sequential.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for table in tables(found):

@@ -1,7 +1,7 @@
 """Value vectors: all edits at once in the library against the published loop, one edit after the other."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,31 +11,36 @@ from lightning_edit.architectures import find_decoder
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.values import ValueSettings, optimize_values
-from tests.benchmarks.material import Material, load
-from tests.benchmarks.measure import MemoryGrowth, seconds
-from tests.benchmarks.show import Row, Run, mebibytes, ratio
+from tests.benchmarks.floor import timed, value_flops
+from tests.benchmarks.material import Choice, Material, load
+from tests.benchmarks.show import Row, Run, mebibytes, percent, ratio, table_of
 from tests.plain import plain_texts, plain_value
 
 PLAIN, SINGLE, BATCHED = "published loop", "library, one by one", "library, all at once"
-MODELS = {"gpt2": "GPT-2, 124 M, random", "tiny": "the shipped tiny model"}
+MODELS = ("gpt2", "tiny")
 DOUBLE = torch.float64
 
 
 @dataclass(frozen=True)
-class Case:
-    """One model and how much of it is measured."""
+class Amounts:
+    """How much is measured.
 
-    model: str
+    Args:
+        edits: All at once.
+        few: One after the other, spread over them.
+        steps: Passes of each edit.
+        compared_edits: In float64.
+        compared_steps: In float64.
+    """
+
     edits: int
-    plain_edits: int
+    few: int
     steps: int
-    repeats: int
     compared_edits: int
     compared_steps: int
 
 
-FULL = (Case("gpt2", 32, 3, 20, 1, 2, 5), Case("tiny", 32, 3, 20, 3, 4, 20))
-QUICK = (Case("gpt2", 4, 1, 4, 1, 1, 2), Case("tiny", 8, 3, 5, 1, 2, 5))
+FULL, QUICK = Amounts(64, 4, 20, 2, 5), Amounts(8, 2, 4, 1, 2)
 
 
 def settings(steps: int) -> ValueSettings:
@@ -43,100 +48,120 @@ def settings(steps: int) -> ValueSettings:
     return ValueSettings(steps=steps, early_stop_loss=0.0)
 
 
-def _runner(how: str, case: Material) -> Callable[[list[EditRequest], ValueSettings, Report], Any]:
-    decoder, module = find_decoder(case.model), case.model.transformer.h[case.layer]
+def mean_tokens(case: Material, requests: Sequence[EditRequest]) -> float:
+    """Tokens of a text, targets included."""
+    prompt = ValueSettings().kl_prompt
+    texts = [plain_texts(case.tokenizer, request, case.templates, prompt) for request in requests]
+    return sum(len(text.ids) for row in texts for text in row) / sum(map(len, texts))
 
-    def batched(requests: list[EditRequest], wanted: ValueSettings, report: Report) -> Any:
+
+def spread(case: Material, count: int) -> list[EditRequest]:
+    """A few of the edits whose lengths stand for all: the middles of as many equal parts, from short to long."""
+    ranked = sorted(case.requests, key=lambda request: mean_tokens(case, [request]))
+    return [ranked[(2 * i + 1) * len(ranked) // (2 * count)] for i in range(count)]
+
+
+def runner(how: str, case: Material) -> Callable[[Sequence[EditRequest], ValueSettings, Report], Any]:
+    """One of the three ways."""
+    decoder = find_decoder(case.model)
+
+    def batched(requests: Sequence[EditRequest], wanted: ValueSettings, report: Report) -> Any:
         return optimize_values(decoder, case.tokenizer, requests, case.templates, case.layer, wanted, report)
 
-    def single(requests: list[EditRequest], wanted: ValueSettings, report: Report) -> Any:
+    def single(requests: Sequence[EditRequest], wanted: ValueSettings, report: Report) -> Any:
         for i, request in enumerate(requests):
             batched([request], wanted, silent)
             report("values (edits)", i + 1, len(requests))
 
-    def plain(requests: list[EditRequest], wanted: ValueSettings, report: Report) -> Any:
+    def plain(requests: Sequence[EditRequest], wanted: ValueSettings, report: Report) -> Any:
+        block = decoder.blocks[case.layer]
         for i, request in enumerate(requests):
-            plain_value(case.model, module, case.tokenizer, request, case.templates, wanted)
+            plain_value(case.model, block, case.tokenizer, request, case.templates, wanted)
             report("values (edits)", i + 1, len(requests))
 
     return {PLAIN: plain, SINGLE: single, BATCHED: batched}[how]
 
 
-def measure(how: str, model: str, edits: int, timed: int, steps: int, repeats: int) -> Row:
-    """Seconds an edit and memory of one way, over the first ``timed`` of ``edits`` edits; run in its own process."""
-    case = load(model, edits)
-    growth = MemoryGrowth()
-    run, requests = _runner(how, case), case.requests[:timed]
+def measure(how: str, choice: Choice, few: int | None, steps: int) -> Row:
+    """Seconds an edit, floor and memory of one way, over a few edits or all; run in its own process."""
+    case = load(choice)
+    run, wanted = runner(how, case), settings(steps)
+    requests = case.requests if few is None else spread(case, min(few, choice.edits))
     run(requests[:1], settings(2), silent)
     with ProgressBars() as report:
-        taken, _ = seconds(lambda: run(requests, settings(steps), report), repeats)
-    wanted = settings(steps)
-    lengths = [
-        len(text.ids)
-        for request in requests
-        for text in plain_texts(case.tokenizer, request, case.templates, wanted.kl_prompt)
-    ]
+        timing = timed(lambda: run(requests, wanted, report), dtype=choice.dtype, device=choice.device)
+    needed = value_flops(find_decoder(case.model), case.tokenizer, requests, case.templates, case.layer, wanted)
     return {
-        "model": model,
+        "model": choice.title,
         "method": how,
-        "edits": timed,
+        "edits": len(requests),
         "steps": steps,
         "texts_per_edit": len(case.templates.texts) + 1,
-        "mean_tokens_per_text": sum(lengths) / len(lengths),
-        "seconds_per_edit": taken / timed,
-        "memory_bytes": growth(),
+        "mean_tokens_per_text": mean_tokens(case, requests),
+        **timing.against(needed, len(requests)),
     }
 
 
-def compare(model: str, edits: int, steps: int) -> Row:
+def compare(choice: Choice, steps: int) -> Row:
     """The largest error of the library's z among some edits, relative to |z - z0| of the published loop, in float64."""
-    case = load(model, edits, DOUBLE)
-    wanted, module = settings(steps), case.model.transformer.h[case.layer]
-    found = optimize_values(find_decoder(case.model), case.tokenizer, case.requests, case.templates, case.layer, wanted)
+    case = load(choice, DOUBLE)
+    decoder, wanted = find_decoder(case.model), settings(steps)
+    found = optimize_values(decoder, case.tokenizer, case.requests, case.templates, case.layer, wanted)
     errors = []
     for z, request in zip(found.z, case.requests, strict=True):
-        plain = plain_value(case.model, module, case.tokenizer, request, case.templates, wanted)
+        plain = plain_value(case.model, decoder.blocks[case.layer], case.tokenizer, request, case.templates, wanted)
         errors.append(float((z - plain.z).norm() / (plain.z - plain.z0).norm()))
-    return {"model": model, "edits": edits, "steps": steps, "relative_error_float64": max(errors)}
+    return {"model": choice.title, "edits": len(errors), "steps": steps, "relative_error_float64": max(errors)}
 
 
 def stage(run: Run, quick: bool) -> dict[str, list[Row]]:
-    """Measures every case; see the module."""
-    timed, compared = [], []
-    for case in QUICK if quick else FULL:
-        counts = {PLAIN: case.plain_edits, SINGLE: case.plain_edits, BATCHED: case.edits}
-        for how, count in counts.items():
-            what = f"{MODELS[case.model]}: {how}, {count} edits, {case.steps} steps"
-            timed.append(run(what, measure, how, case.model, case.edits, count, case.steps, case.repeats))
-        what = f"{MODELS[case.model]}: equality in float64, {case.compared_edits} edits"
-        compared.append(run(what, compare, case.model, case.compared_edits, case.compared_steps))
-    return {"timed": timed, "compared": compared}
+    """Measures every model; see the module."""
+    timings, compared, amounts = [], [], QUICK if quick else FULL
+    for choice in run.choices(MODELS, amounts.edits):
+        for how, few in ((PLAIN, amounts.few), (SINGLE, amounts.few), (BATCHED, None)):
+            what = f"{choice.title}: {how}, {few or choice.edits} edits, {amounts.steps} steps"
+            timings.append(run(what, measure, how, choice, few, amounts.steps))
+        # A model in bfloat16 is too large to be had in float64.
+        if choice.dtype == torch.float32:
+            some = replace(choice, edits=min(amounts.compared_edits, choice.edits))
+            what = f"{choice.title}: equality in float64, {some.edits} edits"
+            compared.append(run(what, compare, some, amounts.compared_steps))
+    return {"timed": timings, "compared": compared}
 
 
 def tables(rows: dict[str, list[Row]]) -> list[Table]:
     """The figures, for people."""
-    timed = Table(
-        title="Value vectors",
-        caption="No early stop. The published loop, and the library one by one, are timed on a few of the edits and "
-        "scaled per edit. Memory: rise of the peak above the loaded model, each in its own process.",
+    slow = {row["model"]: row["seconds"] for row in rows["timed"] if row["method"] == PLAIN}
+    timings = table_of(
+        "Value vectors",
+        "No early stop. The published loop, and the library one by one, are timed on a few edits of representative "
+        "length. Floor: operations on real tokens at the matrix rate measured around each. Memory: rise of the peak "
+        "above the loaded model, each in its own process.",
+        ("model", "method", "edits timed", "steps", "s per edit", "times faster", "floor s", "reached", "peak memory"),
+        2,
+        [
+            (
+                row["model"],
+                row["method"],
+                str(row["edits"]),
+                str(row["steps"]),
+                f"{row['seconds']:.3g}",
+                ratio(slow[row["model"]], row["seconds"]),
+                f"{row['floor_seconds']:.3g}",
+                percent(row),
+                mebibytes(row["memory_bytes"]),
+            )
+            for row in rows["timed"]
+        ],
     )
-    for name in ("model", "method", "edits timed", "steps", "s per edit", "times faster", "peak memory"):
-        timed.add_column(name, justify="left" if name in ("model", "method") else "right")
-    plain = {row["model"]: row["seconds_per_edit"] for row in rows["timed"] if row["method"] == PLAIN}
-    for row in rows["timed"]:
-        timed.add_row(
-            MODELS[row["model"]],
-            row["method"],
-            str(row["edits"]),
-            str(row["steps"]),
-            f"{row['seconds_per_edit']:.3f}",
-            ratio(plain[row["model"]], row["seconds_per_edit"]),
-            mebibytes(row["memory_bytes"]),
-        )
-    compared = Table(title="Value vectors: equality in float64", caption="Largest |z - z'| / |z' - z0'| of any edit.")
-    for name in ("model", "edits", "steps", "relative error"):
-        compared.add_column(name, justify="left" if name == "model" else "right")
-    for row in rows["compared"]:
-        error = f"{row['relative_error_float64']:.1e}"
-        compared.add_row(MODELS[row["model"]], str(row["edits"]), str(row["steps"]), error)
-    return [timed, compared]
+    compared = table_of(
+        "Value vectors: equality in float64",
+        "Largest |z - z'| / |z' - z0'| of any edit.",
+        ("model", "edits", "steps", "relative error"),
+        1,
+        [
+            (row["model"], str(row["edits"]), str(row["steps"]), f"{row['relative_error_float64']:.1e}")
+            for row in rows["compared"]
+        ],
+    )
+    return [timings, compared]
