@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.architectures import Decoder
+from lightning_edit.attention import short_texts
 from lightning_edit.batches import by_length, tokens_of_a_pass
 from lightning_edit.context_templates import ContextTemplates
 from lightning_edit.hooks import frozen
@@ -101,7 +102,7 @@ def optimize_values(
         EditError: If a text does not fit the model's context.
     """
     rows = encode_texts(tokenizer, requests, templates, settings.kl_prompt, decoder.context)
-    with frozen(decoder.model):
+    with frozen(decoder.model), short_texts(decoder):
         groups, z0 = _prepare(decoder, layer, settings.site, rows, len(templates.texts))
         search = Search.start(z0, settings)
         optimizer = torch.optim.Adam([search.delta], lr=settings.lr)

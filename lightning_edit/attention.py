@@ -1,0 +1,36 @@
+"""Which of a model's own attentions is fastest for short texts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from lightning_edit.architectures import Decoder
+
+FUSED, PLAIN = "sdpa", "eager"
+
+
+@contextmanager
+def short_texts(decoder: Decoder) -> Iterator[None]:
+    """On a processor, attention by plain matrix products, put back afterwards.
+
+    The fused one that models take by default is made for long texts: with ten to thirty tokens a step of value
+    optimization takes 1.2 times as long with it (measured on GPT-2, 124 M, two cores). The result is the same up to
+    float32's rounding. Models in another precision, set to another attention, or with one only, keep theirs.
+
+    Args:
+        decoder: The model.
+    """
+    model: Any = decoder.model
+    set_to = model.config._attn_implementation
+    # In float64 some plain attentions still take their softmax in float32.
+    slow = decoder.device.type == "cpu" and set_to == FUSED and model.dtype == torch.float32
+    if not slow or not model._can_set_attn_implementation():
+        yield
+        return
+    model.set_attn_implementation(PLAIN)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(set_to)
