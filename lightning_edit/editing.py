@@ -13,6 +13,7 @@ from lightning_edit.edited_weights import EditedWeights
 from lightning_edit.errors import EditError
 from lightning_edit.keys import compute_keys, current_values
 from lightning_edit.layer_distribution import LayerDistribution, residual_share
+from lightning_edit.out_of_memory import halving
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.solver_check import check_second_moments
@@ -26,8 +27,9 @@ from lightning_edit.solvers import (
     Solver,
 )
 from lightning_edit.value_batch import Site
+from lightning_edit.value_search import Values
 from lightning_edit.value_settings import ValueSettings
-from lightning_edit.values import Values, optimize_values
+from lightning_edit.values import optimize_values
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,16 @@ class Editor:
         self._metrics: dict[int, KeptMetric] = {}
 
     def find_values(self, requests: Sequence[EditRequest], report: Report = silent) -> Values:
-        """The value vectors of the edits on the model as it is now; see `optimize_values`."""
-        return optimize_values(
-            self.weights.decoder, self.tokenizer, requests, self.templates, self.layers[-1], self.values, report
-        )
+        """The value vectors of the edits on the model as it is now; see `optimize_values`.
+
+        Where there is no room for so many, those of one half are found after those of the other.
+        """
+
+        def find(some: Sequence[EditRequest]) -> Values:
+            decoder, layer = self.weights.decoder, self.layers[-1]
+            return optimize_values(decoder, self.tokenizer, some, self.templates, layer, self.values, report)
+
+        return Values.join(list(halving(find, requests)))
 
     def write(self, requests: Sequence[EditRequest], z: Tensor, measured: bool = True) -> Written:
         """Solves layer by layer, each on the model with the layers below already written (MEMIT, algorithm 1).

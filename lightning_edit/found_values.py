@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lightning_edit.cache import Cache
 from lightning_edit.editing import Editor
-from lightning_edit.process_group import in_shares
+from lightning_edit.process_group import in_shares, is_divided
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
 from lightning_edit.value_cache import cached_values, edited_part, value_parts
@@ -58,4 +58,5 @@ class FoundValues:
             lambda told: self.editor.find_values(requests, told),
             report,
             decoder.device,
+            is_divided(decoder.model),
         )[0]

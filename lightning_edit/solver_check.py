@@ -43,7 +43,9 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
         try:
             solver.check(moment)
         except SingularError as error:
-            d_in, rank = len(moment), int(torch.linalg.matrix_rank(moment, hermitian=True))
+            # Keys of float32 have noise of that size in directions in which there is nothing.
+            noise = torch.finfo(torch.float32).eps
+            d_in, rank = len(moment), int(torch.linalg.matrix_rank(moment, hermitian=True, rtol=noise))
             raise EditError(
                 f"The second moment of layer {layer} has rank {rank} of {d_in} and cannot be inverted: there is too "
                 f"little ordinary text, or too much of the same. Raise `second_moment.tokens` (10 x d_in = {10 * d_in} "

@@ -13,6 +13,7 @@ from lightning_edit.architectures import Decoder
 from lightning_edit.cache import Cache
 from lightning_edit.context_templates import ContextTemplates
 from lightning_edit.fingerprint import describe_numerics, fingerprint, fingerprint_model, fingerprint_tokenizer
+from lightning_edit.process_group import gathered
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.value_search import Values
@@ -74,6 +75,7 @@ def cached_values(
     compute: Callable[[Report], Values],
     report: Report = silent,
     device: torch.device | str = "cpu",
+    together: bool = False,
 ) -> tuple[Values, bool]:
     """The values of a micro-batch of edits from the first cache that has them, or computed and kept in all of them.
 
@@ -87,6 +89,7 @@ def cached_values(
         compute: Finds the values and reports.
         report: Told about finished edits and the loss, found or computed.
         device: Where values that were found are put.
+        together: Whether all processes compute the same values together, and so must all find them or none.
 
     Returns:
         The values, and whether they were found.
@@ -95,6 +98,8 @@ def cached_values(
     lacking: list[Cache] = []
     for cache in caches:
         tensors = cache.read(KIND, name)
+        if together and not all(gathered(tensors is not None)):
+            tensors = None
         if tensors is not None:
             values = _replay(tensors, report, device)
             _warn_left_out(values, requests)
