@@ -24,7 +24,7 @@ Site = Literal["block", "mlp"]
 
 @dataclass(frozen=True)
 class Picks:
-    """The positions whose logits are needed, as indices into the rows and columns of the suffixes.
+    """The positions whose logits are needed, as indices into the rows and columns of the suffixes; answers come first.
 
     Args:
         rows: ``(picks,)`` row of each pick.
@@ -41,6 +41,11 @@ class Picks:
     targets: Tensor
     weights: Tensor
     deciding: Tensor
+
+    @property
+    def answers(self) -> int:
+        """How many have a token to predict."""
+        return int((self.targets >= 0).sum())
 
     def where(self, mask: Tensor) -> "Picks":
         """Those picks for which ``mask (picks,)`` is true."""
@@ -158,6 +163,7 @@ def _picks(
             entries.append((row, column, edit, token, decides, 1 / (texts_per_edit * len(targets))))
         if not targets:
             entries.append((row, 0, edit, -1, False, 1.0))
+    entries.sort(key=lambda entry: entry[3] < 0)
     rows_, columns, edits, targets_ = torch.tensor([entry[:4] for entry in entries], device=device).T
     decides_ = torch.tensor([entry[4] for entry in entries], device=device)
     weights = torch.tensor([entry[5] for entry in entries], dtype=torch.float64, device=device)

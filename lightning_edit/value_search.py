@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from lightning_edit.out_of_memory import halving
 from lightning_edit.value_batch import ValueBatch
@@ -136,17 +137,18 @@ class Search:
 
     def _terms(self, group: ValueBatch, first: bool) -> Tensor:
         """What the texts of a group add to likelihood and divergence, ``(2, n)``."""
-        log_probs = group.logits(self.delta).log_softmax(-1)
-        picks, n = group.picks, len(self.z0)
+        picks, n, answers = group.picks, len(self.z0), group.picks.answers
+        # Parts, not copies: these are the largest tensors of a pass.
+        logits, last_logits = group.logits(self.delta).split([answers, len(picks.rows) - answers])
+        targets, of_answer, edits = picks.targets[:answers], picks.edits[:answers], picks.edits[answers:]
         if self.settings.mpes is not None:
-            wrong = picks.deciding & (log_probs.detach().argmax(-1) != picks.targets)
-            self.missed[picks.edits[wrong]] = True
-        answers = picks.targets >= 0
-        chosen = log_probs[answers].gather(1, picks.targets[answers, None])[:, 0]
-        nll = chosen.new_zeros(n).index_add(0, picks.edits[answers], -chosen * picks.weights[answers].to(chosen.dtype))
-        moved, edits = log_probs[~answers], picks.edits[~answers]
+            wrong = picks.deciding[:answers] & (logits.detach().argmax(-1) != targets)
+            self.missed[of_answer[wrong]] = True
+        surprise = cross_entropy(logits, targets, reduction="none") * picks.weights[:answers].to(logits.dtype)
+        nll = surprise.new_zeros(n).index_add(0, of_answer, surprise)
+        moved = last_logits.log_softmax(-1)
         if self.reference is None:
-            self.reference = log_probs.new_zeros(n, log_probs.shape[1])
+            self.reference = moved.new_zeros(n, moved.shape[1])
         if first:
             self.reference[edits] = moved.detach()
         divergence = (moved.exp() * (moved - self.reference[edits])).sum(1)

@@ -1,9 +1,11 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from lightning_edit import ContextTemplates, EditRequest, ValueSettings, values
 from lightning_edit.architectures import find_decoder
-from lightning_edit.attention import short_texts
+from lightning_edit.few_tokens import short_texts, weight_first
 from lightning_edit.prompts import encode_subject
 from tests.architectures import SIZES, build
 
@@ -49,3 +51,18 @@ def test_it_is_the_plain_attention_that_runs(tiny_tokenizer, monkeypatch):
         assert not called
         model(input_ids=ids)
         assert called
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_head_gives_the_same_logits_and_gradients_the_other_way_round(bias):
+    head = torch.nn.Linear(16, 200, bias=bias).double()
+    hidden, seen = torch.randn(1, 5, 16, dtype=torch.float64, requires_grad=True), []
+    for way in (weight_first(head), nullcontext()):
+        with way:
+            logits = head(hidden)
+            assert logits.shape == (1, 5, 200)
+            (gradient,) = torch.autograd.grad(logits.square().sum(), hidden)
+            seen.append((logits, gradient))
+    for a, b in zip(*seen, strict=True):
+        assert torch.allclose(a, b, rtol=1e-13, atol=1e-13)
+    assert "forward" not in vars(head)

@@ -1,10 +1,11 @@
-"""Which of a model's own attentions is fastest for short texts."""
+"""Which form of a model's own operations is fastest for few tokens."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from lightning_edit.architectures import Decoder
 
@@ -34,3 +35,27 @@ def short_texts(decoder: Decoder) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(set_to)
+
+
+@contextmanager
+def weight_first(head: nn.Module) -> Iterator[None]:
+    """On a processor, the head as E h^T instead of h E^T, which takes two thirds of the time with few rows of h.
+
+    Args:
+        head: The language-modeling head; only a plain linear map that nothing else steers is changed.
+    """
+    if type(head) is not nn.Linear or "forward" in vars(head) or head.weight.device.type != "cpu":
+        yield
+        return
+    linear = head
+
+    def forward(hidden: Tensor) -> Tensor:
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        logits = (linear.weight @ rows.T).T.reshape(*hidden.shape[:-1], -1)
+        return logits if linear.bias is None else logits + linear.bias
+
+    vars(head)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(head)["forward"]
