@@ -111,20 +111,8 @@ def generate(
     ]
     texts = [""] * len(prompts)
     done, ends = 0, _end_tokens(decoder.model)
-    heads = _heads(rows, room, decoder.device)
-    waiting = _plan(rows, room, heads, decoder.context, max_tokens)
-    known: dict[tuple[int, ...], PrefixCache] = {}
-
-    def write(group: Sequence[int]) -> list[list[int]]:
-        head = tuple(rows[group[0]][: heads[group[0]]])
-        if head and head not in known:
-            known.clear()
-            with frozen(decoder.model):
-                known[head] = cache_texts(decoder.model, [head], len(decoder.blocks), decoder.device)
-        draw = None if sampling is None else _DrawAmongLikeliest(sampling, [names[i] for i in group])
-        chosen, longest = [rows[i] for i in group], max(room[i] for i in group)
-        return _continue(decoder, tokenizer, chosen, longest, draw, ends if stop else [], known.get(head))
-
+    write = _Writer(decoder, tokenizer, rows, room, ends if stop else [], names, sampling)
+    waiting = write.plan(max_tokens)
     while waiting:
         group = waiting.pop(0)
         try:
@@ -139,7 +127,65 @@ def generate(
     return texts
 
 
-def _heads(rows: Sequence[Sequence[int]], room: Sequence[int], device: torch.device) -> list[int]:
+class _Writer:
+    """Continues groups of prompts, those behind one shared head after each other.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        rows: Token ids of the prompts.
+        room: For each how many tokens may be written.
+        ends: Tokens that end a text.
+        names: For each prompt what decides its draws.
+        sampling: See `generate`.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Any,
+        rows: Sequence[list[int]],
+        room: Sequence[int],
+        ends: Sequence[int],
+        names: Sequence[str],
+        sampling: Sampling | None,
+    ) -> None:
+        self.decoder, self.tokenizer, self.rows, self.room = decoder, tokenizer, rows, room
+        self.ends, self.names, self.sampling = ends, names, sampling
+        lengths = _head_lengths(rows, room, decoder.device)
+        self.heads = [tuple(row[:length]) for row, length in zip(rows, lengths, strict=True)]
+        self._known: tuple[tuple[int, ...], PrefixCache | None] = ((), None)
+
+    def plan(self, max_tokens: int) -> list[list[int]]:
+        """Indices of prompts that are continued together.
+
+        Args:
+            max_tokens: Most tokens of a batch, padding and new ones included.
+        """
+        behind: dict[tuple[int, ...], list[int]] = {}
+        for i, head in enumerate(self.heads):
+            behind.setdefault(head, []).append(i)
+        plan: list[list[int]] = []
+        for head, those in behind.items():
+            lengths, room = [len(self.rows[i]) for i in those], [self.room[i] for i in those]
+            places = _groups(lengths, room, self.decoder.context, max_tokens)
+            groups = [[those[place] for place in group] for group in places]
+            plan += _by_equal_length(groups, self.rows) if head else groups
+        return plan
+
+    def __call__(self, group: Sequence[int]) -> list[list[int]]:
+        """The new tokens of each prompt of a group."""
+        decoder, head = self.decoder, self.heads[group[0]]
+        if head != self._known[0]:
+            with frozen(decoder.model):
+                cache = cache_texts(decoder.model, [head], len(decoder.blocks), decoder.device) if head else None
+            self._known = (head, cache)
+        draw = None if self.sampling is None else _DrawAmongLikeliest(self.sampling, [self.names[i] for i in group])
+        rows, longest = [self.rows[i] for i in group], max(self.room[i] for i in group)
+        return _continue(decoder, self.tokenizer, rows, longest, draw, self.ends, self._known[1])
+
+
+def _head_lengths(rows: Sequence[Sequence[int]], room: Sequence[int], device: torch.device) -> list[int]:
     """The length of each row's shared head, 0 where the smaller batches behind it cost more than it saves.
 
     Behind a head rows of one length go together: padding would stand between the two, and widen a sliding window.
@@ -154,21 +200,6 @@ def _heads(rows: Sequence[Sequence[int]], room: Sequence[int], device: torch.dev
             for i in those:
                 found[i] = 0
     return found
-
-
-def _plan(
-    rows: Sequence[list[int]], room: Sequence[int], heads: Sequence[int], context: int | None, max_tokens: int
-) -> list[list[int]]:
-    """Prompts that are continued together, those behind one head after each other."""
-    behind: dict[tuple[int, ...], list[int]] = {}
-    for i, (row, length) in enumerate(zip(rows, heads, strict=True)):
-        behind.setdefault(tuple(row[:length]), []).append(i)
-    plan: list[list[int]] = []
-    for head, those in behind.items():
-        places = _groups([len(rows[i]) for i in those], [room[i] for i in those], context, max_tokens)
-        groups = [[those[place] for place in group] for group in places]
-        plan += _by_equal_length(groups, rows) if head else groups
-    return plan
 
 
 def _groups(lengths: Sequence[int], room: Sequence[int], context: int | None, max_tokens: int) -> list[list[int]]:
