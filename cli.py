@@ -157,7 +157,7 @@ def main(args: ArgsType = None) -> None:
         edit_error = next((cause for cause in _causes(error) if isinstance(cause, EditError)), None)
         if edit_error is not None:
             fail(str(edit_error))
-        if is_lost_connection(error):
+        if all(is_lost_connection(cause) for cause in _causes(error)):
             fail(LOST)
         raise
 

@@ -14,6 +14,7 @@ from lightning_edit.edit_callback import EditCallback
 from lightning_edit.errors import EditError
 from lightning_edit.fingerprint import fingerprint
 from lightning_edit.history import History
+from lightning_edit.process_group import is_divided
 from lightning_edit.run_folder import UPDATES, shared_folder
 from lightning_edit.storage import atomic_path
 from lightning_edit.updates import LayerUpdate
@@ -149,9 +150,9 @@ class EditCheckpoint(EditCallback):
 
     def _add_to_history(self, trainer: Any, module: Any) -> None:
         last, history = module.last_update, History(self._folder / UPDATES)
-        if last is None:
-            return
         # A divided weight can be read by all processes together only.
+        if last is None or not (trainer.is_global_zero or is_divided(module.model)):
+            return
         after = {layer: fingerprint(module.decoder.weight(layer)) for layer in last.written.factors}
         if not (self.history and trainer.is_global_zero) or history.path(last.number).exists():
             return

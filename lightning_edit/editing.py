@@ -84,12 +84,20 @@ class Editor:
 
         Where there is no room for so many, those of one half are found after those of the other.
         """
+        decoder, layer = self.weights.decoder, self.layers[-1]
+        parts: list[Values] = []
 
         def find(some: Sequence[EditRequest]) -> Values:
-            decoder, layer = self.weights.decoder, self.layers[-1]
-            return optimize_values(decoder, self.tokenizer, some, self.templates, layer, self.values, report)
+            before = sum(map(len, parts))
 
-        return Values.join(list(halving(find, requests)))
+            def show(stage: str, done: float, total: float, **figures: float) -> None:
+                report(stage, before + done, len(requests), **figures)
+
+            return optimize_values(decoder, self.tokenizer, some, self.templates, layer, self.values, show)
+
+        for part in halving(find, requests, decoder.model):
+            parts.append(part)
+        return Values.join(parts)
 
     def write(self, requests: Sequence[EditRequest], z: Tensor, measured: bool = True) -> Written:
         """Solves layer by layer, each on the model with the layers below already written (MEMIT, algorithm 1).

@@ -116,7 +116,7 @@ def generate(
     while waiting:
         group = waiting.pop(0)
         try:
-            written = [new for part in halving(write, group) for new in part]
+            written = [new for part in halving(write, group, decoder.model) for new in part]
         except _PaddingFails:
             waiting = _by_equal_length([group, *waiting], rows)
             continue

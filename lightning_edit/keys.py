@@ -13,7 +13,7 @@ from lightning_edit.architectures import Decoder
 from lightning_edit.context_templates import ContextTemplates
 from lightning_edit.hooks import Captured, capture_input, capture_output, frozen, run_until
 from lightning_edit.out_of_memory import halving
-from lightning_edit.process_group import in_shares
+from lightning_edit.process_group import in_shares, sharing
 from lightning_edit.prompts import encode_subject
 from lightning_edit.requests import EditRequest
 from lightning_edit.shared_heads import Pass, passes
@@ -43,20 +43,10 @@ def _at_subject(
 ) -> Tensor:
     """What a hook sees at the subject's last token of (template, subject) pairs, ``(texts, width)`` in float64.
 
-    Only the tokens up to that one are run: what follows cannot be seen from there. Processes share the texts.
+    Only the tokens up to that one are run: what follows cannot be seen from there.
     """
-
-    def found(own: Sequence[tuple[str, str]]) -> Tensor:
-        encoded = [encode_subject(tokenizer, template, subject) for template, subject in own]
-        return _last_states(decoder, [text.ids[: text.subject_last + 1] for text in encoded], capture).cpu()
-
-    return torch.cat(in_shares(found, texts, decoder.model)).to(decoder.device)
-
-
-def _last_states(
-    decoder: Decoder, rows: Sequence[Sequence[int]], capture: Callable[[], AbstractContextManager[Captured]]
-) -> Tensor:
-    """What a hook sees at the last token of each row, ``(rows, width)`` in float64."""
+    encoded = [encode_subject(tokenizer, template, subject) for template, subject in texts]
+    rows = [text.ids[: text.subject_last + 1] for text in encoded]
     states: dict[int, Tensor] = {}
 
     def run(whole: Pass, chosen: Sequence[int]) -> None:
@@ -69,8 +59,18 @@ def _last_states(
 
     with frozen(decoder.model):
         for part in passes(decoder, rows, [len(row) - 1 for row in rows], MAX_TOKENS):
-            list(halving(partial(run, part), range(len(part.rows))))
+            list(halving(partial(run, part), range(len(part.rows)), decoder.model))
     return torch.stack([states[i] for i in range(len(rows))])
+
+
+def _shared(
+    job: Callable[[Sequence[EditRequest]], Tensor], requests: Sequence[EditRequest], decoder: Decoder
+) -> Tensor:
+    """What a job finds for the edits, one in each column, of which each process looks at its share."""
+    if sharing(decoder.model) == 1:
+        return job(requests)
+    shares = in_shares(lambda own: job(own).cpu(), requests, decoder.model)
+    return torch.cat(shares, dim=-1).to(decoder.device)
 
 
 def compute_keys(
@@ -88,12 +88,16 @@ def compute_keys(
     Returns:
         Mean and bare keys, each ``(d_in, n)`` in float64.
     """
-    texts = [(text, request.subject) for request in requests for text in templates.apply(request.prompt)]
     module = decoder.down_projection(layer)
-    states = _at_subject(decoder, tokenizer, texts, lambda: capture_input(module, stop=True))
-    grouped = states.view(len(requests), len(templates.texts), -1)
-    weights = templates.key_weights().to(grouped.device)
-    return Keys(mean=torch.einsum("t,nti->in", weights, grouped), bare=grouped[:, 0].T.contiguous())
+
+    def find(own: Sequence[EditRequest]) -> Tensor:
+        texts = [(text, request.subject) for request in own for text in templates.apply(request.prompt)]
+        states = _at_subject(decoder, tokenizer, texts, lambda: capture_input(module, stop=True))
+        grouped = states.view(len(own), len(templates.texts), -1)
+        weights = templates.key_weights().to(grouped.device)
+        return torch.stack([torch.einsum("t,nti->in", weights, grouped), grouped[:, 0].T])
+
+    return Keys(*_shared(find, requests, decoder).unbind())
 
 
 def current_values(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], layer: int, site: Site) -> Tensor:
@@ -110,5 +114,9 @@ def current_values(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequ
         ``(d_model, n)`` in float64.
     """
     module = decoder.blocks[layer] if site == "block" else decoder.down_projection(layer)
-    texts = [(request.prompt, request.subject) for request in requests]
-    return _at_subject(decoder, tokenizer, texts, lambda: capture_output(module, stop=True)).T.contiguous()
+
+    def find(own: Sequence[EditRequest]) -> Tensor:
+        texts = [(request.prompt, request.subject) for request in own]
+        return _at_subject(decoder, tokenizer, texts, lambda: capture_output(module, stop=True)).T.contiguous()
+
+    return _shared(find, requests, decoder)

@@ -16,6 +16,7 @@ from lightning_edit.found_values import FoundValues
 from lightning_edit.layer_distribution import LayerDistribution
 from lightning_edit.loading import Precision
 from lightning_edit.metrics import EvaluationSettings
+from lightning_edit.process_group import gathered
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.resuming import earlier_edits
@@ -142,7 +143,9 @@ class EditingModule(WritingModule):
         if self.editor is not None:
             return
         if self.templates is None:
-            self.templates = generate_templates(self.model, self.tokenizer, self.seed, self.key_average)
+            own = generate_templates(self.model, self.tokenizer, self.seed, self.key_average)
+            # Unlike machines may write other texts.
+            self.templates = gathered(own)[0]
         encode_texts(self.tokenizer, self.requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)
         with self.timed("second_moments"), self.weights.unedited():
             moments = prepare_second_moments(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -17,7 +17,7 @@ from lightning_edit.cache import Cache, delete
 from lightning_edit.fingerprint import fingerprint
 from lightning_edit.hooks import capture_input, frozen, run_until
 from lightning_edit.out_of_memory import halving
-from lightning_edit.process_group import Together, gathered, is_divided, own_share, summed
+from lightning_edit.process_group import Together, gathered, is_divided, own_share, sharing, summed
 from lightning_edit.progress import Report, silent
 
 # A CPU is fastest with what its caches hold.
@@ -99,7 +99,8 @@ def count_keys(
         EditError: If another process failed.
     """
     batches = own_share(text_batches(decoder, rows), decoder.model)
-    with Together(), frozen(decoder.model):
+    # With divided weights the others are in the middle of a pass, and would take a message for a part of it.
+    with Together() if sharing(decoder.model) > 1 else nullcontext(), frozen(decoder.model):
         _count_share(decoder, rows, batches, metrics, kept, report)
     summed([state for metric in metrics.values() for state in metric.metric_state.values()], decoder.model)
 
@@ -115,7 +116,7 @@ def _count_share(
     done = list(accumulate(sum(len(rows[i]) for i in batch) for batch in batches))
     first = 0 if kept is None else _restore(kept.begin(batches), metrics, decoder)
     for number, batch in enumerate(batches[first:], first + 1):
-        for keys in halving(partial(_keys, decoder, rows, sorted(metrics)), batch):
+        for keys in halving(partial(_keys, decoder, rows, sorted(metrics)), batch, decoder.model):
             for layer, found in keys.items():
                 metrics[layer].update(found)
         report("second moments (tokens)", done[number - 1], done[-1])

@@ -28,7 +28,7 @@ def is_divided(model: Any) -> bool:
     Args:
         model: The model.
     """
-    return any(isinstance(module, FSDPModule) for module in model.modules())
+    return processes() > 1 and any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def sharing(model: Any) -> int:
@@ -37,7 +37,7 @@ def sharing(model: Any) -> int:
     Args:
         model: The model.
     """
-    return 1 if processes() == 1 or is_divided(model) else processes()
+    return 1 if is_divided(model) else processes()
 
 
 def own_share(items: Sequence[T], model: Any) -> Sequence[T]:
@@ -128,3 +128,15 @@ def summed(tensors: Sequence[Tensor], model: Any) -> None:
     if sharing(model) > 1:
         for tensor in tensors:
             torch.distributed.all_reduce(tensor)
+
+
+def agreed(tensors: Sequence[Tensor], model: Any) -> None:
+    """Gives all processes what the first one found, in place, if all of them do the same with a divided model.
+
+    Args:
+        tensors: Of the same shapes in every process, on the model's device.
+        model: See `is_divided`.
+    """
+    if is_divided(model):
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor, 0)

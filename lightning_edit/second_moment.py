@@ -247,6 +247,8 @@ def _cached(
             if processes() == 1 or torch.distributed.get_node_local_rank(fallback_rank=0) == 0:
                 described = {"model": model, "module": decoder.names[layer], "tokens": tokens, "parts": parts}
                 cache.write(KIND, names[layer], {KEY: moment}, described)
+        # Those who are done wait for the one who writes.
+        gathered(None)
         kept.forget()
     return {layer: found[layer].to(decoder.device) for layer in layers}
 
@@ -292,7 +294,7 @@ def prepare_second_moments(
         )
     if texts is None and settings.source == "text":
         wanted = tokens_wanted(decoder, layers, settings)
-        texts = sample_texts(decoder.model, tokenizer, wanted, seed, report)
+        texts = gathered(sample_texts(decoder.model, tokenizer, wanted, seed, report))[0]
     moments = second_moments(decoder, tokenizer, texts or (), layers, settings, report)
     check_second_moments(moments, solver)
     return moments

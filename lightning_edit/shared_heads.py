@@ -126,7 +126,7 @@ def passes(decoder: Decoder, rows: Sequence[Sequence[int]], limits: Sequence[int
         max_tokens: Most tokens of a pass, padding included.
 
     Yields:
-        Passes that together hold each row once. What was run for the heads of one is let go before the next heads.
+        Passes that together hold each row once.
     """
     padding = tokens_of_a_pass(decoder.device)
     lengths = head_lengths([row[:limit] for row, limit in zip(rows, limits, strict=True)])
@@ -142,7 +142,7 @@ def passes(decoder: Decoder, rows: Sequence[Sequence[int]], limits: Sequence[int
             yield _pass([alone[i] for i in group], rows, lengths, None, decoder.device)
     heads = list(members)
     for wave in by_length([len(head) for head in heads], max_tokens):
-        for some, cache in halving(run, [heads[i] for i in wave]):
+        for some, cache in halving(run, [heads[i] for i in wave], decoder.model):
             behind = [(i, owner) for owner, head in enumerate(some) for i in members[head]]
             for group in by_length([len(rows[i]) - lengths[i] for i, _ in behind], max_tokens, padding):
                 indices, owners = zip(*(behind[place] for place in group), strict=True)

@@ -44,7 +44,9 @@ def _check_strategy(strategy: Any) -> None:
             "ModelParallelStrategy`, the name alone (`strategy=DividedModelStrategy()` in Python), got "
             f"{type(strategy).__name__}."
         )
-    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy | DividedModelStrategy):
+    # What is edited in processes that are forked or spawned would be lost with them.
+    inside = getattr(strategy, "_start_method", "popen") != "popen"
+    if inside or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy | DividedModelStrategy):
         raise EditError(
             "Several processes edit with `trainer.strategy: ddp`, or `ModelParallelStrategy` for a model that is too "
             f"large for one device, got {type(strategy).__name__}."

@@ -111,7 +111,8 @@ class Search:
         first, fitting = self.reference is None, []
         self.missed.zero_()
         for group in groups:
-            for part, terms, slope in halving(partial(self._pass, group, first, last), range(len(group))):
+            job = partial(self._pass, group, first, last)
+            for part, terms, slope in halving(job, range(len(group)), group.decoder.model):
                 fitting.append(part)
                 parts[:2] += terms
                 gradient += slope

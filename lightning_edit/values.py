@@ -13,6 +13,7 @@ from lightning_edit.context_templates import ContextTemplates
 from lightning_edit.few_tokens import short_texts, weight_first
 from lightning_edit.hooks import frozen
 from lightning_edit.out_of_memory import halving
+from lightning_edit.process_group import agreed
 from lightning_edit.progress import Report, silent
 from lightning_edit.prompts import Encoded, check_lengths, encode_subject
 from lightning_edit.requests import EditRequest
@@ -22,7 +23,8 @@ from lightning_edit.value_settings import ValueSettings
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 8192
+# Of a step, and of the pass over prefixes, which keeps no gradient.
+MAX_TOKENS, MAX_PREFIX_TOKENS = 8192, 32768
 
 
 def encode_texts(
@@ -110,6 +112,8 @@ def optimize_values(
             before = search.active
             last = step == settings.steps - 1
             parts, search.delta.grad, groups = search.losses(groups, last)
+            # If one process stopped an edit a pass before another, they would no longer go through the blocks together.
+            agreed((parts, search.delta.grad, search.missed), decoder.model)
             going = search.settle(parts, last)
             done = float((~going).sum() + going.sum() * (step + 1) / settings.steps)
             report("values (edits)", done, len(requests), **_means(parts[:, before]))
@@ -142,10 +146,25 @@ def _prepare(
         asked = [deciding[i] for i in indices]
         return indices, *prepare(decoder, layer, site, [rows[i] for i in indices], texts_per_edit, asked)
 
-    for together in by_length(lengths, MAX_TOKENS, tokens_of_a_pass(decoder.device)):
-        for indices, group, found in halving(prepared, together):
+    for together in _groups(lengths, [len(text.ids) for _, text in rows], decoder):
+        for indices, group, found in halving(prepared, together, decoder.model):
             groups.append(group)
             for i, state in zip(indices, found, strict=True):
                 states[i] = state
     bare = torch.stack(states[:: texts_per_edit + 1])
     return groups, bare.to(torch.promote_types(bare.dtype, torch.float32))
+
+
+def _groups(lengths: Sequence[int], whole: Sequence[int], decoder: Decoder) -> list[list[int]]:
+    """Texts that go through the model together: few enough tokens in each step, and in the one pass over prefixes.
+
+    Args:
+        lengths: Of the suffixes.
+        whole: Of the texts.
+        decoder: The model.
+    """
+    return [
+        [together[i] for i in part]
+        for together in by_length(lengths, MAX_TOKENS, tokens_of_a_pass(decoder.device))
+        for part in by_length([whole[i] for i in together], MAX_PREFIX_TOKENS)
+    ]

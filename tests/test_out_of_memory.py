@@ -54,7 +54,7 @@ def test_every_item_is_done_once_and_in_order():
             raise torch.OutOfMemoryError(FULL)
         return list(items)
 
-    assert [x for part in halving(job, range(10)) for x in part] == list(range(10))
+    assert [x for part in halving(job, range(10), None) for x in part] == list(range(10))
     assert tried == [10, 5, 2, 3, 5, 2, 3]
 
 
@@ -66,10 +66,10 @@ def test_a_single_item_without_room_is_an_error_and_other_errors_are_not_tried_a
         raise error
 
     with pytest.raises(torch.OutOfMemoryError):
-        list(halving(lambda items: job(torch.OutOfMemoryError(FULL), items), range(4)))
+        list(halving(lambda items: job(torch.OutOfMemoryError(FULL), items), range(4), None))
     assert tried == [4, 2, 1]
     with pytest.raises(RuntimeError, match="shape"):
-        list(halving(lambda items: job(RuntimeError("shape"), items), range(4)))
+        list(halving(lambda items: job(RuntimeError("shape"), items), range(4), None))
     assert tried == [4, 2, 1, 4]
 
 
@@ -78,7 +78,7 @@ def test_memory_that_really_ends_is_recognized():
         torch.empty(len(items) << 50, dtype=torch.uint8)
 
     with pytest.raises(RuntimeError, match="allocate"):
-        list(halving(job, range(2)))
+        list(halving(job, range(2), None))
 
 
 @pytest.mark.parametrize("rows", [1, 5])

@@ -35,7 +35,7 @@ def evaluate(
 
     Each record is answered by one dictionary of plain values. Log-probabilities are length-normalized, -mean NLL over
     an answer's tokens, in nats; a broken model's are NaN. `figures_of` turns it into figures again. Of several
-    processes each measures its share, and all know and count all records.
+    processes, all of which must call it, each measures its share, and all know and count all records.
 
     - ``case_id``, ``subject``, ``prompt``, ``target_new``, ``target_true`` (None if unknown): as in the request.
     - ``efficacy``, ``paraphrase``, ``neighborhood``, ``attribute``: a list with, for each prompt, ``prompt``,

@@ -105,8 +105,8 @@ def score_tokens(
     first = [min(column for column, *_ in at) for at in places]
     read, done = _Reader(decoder, places, len(owner)), 0
     with frozen(decoder.model):
-        for whole in passes(decoder, rows, first, _budget(decoder, rows, places)):
-            list(halving(partial(read, whole), range(len(whole.rows))))
+        for whole in passes(decoder, rows, first, _budget(decoder, rows, first, places)):
+            list(halving(partial(read, whole), range(len(whole.rows)), decoder.model))
             done += sum(len(rows[i]) for i in whole.rows)
             report(stage, done, sum(map(len, rows)))
     return TokenScores(read.log_probs, read.predicted, read.hits, torch.tensor(owner, dtype=torch.long), len(texts))
@@ -151,8 +151,12 @@ class _Reader:
         self.hits[into] = (predicted == tokens.to(predicted.device)).cpu()
 
 
-def _budget(decoder: Decoder, rows: Sequence[Sequence[int]], places: Sequence[Sequence[Any]]) -> int:
-    share = max((len(at) / len(row) for row, at in zip(rows, places, strict=True) if row), default=1.0)
+def _budget(
+    decoder: Decoder, rows: Sequence[Sequence[int]], first: Sequence[int], places: Sequence[Sequence[Any]]
+) -> int:
+    # All before the first token that is read may be a head, which is no part of the pass.
+    behind = (len(at) / (len(row) - begin) for row, begin, at in zip(rows, first, places, strict=True))
+    share = max(behind, default=1.0)
     vocabulary = decoder.model.config.get_text_config().vocab_size
     most = min(MAX_TOKENS, MAX_TOKENS_CPU) if decoder.device.type == "cpu" else MAX_TOKENS
     return min(most, int(MAX_LOGITS / vocabulary / max(share, 1e-9)))

@@ -43,8 +43,9 @@ class EarlierKeys:
         Args:
             keys: ``(d_in, n)`` in float64, as they were when they were added.
         """
-        known, outer = self.dense(), keys @ keys.T
-        return EarlierKeys(-outer if known is None else known.to(outer.device) - outer)
+        known = self.dense()
+        keys = keys if known is None else keys.to(known.device)
+        return EarlierKeys(-(keys @ keys.T) if known is None else known - keys @ keys.T)
 
     def folded(self) -> "EarlierKeys":
         """The same with all keys in the matrix."""
@@ -66,12 +67,14 @@ class EarlierKeys:
         }
 
     @staticmethod
-    def unpacked(content: dict[str, Any]) -> "EarlierKeys":
+    def unpacked(content: dict[str, Any] | Tensor) -> "EarlierKeys":
         """What `packed` wrote.
 
         Args:
-            content: As read from a file.
+            content: As read from a file; older ones hold the sum alone.
         """
+        if isinstance(content, Tensor):
+            return EarlierKeys(content.clone())
         # Products with memory that is aligned in another way may round in another way.
         moment = content["moment"]
         return EarlierKeys(

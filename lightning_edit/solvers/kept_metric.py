@@ -46,7 +46,7 @@ class KeptMetric:
         """
         problem = replace(problem, basis=self.basis)
         if not self.solver.is_dual(problem):
-            moment = None if earlier is None else earlier.dense()
+            moment = None if earlier is None else self._here(earlier.dense())
             return self.solver.solve(replace(problem, previous_keys_moment=moment)), earlier
         try:
             solution = self._solve(problem, earlier)
@@ -91,8 +91,11 @@ class KeptMetric:
 
     def _new(self, moment: Tensor | None) -> Metric:
         self.factored += 1
-        at = self.second_moment.device
-        return self.solver.metric(self.second_moment, None if moment is None else moment.to(at), self.basis)
+        return self.solver.metric(self.second_moment, self._here(moment), self.basis)
+
+    def _here(self, moment: Tensor | None) -> Tensor | None:
+        """C_p where C is; what is read from a checkpoint is on the CPU."""
+        return None if moment is None else moment.to(self.second_moment.device)
 
     def _extended(self, metric: Metric, block: Tensor) -> Metric:
         keys = inside(block.to(self.second_moment.device), self.basis)

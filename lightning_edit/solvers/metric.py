@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lightning_edit.solvers.cholesky import Cholesky, condition_number
+from lightning_edit.solvers.cholesky import Cholesky, SingularError, condition_number
 
 # How much smaller earlier keys may make k^T M k before too many digits are lost: six of the sixteen.
 MOST_CANCELLED = 1e6
@@ -94,8 +94,15 @@ class Metric:
         Args:
             keys: K ``(m, n)``.
             weighted: M K ``(m, n)``.
+
+        Raises:
+            CancelledError: If they are too large beside 1 to be told from keys that depend on each other.
         """
-        system = Cholesky.of(dual_system(keys, weighted, 1.0), "keys")
+        try:
+            system = Cholesky.of(dual_system(keys, weighted, 1.0), "keys")
+        except SingularError as error:
+            # I + K^T M K is positive definite but for rounding.
+            raise CancelledError from error
         new = torch.linalg.solve_triangular(system.factor.mT, weighted, upper=True, left=False)
         return Metric(self.base, _below(self.earlier, keys.T), _below(self.columns, new.T))
 
