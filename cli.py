@@ -32,6 +32,7 @@ from lightning_edit.resume_arguments import resume_arguments, same_folder
 from lightning_edit.run_folder import run_folder
 from lightning_edit.storage import atomic_path
 from lightning_edit.sweep import Sweep, describe
+from lightning_edit.trainer_check import check_strategy_name
 
 CONFIGS = Path(__file__).parent / "configs"
 DESCRIPTION = """Edits facts in language models. Beside the subcommands below: `compare RUN...` shows finished runs in
@@ -45,7 +46,7 @@ class SaveRunConfig(SaveConfigCallback):
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Writes ``config.yaml`` into the run's folder."""
         with atomic_path(run_folder(trainer) / self.config_filename) as scratch:
-            self.parser.save(self.config, scratch, skip_none=False, multifile=self.multifile)
+            self.parser.save(self.config, scratch, skip_unset=False, multifile=self.multifile)
 
 
 class EditCLI(LightningCLI):
@@ -90,6 +91,7 @@ class EditCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Divides a model in the newer way; measures the checkpoint's records if the user asks for no others."""
         settings = self.config[self.subcommand].trainer
+        check_strategy_name(settings.strategy)
         if settings.strategy == "fsdp":
             settings.strategy = "ModelParallelStrategy"
         path = self._get(self.config, "ckpt_path")
@@ -263,6 +265,8 @@ def _quieten() -> None:
         ".*`training_step` returned `None`",
         ".*args parameter is intended to run from within Python",
         ".*It is recommended to use `self.log",
+        # Holds for weights that are trained.
+        ".*will silently drop the pre-backward hook",
     )
     for message in messages:
         warnings.filterwarnings("ignore", message)

@@ -16,7 +16,7 @@ from lightning_edit.divided_model import load_divided
 from lightning_edit.edited_weights import EditedWeights
 from lightning_edit.loading import Precision, load_model, load_tokenizer
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
-from lightning_edit.process_group import is_divided, processes, sharing
+from lightning_edit.process_group import in_a_group, is_divided
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.resumable import Resumable
@@ -102,13 +102,13 @@ class MeasuredModule(Resumable, LightningModule, ABC):
 
     def check_trainer(self, trainer: Any, fit: bool) -> None:
         """Refuses a trainer that cannot edit; see `trainer_check.check_trainer`."""
+        check_spread(self.device_map, trainer.world_size)
         check_trainer(trainer, fit, self.single_epoch, self.many_processes)
 
     def configure_model(self) -> None:
         """Loads the model once, and refuses a layer or a model that cannot be edited."""
         if self.model is not None:
             return
-        check_spread(self.device_map, processes())
         self.tokenizer = load_tokenizer(self.model_name)
         if self.device_mesh is None:
             self.model = load_model(self.model_name, self.dtype_name, self.device_map, self.offload_folder)
@@ -120,7 +120,7 @@ class MeasuredModule(Resumable, LightningModule, ABC):
         for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
             keep_in_memory(self.model, module)
         self.weights = EditedWeights(self.decoder, self.layers)
-        if sharing(self.model) > 1:
+        if in_a_group() and not is_divided(self.model):
             # DistributedDataParallel refuses a module without a trained parameter; nothing is ever done with this one.
             self.anchor = torch.nn.Parameter(torch.zeros(()))
 

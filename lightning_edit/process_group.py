@@ -16,8 +16,12 @@ R = TypeVar("R")
 
 def processes() -> int:
     """How many processes there are in the run."""
-    together = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if together else 1
+    return torch.distributed.get_world_size() if in_a_group() else 1
+
+
+def in_a_group() -> bool:
+    """Whether the run was started as one of several processes, of which there may be one."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def is_divided(model: Any) -> bool:

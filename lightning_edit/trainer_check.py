@@ -7,6 +7,8 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 from lightning_edit.divided_strategy import DividedModelStrategy
 from lightning_edit.errors import EditError
 
+STRATEGIES = ("auto", "modelparallelstrategy", "model_parallel", "fsdp")
+
 
 def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_processes: bool = True) -> None:
     """Refuses settings of a trainer that do not suit editing.
@@ -37,6 +39,22 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
         )
 
 
+def check_strategy_name(name: Any) -> None:
+    """Refuses the name of a strategy that is none, or cannot edit.
+
+    Args:
+        name: What the user gave; anything but a text is left to `check_trainer`.
+
+    Raises:
+        EditError: Says which there are.
+    """
+    if isinstance(name, str) and name.lower() not in STRATEGIES and not name.startswith("ddp"):
+        raise EditError(
+            "`trainer.strategy` must be auto, ddp (several processes share the work) or ModelParallelStrategy (they "
+            f"share the weights of a model that is too large for one device), got {name}."
+        )
+
+
 def _check_strategy(strategy: Any) -> None:
     if isinstance(strategy, FSDPStrategy | ModelParallelStrategy) and not isinstance(strategy, DividedModelStrategy):
         raise EditError(
@@ -49,5 +67,5 @@ def _check_strategy(strategy: Any) -> None:
     if inside or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy | DividedModelStrategy):
         raise EditError(
             "Several processes edit with `trainer.strategy: ddp`, or `ModelParallelStrategy` for a model that is too "
-            f"large for one device, got {type(strategy).__name__}."
+            f"large for one device, got {type(strategy).__name__}{' of forked or spawned processes' if inside else ''}."
         )

@@ -19,7 +19,6 @@ SETTINGS = {
     "model.solver.ridge": 0.01,
     "model.values.steps": 2,
     "model.second_moment.tokens": 2000,
-    "model.second_moment.cache_dir": "null",
     "trainer.accelerator": "cpu",
 }
 
@@ -29,6 +28,7 @@ def arguments(folder, *more):
         "fit",
         *(f"--{name}={value}" for name, value in SETTINGS.items()),
         f"--trainer.logger.save_dir={folder}",
+        f"--model.second_moment.cache_dir={folder.parent / 'cache' / folder.name}",
         *more,
     ]
 

@@ -4,18 +4,22 @@ import os
 import signal
 
 import pytest
+from lightning.pytorch import Trainer
 
+from lightning_edit.errors import EditError
 from lightning_edit.process_end import LOST
+from lightning_edit.trainer_check import check_strategy_name, check_trainer
 from tests.killing import Command
 
 SMALL = {"data.edits": 4, "data.batch_size": 2, "model.values.steps": 2, "model.second_moment.tokens": 2000}
-SMALL |= {"model.second_moment.cache_dir": "null", "model.solver.ridge": 0.01}
+SMALL |= {"model.solver.ridge": 0.01}
 BROKEN = "the seventh seal is broken"
 OWN = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
 
 def start(folder, processes, *args, **failure):
     given = ["fit", *(f"--{name}={value}" for name, value in SMALL.items()), f"--trainer.logger.save_dir={folder}"]
+    given += [f"--model.second_moment.cache_dir={folder / 'cache'}"]
     return Command([*given, *args, *(fail(**failure) if failure else ())], folder / "log", processes)
 
 
@@ -46,7 +50,7 @@ def left(command):
 )
 def test_others_say_what_the_one_that_failed_in_shared_work_said(processes, failure, statuses, tmp_path):
     command = start(tmp_path, processes, **failure)
-    assert command.wait(60) == statuses, command.output
+    assert command.wait(200) == statuses, command.output
     kind = failure.get("how", "EditError")
     told = f"error: Process {failure['rank']} failed, so this one stops too. It said: {kind}: {BROKEN}"
     assert command.output.count(told) == processes - 1
@@ -65,7 +69,7 @@ def test_others_say_what_the_one_that_failed_in_shared_work_said(processes, fail
 )
 def test_others_do_not_wait_for_one_that_is_gone(processes, failure, statuses, tmp_path):
     command = start(tmp_path, processes, **failure)
-    assert command.wait(60) == statuses, command.output
+    assert command.wait(200) == statuses, command.output
     assert command.output.count(f"error: {LOST}") == processes - 1
     assert command.output.count(f"error: {BROKEN}") == ("how" not in failure)
     assert "Traceback" not in command.output
@@ -74,7 +78,7 @@ def test_others_do_not_wait_for_one_that_is_gone(processes, failure, statuses, t
 
 def test_a_wrong_setting_is_refused_by_all(tmp_path):
     command = start(tmp_path, 2, "--model.layers=[9]")
-    assert command.wait(60) == [2, 2], command.output
+    assert command.wait(200) == [2, 2], command.output
     assert command.output.count("error: `layers` must be different numbers") == 2
     assert "Traceback" not in command.output
 
@@ -103,3 +107,19 @@ def test_the_first_ends_when_one_that_it_started_is_killed(tmp_path):
     assert LOST in command.output or "terminated with code -9" in command.output
     assert "Traceback" not in command.output
     assert not left(command)
+
+
+def test_ddp_with_a_single_device_is_a_run_like_any_other(tmp_path):
+    command = start(tmp_path, 1, "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
+    assert command.wait(200) == [0], command.output
+
+
+@pytest.mark.parametrize("name", ["dpd", "deepspeed"])
+def test_a_strategy_that_is_none_or_cannot_edit_is_refused_by_name(name):
+    with pytest.raises(EditError, match=f"auto, ddp .* or ModelParallelStrategy .* got {name}"):
+        check_strategy_name(name)
+
+
+def test_processes_that_are_spawned_are_refused():
+    with pytest.raises(EditError, match="got DDPStrategy of forked or spawned processes"):
+        check_trainer(Trainer(accelerator="cpu", devices=2, strategy="ddp_spawn", max_epochs=1, logger=False), True)

@@ -25,7 +25,6 @@ SETTINGS = {
     "model.solver.ridge": 0.01,
     "model.values.steps": 3,
     "model.second_moment.tokens": 2000,
-    "model.second_moment.cache_dir": "null",
     "model.evaluation.generate": "true",
     "model.evaluation.max_length": 16,
     "model.evaluation.generated_match": "true",
@@ -37,7 +36,8 @@ SETTINGS = {
 
 
 def start(folder, name, processes, *args, **changes):
-    settings = SETTINGS | {"trainer.logger.save_dir": folder / name} | changes
+    places = {"trainer.logger.save_dir": folder / name, "model.second_moment.cache_dir": folder / f"{name} cache"}
+    settings = SETTINGS | places | changes
     given = ["fit", *(f"--{name}={value}" for name, value in settings.items()), *args]
     given += ["--trainer.callbacks+=tests.process_callbacks.Weights", f"--trainer.callbacks.folder={folder / name}"]
     (folder / name).mkdir()
