@@ -65,17 +65,17 @@ def test_memory_that_is_short_only_once_changes_nothing():
     assert close(watched.moments(), expected)
 
 
-def work(folder, at):
+def work(folder, at, threads):
     """What is run in a process that kills itself."""
     moment_pass.MAX_TOKENS_CPU, moment_pass.KEEP_SECONDS = FEW, 0.0
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     Watched(at=at, then=killed).moments(folder)
 
 
 def test_a_killed_pass_goes_on_from_its_last_sums_to_the_same_bits(tmp_path):
     undisturbed = Watched()
     expected = undisturbed.moments()
-    process = CONTEXT.Process(target=work, args=(str(tmp_path), 5))
+    process = CONTEXT.Process(target=work, args=(str(tmp_path), 5, torch.get_num_threads()))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -54,7 +54,7 @@ def test_others_say_what_the_one_that_failed_in_shared_work_said(processes, fail
     kind = failure.get("how", "EditError")
     told = f"error: Process {failure['rank']} failed, so this one stops too. It said: {kind}: {BROKEN}"
     assert command.output.count(told) == processes - 1
-    assert command.output.count(f"\nerror: {BROKEN}") == (kind == "EditError")
+    assert command.output.count(f"error: {BROKEN}") == (kind == "EditError")
     assert command.output.count("Traceback") == (kind != "EditError")
     assert not left(command)
 
