@@ -31,7 +31,8 @@ class EditCheckpoint(EditCallback):
     written, for this one is told last.
 
     Args:
-        every_n_updates: Write after every so many updates; a run that is stopped by Ctrl-C or SIGTERM writes as well.
+        every_n_updates: Write after every so many updates; a run of one process that is stopped by Ctrl-C or SIGTERM
+            writes as well.
         keep: So many of the latest are kept.
         history: Whether to keep each update by itself, to be listed, removed and re-applied.
 

@@ -40,7 +40,7 @@ def edit(
     seed: int = 0,
     progress: bool = True,
 ) -> ModelUpdate:
-    """Writes facts into a model, without any trainer.
+    """Writes facts into a model, without any trainer; where there are several processes, all of them must call it.
 
     Args:
         model: A decoder-only transformers model with head; it is edited in place.
