@@ -103,7 +103,8 @@ class ValueBatch:
                 stack.enter_context(change_output(self.decoder.down_projection(self.layer), add))
             stack.enter_context(change_input(self.decoder.head, lambda h: _picked(h, picks)[None]))
             inputs = {**self.suffixes.inputs(), "attention_mask": self.mask, **self.cache.inputs()}
-            return self.decoder.model(**inputs).logits[0].to(delta)
+            # Undoes `_picked`; on the way back an index would fill another tensor of this size with zeros.
+            return self.decoder.model(**inputs).logits.squeeze(0).to(delta)
 
     @property
     def first_block(self) -> int:

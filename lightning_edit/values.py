@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_edit.architectures import Decoder
 from lightning_edit.batches import by_length, tokens_of_a_pass
 from lightning_edit.context_templates import ContextTemplates
-from lightning_edit.few_tokens import short_texts, weight_first
+from lightning_edit.few_tokens import fast
 from lightning_edit.hooks import frozen
 from lightning_edit.out_of_memory import halving
 from lightning_edit.process_group import agreed
@@ -104,7 +104,7 @@ def optimize_values(
         EditError: If a text does not fit the model's context.
     """
     rows = encode_texts(tokenizer, requests, templates, settings.kl_prompt, decoder.context)
-    with frozen(decoder.model), short_texts(decoder), weight_first(decoder.head):
+    with frozen(decoder.model), fast(decoder):
         groups, z0 = _prepare(decoder, layer, settings.site, rows, len(templates.texts))
         search = Search.start(z0, settings)
         optimizer = torch.optim.Adam([search.delta], lr=settings.lr)
