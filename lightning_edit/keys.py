@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.activations import fused_activations
 from lightning_edit.architectures import Decoder
 from lightning_edit.context_templates import ContextTemplates
 from lightning_edit.hooks import Captured, capture_input, capture_output, frozen, run_until
@@ -57,7 +58,7 @@ def _at_subject(
         by_row = seen.value.reshape(*part.batch.input_ids.shape, -1)
         states.update(zip(part.rows, by_row[torch.arange(len(last)), last.to(by_row.device)].double(), strict=True))
 
-    with frozen(decoder.model):
+    with frozen(decoder.model), fused_activations(decoder.model):
         for part in passes(decoder, rows, [len(row) - 1 for row in rows], MAX_TOKENS):
             list(halving(partial(run, part), range(len(part.rows)), decoder.model))
     return torch.stack([states[i] for i in range(len(rows))])
