@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_edit.activations import fused_activations
 from lightning_edit.architectures import Decoder
 from lightning_edit.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.cache import Cache, delete
@@ -100,7 +101,8 @@ def count_keys(
     """
     batches = own_share(text_batches(decoder, rows), decoder.model)
     # With divided weights the others are in the middle of a pass, and would take a message for a part of it.
-    with Together() if sharing(decoder.model) > 1 else nullcontext(), frozen(decoder.model):
+    together = Together() if sharing(decoder.model) > 1 else nullcontext()
+    with together, frozen(decoder.model), fused_activations(decoder.model):
         _count_share(decoder, rows, batches, metrics, kept, report)
     summed([state for metric in metrics.values() for state in metric.metric_state.values()], decoder.model)
 

@@ -27,7 +27,7 @@ from lightning_edit.solvers.base import Solver
 Source = Literal["text", "identity", "none"]
 KIND, KEY = "second-moment", "second_moment"
 # To be raised whenever `compute_second_moments` comes to give other numbers for the same input.
-METHOD = "second moment 2"
+METHOD = "second moment 3"
 TOKENS_PER_DIMENSION = 10
 # The triangle of C is summed in so many parts; narrower ones would not be faster.
 BLOCKS, BLOCK = 8, 128

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 KIND = "values"
 # To be raised whenever `optimize_values` comes to find other values from the same input.
-METHOD = "values 2"
+METHOD = "values 3"
 CALLS = "report"
 # Settings that change no value; every other one counts, those to come included.
 NOT_COUNTED = frozenset({"cache_dir"})
