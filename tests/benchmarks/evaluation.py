@@ -17,7 +17,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.tiny import MODEL_PATH
 from tests.benchmarks.floor import score_flops, text_flops, timed
 from tests.benchmarks.material import KNOWING, SHAPES, Choice, build, build_tokenizer, invented_records
-from tests.benchmarks.show import Row, Run, percent, ratio, table_of
+from tests.benchmarks.show import Row, Run, number, percent, ratio, table_of
 from tests.conftest import SHARED
 
 PLAIN, LIBRARY = "published loop", "library"
@@ -153,9 +153,9 @@ def tables(rows: dict[str, list[Row]]) -> list[Table]:
                 row["measured"],
                 row["method"],
                 str(row["records"]),
-                f"{1000 * row['seconds']:.3g}",
+                number(1000 * row["seconds"]),
                 ratio(slow[row["model"], row["measured"]], row["seconds"]),
-                f"{1000 * row['floor_seconds']:.3g}",
+                number(1000 * row["floor_seconds"]),
                 percent(row),
                 "" if difference is None else f"{difference:.0e}",
             )

@@ -12,7 +12,7 @@ from lightning_edit.keys import compute_keys
 from lightning_edit.requests import EditRequest
 from tests.benchmarks.floor import key_flops, timed
 from tests.benchmarks.material import Choice, Material, load
-from tests.benchmarks.show import Row, Run, mebibytes, percent, ratio, table_of
+from tests.benchmarks.show import Row, Run, mebibytes, number, percent, ratio, table_of
 from tests.plain import plain_keys
 
 PLAIN, LIBRARY = "published, whole passes", "library"
@@ -81,9 +81,9 @@ def tables(rows: dict[str, list[Row]]) -> list[Table]:
                     row["model"],
                     row["method"],
                     str(row["edits"]),
-                    f"{1000 * row['seconds']:.3g}",
+                    number(1000 * row["seconds"]),
                     ratio(slow[row["model"]], row["seconds"]),
-                    f"{1000 * row['floor_seconds']:.3g}",
+                    number(1000 * row["floor_seconds"]),
                     percent(row),
                     mebibytes(row["memory_bytes"]),
                     error.get(row["model"], "") if row["method"] == LIBRARY else "",

@@ -23,7 +23,7 @@ from lightning_edit.progress import silent
 from lightning_edit.solvers import EMMET
 from tests.benchmarks.floor import matrix_rate, reached
 from tests.benchmarks.material import Choice, load
-from tests.benchmarks.show import Row, Run, percent, table_of
+from tests.benchmarks.show import Row, Run, number, percent, table_of
 from tests.benchmarks.values import settings
 
 MODELS = ("gpt2",)
@@ -120,8 +120,8 @@ def tables(rows: dict[str, list[Row]]) -> list[Table]:
                     row["model"],
                     str(row["edits"]),
                     str(row["processes"]),
-                    f"{row['one_seconds']:.3g}",
-                    f"{row['seconds']:.3g}",
+                    number(row["one_seconds"]),
+                    number(row["seconds"]),
                     f"{row['ratio']:.2f}x",
                     f"{row['possible_ratio']:.2f}x",
                     percent(row),

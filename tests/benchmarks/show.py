@@ -61,6 +61,11 @@ def table_of(title: str, caption: str, columns: Sequence[str], words: int, rows:
     return table
 
 
+def number(value: float) -> str:
+    """Three figures, more where a number has more before its point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def ratio(slow: float, fast: float) -> str:
     """How many times faster."""
     return f"{slow / fast:.1f}x"

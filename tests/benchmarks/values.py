@@ -13,7 +13,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.values import ValueSettings, optimize_values
 from tests.benchmarks.floor import timed, value_flops
 from tests.benchmarks.material import Choice, Material, load
-from tests.benchmarks.show import Row, Run, mebibytes, percent, ratio, table_of
+from tests.benchmarks.show import Row, Run, mebibytes, number, percent, ratio, table_of
 from tests.plain import plain_texts, plain_value
 
 PLAIN, SINGLE, BATCHED = "published loop", "library, one by one", "library, all at once"
@@ -145,9 +145,9 @@ def tables(rows: dict[str, list[Row]]) -> list[Table]:
                 row["method"],
                 str(row["edits"]),
                 str(row["steps"]),
-                f"{row['seconds']:.3g}",
+                number(row["seconds"]),
                 ratio(slow[row["model"]], row["seconds"]),
-                f"{row['floor_seconds']:.3g}",
+                number(row["floor_seconds"]),
                 percent(row),
                 mebibytes(row["memory_bytes"]),
             )

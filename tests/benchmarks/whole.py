@@ -17,7 +17,7 @@ from lightning_edit.solvers import EMMET
 from tests.benchmarks.floor import key_flops, matrix_rate, moment_flops, reached, solve_flops, timed, value_flops
 from tests.benchmarks.material import Choice, Material, load, random_rows
 from tests.benchmarks.moments import batches
-from tests.benchmarks.show import Row, Run, percent, ratio, table_of
+from tests.benchmarks.show import Row, Run, number, percent, ratio, table_of
 from tests.benchmarks.values import settings, spread
 from tests.plain import explicit_emmet, plain_at_subject, plain_keys, plain_second_moment, plain_value
 
@@ -180,10 +180,10 @@ def tables(rows: dict[str, list[Row]]) -> list[Table]:
                 model,
                 part,
                 str(fast["edits"]),
-                f"{slow['seconds']:.3g}",
-                f"{fast['seconds']:.3g}",
+                number(slow["seconds"]),
+                number(fast["seconds"]),
                 ratio(slow["seconds"], fast["seconds"]),
-                f"{fast['floor_seconds']:.3g}",
+                number(fast["floor_seconds"]),
                 percent(fast),
                 error.get(model, "") if part == WRITE else "",
             )
