@@ -14,7 +14,7 @@ LOST = (
 )
 PACKAGES = ("lightning_edit", "callbacks", "datamodules", "lightning.fabric")
 # Seconds in which a process can say what went wrong.
-GRACE = 5.0
+GRACE = 15.0
 
 
 def is_lost_connection(error: BaseException) -> bool:
