@@ -21,9 +21,8 @@ def fused_activations(model: Any) -> Iterator[None]:
     Args:
         model: The model.
     """
-    slow = [module for module in model.modules() if type(module) is NewGELUActivation and "forward" not in vars(module)]
-    if model.dtype not in (torch.float32, torch.float64):
-        slow = []
+    modules = model.modules() if model.dtype in (torch.float32, torch.float64) else ()
+    slow = [module for module in modules if type(module) is NewGELUActivation and "forward" not in vars(module)]
     for module in slow:
         vars(module)["forward"] = partial(gelu, approximate="tanh")
     try:
