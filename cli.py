@@ -8,10 +8,10 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -19,21 +19,25 @@ from rich.console import Console
 
 from callbacks import Downstream, EditCheckpoint, Harness, Retention, Watch
 from callbacks.report import table
-from datamodules import EditDataModule
-from lightning_edit import EditError, cache_command, checkpoint_file, history_command
+from datamodules import EditDataModule, PreservationText
+from lightning_edit import EditError, cache_command, history_command
 from lightning_edit.argument_errors import EditArgumentParser, fail
 from lightning_edit.comparison import compare
 from lightning_edit.comparison.quantities import quantity
 from lightning_edit.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
+from lightning_edit.known_classes import known_classes, named_classes, only_imports
 from lightning_edit.measured_module import MeasuredModule
 from lightning_edit.module import EditingModule  # noqa: F401  (makes its short name known)
 from lightning_edit.process_end import LOST, end_started, is_lost_connection, quieten_others
-from lightning_edit.resume_arguments import resume_arguments, same_folder
+from lightning_edit.resume_arguments import restored_settings, resume_arguments, same_folder
 from lightning_edit.run_folder import run_folder
+from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage import atomic_path
 from lightning_edit.sweep import Sweep, describe
 from lightning_edit.trainer_check import check_strategy_name
 
+# What a checkpoint may name is a subclass of one of these.
+CLASSES = (MeasuredModule, EditDataModule, PreservationText, Solver, PostProcessor)
 CONFIGS = Path(__file__).parent / "configs"
 DESCRIPTION = """Edits facts in language models. Beside the subcommands below: `compare RUN...` shows finished runs in
 one table and one figure, `sweep FILE.yaml` makes a run for every combination of settings, `updates` lists, removes and
@@ -53,6 +57,9 @@ class EditCLI(LightningCLI):
     """`LightningCLI` that measures the model before a fit and after it."""
 
     config: Any
+    # What of a checkpoint's settings is taken over, and the classes that may be imported from then on.
+    restored: dict[str, Any]
+    may_import: list[str] | None = None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -81,12 +88,23 @@ class EditCLI(LightningCLI):
             # The run keeps the configuration that it began with, whatever becomes of going on.
             self.save_config_callback = None
         else:
-            checkpoint_file.read(Path(config.ckpt_path))
+            self.restored = restored_settings(Path(config.ckpt_path), CLASSES)
+            own = self.config.as_dict(), self._parser("test").get_defaults().as_dict()
+            self.may_import = [*known_classes(*CLASSES), *named_classes(own)]
 
     def _parse_ckpt_path(self) -> None:
-        """Leaves the settings of a fit alone: those that are not the checkpoint's are refused, not overridden."""
-        if self.config.subcommand != "fit":
-            super()._parse_ckpt_path()
+        """Measures a model as the checkpoint says; a fit whose settings are not the checkpoint's is refused instead."""
+        if self.may_import is not None and self.restored["model"]:
+            self._take_over("model")
+
+    def _take_over(self, key: str) -> None:
+        with only_imports(self.may_import or []):
+            self.config = self.parser.parse_object({self.config.subcommand: {key: self.restored[key]}}, self.config)
+
+    def instantiate_classes(self) -> None:
+        """Makes what the settings name; beside a checkpoint nothing else is imported for it."""
+        with nullcontext() if self.may_import is None else only_imports(self.may_import):
+            super().instantiate_classes()
 
     def before_instantiate_classes(self) -> None:
         """Divides a model in the newer way; measures the checkpoint's records if the user asks for no others."""
@@ -94,15 +112,11 @@ class EditCLI(LightningCLI):
         check_strategy_name(settings.strategy)
         if settings.strategy == "fsdp":
             settings.strategy = "ModelParallelStrategy"
-        path = self._get(self.config, "ckpt_path")
-        if path is None or self.subcommand == "fit":
+        if self.may_import is None or "class_path" not in self.restored["data"]:
             return
-        data = torch.load(path, weights_only=True, map_location="cpu").get("datamodule_hyper_parameters", {})
         given, default = self._get(self.config, "data"), self._parser(self.subcommand).get_defaults().data
-        if given == default and "_class_path" in data:
-            init_args = {name: value for name, value in data.items() if not name.startswith("_")}
-            restored = {"class_path": data["_class_path"], "init_args": init_args}
-            self.config = self.parser.parse_object({self.subcommand: {"data": restored}}, self.config)
+        if given == default:
+            self._take_over("data")
 
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""

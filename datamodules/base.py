@@ -14,6 +14,7 @@ from datamodules import selection
 from datamodules.preservation import PreservationText
 from datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
+from lightning_edit.known_classes import SafelyLoaded
 from lightning_edit.requests import EditRequest, distinct, replaced_by, still_valid
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def _as_list(requests: list[EditRequest]) -> list[EditRequest]:
     return requests
 
 
-class EditDataModule(LightningDataModule, ABC):
+class EditDataModule(SafelyLoaded, LightningDataModule, ABC):
     """Edits to make and to measure; a data set is one subclass with one method.
 
     The edits of a run are chosen in this order: `case_ids` or `indices`, `conflicts`, `unique_subjects`, `shuffle`,
@@ -51,6 +52,11 @@ class EditDataModule(LightningDataModule, ABC):
         EditError: If a size is no positive number, both `case_ids` and `indices` are given, or `unique_subjects` leaves
             nothing to ``replace``.
     """
+
+    @classmethod
+    def named_kinds(cls) -> tuple[type, ...]:
+        """The classes whose subclasses a checkpoint may name."""
+        return EditDataModule, PreservationText
 
     def __init__(
         self,

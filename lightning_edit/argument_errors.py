@@ -1,6 +1,5 @@
 """A mistake on the command line, answered with what would have been right."""
 
-import importlib
 import inspect
 import re
 import sys
@@ -22,6 +21,11 @@ class EditArgumentParser(LightningArgumentParser):
         if not self.exit_on_error:
             # A part of a larger parse, which tells the whole story.
             super().error(message, ex)
+        if denied := re.search(r"Importing '(.+?)' is not allowed", message):
+            fail(
+                f"A checkpoint, or the configuration beside it, names {denied[1]!r}, which is none of the classes that "
+                "such a file may name, so it was not imported."
+            )
         parser = getattr(ex, "subcommand_parser", None) or self
         lines = [line for line in message.splitlines() if not line.strip().startswith(NOISE)]
         fail("\n".join([*lines, *_accepted(parser, message)]))
@@ -44,9 +48,8 @@ def _accepted(parser: Any, message: str) -> Iterator[str]:
     subtypes = re.findall(r"Subtypes: \[.*?([a-z_]+(?:\.\w+)+)", message)
     classes = re.findall(r"Problem with given class_path '([\w.]+)'", message)
     if "Expected a dot import path" in message and subtypes:
-        yield f"Known classes: {', '.join(sorted(_concrete(_import(subtypes[-1]))))}"
-    elif classes:
-        accepted = _import(classes[-1])
+        yield f"Known classes: {', '.join(sorted(_concrete(_imported(subtypes[-1]))))}"
+    elif classes and (accepted := _imported(classes[-1])) is not None:
         nested = re.findall(r"unrecognized arguments: --([\w.]+)\.\w+", message)
         for name in nested[-1].split(".") if nested else ():
             known = inspect.signature(accepted).parameters
@@ -76,9 +79,10 @@ def _arguments(accepted: Any) -> list[str]:
     return names
 
 
-def _import(path: str) -> Any:
+def _imported(path: str) -> Any:
+    """A class by its name, as long as its module is here already: a message is no reason to run one."""
     module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    return getattr(sys.modules.get(module), name, None)
 
 
 def _concrete(base: type) -> set[str]:

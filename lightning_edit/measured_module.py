@@ -14,18 +14,20 @@ from torch import Tensor
 from lightning_edit.architectures import check_layers, find_decoder
 from lightning_edit.divided_model import load_divided
 from lightning_edit.edited_weights import EditedWeights
+from lightning_edit.known_classes import SafelyLoaded
 from lightning_edit.loading import Precision, load_model, load_tokenizer
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
 from lightning_edit.process_group import in_a_group, is_divided
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.resumable import Resumable
+from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.spread_model import DeviceMap, check_spread, is_spread, keep_in_memory
 from lightning_edit.trainer_check import check_trainer
 from lightning_edit.updates import ModelUpdate
 
 
-class MeasuredModule(Resumable, LightningModule, ABC):
+class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
     """A language model whose facts are edited in a fit and measured in a test.
 
     ``trainer.test`` before ``trainer.fit`` measures the unedited model, after it the edited one. A method of editing is
@@ -80,6 +82,11 @@ class MeasuredModule(Resumable, LightningModule, ABC):
         self._measured, self._checked = 0, False
 
     # -- setting up ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def named_kinds(cls) -> tuple[type, ...]:
+        """The classes whose subclasses a checkpoint may name."""
+        return MeasuredModule, Solver, PostProcessor
 
     def setup(self, stage: str) -> None:
         """Refuses a trainer, or an evaluation, that does not suit.

@@ -2,16 +2,19 @@
 
 import argparse
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_edit import checkpoint_file
 from lightning_edit.errors import EditError
+from lightning_edit.known_classes import check_names, known_classes
 
 logger = logging.getLogger(__name__)
 
 LAST = "last"
 RUNS = "runs"
+FOLDERS = ("cache_dir", "offload_folder", "trust_remote_code")
 
 
 def resume_arguments(words: list[str]) -> list[str]:
@@ -64,3 +67,30 @@ def same_folder(settings: Any, run: Path) -> None:
         init_args = getattr(chosen, "init_args", None)
         if init_args is not None and "version" in init_args:
             init_args.save_dir, init_args.name, init_args.version = str(run.parent), "", run.name
+
+
+def restored_settings(file: Path, kinds: Sequence[type]) -> dict[str, dict[str, Any]]:
+    """The settings of ``model`` and ``data`` that a checkpoint brings to ``test``.
+
+    Args:
+        file: The checkpoint.
+        kinds: Classes of whose subclasses it may name.
+
+    Raises:
+        EditError: If there is no such checkpoint, it is damaged, or it names a class that is not this project's.
+    """
+    content, accepted = checkpoint_file.read(file), known_classes(*kinds)
+    restored = {}
+    for key, name in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters")):
+        settings = check_names(content.get(name, {}), accepted, f"`ckpt_path`: {file}")
+        settings = _without_folders({k: value for k, value in settings.items() if k != "_instantiator"})
+        class_path = settings.pop("_class_path", None)
+        restored[key] = {"class_path": class_path, "init_args": settings} if class_path is not None else settings
+    return restored
+
+
+def _without_folders(settings: Any) -> Any:
+    """What a machine keeps on its disk, and where, is not for a checkpoint to say."""
+    if isinstance(settings, Mapping):
+        return {key: _without_folders(value) for key, value in settings.items() if key not in FOLDERS}
+    return settings
