@@ -8,12 +8,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from rich.console import Console
 
@@ -22,26 +23,24 @@ from callbacks.report import table
 from datamodules import EditDataModule, PreservationText
 from lightning_edit import EditError, cache_command, history_command
 from lightning_edit.argument_errors import EditArgumentParser, fail
+from lightning_edit.checkpoint_cli import CheckpointCLI
 from lightning_edit.comparison import compare
 from lightning_edit.comparison.quantities import quantity
 from lightning_edit.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
-from lightning_edit.known_classes import known_classes, named_classes, only_imports
 from lightning_edit.measured_module import MeasuredModule
 from lightning_edit.module import EditingModule  # noqa: F401  (makes its short name known)
 from lightning_edit.process_end import LOST, end_started, is_lost_connection, quieten_others
-from lightning_edit.resume_arguments import restored_settings, resume_arguments, same_folder
 from lightning_edit.run_folder import run_folder
 from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage import atomic_path
 from lightning_edit.sweep import Sweep, describe
 from lightning_edit.trainer_check import check_strategy_name
 
-# What a checkpoint may name is a subclass of one of these.
-CLASSES = (MeasuredModule, EditDataModule, PreservationText, Solver, PostProcessor)
 CONFIGS = Path(__file__).parent / "configs"
 DESCRIPTION = """Edits facts in language models. Beside the subcommands below: `compare RUN...` shows finished runs in
 one table and one figure, `sweep FILE.yaml` makes a run for every combination of settings, `updates` lists, removes and
-re-applies the updates of a run, `cache` looks after finished work on disk; each has a --help."""
+re-applies the updates of a run, `cache` looks after finished work on disk; each has a --help. `fit --ckpt_path` takes
+the run's config.yaml, and with --trust_config whatever classes and folders that names."""
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -53,13 +52,11 @@ class SaveRunConfig(SaveConfigCallback):
             self.parser.save(self.config, scratch, skip_unset=False, multifile=self.multifile)
 
 
-class EditCLI(LightningCLI):
+class EditCLI(CheckpointCLI):
     """`LightningCLI` that measures the model before a fit and after it."""
 
     config: Any
-    # What of a checkpoint's settings is taken over, and the classes that may be imported from then on.
-    restored: dict[str, Any]
-    may_import: list[str] | None = None
+    named_kinds = (MeasuredModule, EditDataModule, PreservationText, Solver, PostProcessor, Callback, Strategy)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -75,48 +72,13 @@ class EditCLI(LightningCLI):
         parser.add_lightning_class_args(Watch, "watch")
         parser.add_lightning_class_args(EditCheckpoint, "checkpoints")
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Refuses what is no checkpoint before anything is loaded; a fit takes the settings of that run."""
-        words = sys.argv[1:] if args is None else args
-        resumed = isinstance(words, list) and words[:1] == ["fit"] and "ckpt_path" in " ".join(words)
-        super().parse_arguments(parser, resume_arguments(words) if resumed else args)
-        config = self.config[self.config.subcommand]
-        if config.ckpt_path is None:
-            return
-        if self.config.subcommand == "fit":
-            same_folder(config.trainer, Path(config.ckpt_path).parent.parent)
-            # The run keeps the configuration that it began with, whatever becomes of going on.
-            self.save_config_callback = None
-        else:
-            self.restored = restored_settings(Path(config.ckpt_path), CLASSES)
-            own = self.config.as_dict(), self._parser("test").get_defaults().as_dict()
-            self.may_import = [*known_classes(*CLASSES), *named_classes(own)]
-
-    def _parse_ckpt_path(self) -> None:
-        """Measures a model as the checkpoint says; a fit whose settings are not the checkpoint's is refused instead."""
-        if self.may_import is not None and self.restored["model"]:
-            self._take_over("model")
-
-    def _take_over(self, key: str) -> None:
-        with only_imports(self.may_import or []):
-            self.config = self.parser.parse_object({self.config.subcommand: {key: self.restored[key]}}, self.config)
-
-    def instantiate_classes(self) -> None:
-        """Makes what the settings name; beside a checkpoint nothing else is imported for it."""
-        with nullcontext() if self.may_import is None else only_imports(self.may_import):
-            super().instantiate_classes()
-
     def before_instantiate_classes(self) -> None:
         """Divides a model in the newer way; measures the checkpoint's records if the user asks for no others."""
         settings = self.config[self.subcommand].trainer
         check_strategy_name(settings.strategy)
         if settings.strategy == "fsdp":
             settings.strategy = "ModelParallelStrategy"
-        if self.may_import is None or "class_path" not in self.restored["data"]:
-            return
-        given, default = self._get(self.config, "data"), self._parser(self.subcommand).get_defaults().data
-        if given == default:
-            self._take_over("data")
+        self.take_over_data()
 
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""

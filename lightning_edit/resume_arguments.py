@@ -9,6 +9,7 @@ from typing import Any
 from lightning_edit import checkpoint_file
 from lightning_edit.errors import EditError
 from lightning_edit.known_classes import check_names, known_classes
+from lightning_edit.run_config import checked_config
 
 logger = logging.getLogger(__name__)
 
@@ -17,12 +18,13 @@ RUNS = "runs"
 FOLDERS = ("cache_dir", "offload_folder", "trust_remote_code")
 
 
-def resume_arguments(words: list[str]) -> list[str]:
+def resume_arguments(words: list[str], accepted: Mapping[str, str] | None) -> list[str]:
     """Arguments of a fit that goes on from a checkpoint: the configuration of its run comes before what was typed.
 
     Args:
         words: The arguments, ``fit`` and what follows, with ``--ckpt_path``: a checkpoint in a run's ``checkpoints/``,
             a folder whose last run is meant, or ``last``.
+        accepted: The classes that the run's configuration may name; None if it is trusted.
 
     Raises:
         EditError: If there is no such checkpoint, it is damaged, or it is not in the folder of a run.
@@ -41,7 +43,8 @@ def resume_arguments(words: list[str]) -> list[str]:
             "RUN/config.yaml), so a fit cannot go on from it; `test --ckpt_path` measures it, and `model.on_top_of` "
             "builds other edits upon it."
         )
-    return [words[0], "--config", str(run / "config.yaml"), *words[1:], f"--ckpt_path={file}"]
+    config = str(run / "config.yaml") if accepted is None else checked_config(run / "config.yaml", accepted)
+    return [words[0], f"--config={config}", *words[1:], f"--ckpt_path={file}"]
 
 
 def _checkpoint(given: str, runs: str) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import cli
 from datamodules import TinyWorld
@@ -35,7 +36,8 @@ def run(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path / "runs" / "version_0"
-    sys.modules.pop("payload", None)
+    for module in ("payload", "own_callback"):
+        sys.modules.pop(module, None)
 
 
 def put(content, place, value):
@@ -125,3 +127,105 @@ def test_classes_that_the_user_names_may_still_be_measured_beside_a_checkpoint(r
     )
     cli.main(["test", "--ckpt_path", str(run / "edited.ckpt"), "--trainer.callbacks", "own_callback.Own"])
     assert Path("own").exists()
+
+
+def config_with(run, place, value):
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    put(content, place, value)
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+
+
+def first(run):
+    """The checkpoint of the run before its last update."""
+    return run / "checkpoints" / "update-000000.ckpt"
+
+
+CALLBACK = ("trainer", "callbacks")
+LOGGER = ("trainer", "logger", "init_args")
+CONFIGS = [
+    ((*CALLBACK, 0), {"class_path": "runs.version_0.payload.P"}),
+    ((*CALLBACK, 0), {"class_path": "payload.P"}),
+    ((*CALLBACK, 0), "payload.P"),
+    (CALLBACK, "payload.P"),
+    (CALLBACK, "evil.yaml"),
+    ((*CALLBACK, 0), {"class_path": "LambdaCallback", "init_args": {"on_fit_start": "payload.f"}}),
+    ((*CALLBACK, 0), {"class_path": "lightning.pytorch.callbacks.LambdaCallback"}),
+    ((*CALLBACK, 0), {"class_path": "lightning.pytorch.callbacks.lambda_function.LambdaCallback"}),
+    ((*CALLBACK, 0), {"class_path": "lightning.pytorch.callbacks.ModelPruning"}),
+    ((*CALLBACK, 0), {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "elsewhere"}}),
+    ((*CALLBACK, 0), {"class_path": "ModelCheckpoint", "init_args": {"filename": "../../../elsewhere/x"}}),
+    ((*CALLBACK, 0), {"class_path": "callbacks.Harness", "init_args": {"tasks": "./task.yaml"}}),
+    (("harness", "tasks"), "./task.yaml"),
+    (("harness", "tasks"), ["task.yaml"]),
+    (("harness", "tasks"), "copa,plain"),
+    (("harness", "include_path"), "tasks"),
+    (("model", "class_path"), "payload.P"),
+    (("model",), "evil.yaml"),
+    (("model",), "payload.P"),
+    (("model", "init_args", "solver"), {"class_path": "payload.P"}),
+    (("model", "init_args", "solver"), "payload.P"),
+    (("model", "init_args", "values", "cache_dir"), "../elsewhere"),
+    (("model", "init_args", "second_moment", "cache_dir"), "~/elsewhere"),
+    (("model", "init_args", "offload_folder"), "/tmp/elsewhere"),
+    (("data", "class_path"), "payload.P"),
+    (("data",), "evil.yaml"),
+    (("trainer",), "trainer.yaml"),
+    (("trainer", "profiler"), {"class_path": "SimpleProfiler", "init_args": {"dirpath": "elsewhere"}}),
+    (("trainer", "profiler"), {"class_path": "SimpleProfiler", "init_args": {"filename": "/tmp/elsewhere/x"}}),
+    (("trainer", "profiler"), "payload.P"),
+    (("trainer", "strategy"), "payload.P"),
+    (("trainer", "strategy"), {"class_path": "payload.P"}),
+    (("trainer", "strategy"), {"class_path": "DDPStrategy", "init_args": {"ddp_comm_hook": "payload.f"}}),
+    (("trainer", "plugins"), ["payload.P"]),
+    (("trainer", "default_root_dir"), "../elsewhere"),
+    (("trainer", "logger"), {"class_path": "payload.P"}),
+    (("trainer", "logger"), {"class_path": "MLFlowLogger", "init_args": {"tracking_uri": "http://127.0.0.1:9"}}),
+    ((*LOGGER, "sub_dir"), "../../../elsewhere"),
+    (("weights_only",), False),
+    (("config",), "evil.yaml"),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), CONFIGS, ids=lambda value: str(value)[:60])
+def test_the_configuration_beside_a_checkpoint_runs_nothing_and_writes_nowhere_else(run, place, value, capfd):
+    top = run.parent.parent
+    shutil.copy(top / "payload.py", run)
+    (top / "plain").write_text("task: plain\n")
+    (top / "tasks").mkdir()
+    (top / "task.yaml").write_text("task: mine\nprocess_docs: !function payload.f\n")
+    (top / "evil.yaml").write_text("class_path: payload.P\n")
+    (top / "trainer.yaml").write_text("profiler: {class_path: SimpleProfiler, init_args: {dirpath: elsewhere}}\n")
+    config_with(run, place, value)
+    shown = refused(capfd, "fit", "--ckpt_path", first(run))
+    assert "config" in shown
+    assert not (top / "ran").exists()
+    for elsewhere in (top / "elsewhere", top.parent / "elsewhere", Path("/tmp/elsewhere"), Path("~/elsewhere")):
+        assert not elsewhere.expanduser().exists()
+
+
+def test_a_configuration_that_is_trusted_is_obeyed(run, capfd):
+    config_with(run, (*CALLBACK, 0), {"class_path": "own_callback.Own"})
+    config_with(run, ("model", "init_args", "second_moment", "cache_dir"), "../elsewhere")
+    Path("own_callback.py").write_text("from lightning.pytorch import Callback\nclass Own(Callback): ...\n")
+    assert "--trust_config" in refused(capfd, "fit", "--ckpt_path", first(run))
+    cli.main(["fit", "--trust_config", "--ckpt_path", str(first(run))])
+    assert "own_callback" in sys.modules
+    assert Path("../elsewhere").is_dir()
+
+
+def test_what_the_user_types_is_trusted(run):
+    config_with(run, (*CALLBACK, 0), {"class_path": "callbacks.ShowExamples"})
+    Path("own_callback.py").write_text(
+        "from lightning.pytorch import Callback\n"
+        "from pathlib import Path\n"
+        "class Own(Callback):\n"
+        "    def on_test_end(self, *_): Path('own').touch()\n"
+    )
+    cli.main(
+        [
+            *("fit", "--ckpt_path", str(first(run)), "--trainer.callbacks+=own_callback.Own"),
+            "--model.second_moment.cache_dir=../elsewhere",
+        ]
+    )
+    assert Path("own").exists()
+    assert Path("../elsewhere").is_dir()
