@@ -12,12 +12,14 @@ from lightning_edit.edited_weights import EditedWeights
 from lightning_edit.editing import Editor, batches_of, check_site, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.layer_distribution import LayerDistribution
+from lightning_edit.model_probe import check_projections
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.prompts import require_offsets
 from lightning_edit.requests import EditRequest, distinct
 from lightning_edit.second_moment import SecondMomentSettings, prepare_second_moments
 from lightning_edit.solver_check import check_second_moments
 from lightning_edit.solvers import EMMET, Solver
+from lightning_edit.spread_model import keep_in_memory
 from lightning_edit.updates import ModelUpdate
 from lightning_edit.value_search import Values
 from lightning_edit.value_settings import ValueSettings
@@ -80,12 +82,15 @@ def edit(
     requests = distinct(requests)
     decoder = find_decoder(model)
     layers = check_layers(decoder, layers)
+    for module in (model.get_input_embeddings(), *map(decoder.down_projection, layers)):
+        keep_in_memory(model, module)
     values = values or ValueSettings()
     check_site(decoder, layers, values.site)
     if not requests:
         raise EditError("There are no edits to make.")
     if moments is not None and not set(layers) <= set(moments):
         raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
+    check_projections(decoder, layers)
     solver, settings = solver or EMMET(), second_moment or SecondMomentSettings()
     with ProgressBars() if progress else nullcontext(silent) as report:
         if moments is None:

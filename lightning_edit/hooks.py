@@ -72,6 +72,8 @@ def capture_output(module: nn.Module, stop: bool = False) -> Iterator[Captured]:
         captured.value, captured.output = hidden_of(output), output
         if stop:
             raise StopForward
+        # What follows may add to it in place, as Falcon does.
+        captured.value = captured.value.clone()
 
     handle = module.register_forward_hook(hook)
     try:

@@ -17,6 +17,7 @@ from lightning_edit.edited_weights import EditedWeights
 from lightning_edit.known_classes import SafelyLoaded
 from lightning_edit.loading import Precision, load_model, load_tokenizer
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
+from lightning_edit.model_probe import check_projections
 from lightning_edit.process_group import in_a_group, is_divided
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
@@ -96,6 +97,11 @@ class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
         """
         self.check_trainer(self.trainer, stage == "fit")
         self.configure_model()
+        if not self._checked:
+            if not is_divided(self.model):
+                # Where Lightning would move it next; some models run on one kind of device only.
+                self.to(self.trainer.strategy.root_device)
+            self.check_model()
         if is_divided(self.model):
             # Weights that are gathered in inference mode could not be used for gradients later.
             self.trainer.test_loop.inference_mode = False
@@ -103,6 +109,14 @@ class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
             check_evaluation(self.evaluation, self.requests, self.tokenizer, self.decoder.context)
             self.check_requests()
             self._checked = True
+
+    def check_model(self) -> None:
+        """Refuses a model in which an edit would not do what was computed, found by running a few tokens.
+
+        Raises:
+            EditError: See `check_projections`.
+        """
+        check_projections(self.decoder, self.layers)
 
     def check_requests(self) -> None:
         """Refuses edits that could not be made, before anything expensive."""

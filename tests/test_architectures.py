@@ -174,3 +174,131 @@ def test_an_edit_without_finite_loss_is_named_and_the_others_are_kept(tokenizer,
     torch.testing.assert_close(values.z[1:], alone.z)
     with pytest.raises(EditError, match="No edit has a finite loss"):
         edit(model, tokenizer, requests[:1], templates=templates, moments={0: torch.eye(128)}, progress=False)
+
+
+class Codes(torch.nn.Linear):
+    """A linear map whose weight is stored in another way, as quantization libraries have it."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.register_buffer("scale", torch.ones(1))
+
+
+class Same(torch.nn.Linear):
+    """A linear map written in another way, as Falcon has one."""
+
+    def forward(self, states):
+        return states @ self.weight.T
+
+
+class Rounded(torch.nn.Linear):
+    """A linear map that quantizes what it is given, with no weights that would tell so."""
+
+    def forward(self, states):
+        return super().forward((states * 2).round() / 2)
+
+
+class Scaled(torch.Tensor):
+    """A weight that is not the numbers it holds."""
+
+
+def shared(module, model):
+    module.weight = model.model.layers[0].mlp.down_proj.weight
+
+
+def of_a_subclass(module, model):
+    module.__class__ = Codes
+    module.register_buffer("scale", torch.ones(1))
+
+
+def in_codes(dtype):
+    def change(module, model):
+        module.weight = torch.nn.Parameter(module.weight.to(dtype), requires_grad=False)
+
+    return change
+
+
+def of_a_tensor_subclass(module, model):
+    module.weight = torch.nn.Parameter(module.weight.detach().as_subclass(Scaled))
+
+
+def computed(module, model):
+    torch.nn.utils.spectral_norm(module)
+
+
+UNEDITABLE = {
+    "it is a Codes, which holds more than a weight and a bias": of_a_subclass,
+    "its weights are float8_e4m3fn": in_codes(torch.float8_e4m3fn),
+    "its weights are int8": in_codes(torch.int8),
+    "its weights are a Scaled": of_a_tensor_subclass,
+    "its weight is computed from other parameters": computed,
+    "other parts of LlamaForCausalLM share its weight": shared,
+}
+
+
+@pytest.mark.parametrize("reason", UNEDITABLE)
+@pytest.mark.parametrize("down_projection", [None, "model.layers.{}.mlp.down_proj"])
+def test_weights_that_are_not_plain_numbers_are_refused_in_their_layers_alone(reason, down_projection):
+    model = build("Llama")
+    UNEDITABLE[reason](model.model.layers[1].mlp.down_proj, model)
+    decoder = find_decoder(model, down_projection)
+    with pytest.raises(EditError, match=rf"Layer 1: model\.layers\.1\.mlp\.down_proj cannot be edited: {reason}"):
+        check_layers(decoder, [1])
+    assert check_layers(decoder, [2]) == [2]
+
+
+@pytest.mark.parametrize("name", ["FP8Linear", "bitsandbytes", "torchao"])
+def test_a_quantized_model_is_refused_before_any_work(name, tokenizer):
+    model = build("Llama")
+    if name == "FP8Linear":
+        from transformers.integrations.finegrained_fp8 import FP8Linear
+
+        for block in model.model.layers:
+            block.mlp.down_proj = FP8Linear(64, 32, block_size=(32, 32))
+    elif name == "torchao":
+        torchao = pytest.importorskip("torchao.quantization")
+        torchao.quantize_(model, torchao.Int8WeightOnlyConfig())
+    else:
+        bitsandbytes = pytest.importorskip("bitsandbytes")
+        for block in model.model.layers:
+            block.mlp.down_proj = bitsandbytes.nn.Linear4bit(64, 32)
+    with pytest.raises(EditError, match=r"down_proj cannot be edited: it.* load the model without quantization"):
+        edit(model, tokenizer, REQUESTS, layers=[0], templates=TEMPLATES, progress=False)
+
+
+def moments_of(layers):
+    return {layer: torch.eye(64, dtype=torch.float64) for layer in layers}
+
+
+def edit_layers(model, tokenizer, layers, **settings):
+    values = settings.pop("values", ValueSettings(steps=2))
+    edit(
+        model,
+        tokenizer,
+        REQUESTS[:1],
+        layers=layers,
+        values=values,
+        templates=TEMPLATES,
+        moments=moments_of(layers),
+        progress=False,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_what_a_module_does_with_its_weight_is_found_by_running_it(dtype, tokenizer):
+    model = build("Llama").to(dtype)
+    model.model.layers[0].mlp.down_proj.__class__ = Same
+    edit_layers(model, tokenizer, [0, 1])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.model.layers[1].mlp.down_proj.__class__ = Rounded
+    with pytest.raises(EditError, match=r"Layer 1: model\.layers\.1\.mlp\.down_proj does not give W k \+ b"):
+        edit_layers(model, tokenizer, [0, 1])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_module_that_the_model_does_not_run_is_refused(tokenizer):
+    model = build("Llama")
+    mlp = model.model.layers[0].mlp
+    mlp.forward = lambda states: torch.nn.functional.linear(mlp.up_proj(states), mlp.down_proj.weight)
+    with pytest.raises(EditError, match=r"Layer 0: .*down_proj is not run when the model reads a text"):
+        edit_layers(model, tokenizer, [0])
