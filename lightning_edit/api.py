@@ -22,7 +22,7 @@ from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.spread_model import keep_in_memory
 from lightning_edit.updates import ModelUpdate
 from lightning_edit.value_search import Values
-from lightning_edit.value_settings import ValueSettings
+from lightning_edit.value_settings import ValueSettings, settle_site
 
 
 def edit(
@@ -91,6 +91,7 @@ def edit(
     if moments is not None and not set(layers) <= set(moments):
         raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
     check_projections(decoder, layers)
+    values = settle_site(decoder, layers, values)
     solver, settings = solver or EMMET(), second_moment or SecondMomentSettings()
     with ProgressBars() if progress else nullcontext(silent) as report:
         if moments is None:

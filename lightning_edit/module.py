@@ -26,7 +26,7 @@ from lightning_edit.solvers import EMMET, PostProcessor, Solver
 from lightning_edit.spread_model import DeviceMap
 from lightning_edit.value_log import log_values, logged
 from lightning_edit.value_search import Values
-from lightning_edit.value_settings import ValueSettings
+from lightning_edit.value_settings import ValueSettings, settle_site
 from lightning_edit.values import encode_texts
 from lightning_edit.writing_module import WritingModule
 
@@ -123,6 +123,11 @@ class EditingModule(WritingModule):
             self.kept, earlier = earlier_edits(self.on_top_of, self.weights, self.model_name, self.previous_keys)
             self.earlier_histories += earlier
             self.weights.set(self.kept.added)
+
+    def check_model(self) -> None:
+        """Also settles where values are found, see `settle_site`."""
+        super().check_model()
+        self.value_settings = settle_site(self.decoder, self.layers, self.value_settings)
 
     def check_requests(self) -> None:
         """Refuses prompts that do not fit the context; in their contexts they are checked once those are known.

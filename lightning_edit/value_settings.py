@@ -1,9 +1,15 @@
 """How value vectors are optimized."""
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from lightning_edit.architectures import Decoder
 from lightning_edit.errors import EditError
+from lightning_edit.model_probe import altered_on_the_way
 from lightning_edit.value_batch import Site
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,8 @@ class ValueSettings:
             null for no such stop.
         kl_prompt: What the model must go on saying of the subject; one ``{}``.
         site: Where delta is added: ``block`` to the hidden state leaving the block (MEMIT, EMMET), ``mlp`` to the
-            output of the down-projection itself (ROME; also exact where a norm follows the MLP, as in Gemma 2).
+            output of the down-projection itself (ROME). Where a norm follows the MLP, as in Gemma 2, ``mlp`` alone is
+            exact and is used for either, see `settle_site`.
         cache_dir: Folder of finished value vectors, found again by everything they depend on; null keeps none. It has
             no influence on results.
 
@@ -50,3 +57,32 @@ class ValueSettings:
         object.__setattr__(self, "mpes", self.mpes or None)
         if self.kl_prompt.count("{}") != 1:
             raise EditError(f"`kl_prompt` must hold exactly one {{}} for the subject, got {self.kl_prompt!r}.")
+
+
+def settle_site(decoder: Decoder, layers: Sequence[int], values: ValueSettings) -> ValueSettings:
+    """Where values are found so that what is written there is what is read: the site asked for, or ``mlp``.
+
+    Args:
+        decoder: The model. Where it is divided between processes, all of them must ask at the same time.
+        layers: The edited layers, ascending.
+        values: How values are to be optimized.
+
+    Returns:
+        The settings; with site ``mlp`` if an update of the one edited layer is altered before it leaves its block.
+
+    Raises:
+        EditError: If that happens with several layers.
+    """
+    altered = altered_on_the_way(decoder, layers) if values.site == "block" else {}
+    if not altered:
+        return values
+    layer, share = max(altered.items(), key=lambda item: item[1])
+    found = (
+        f"What is written at layer {layer} does not arrive at its block's output as it was written ({share:.0%} of it "
+        "is altered): this model has a norm or a scaling after its MLP, so `values.site: block` would write other "
+        "values than were found."
+    )
+    if len(layers) > 1:
+        raise EditError(f"{found} Edit one layer, with `values.site: mlp`.")
+    logger.warning("%s `values.site: mlp` is used instead, which is exact.", found)
+    return replace(values, site="mlp")

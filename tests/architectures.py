@@ -19,6 +19,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "Qwen3": {**MODERN, "head_dim": 8},
     "Gemma2": {**MODERN, "head_dim": 8, "sliding_window": 8},
     "Gemma3Text": {**MODERN, "head_dim": 8, "sliding_window": 8},
+    "Olmo2": MODERN,
+    "Granite": {**MODERN, "residual_multiplier": 0.22},
     "Phi": {**MODERN, "num_key_value_heads": 4},
     "OPT": {**COMMON, "ffn_dim": 64, "max_position_embeddings": 128, "word_embed_proj_dim": 32},
     "Falcon": {**COMMON, "alibi": True, "new_decoder_architecture": False},
