@@ -78,6 +78,7 @@ class EditCLI(CheckpointCLI):
         check_strategy_name(settings.strategy)
         if settings.strategy == "fsdp":
             settings.strategy = "ModelParallelStrategy"
+        self.check_remote_code()
         self.take_over_data()
 
     def after_instantiate_classes(self) -> None:

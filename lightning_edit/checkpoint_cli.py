@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from lightning_edit.errors import EditError
 from lightning_edit.known_classes import known_classes, named_classes, only_imports
 from lightning_edit.resume_arguments import restored_settings, resume_arguments, same_folder
 from lightning_edit.run_config import TRUST, accepted_classes, check_config, typed_classes
@@ -27,6 +28,7 @@ class CheckpointCLI(LightningCLI):
     named_kinds: tuple[type, ...] = ()
     restored: Mapping[str, Any] = MappingProxyType({})
     may_import: list[str] | None = None
+    _typed: tuple[str, ...] = ()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Refuses what is no checkpoint before anything is loaded; a fit takes the settings of that run."""
@@ -37,6 +39,7 @@ class CheckpointCLI(LightningCLI):
         arguments = resume_arguments(typed, accepted) if resumed else words
         if arguments is not typed and resumed and accepted is not None:
             self.may_import = [*accepted, *typed_classes(typed)]
+        self._typed = tuple(typed)
         with self._imports():
             super().parse_arguments(parser, arguments)
         if self.config[self.config.subcommand].ckpt_path is not None:
@@ -64,6 +67,20 @@ class CheckpointCLI(LightningCLI):
         """Measures a model as the checkpoint says; a fit whose settings are not the checkpoint's is refused instead."""
         if self.restored.get("model"):
             self._take_over("model")
+
+    def check_remote_code(self) -> None:
+        """Refuses a checkpoint that asks for a model's own code to be run, unless the command does.
+
+        Raises:
+            EditError: Says how the command could.
+        """
+        settings = self.config[self.subcommand]
+        trusts = settings.get("ckpt_path") is not None and settings.get("model.init_args.trust_remote_code")
+        if trusts and not any("trust_remote_code" in word for word in self._typed):
+            raise EditError(
+                "`trust_remote_code` comes with the checkpoint or its run, and a model's code is run only if the "
+                "command says so: give --model.trust_remote_code true if you trust the model."
+            )
 
     def take_over_data(self) -> None:
         """Measures the checkpoint's records, if the user asks for no others."""

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightning_edit.architectures import find_decoder
 from lightning_edit.divided_weights import whole, write_whole
-from lightning_edit.loading import Precision, load_model
+from lightning_edit.loading import Precision, load_model, resolve
 from lightning_edit.process_group import Together, is_divided
 
 
-def load_divided(name: str, dtype: Precision, down_projection: str | None, device_type: str) -> Any:
+def load_divided(
+    name: str, dtype: Precision, down_projection: str | None, device_type: str, trust_remote_code: bool = False
+) -> Any:
     """The model in evaluation mode, divided between all processes; all of them must ask at the same time.
 
     The first process reads the file into its main memory and hands out the parts, one weight after the other. A pass
@@ -25,6 +27,7 @@ def load_divided(name: str, dtype: Precision, down_projection: str | None, devic
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         down_projection: See `find_decoder`.
         device_type: Where the parts are kept, e.g. ``cuda``: on the process's current device of that type.
+        trust_remote_code: Whether code that comes with the model may be run.
 
     Raises:
         EditError: If there is no such model, in every process.
@@ -33,8 +36,11 @@ def load_divided(name: str, dtype: Precision, down_projection: str | None, devic
     loaded = None
     with Together():
         if first:
-            loaded = load_model(name, dtype)
-    model = _same_everywhere(loaded)
+            loaded = load_model(name, dtype, trust_remote_code=trust_remote_code)
+        elif trust_remote_code:
+            # The configuration that is handed out may be of a class that the model brings.
+            AutoConfig.from_pretrained(resolve(name), trust_remote_code=True)
+    model = _same_everywhere(loaded, trust_remote_code)
     # FSDP moves parameters to their device in place; these stay where they were read.
     read = {key: parameter.detach() for key, parameter in model.named_parameters()} if first else {}
     mesh = init_device_mesh(device_type, (torch.distributed.get_world_size(),))
@@ -73,7 +79,7 @@ def gathered_weights(model: Any) -> dict[str, Tensor] | None:
     return {name: gathered[id(tensor)] for name, tensor in named.items()}
 
 
-def _same_everywhere(loaded: Any) -> Any:
+def _same_everywhere(loaded: Any, trust_remote_code: bool) -> Any:
     """The first process's model; in the others one like it, whose weights are on ``meta`` and take no room."""
     told = [(loaded.config, loaded.dtype, loaded.generation_config) if loaded is not None else None]
     torch.distributed.broadcast_object_list(told)
@@ -82,7 +88,7 @@ def _same_everywhere(loaded: Any) -> Any:
     assert told[0] is not None
     config, dtype, generation = told[0]
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     model.generation_config = generation
     return model.eval().requires_grad_(False)
 

@@ -66,6 +66,7 @@ class FineTuning(MeasuredModule):
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         down_projection: Name of the trained modules with ``{}`` for the layer, where they cannot be found by structure.
         seed: Of all that is drawn.
+        trust_remote_code: See `MeasuredModule`.
     """
 
     single_epoch = False
@@ -84,13 +85,14 @@ class FineTuning(MeasuredModule):
         dtype: Precision = "auto",
         down_projection: str | None = None,
         seed: int = 0,
+        trust_remote_code: bool = False,
     ) -> None:
-        super().__init__(model, layers, evaluation, dtype, down_projection, seed)
+        super().__init__(model, layers, evaluation, dtype, down_projection, seed, trust_remote_code=trust_remote_code)
         if lr <= 0 or weight_decay < 0:
             raise EditError(f"`lr` must be positive and `weight_decay` not negative, got {lr} and {weight_decay}.")
         if norm_constraint is not None and norm_constraint <= 0:
             raise EditError(f"`norm_constraint` must be positive, or null for none, got {norm_constraint}.")
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore="trust_remote_code")
         self.lr, self.weight_decay, self.eps = lr, weight_decay, norm_constraint
         self.early_stop_loss = early_stop_loss
         self._began = 0.0

@@ -75,7 +75,13 @@ def open_history(run: str | Path) -> History:
     return history
 
 
-def change_updates(run: str | Path, action: Action, numbers: Collection[int], model: str | None = None) -> Change:
+def change_updates(
+    run: str | Path,
+    action: Action,
+    numbers: Collection[int],
+    model: str | None = None,
+    trust_remote_code: bool = False,
+) -> Change:
     """Takes updates out of a finished run, or puts back what was taken out.
 
     The weights are the base model's plus the sum of the kept updates. ``update.safetensors`` and, where there is one,
@@ -86,6 +92,7 @@ def change_updates(run: str | Path, action: Action, numbers: Collection[int], mo
         action: What to do with the updates.
         numbers: Which.
         model: The base model, where it is not where the run found it.
+        trust_remote_code: Whether code that comes with the base model may be run, whatever the run's settings say.
 
     Raises:
         EditError: If a number is unknown, removed already or not removed, if the run is not finished, or if the base
@@ -104,7 +111,7 @@ def change_updates(run: str | Path, action: Action, numbers: Collection[int], mo
     known = _known_update(folder, history)
     edits = sum(len(record.edits) for record in records)
     update = ModelUpdate(total, {**known.info, "edits": edits, "removed_updates": sorted(removed)})
-    base = _base_model(folder, known, model)
+    base = _base_model(folder, known, model, trust_remote_code)
     update.insert(base)
     written = _write(folder, history, removed, update, base)
     checked = _check_after(base, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None
@@ -181,12 +188,13 @@ def _known_update(folder: Path, history: History) -> ModelUpdate:
     return update
 
 
-def _base_model(folder: Path, known: ModelUpdate, name: str | None) -> Any:
+def _base_model(folder: Path, known: ModelUpdate, name: str | None, trust_remote_code: bool) -> Any:
     """The base model, where and in what precision the run loaded it."""
     settings = _settings(folder)
     name = name or settings.get("model") or known.info.get("model") or ""
     try:
-        base = load_model(name, settings.get("dtype") or known.info.get("dtype") or "auto")
+        dtype: Any = settings.get("dtype") or known.info.get("dtype") or "auto"
+        base = load_model(name, dtype, trust_remote_code=trust_remote_code)
     except EditError as error:
         raise EditError(f"{error} The weights are made again from the base model: give it with --model.") from error
     known.check(base)

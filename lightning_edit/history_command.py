@@ -44,7 +44,7 @@ def main(args: list[str]) -> None:
     elif given.action == "show":
         show_update(open_history(given.run), given.number, console)
     else:
-        change = change_updates(given.run, given.action, given.numbers, given.model)
+        change = change_updates(given.run, given.action, given.numbers, given.model, given.trust_remote_code)
         show_change(Path(given.run).expanduser(), change, console)
 
 
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     for action in (removing, applying):
         action.add_argument("numbers", metavar="N", type=int, nargs="+", help="numbers of updates")
         action.add_argument("--model", help="the base model, if it is not where the run found it")
+        action.add_argument("--trust_remote_code", action="store_true", help="run the code that the base model brings")
     return parser
 
 

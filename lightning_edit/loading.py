@@ -37,26 +37,31 @@ def resolve(name: str) -> str:
     return name
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
     """The fast tokenizer of a model.
 
     Args:
         name: See `resolve`.
+        trust_remote_code: Whether code that comes with the model may be run.
 
     Raises:
         EditError: If there is none, or it cannot tell which characters a token covers.
     """
     path = resolve(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise EditError(f"`model`: no tokenizer could be loaded from {name}: {_first_line(error)}") from error
+        raise EditError(f"`model`: no tokenizer could be loaded from {name}: {_reason(error)}") from error
     require_offsets(tokenizer)
     return tokenizer
 
 
 def load_model(
-    name: str, dtype: Precision = "auto", device_map: DeviceMap | None = None, offload_folder: str | None = None
+    name: str,
+    dtype: Precision = "auto",
+    device_map: DeviceMap | None = None,
+    offload_folder: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """The model in evaluation mode, without gradients.
 
@@ -65,6 +70,7 @@ def load_model(
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         device_map: See `MeasuredModule`.
         offload_folder: The same.
+        trust_remote_code: Whether code that comes with the model may be run.
 
     Raises:
         EditError: If there is no causal language model, or it cannot be spread like that.
@@ -72,13 +78,19 @@ def load_model(
     path, precision = resolve(name), dtype if dtype == "auto" else getattr(torch, dtype)
     places = {} if device_map is None else {"device_map": device_map, "offload_folder": offload_folder}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=precision, **places)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=precision, trust_remote_code=trust_remote_code, **places
+        )
     except (OSError, ValueError) as error:
-        raise EditError(
-            f"`model`: no causal language model could be loaded from {name}: {_first_line(error)}"
-        ) from error
+        raise EditError(f"`model`: no causal language model could be loaded from {name}: {_reason(error)}") from error
     return model.eval().requires_grad_(False)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return (
+            "it needs code that comes with it. If you have read that code and trust it, set "
+            "`model.trust_remote_code: true`."
+        )
+    return text.split("\n")[0]

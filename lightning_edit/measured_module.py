@@ -44,6 +44,8 @@ class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
         device_map: None for a model on the trainer's device; ``auto``, or a device for each part, spreads it over the
             devices of this machine by accelerate, and what is on ``cpu`` or ``disk`` is brought when it is run.
         offload_folder: Where weights are kept that are on ``disk`` and cannot be read from the model's own files.
+        trust_remote_code: Whether Python code that comes with the model may be run, which can do anything that you can.
+            A checkpoint does not remember it: each command that needs it has to say so.
     """
 
     separate = False
@@ -62,8 +64,10 @@ class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
         seed: int = 0,
         device_map: DeviceMap | None = None,
         offload_folder: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
+        self.trust_remote_code = trust_remote_code
         self.model_name, self.dtype_name, self.down_projection = model, dtype, down_projection
         self.device_map, self.offload_folder = device_map, offload_folder
         self.layers, self.seed, self.evaluation = layers, seed, evaluation
@@ -130,12 +134,13 @@ class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
         """Loads the model once, and refuses a layer or a model that cannot be edited."""
         if self.model is not None:
             return
-        self.tokenizer = load_tokenizer(self.model_name)
+        self.tokenizer = load_tokenizer(self.model_name, self.trust_remote_code)
         if self.device_mesh is None:
-            self.model = load_model(self.model_name, self.dtype_name, self.device_map, self.offload_folder)
+            places = (self.device_map, self.offload_folder)
+            self.model = load_model(self.model_name, self.dtype_name, *places, self.trust_remote_code)
         else:
-            device_type = self.device_mesh.device_type
-            self.model = load_divided(self.model_name, self.dtype_name, self.down_projection, device_type)
+            settings = (self.down_projection, self.device_mesh.device_type, self.trust_remote_code)
+            self.model = load_divided(self.model_name, self.dtype_name, *settings)
         self.decoder = find_decoder(self.model, self.down_projection)
         self.layers = check_layers(self.decoder, self.layers)
         for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):

@@ -59,6 +59,7 @@ class EditingModule(WritingModule):
         seed: Of generated templates and texts.
         device_map: See `MeasuredModule`.
         offload_folder: The same.
+        trust_remote_code: The same.
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class EditingModule(WritingModule):
         seed: int = 0,
         device_map: DeviceMap | None = None,
         offload_folder: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
-        super().__init__(model, layers, evaluation, dtype, down_projection, seed, device_map, offload_folder)
+        places = (device_map, offload_folder)
+        super().__init__(model, layers, evaluation, dtype, down_projection, seed, *places, trust_remote_code)
         if edits_per_update is not None and edits_per_update < 1:
             raise EditError(f"`edits_per_update` must be a positive number or null, got {edits_per_update}.")
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore="trust_remote_code")
         self.distribution, self.key_average = layer_distribution, key_average
         self.solver, self.value_settings, self.moment_settings = solver or EMMET(), values, second_moment
         self.templates = None if context_templates is None else ContextTemplates(tuple(context_templates), key_average)
