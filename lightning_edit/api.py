@@ -12,7 +12,9 @@ from lightning_edit.edited_weights import EditedWeights
 from lightning_edit.editing import Editor, batches_of, check_site, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.layer_distribution import LayerDistribution
+from lightning_edit.loaded_weights import check_finite
 from lightning_edit.model_probe import check_projections
+from lightning_edit.process_group import Together
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.prompts import require_offsets
 from lightning_edit.requests import EditRequest, distinct
@@ -90,6 +92,8 @@ def edit(
         raise EditError("There are no edits to make.")
     if moments is not None and not set(layers) <= set(moments):
         raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
+    with Together():
+        check_finite(model)
     check_projections(decoder, layers)
     values = settle_site(decoder, layers, values)
     solver, settings = solver or EMMET(), second_moment or SecondMomentSettings()

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.errors import EditError
+from lightning_edit.loaded_weights import check_finite, check_loaded
 from lightning_edit.prompts import require_offsets
 from lightning_edit.spread_model import DeviceMap
 from lightning_edit.tiny import MODEL_PATH
@@ -73,16 +74,19 @@ def load_model(
         trust_remote_code: Whether code that comes with the model may be run.
 
     Raises:
-        EditError: If there is no causal language model, or it cannot be spread like that.
+        EditError: If there is no causal language model, if its files lack or have weights that it needs or has no place
+            for, if a weight is not finite, or if it cannot be spread like that.
     """
     path, precision = resolve(name), dtype if dtype == "auto" else getattr(torch, dtype)
     places = {} if device_map is None else {"device_map": device_map, "offload_folder": offload_folder}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=precision, trust_remote_code=trust_remote_code, **places
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            path, dtype=precision, trust_remote_code=trust_remote_code, output_loading_info=True, **places
         )
     except (OSError, ValueError) as error:
         raise EditError(f"`model`: no causal language model could be loaded from {name}: {_reason(error)}") from error
+    check_loaded(model, loaded, name)
+    check_finite(model)
     return model.eval().requires_grad_(False)
 
 
