@@ -30,7 +30,7 @@ from lightning_edit.fine_tuning import FineTuning  # noqa: F401  (makes its shor
 from lightning_edit.measured_module import MeasuredModule
 from lightning_edit.module import EditingModule  # noqa: F401  (makes its short name known)
 from lightning_edit.process_end import LOST, end_started, is_lost_connection, quieten_others
-from lightning_edit.run_folder import run_folder
+from lightning_edit.run_folder import run_folder, stay_in
 from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage import atomic_path
 from lightning_edit.sweep import Sweep, describe
@@ -84,6 +84,8 @@ class EditCLI(CheckpointCLI):
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""
         self.model.check_trainer(self.trainer, self.subcommand == "fit")
+        if self.subcommand == "fit":
+            stay_in(self.trainer, self.config.fit.ckpt_path)
         atexit.register(end_started, self.trainer.strategy.launcher)
 
     def before_fit(self) -> None:

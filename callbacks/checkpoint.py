@@ -7,15 +7,15 @@ from typing import Any
 
 from rich.console import Console
 
-from callbacks.log_files import cut_back, sizes
+from callbacks.log_files import cut_back, note_events, noted_events, open_events, sizes
 from lightning_edit.cache import Cache
-from lightning_edit.checkpoint_file import FOLDER, NAME, checkpoints
+from lightning_edit.checkpoint_file import FOLDER, NAME, checkpoints, number_of
 from lightning_edit.edit_callback import EditCallback
 from lightning_edit.errors import EditError
 from lightning_edit.fingerprint import fingerprint
 from lightning_edit.history import History
 from lightning_edit.process_group import is_divided
-from lightning_edit.run_folder import UPDATES, shared_folder
+from lightning_edit.run_folder import LOGS, UPDATES, run_folder, shared_folder
 from lightning_edit.storage import atomic_path
 from lightning_edit.updates import LayerUpdate
 
@@ -49,7 +49,7 @@ class EditCheckpoint(EditCallback):
                 raise EditError(f"EditCheckpoint: `{name}` must be a positive number, got {value}.")
         self.every_n_updates, self.keep, self.history = every_n_updates, keep, history
         self._folder = Path()
-        self._found_before: list[Path] = []
+        self._values: Cache | None = None
         self._sizes: dict[str, int] = {}
         self._saved_at: int | None = None
         self._edits_saved = 0
@@ -62,16 +62,22 @@ class EditCheckpoint(EditCallback):
         """Finds the run's folder, and gives values a place until their update is written."""
         if stage != "fit" or not self._works_for(trainer, pl_module):
             return
-        self._folder = shared_folder(trainer)
-        self._found_before = [path for path in self._folder.rglob("*") if path.is_file()]
-        self._values = Cache(self._folder / FOLDER / "values")
-        pl_module.value_caches.insert(0, self._values)
-        if self.history:
-            pl_module.history = History(self._folder / UPDATES)
-        elif pl_module.separate:
+        if pl_module.separate and not self.history:
             raise EditError(
                 "EditCheckpoint: a run of `separate_updates` goes on from its updates: set `history: true`."
             )
+        self.on_resume(trainer, pl_module)
+
+    def on_resume(self, trainer: Any, pl_module: Any) -> None:
+        """Takes up the folder of the run, now that it is known."""
+        if not self._works_for(trainer, pl_module):
+            return
+        self._folder = shared_folder(trainer)
+        others = [cache for cache in pl_module.value_caches if cache is not self._values]
+        self._values = Cache(self._folder / FOLDER / "values")
+        pl_module.value_caches[:] = [self._values, *others]
+        if self.history:
+            pl_module.history = History(self._folder / UPDATES)
 
     def _works_for(self, trainer: Any, module: Any) -> bool:
         return module.state() is not None and not trainer.fast_dev_run
@@ -87,7 +93,7 @@ class EditCheckpoint(EditCallback):
         history = History(self._folder / UPDATES)
         if pl_module.resumed:
             if trainer.is_global_zero:
-                self._go_back(pl_module, history)
+                self._go_back(trainer, pl_module, history)
             self._saved_at = self._told_at = pl_module.updates_written
             self._edits_saved = pl_module.edits_written
             self._say(
@@ -96,6 +102,7 @@ class EditCheckpoint(EditCallback):
                 f"{len(pl_module.requests)} edits).",
             )
             return
+        run_folder(trainer)
         try:
             self._begin(trainer, pl_module, history)
         except OSError as error:
@@ -104,12 +111,14 @@ class EditCheckpoint(EditCallback):
                 "`trainer.logger.init_args.save_dir`, or leave out the callback EditCheckpoint."
             ) from error
 
-    def _go_back(self, module: Any, history: History) -> None:
+    def _go_back(self, trainer: Any, module: Any, history: History) -> None:
         """Drops all that the run had made after the checkpoint; first what `last` would find."""
         for path in checkpoints(self._folder):
-            if path.name > NAME.format(module.updates_written):
+            if number_of(path) > module.updates_written:
                 path.unlink()
-        cut_back(self._folder, self._sizes, self._found_before)
+        open_now = open_events(self._folder, trainer.loggers)
+        cut_back(self._folder, self._sizes, {*LOGS, *noted_events(self._folder, self._sizes)} - open_now)
+        note_events(self._folder, open_now)
         kept = module.updates_written
         if module.kept.finished and history.path(kept + 1).exists() and not history.record(kept + 1).edits:
             kept += 1  # the post-processing of the sum
@@ -120,7 +129,7 @@ class EditCheckpoint(EditCallback):
             if checkpoints(self._folder) or history.numbers():
                 raise EditError(
                     f"{self._folder} holds the updates of another run, which are never replaced. Go on with it by "
-                    "--ckpt_path last, move it, or use a logger, which gives each run a folder of its own."
+                    "--ckpt_path, move it, or give the trainer a logger of its own."
                 )
             if self.history and module.weights.added:
                 history.write_start(_layer_updates(module, module.weights.added), {"on_top_of": module.on_top_of})
@@ -175,7 +184,9 @@ class EditCheckpoint(EditCallback):
 
     def _note(self, trainer: Any) -> None:
         if trainer.is_global_zero:
-            self._sizes = sizes(self._folder, trainer.loggers)
+            open_now = open_events(self._folder, trainer.loggers)
+            note_events(self._folder, open_now)
+            self._sizes = sizes(self._folder, open_now | noted_events(self._folder, self._sizes))
 
     def _try_to_save(self, trainer: Any, module: Any) -> None:
         try:
@@ -204,7 +215,7 @@ class EditCheckpoint(EditCallback):
                 self._met = True
             for old in checkpoints(self._folder)[self.keep :]:
                 old.unlink(missing_ok=True)
-            if not module.queue.waiting and not module.queue.taken:
+            if self._values is not None and not module.queue.waiting and not module.queue.taken:
                 for entry in self._values.entries():
                     entry.path.unlink(missing_ok=True)
         self._saved_at, self._edits_saved = module.updates_written, module.edits_written
@@ -212,7 +223,12 @@ class EditCheckpoint(EditCallback):
     def on_update_refused(self, trainer: Any, pl_module: Any) -> None:
         """Takes out of the run's files what was measured of an update that was undone."""
         if trainer.is_global_zero and self._works_for(trainer, pl_module):
-            cut_back(self._folder, self._sizes, list(self._folder.glob("*.jsonl")))
+            cut_back(self._folder, self._sizes, [name for name in LOGS if name != "updates.csv"])
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        """Notes where the figures after the fit go, which a fit that goes on from its last checkpoint repeats."""
+        if self._saved_at is not None and trainer.is_global_zero and self._works_for(trainer, pl_module):
+            note_events(self._folder, open_events(self._folder, trainer.loggers))
 
     # -- a run is stopped ----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_edit.divided_model import gathered_weights
-from lightning_edit.errors import EditError
 from lightning_edit.run_folder import run_folder
 from lightning_edit.storage import atomic_path
 
@@ -29,11 +28,7 @@ class ExportEdits(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses a folder that holds another run's model, before anything expensive."""
-        if self.model and not pl_module.resumed and (run_folder(trainer) / "model").exists():
-            raise EditError(
-                f"{run_folder(trainer) / 'model'} is there already and is never replaced. Move it, or use a logger, "
-                "which gives each run a folder of its own."
-            )
+        run_folder(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes what there is to write; a run that made no update leaves nothing."""

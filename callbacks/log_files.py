@@ -1,50 +1,90 @@
-"""The files of a run that grow while it goes: a resumed run cuts them back to where its checkpoint was written."""
+"""The files of a run that grow while it goes: a resumed run cuts them back to where its checkpoint was written.
 
+They are known by their names: the run's own logs, and TensorBoard's files, whose names are noted as they are opened.
+Nothing else in the folder is ever touched.
+"""
+
+import json
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
-STARTED = int(time.time())
-GROWING = ("*.jsonl", "updates.csv", "events.out.tfevents.*")
+from lightning_edit.run_folder import CHECKPOINTS, LOGS
+from lightning_edit.storage import atomic_path
+
+# Beside the checkpoints: the names of TensorBoard's files, one for each process that worked on the run.
+OPENED = "opened.json"
+EVENTS = "events.out.tfevents."
 
 
-def _growing(folder: Path) -> list[Path]:
-    return sorted(path for pattern in GROWING for path in folder.glob(pattern))
-
-
-def sizes(folder: Path, loggers: Sequence[Any]) -> dict[str, int]:
-    """How large each growing file is, in bytes, once all that was told is written.
+def open_events(folder: Path, loggers: Sequence[Any]) -> set[str]:
+    """The names of the files that TensorBoard writes into the folder from now on; what was logged is on the disk.
 
     Args:
         folder: The run's.
         loggers: Those of the trainer.
     """
+    names = set()
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.flush()
-    return {path.name: path.stat().st_size for path in _growing(folder)}
+            # After each stage of the trainer the file is closed, and another one is opened here.
+            path = Path(logger.experiment._get_file_writer().event_writer._file_name)
+            names |= {path.name} if path.parent.resolve() == folder.resolve() else set()
+    return names
 
 
-def _is_open(path: Path) -> bool:
-    """Whether TensorBoard writes into the file now: its name tells when it was made, and by which process."""
-    made, process = path.name.split(".")[3:4], path.name.split(".")[-2]
-    return path.name.startswith("events") and process == str(os.getpid()) and int(made[0]) >= STARTED
-
-
-def cut_back(folder: Path, noted: Mapping[str, int], found: Sequence[Path]) -> None:
-    """Drops what a run that was killed had told after its checkpoint.
+def noted_events(folder: Path, noted: Mapping[str, int] | None = None) -> set[str]:
+    """The names of the files that TensorBoard wrote for this run, also in processes that were killed.
 
     Args:
         folder: The run's.
-        noted: What `sizes` said when the checkpoint was written.
-        found: The files that were there before this process opened any.
+        noted: What `sizes` returned for a checkpoint; older runs noted names there alone.
     """
-    for path in _growing(folder):
-        if path not in found or _is_open(path):
+    try:
+        names = json.loads((folder / CHECKPOINTS / OPENED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        names = []
+    found = [name for name in (*(names if isinstance(names, list) else []), *(noted or {})) if isinstance(name, str)]
+    return {name for name in found if name.startswith(EVENTS) and Path(name).name == name}
+
+
+def note_events(folder: Path, names: Collection[str]) -> None:
+    """Notes what TensorBoard writes for this run.
+
+    Args:
+        folder: The run's.
+        names: The names of files in it.
+    """
+    if set(names) - noted_events(folder):
+        with atomic_path(folder / CHECKPOINTS / OPENED) as scratch:
+            scratch.write_text(json.dumps(sorted({*names, *noted_events(folder)})), encoding="utf-8")
+
+
+def sizes(folder: Path, events: Collection[str]) -> dict[str, int]:
+    """How large each growing file is, in bytes.
+
+    Args:
+        folder: The run's.
+        events: The names of TensorBoard's files, see `noted_events` and `open_events`.
+    """
+    paths = [folder / name for name in (*LOGS, *sorted(events))]
+    return {path.name: path.stat().st_size for path in paths if path.is_file()}
+
+
+def cut_back(folder: Path, noted: Mapping[str, int], names: Collection[str]) -> None:
+    """Drops what was logged after a checkpoint.
+
+    Args:
+        folder: The run's.
+        noted: What `sizes` returned when the checkpoint was written.
+        names: The files to look at, none of which this process has open.
+    """
+    for path in (folder / name for name in names):
+        if not path.is_file():
             continue
         if path.name not in noted:
             path.unlink()

@@ -1,5 +1,6 @@
 """Checkpoint files of a run: which there are, and whether they are as they were written."""
 
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,21 +10,33 @@ from typing import Any
 import torch
 
 from lightning_edit.errors import EditError
+from lightning_edit.run_folder import CHECKPOINTS
 
-FOLDER = "checkpoints"
+FOLDER = CHECKPOINTS
 NAME = "update-{:06d}.ckpt"
+OWN = re.compile(r"update-[0-9]{6,}\.ckpt")
 # What another file looks like to the reader depends on its first bytes.
 UNREADABLE = (UnpicklingError, RuntimeError, KeyError, IndexError, ValueError, EOFError, AttributeError, OSError)
 READING = "Give a file of a run's checkpoints/, its edited.ckpt, or `last`."
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, the newest first.
+    """The checkpoints of a run, the newest first; a copy under another name is not one of them.
 
     Args:
         run: The run's folder.
     """
-    return sorted((run / FOLDER).glob("update-*.ckpt"), reverse=True)
+    files = [path for path in (run / FOLDER).glob("update-*.ckpt") if OWN.fullmatch(path.name)]
+    return sorted(files, key=number_of, reverse=True)
+
+
+def number_of(path: Path) -> int:
+    """How many updates had been written when a checkpoint of a run was.
+
+    Args:
+        path: One of `checkpoints`.
+    """
+    return int(path.stem.removeprefix("update-"))
 
 
 def damage(path: Path) -> str | None:
@@ -96,7 +109,8 @@ def newest(folder: Path) -> tuple[Path, list[str]]:
     Raises:
         EditError: If there is none.
     """
-    runs = {file.parent.parent for file in folder.rglob(f"{FOLDER}/update-*.ckpt")} if folder.is_dir() else set()
+    found = folder.rglob(f"{FOLDER}/update-*.ckpt") if folder.is_dir() else ()
+    runs = {file.parent.parent for file in found if OWN.fullmatch(file.name)}
     if not runs:
         raise EditError(
             f"`ckpt_path: last`: no run under {folder} has a checkpoint. A run has one as soon as its fit begins; "

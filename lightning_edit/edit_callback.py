@@ -40,6 +40,9 @@ class EditCallback(Callback):
 
     told_last = False
 
+    def on_resume(self, trainer: Any, pl_module: Any) -> None:
+        """Called when a fit goes on from a checkpoint, before the run is restored; `run_folder` is that run's now."""
+
     def on_values_found(self, trainer: Any, pl_module: Any) -> None:
         """Called after each micro-batch of edits has its values; they are not written yet, see `edits_so_far`."""
 

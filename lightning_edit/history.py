@@ -134,10 +134,12 @@ class History:
                 ", ".join(map(str, sorted(removed))),
                 self.folder.parent,
             )
+        last = number
+        while self.path(last + 1).exists():
+            last += 1
         # The last one first: a crash between two leaves no gap.
-        for later in reversed(self._files()):
-            if later > number:
-                self.path(later).unlink()
+        for later in range(last, number, -1):
+            self.path(later).unlink()
         if number == 0:
             (self.folder / START).unlink(missing_ok=True)
         (self.folder / REMOVED).unlink(missing_ok=True)

@@ -5,12 +5,14 @@ from typing import Any
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_edit.edit_callback import tell
 from lightning_edit.edited_weights import EditedWeights
 from lightning_edit.errors import EditError
 from lightning_edit.fingerprint import fingerprint
 from lightning_edit.plain_settings import plain
 from lightning_edit.process_group import processes
 from lightning_edit.resuming import check_base, check_same_run
+from lightning_edit.run_folder import stay_in
 from lightning_edit.run_state import RunState, random_states, set_random_states
 
 
@@ -83,6 +85,9 @@ class Resumable:
             self.results["before"] = edits["before"]
         self._loaded_records, self.left_out = edits["records"], edits["left_out"]
         if "run" in checkpoint and self.state() is not None:
+            if self.trainer.state.fn == TrainerFn.FITTING:
+                stay_in(self.trainer, self.trainer.ckpt_path)
+                tell(self, "on_resume")
             state = RunState.unpacked(checkpoint["run"])
             self.restore(state, edits)
             if self.trainer.state.fn == TrainerFn.FITTING:

@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 LAST = "last"
 RUNS = "runs"
 FOLDERS = ("cache_dir", "offload_folder", "trust_remote_code")
+# Loggers whose files are in the run's folder, and for others the argument that names a run to go on with.
+FILE_LOGGERS = ("TensorBoardLogger", "CSVLogger")
+IDENTIFIED = {"WandbLogger": "version", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
 
 
 def resume_arguments(words: list[str], accepted: Mapping[str, str] | None) -> list[str]:
@@ -66,10 +69,12 @@ def same_folder(settings: Any, run: Path) -> None:
         run: The run's folder.
     """
     loggers = settings.logger if isinstance(settings.logger, list) else [settings.logger]
-    for chosen in loggers:
-        init_args = getattr(chosen, "init_args", None)
-        if init_args is not None and "version" in init_args:
-            init_args.save_dir, init_args.name, init_args.version = str(run.parent), "", run.name
+    files = [chosen for chosen in loggers if _kind(chosen) in FILE_LOGGERS]
+    for chosen in files:
+        chosen.init_args.save_dir, chosen.init_args.name, chosen.init_args.version = str(run.parent), "", run.name
+    if not files and _kind(loggers[0]) in IDENTIFIED:
+        # The folder is named after the run there.
+        loggers[0].init_args[IDENTIFIED[_kind(loggers[0])]] = run.name
 
 
 def restored_settings(file: Path, kinds: Sequence[type]) -> dict[str, dict[str, Any]]:
@@ -97,3 +102,7 @@ def _without_folders(settings: Any) -> Any:
     if isinstance(settings, Mapping):
         return {key: _without_folders(value) for key, value in settings.items() if key not in FOLDERS}
     return settings
+
+
+def _kind(chosen: Any) -> str:
+    return str(getattr(chosen, "class_path", "")).rpartition(".")[2]

@@ -1,31 +1,158 @@
-"""Where a run leaves its files."""
+"""Where a run leaves its files: a folder of its own, in which no other run has written."""
 
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from lightning_edit.errors import EditError
+
 UPDATES = "updates"
+CHECKPOINTS = "checkpoints"
+WITHOUT_LOGGER = "lightning_edit_run"
+# All that a run writes by itself, beside what its loggers write.
+LOGS = ("records.jsonl", "curves.jsonl", "downstream.jsonl", "updates.csv")
+FILES = (*LOGS, "metrics.json", "config.yaml", "update.safetensors", "edited.ckpt", "model", UPDATES, CHECKPOINTS)
+
+
+@dataclass
+class _Place:
+    """The folder of a trainer's run.
+
+    Args:
+        folder: The folder.
+        made: Whether it was made for this run and is empty so far.
+        checked: Whether it is known to hold no other run's files.
+    """
+
+    folder: Path
+    made: bool = False
+    checked: bool = False
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of the logger's run; without a logger ``lightning_edit_run`` under the trainer's root folder.
+    """The folder of the trainer's run, the same from the first call on.
 
-    Only the first process writes there, and only it knows the folder before it is made (`shared_folder`).
+    It is where the first logger that keeps files of its own (TensorBoard, CSV) writes; with other loggers
+    ``<save_dir>/<name>/<version>`` as for Lightning's own checkpoints; and without a logger
+    ``lightning_edit_run/version_N`` under the trainer's root folder. A fit that goes on from a checkpoint stays in the
+    folder of its run (`stay_in`). Only the first process writes there, and only it knows the folder before
+    `shared_folder`.
 
     Args:
         trainer: The trainer of the run.
+
+    Raises:
+        EditError: If the folder holds files of another run, which are never replaced, or cannot be made.
     """
-    logger = trainer.logger
-    # Not `trainer.log_dir`, which waits for all processes.
-    folder = logger.log_dir if isinstance(logger, TensorBoardLogger | CSVLogger) else logger and logger.save_dir
-    return Path(folder or Path(trainer.default_root_dir) / "lightning_edit_run")
+    place = _place(trainer)
+    if not place.checked and trainer.is_global_zero and not trainer.fast_dev_run:
+        if not getattr(trainer.lightning_module, "resumed", False):
+            _check_new(place.folder)
+        place.checked = True
+    return place.folder
 
 
 def shared_folder(trainer: Trainer) -> Path:
     """The same in every process; all of them must ask at the same time.
 
+    It may be asked for before it is known whether the fit goes on from a checkpoint, so it is not looked into.
+
     Args:
         trainer: The trainer of the run.
     """
-    return trainer.strategy.broadcast(run_folder(trainer) if trainer.is_global_zero else None)
+    place = _place(trainer)
+    place.folder = trainer.strategy.broadcast(place.folder)
+    return place.folder
+
+
+def stay_in(trainer: Trainer, checkpoint: str | Path | None) -> None:
+    """Lets a fit go on in the folder of the run whose checkpoint it goes on from.
+
+    Args:
+        trainer: The trainer of the run.
+        checkpoint: The checkpoint; one that is not in the ``checkpoints/`` of a run changes nothing.
+    """
+    file = None if checkpoint is None else Path(checkpoint)
+    if file is None or file.parent.name != CHECKPOINTS:
+        return
+    before: _Place | None = getattr(trainer, "_edit_place", None)
+    if before is not None and before.made and before.folder != file.parent.parent:
+        with suppress(OSError):  # not empty: something was kept there
+            before.folder.rmdir()
+    trainer._edit_place = _Place(file.parent.parent, checked=True)
+
+
+def _place(trainer: Any) -> _Place:
+    place: _Place | None = getattr(trainer, "_edit_place", None)
+    if place is None:
+        try:
+            place = trainer._edit_place = _new_place(trainer, trainer.is_global_zero and not trainer.fast_dev_run)
+        except OSError as error:
+            raise EditError(
+                f"The folder of the run cannot be made ({error}). Give another place as "
+                "`trainer.logger.init_args.save_dir`."
+            ) from error
+    return place
+
+
+def _check_new(folder: Path) -> None:
+    there = [name for name in FILES if (folder / name).exists() or (folder / name).is_symlink()]
+    if there:
+        raise EditError(
+            f"{folder} holds the files of another run ({', '.join(there)}), which are never replaced. Go on with that "
+            "run by --ckpt_path, move it, or leave out the logger's `version`, so that each run has a folder of its "
+            "own; in Python give each Trainer a logger of its own."
+        )
+
+
+def _new_place(trainer: Trainer, make: bool) -> _Place:
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger | CSVLogger):
+            return _logged(logger, make)
+    first = trainer.loggers[0] if trainer.loggers else None
+    root = Path((first and first.save_dir) or trainer.default_root_dir)
+    if first is not None and make:
+        # W&B and others know the version only once the run has begun there.
+        _ = first.experiment
+    if first is not None and first.version not in (None, ""):
+        version = first.version if isinstance(first.version, str) else f"version_{first.version}"
+        return _Place(root / str(first.name or "") / version)
+    return _numbered(root / WITHOUT_LOGGER, make)
+
+
+def _logged(logger: TensorBoardLogger | CSVLogger, make: bool) -> _Place:
+    """Where a logger writes; a version that it counted itself belongs to this run alone from here on."""
+    counted = getattr(logger, "_version", 0) is None
+    folder = Path(logger.log_dir)
+    if folder.resolve() in (Path(logger.save_dir).resolve(), Path.cwd()):
+        # Without name and version all runs, and whatever else is there, would share the folder.
+        return _numbered(folder, make)
+    while counted and make:
+        try:
+            folder.mkdir(parents=True)
+            return _Place(folder, made=True)
+        except FileExistsError:
+            # Another run that began at the same moment has counted to the same number.
+            logger._version = None
+            folder, before = Path(logger.log_dir), folder
+            if folder == before:
+                raise
+    return _Place(folder)
+
+
+def _numbered(root: Path, make: bool) -> _Place:
+    numbers = [int(path.name[8:]) for path in root.glob("version_*") if path.name[8:].isdecimal()]
+    number = max(numbers, default=-1) + 1
+    while make:
+        try:
+            (root / f"version_{number}").mkdir(parents=True)
+            break
+        except FileExistsError:
+            if not root.is_dir():
+                raise
+            number += 1
+    return _Place(root / f"version_{number}", made=make)

@@ -56,7 +56,7 @@ def lines(file):
 
 def test_it_measures_before_during_and_after(places, tmp_path):
     run(tmp_path, Downstream(places, shots=1, tests=5, every_n_updates=2), edits_per_update=1)
-    folder = tmp_path / "lightning_edit_run"
+    folder = tmp_path / "lightning_edit_run" / "version_0"
     curve = lines(folder / "curves.jsonl")
     assert [line["edits"] for line in curve] == [0, 2, 4]
     assert all(set(line["figures"]) == FIGURES for line in curve)
@@ -77,7 +77,7 @@ def test_the_edits_show(tmp_path):
     write_rows(tmp_path / "edited.jsonl", rows)
     task = write_task(tmp_path, "edited", answers={word: word for word in words}, pool=0)
     run(tmp_path, Downstream(task, shots=0, tests=4), edits_per_update=2)
-    curve = lines(tmp_path / "lightning_edit_run" / "curves.jsonl")
+    curve = lines(tmp_path / "lightning_edit_run" / "version_0" / "curves.jsonl")
     assert [line["figures"]["downstream/edited/likelihood_accuracy"] for line in curve] == [0, 0.5, 1]
     assert [line["figures"]["downstream/edited/generated_accuracy"] for line in curve] == [0, 0.5, 1]
 
@@ -115,11 +115,9 @@ def test_a_run_with_it_writes_the_same_update(places, tmp_path):
 
 
 def test_several_callbacks_share_a_run(places, tmp_path):
-    folder = tmp_path / "lightning_edit_run"
+    folder = tmp_path / "lightning_edit_run" / "version_0"
     write_rows(tmp_path / "others.jsonl", [{"question": "Is it?", "label": i % 2} for i in range(6)])
     others = write_task(tmp_path, "others")
-    folder.mkdir()
-    (folder / "downstream.jsonl").write_text("of an older run\n")
     both = Downstream(places, 0, 2, every_n_updates=1), Downstream(others, 0, 2, every_n_updates=2, before=False)
     run(tmp_path, *both, edits_per_update=1)
     found = {(record["edits"], record["task"]) for record in lines(folder / "downstream.jsonl")}
@@ -128,13 +126,13 @@ def test_several_callbacks_share_a_run(places, tmp_path):
 
 def test_generations_can_be_left_out(places, tmp_path):
     run(tmp_path, Downstream(places, 0, 2, generations=False), step="test")
-    assert (tmp_path / "lightning_edit_run" / "curves.jsonl").exists()
-    assert not (tmp_path / "lightning_edit_run" / "downstream.jsonl").exists()
+    assert (tmp_path / "lightning_edit_run" / "version_0" / "curves.jsonl").exists()
+    assert not (tmp_path / "lightning_edit_run" / "version_0" / "downstream.jsonl").exists()
 
 
 def test_without_tasks_nothing_happens(tmp_path):
     run(tmp_path, Downstream(), step="test")
-    assert not (tmp_path / "lightning_edit_run" / "curves.jsonl").exists()
+    assert not (tmp_path / "lightning_edit_run" / "version_0" / "curves.jsonl").exists()
 
 
 def test_fewer_shots_are_said(places, tmp_path, caplog):
@@ -149,7 +147,7 @@ def test_fewer_shots_are_said(places, tmp_path, caplog):
 def test_a_folder_of_data_takes_the_place_of_the_hub(shared, tmp_path):
     callback = Downstream("sst, cola", "1,2", [3, 2], data_dir=str(shared / "data" / "downstream"), too_long="cut")
     run(tmp_path, callback, step="test")
-    records = lines(tmp_path / "lightning_edit_run" / "downstream.jsonl")
+    records = lines(tmp_path / "lightning_edit_run" / "version_0" / "downstream.jsonl")
     assert [record["task"] for record in records] == ["sst"] * 3 + ["cola"] * 2
     assert max(record["shots"] for record in records if record["task"] == "cola") <= 2
 
@@ -185,7 +183,7 @@ def test_bad_settings_are_refused_when_it_is_made(settings, message):
 def test_bad_data_are_refused_before_anything_is_measured(places, settings, message, tmp_path):
     with pytest.raises(EditError, match=message):
         run(tmp_path, Downstream(places, **{"shots": 1, "tests": 2, **settings}))
-    assert not (tmp_path / "lightning_edit_run" / "curves.jsonl").exists()
+    assert not (tmp_path / "lightning_edit_run" / "version_0" / "curves.jsonl").exists()
 
 
 def test_answers_that_the_tokenizer_drops_are_refused(tmp_path):

@@ -23,7 +23,7 @@ def run(folder, epochs=5, edits=4, batch_size=64, **changes):
     runner.test(made, datamodule=data, verbose=False)
     runner.fit(made, datamodule=data)
     runner.test(made, datamodule=data, verbose=False)
-    return made, folder / "lightning_edit_run"
+    return made, folder / "lightning_edit_run" / "version_0"
 
 
 def plain_loop(requests, epochs, lr, batch_size=64, eps=None):

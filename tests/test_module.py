@@ -230,9 +230,7 @@ def test_trainers_that_do_not_suit_are_refused(settings, message, tmp_path):
 
 
 def test_a_model_in_the_output_folder_is_never_replaced(tmp_path):
-    (tmp_path / "lightning_edit_run" / "model").mkdir(parents=True)
-    runner = Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, default_root_dir=tmp_path, callbacks=[ExportEdits()]
-    )
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    runner = trainer(tmp_path, ExportEdits(), logger=TensorBoardLogger(tmp_path, name="", version="mine"))
     with pytest.raises(EditError, match="never replaced"):
         runner.fit(module(), datamodule=TinyWorld(edits=2))

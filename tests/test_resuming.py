@@ -174,20 +174,19 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path, caplog):
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_edited(tmp_path):
-    (tmp_path / "lightning_edit_run").mkdir()
-    (tmp_path / "lightning_edit_run" / "checkpoints").write_text("a file where a folder should be")
+    (tmp_path / "lightning_edit_run").write_text("a file where a folder should be")
     made = module()
     runner = quiet_trainer(tmp_path, EditCheckpoint())
-    with pytest.raises(EditError, match="cannot be written to"):
+    with pytest.raises(EditError, match="cannot be made"):
         runner.fit(made, datamodule=TinyWorld(edits=2))
     assert made.edits_written == 0
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path):
-    runner = quiet_trainer(tmp_path, EditCheckpoint())
-    runner.fit(module(), datamodule=TinyWorld(edits=2))
-    with pytest.raises(EditError, match="holds the updates of another run"):
-        quiet_trainer(tmp_path, EditCheckpoint()).fit(module(), datamodule=TinyWorld(edits=2))
+    fit(tmp_path, module(), TinyWorld(edits=2))
+    logger = TensorBoardLogger(tmp_path, name="", version="version_0")
+    with pytest.raises(EditError, match="holds the files of another run"):
+        fit(tmp_path, module(), TinyWorld(edits=2), logger=logger)
 
 
 class SmallTalk(PreservationText):

@@ -83,7 +83,7 @@ def run(folder, *callbacks, edits=4, batch_size=64, test=False, data=None, **cha
     for step in ("test", "fit", "test") if test else ("fit",):
         extra = {"verbose": False} if step == "test" else {}
         getattr(runner, step)(made, datamodule=data, **extra)
-    return made, folder / "lightning_edit_run"
+    return made, folder / "lightning_edit_run" / "version_0"
 
 
 def curve(folder):

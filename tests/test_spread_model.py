@@ -89,7 +89,7 @@ def test_a_whole_run_gives_what_it_gives_in_memory(tmp_path, tiny_tokenizer):
     for layer in (0, 1):
         assert torch.equal(spread.decoder.weight(layer), plain.decoder.weight(layer))
     assert fingerprint_model(spread.model) == fingerprint_model(plain.model)
-    folders = [tmp_path / name / "lightning_edit_run" / "model" for name in ("spread", "plain")]
+    folders = [tmp_path / name / "lightning_edit_run" / "version_0" / "model" for name in ("spread", "plain")]
     exported = [AutoModelForCausalLM.from_pretrained(folder) for folder in folders]
     assert torch.equal(exported[0](IDS).logits, exported[1](IDS).logits)
     fresh = run_test(tmp_path, kept)
@@ -98,7 +98,7 @@ def test_a_whole_run_gives_what_it_gives_in_memory(tmp_path, tiny_tokenizer):
 
 def run_test(folder, kept):
     made = EditingModule(str(folder / "model"), [0, 1], device_map=kept)
-    path = folder / "plain" / "lightning_edit_run" / "edited.ckpt"
+    path = folder / "plain" / "lightning_edit_run" / "version_0" / "edited.ckpt"
     quiet_trainer(folder).test(made, datamodule=TinyWorld(edits=4), ckpt_path=path, weights_only=True)
     return made
 

@@ -222,7 +222,7 @@ def test_fine_tuning_has_nothing_to_watch(tmp_path):
     made = FineTuning("tiny", [0], lr=0.01)
     quiet_trainer(tmp_path, Watch(), epochs=2).fit(made, datamodule=TinyWorld(edits=2))
     assert made.edits_written == 2
-    assert not (tmp_path / "lightning_edit_run" / "updates.csv").exists()
+    assert not (tmp_path / "lightning_edit_run" / "version_0" / "updates.csv").exists()
 
 
 # -- edits that replace each other -------------------------------------------------------------------------------------
@@ -265,7 +265,8 @@ class Saved(EditCallback):
 
 
 def test_a_resumed_run_leaves_the_same_table(tmp_path, watched):
-    file, limit = tmp_path / "run.ckpt", between(watched[1])
+    limit = between(watched[1])
+    file = tmp_path / "lightning_edit_run" / "version_0" / "checkpoints" / "run.ckpt"
     with pytest.raises(InterruptedError), pytest.warns(UserWarning, match="begins to go"):
         # Retention is measured for the first time in the update after the checkpoint: the header was shorter there.
         run(tmp_path, Watch(max_growth=limit), Retention(every_n_updates=3), Saved(file, at=2, fail_at=3))
@@ -290,4 +291,5 @@ def plain(row):
 def test_a_new_run_does_not_go_on_with_an_old_table(tmp_path):
     for edits in (3, 2):
         run(tmp_path, Watch(), data=TinyWorld(edits=edits), edits_per_update=1)
-    assert [row["edits"] for row in rows(tmp_path)] == ["1", "2"]
+    assert [row["edits"] for row in rows(tmp_path)] == ["1", "2", "3"]
+    assert [row["edits"] for row in rows(tmp_path, "version_1")] == ["1", "2"]

@@ -23,8 +23,8 @@ def run(folder, *callbacks, data=None, logger=False, **changes):
     return made
 
 
-def rows(folder):
-    with (folder / "lightning_edit_run" / "updates.csv").open(newline="") as file:
+def rows(folder, run="version_0"):
+    with (folder / "lightning_edit_run" / run / "updates.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
