@@ -88,5 +88,9 @@ def cut_back(folder: Path, noted: Mapping[str, int], names: Collection[str]) -> 
             continue
         if path.name not in noted:
             path.unlink()
+        elif path.stat().st_nlink > 1:
+            # Another name for the same file, as in a snapshot of hard links: that one keeps its content.
+            with atomic_path(path) as scratch:
+                scratch.write_bytes(path.read_bytes()[: noted[path.name]])
         elif path.stat().st_size > noted[path.name]:
             os.truncate(path, noted[path.name])

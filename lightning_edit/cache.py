@@ -57,7 +57,7 @@ class Cache:
     """A folder of safetensors files ``KIND-FINGERPRINT.safetensors``, each with a checksum over all it says.
 
     Several processes may read, write and clear it at once: a file appears whole, and one that vanishes is computed
-    again. A file that is cut short, altered or renamed is never used.
+    again. A file that is cut short, altered, renamed or a link is never used.
 
     Args:
         folder: Made when the first file is written.
@@ -129,11 +129,13 @@ class Cache:
     def leftovers(self) -> list[Path]:
         """Temporary folders of writers that were killed: those that nothing was written to for an hour."""
         now = time.time()
-        return [path for path in self._children() if LEFTOVER.fullmatch(path.name) and _idle(path, now)]
+        return [path for path in self._children() if _is_leftover(path) and _idle(path, now)]
 
     def foreign(self) -> list[Path]:
         """What lies in the folder and is not of the cache."""
-        return [path for path in self._children() if not (NAME.fullmatch(path.name) or LEFTOVER.fullmatch(path.name))]
+        named = (path for path in self._children() if NAME.fullmatch(path.name) or _is_leftover(path))
+        own = {path for path in named if not path.is_symlink()}
+        return [path for path in self._children() if path not in own]
 
     def _children(self) -> list[Path]:
         return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
@@ -149,6 +151,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         DamagedError: If it is cut short, altered, renamed, of another format or no such file at all.
         OSError: If it cannot be opened.
     """
+    if path.is_symlink():
+        raise DamagedError(f"it is a link, to {path.readlink()}")
     # In one piece: a file that is replaced or deleted meanwhile cannot give half of each.
     data = path.read_bytes()
     try:
@@ -192,7 +196,7 @@ def _metadata(header: bytes) -> dict[str, str]:
 
 def _entry(path: Path) -> Entry | None:
     name = NAME.fullmatch(path.name)
-    if name is None:
+    if name is None or path.is_symlink():
         return None
     try:
         seen = path.stat()
@@ -208,6 +212,10 @@ def _entry(path: Path) -> Entry | None:
         return Entry(path, entry.kind, entry.size, entry.made, problem=str(error))
     except (OSError, ValueError, KeyError, TypeError):
         return Entry(path, entry.kind, entry.size, entry.made, problem="its header is damaged")
+
+
+def _is_leftover(path: Path) -> bool:
+    return LEFTOVER.fullmatch(path.name) is not None and not path.is_symlink()
 
 
 def _idle(folder: Path, now: float) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from lightning_edit.errors import EditError
-from lightning_edit.run_folder import CHECKPOINTS
+from lightning_edit.run_folder import CHECKPOINTS, check_no_link
 
 FOLDER = CHECKPOINTS
+EDITED = "edited.ckpt"
 NAME = "update-{:06d}.ckpt"
 OWN = re.compile(r"update-[0-9]{6,}\.ckpt")
 # What another file looks like to the reader depends on its first bytes.
@@ -68,10 +69,12 @@ def check_sound(path: Path, setting: str = "ckpt_path") -> None:
         setting: Which setting names it.
 
     Raises:
-        EditError: If there is no such file, or it is damaged.
+        EditError: If there is no such file, it is damaged, or it is a link where a run wrote a file.
     """
     if not path.is_file():
         raise EditError(f"`{setting}`: there is no file {path}. {READING}")
+    if path.name == EDITED or path.parent.name == FOLDER:
+        check_no_link(path, *([path.parent] if path.parent.name == FOLDER else []))
     wrong = damage(path)
     if wrong is None:
         return

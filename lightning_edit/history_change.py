@@ -16,11 +16,12 @@ from lightning_edit.fingerprint import fingerprint
 from lightning_edit.history import REMOVED, History
 from lightning_edit.history_file import DamagedUpdateError, UpdateRecord
 from lightning_edit.loading import load_model
+from lightning_edit.run_folder import UPDATES, check_own_files
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage import atomic_path
 from lightning_edit.updates import LayerUpdate, ModelUpdate
 
-UPDATES, UPDATE, MODEL, CONFIG = "updates", "update.safetensors", "model", "config.yaml"
+UPDATE, MODEL, CONFIG = "update.safetensors", "model", "config.yaml"
 WEIGHTS = (".safetensors", ".bin", ".index.json")
 Action = Literal["remove", "apply"]
 
@@ -62,11 +63,12 @@ def open_history(run: str | Path) -> History:
         run: The run's folder.
 
     Raises:
-        EditError: If there is no such folder, or it holds no updates.
+        EditError: If there is no such folder, it holds no updates, or files in it are links.
     """
     folder = Path(run).expanduser()
     if not folder.is_dir():
         raise EditError(f"There is no folder {run}. Give the folder of a run, e.g. runs/version_0.")
+    check_own_files(folder)
     history = History(folder / UPDATES)
     if not history.numbers():
         raise EditError(
