@@ -1,16 +1,16 @@
 """Callbacks: what a run shows and leaves behind; none of them changes what is edited."""
 
-from callbacks.checkpoint import EditCheckpoint
-from callbacks.downstream import Downstream
-from callbacks.examples import ShowExamples
-from callbacks.export import ExportEdits
-from callbacks.harness import Harness
-from callbacks.progress import EditProgressBar
-from callbacks.records import RecordResults
-from callbacks.report import EditReport
-from callbacks.retention import Retention
-from callbacks.scheduled import Scheduled
-from callbacks.watch import Watch
+from lightning_edit.callbacks.checkpoint import EditCheckpoint
+from lightning_edit.callbacks.downstream import Downstream
+from lightning_edit.callbacks.examples import ShowExamples
+from lightning_edit.callbacks.export import ExportEdits
+from lightning_edit.callbacks.harness import Harness
+from lightning_edit.callbacks.progress import EditProgressBar
+from lightning_edit.callbacks.records import RecordResults
+from lightning_edit.callbacks.report import EditReport
+from lightning_edit.callbacks.retention import Retention
+from lightning_edit.callbacks.scheduled import Scheduled
+from lightning_edit.callbacks.watch import Watch
 
 __all__ = [
     "Downstream",

@@ -7,17 +7,17 @@ from typing import Any
 
 from rich.console import Console
 
-from callbacks.log_files import cut_back, note_events, noted_events, open_events, sizes
-from lightning_edit.cache import Cache
-from lightning_edit.checkpoint_file import FOLDER, NAME, checkpoints, number_of
-from lightning_edit.edit_callback import EditCallback
+from lightning_edit.callbacks.log_files import cut_back, note_events, noted_events, open_events, sizes
+from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
-from lightning_edit.fingerprint import fingerprint
-from lightning_edit.history import History
-from lightning_edit.process_group import is_divided
-from lightning_edit.run_folder import LOGS, UPDATES, run_folder, shared_folder
-from lightning_edit.storage import atomic_path
-from lightning_edit.updates import LayerUpdate
+from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.cache import Cache
+from lightning_edit.storage.checkpoint_file import FOLDER, NAME, checkpoints, number_of
+from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.run_folder import LOGS, UPDATES, run_folder, shared_folder
+from lightning_edit.updates.history import History
+from lightning_edit.updates.model_update import LayerUpdate
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class EditCheckpoint(EditCallback):
     def _add_to_history(self, trainer: Any, module: Any) -> None:
         last, history = module.last_update, History(self._folder / UPDATES)
         # A divided weight can be read by all processes together only.
-        if last is None or not (trainer.is_global_zero or is_divided(module.model)):
+        if last is None or not (trainer.is_global_zero or is_sharded(module.model)):
             return
         after = {layer: fingerprint(module.decoder.weight(layer)) for layer in last.written.factors}
         if not (self.history and trainer.is_global_zero) or history.path(last.number).exists():

@@ -8,14 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
-from callbacks.downstream_table import table
-from callbacks.scheduled import Scheduled
+from lightning_edit.callbacks.downstream_table import table
+from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.downstream import Fitting, Prepared, Task, load_task
 from lightning_edit.downstream.rows import Table, read_folder
 from lightning_edit.downstream.task import TooLong
 from lightning_edit.errors import EditError
 from lightning_edit.progress import silent
-from lightning_edit.run_folder import run_folder
+from lightning_edit.storage.run_folder import run_folder
 
 logger = logging.getLogger(__name__)
 

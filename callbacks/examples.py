@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
-from lightning_edit.prompts import encode
+from lightning_edit.models.tokenization import encode
 from lightning_edit.requests import EditRequest
 
 

@@ -5,9 +5,9 @@ import logging
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_edit.divided_model import gathered_weights
-from lightning_edit.run_folder import run_folder
-from lightning_edit.storage import atomic_path
+from lightning_edit.models.sharding import gathered_weights
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.run_folder import run_folder
 
 logger = logging.getLogger(__name__)
 

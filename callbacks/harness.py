@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks.downstream import names_of
-from callbacks.scheduled import Scheduled
+from lightning_edit.callbacks.downstream import names_of
+from lightning_edit.callbacks.scheduled import Scheduled
+from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.errors import EditError
-from lightning_edit.process_group import in_shares
 
 # What the harness seeds numpy, torch and the choice of shots with, unless told otherwise.
 SEED = 1234

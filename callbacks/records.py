@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_edit.run_folder import run_folder
-from lightning_edit.storage import atomic_path
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.run_folder import run_folder
 
 
 class RecordResults(Callback):

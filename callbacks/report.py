@@ -9,9 +9,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.table import Table
 
-from lightning_edit.plain_settings import plain
-from lightning_edit.run_folder import run_folder
-from lightning_edit.storage import atomic_path
+from lightning_edit.run.plain_settings import plain
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.run_folder import run_folder
 
 KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute", "locality")
 GENERATION = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from callbacks.scheduled import Scheduled
+from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.errors import EditError
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.requests import EditRequest, still_valid

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from lightning_edit.edit_callback import EditCallback
 from lightning_edit.errors import EditError
-from lightning_edit.hooks import frozen
-from lightning_edit.run_folder import run_folder
+from lightning_edit.models.hooks import frozen
+from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.storage.run_folder import run_folder
 
 # What goes with a figure under its name; a mean alone is drawn as a curve.
 SPREAD = ("_stderr", "_n")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lightning_edit.storage import atomic_path
+from lightning_edit.storage.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
 

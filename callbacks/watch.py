@@ -10,17 +10,17 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from callbacks.degradation import REMEDY, Limits, WatchedText
-from callbacks.retention import draw, valid_edits
-from callbacks.scheduled import SPREAD
-from callbacks.updates_csv import UpdatesCSV
-from lightning_edit.edit_callback import EditCallback
+from lightning_edit.callbacks.degradation import REMEDY, Limits, WatchedText
+from lightning_edit.callbacks.retention import draw, valid_edits
+from lightning_edit.callbacks.scheduled import SPREAD
+from lightning_edit.callbacks.updates_csv import UpdatesCSV
 from lightning_edit.errors import EditError
-from lightning_edit.hooks import frozen
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.edit_metrics import figures_of
+from lightning_edit.models.hooks import frozen
 from lightning_edit.requests import EditRequest
-from lightning_edit.run_folder import run_folder
+from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.storage.run_folder import run_folder
 
 OnDegradation = Literal["warn", "stop"]
 FILE = "updates.csv"

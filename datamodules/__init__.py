@@ -1,13 +1,13 @@
 """Data modules: one data set a file, each yielding validated edit requests."""
 
-from datamodules.base import EditDataModule
-from datamodules.counterfact import CounterFact
-from datamodules.easyedit import EasyEditCounterFact
-from datamodules.own_edits import OwnEdits
-from datamodules.preservation import HubText, PreservationText, TextFile
-from datamodules.record_module import RecordDataModule
-from datamodules.tiny_world import TinyWorld, TinyWorldText
-from datamodules.zsre import ZsRE
+from lightning_edit.datamodules.base import EditDataModule
+from lightning_edit.datamodules.counterfact import CounterFact
+from lightning_edit.datamodules.easyedit import EasyEditCounterFact
+from lightning_edit.datamodules.own_edits import OwnEdits
+from lightning_edit.datamodules.preservation import HubText, PreservationText, TextFile
+from lightning_edit.datamodules.record_module import RecordDataModule
+from lightning_edit.datamodules.tiny_world import TinyWorld, TinyWorldText
+from lightning_edit.datamodules.zsre import ZsRE
 
 __all__ = [
     "CounterFact",

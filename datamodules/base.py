@@ -10,12 +10,12 @@ from typing import Literal, get_args
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
 
-from datamodules import selection
-from datamodules.preservation import PreservationText
-from datamodules.selection import LeftOut
+from lightning_edit.datamodules import selection
+from lightning_edit.datamodules.preservation import PreservationText
+from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
-from lightning_edit.known_classes import SafelyLoaded
 from lightning_edit.requests import EditRequest, distinct, replaced_by, still_valid
+from lightning_edit.storage.known_classes import SafelyLoaded
 
 logger = logging.getLogger(__name__)
 

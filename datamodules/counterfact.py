@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from datamodules.record_module import RecordDataModule
-from datamodules.selection import LeftOut
-from datamodules.snippets import Snippets
+from lightning_edit.datamodules.record_module import RecordDataModule
+from lightning_edit.datamodules.selection import LeftOut
+from lightning_edit.datamodules.snippets import Snippets
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 

@@ -6,9 +6,9 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
-from datamodules.fields import required_text, texts
-from datamodules.record_module import RecordDataModule, looks_like
-from datamodules.subjects import cut_out
+from lightning_edit.datamodules.fields import required_text, texts
+from lightning_edit.datamodules.record_module import RecordDataModule, looks_like
+from lightning_edit.datamodules.subjects import cut_out
 from lightning_edit.errors import EditError
 from lightning_edit.requests import TEXT_LISTS, EditRequest
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import datasets
 
-from datamodules.records import open_text
+from lightning_edit.datamodules.records import open_text
 from lightning_edit.errors import EditError
 
 

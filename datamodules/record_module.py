@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from datamodules.base import EditDataModule
-from datamodules.records import read_records
-from datamodules.selection import LeftOut
+from lightning_edit.datamodules.base import EditDataModule
+from lightning_edit.datamodules.records import read_records
+from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datamodules.records import read_list
+from lightning_edit.datamodules.records import read_list
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest, fact_of
 

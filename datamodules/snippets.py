@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datamodules.records import read_records
+from lightning_edit.datamodules.records import read_records
 from lightning_edit.errors import EditError
 
 

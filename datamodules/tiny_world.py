@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from datamodules.base import EditDataModule
-from datamodules.preservation import PreservationText
+from lightning_edit.datamodules.base import EditDataModule
+from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.errors import EditError
 from lightning_edit.requests import PROMPT_LISTS, EditRequest
 from lightning_edit.tiny import World

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from datamodules.fields import first_text, required_text, texts
-from datamodules.record_module import RecordDataModule
-from datamodules.selection import LeftOut
-from datamodules.subjects import cut_out
+from lightning_edit.datamodules.fields import first_text, required_text, texts
+from lightning_edit.datamodules.record_module import RecordDataModule
+from lightning_edit.datamodules.selection import LeftOut
+from lightning_edit.datamodules.subjects import cut_out
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 

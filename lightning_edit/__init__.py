@@ -1,13 +1,13 @@
 """Lightning Edit: write facts into language models, preserve the rest, and measure both."""
 
 from lightning_edit.api import edit
-from lightning_edit.context_templates import ContextTemplates
 from lightning_edit.errors import EditError
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.keys.second_moment import SecondMomentSettings
 from lightning_edit.requests import EditRequest
-from lightning_edit.second_moment import SecondMomentSettings
 from lightning_edit.solvers import EMMET, MEMIT, PRUNE, RECT, ROME, RROME, AlphaEdit
-from lightning_edit.updates import ModelUpdate, inserted
-from lightning_edit.value_settings import ValueSettings
+from lightning_edit.updates.model_update import ModelUpdate, inserted
+from lightning_edit.values.settings import ValueSettings
 
 __all__ = [
     "EMMET",

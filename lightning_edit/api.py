@@ -6,25 +6,25 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_edit.architectures import check_layers, find_decoder
-from lightning_edit.context_templates import ContextTemplates, generate_templates
-from lightning_edit.edited_weights import EditedWeights
-from lightning_edit.editing import Editor, batches_of, check_site, check_written
+from lightning_edit.distributed.process_group import Together
+from lightning_edit.editor import Editor, batches_of, check_site, check_written
 from lightning_edit.errors import EditError
-from lightning_edit.layer_distribution import LayerDistribution
-from lightning_edit.loaded_weights import check_finite
-from lightning_edit.model_probe import check_projections
-from lightning_edit.process_group import Together
+from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
+from lightning_edit.keys.second_moment import SecondMomentSettings, prepare_second_moments
+from lightning_edit.models.decoder import check_layers, find_decoder
+from lightning_edit.models.loaded_weights import check_finite
+from lightning_edit.models.offloading import keep_in_memory
+from lightning_edit.models.probe import check_projections
+from lightning_edit.models.tokenization import require_offsets
 from lightning_edit.progress import ProgressBars, Report, silent
-from lightning_edit.prompts import require_offsets
 from lightning_edit.requests import EditRequest, distinct
-from lightning_edit.second_moment import SecondMomentSettings, prepare_second_moments
-from lightning_edit.solver_check import check_second_moments
 from lightning_edit.solvers import EMMET, Solver
-from lightning_edit.spread_model import keep_in_memory
-from lightning_edit.updates import ModelUpdate
-from lightning_edit.value_search import Values
-from lightning_edit.value_settings import ValueSettings, settle_site
+from lightning_edit.solvers.checks import check_second_moments
+from lightning_edit.solvers.layer_distribution import LayerDistribution
+from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.values.search import Values
+from lightning_edit.values.settings import ValueSettings, settle_site
 
 
 def edit(

@@ -5,11 +5,11 @@ from dataclasses import fields
 import torch
 
 from lightning_edit import ContextTemplates, ValueSettings
-from lightning_edit.architectures import find_decoder
-from lightning_edit.cache import Cache
-from lightning_edit.value_cache import cached_values, edited_part, value_parts
-from lightning_edit.values import Values, optimize_values
-from tests.models import make_gpt2, make_request, make_tokenizer
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.storage.cache import Cache
+from lightning_edit.values.cache import cached_values, edited_part, value_parts
+from lightning_edit.values.optimize import Values, optimize_values
+from tests.small_models import make_gpt2, make_request, make_tokenizer
 
 LAYERS = [0, 1]
 FRENCH = {"subject": "Danielle Darrieux", "prompt": "The mother tongue of {} is", "target_new": "English"}

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from lightning_edit.loading import load_tokenizer
+from lightning_edit.models.loading import load_tokenizer
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from lightning_edit import EMMET, ModelUpdate, ValueSettings
-from lightning_edit.architectures import find_decoder
-from lightning_edit.context_templates import ContextTemplates
-from lightning_edit.edited_weights import EditedWeights
-from lightning_edit.editing import Editor
-from lightning_edit.fingerprint import fingerprint
-from lightning_edit.history import History
-from lightning_edit.updates import LayerUpdate
-from tests.models import make_factors, make_gpt2, make_llama, make_request, make_tokenizer
+from lightning_edit.editor import Editor
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.history import History
+from lightning_edit.updates.model_update import LayerUpdate
+from tests.small_models import make_factors, make_gpt2, make_llama, make_request, make_tokenizer
 
 LAYERS = (0, 1)
 MAKERS = [pytest.param(make_gpt2, id="Conv1D"), pytest.param(make_llama, id="Linear")]

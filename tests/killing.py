@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import ROOT
+
 # Imports are most of what a short run takes; a process forked from this one has them already.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["cli"])
+CONTEXT.set_forkserver_preload(["lightning_edit.cli.main"])
 # What a clock says is different in every run.
 TIMES = ("seconds", "per_second", "to_go", "when")
 
@@ -28,9 +30,9 @@ def _command(args, log, environment):
         os.dup2(file.fileno(), 2)
     os.environ |= environment
     torch.set_num_threads(1)
-    import cli
+    from lightning_edit.cli import main as cli
 
-    sys.argv = [cli.__file__, *args]
+    sys.argv = [str(ROOT / "cli.py"), *args]
     try:
         cli.main(args)
     finally:

@@ -3,10 +3,10 @@
 import torch
 
 from lightning_edit import SecondMomentSettings
-from lightning_edit.architectures import find_decoder
-from lightning_edit.cache import Cache
-from lightning_edit.second_moment import second_moments
-from tests.models import SENTENCES, make_gpt2, make_tokenizer
+from lightning_edit.keys.second_moment import second_moments
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.storage.cache import Cache
+from tests.small_models import SENTENCES, make_gpt2, make_tokenizer
 
 LAYERS = [0, 2]
 # In batches of so few tokens there are nearly as many batches as texts.

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_edit.context_templates import ContextTemplates
-from lightning_edit.prompts import Encoded, encode_subject
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.models.tokenization import Encoded, encode_subject
 from lightning_edit.requests import EditRequest
-from lightning_edit.value_settings import ValueSettings
+from lightning_edit.values.settings import ValueSettings
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import signal
 import time
 from pathlib import Path
 
-from lightning_edit.edit_callback import EditCallback
 from lightning_edit.errors import EditError
-from lightning_edit.fingerprint import fingerprint
+from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.storage.fingerprint import fingerprint
 
 
 class Fail(EditCallback):

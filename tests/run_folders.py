@@ -16,7 +16,7 @@ def config(solver="EMMET", edits=64, once=None, layers=(17,), path="counterfact.
             "_instantiator": "lightning",
         },
         "data": {
-            "_class_path": "datamodules.CounterFact",
+            "_class_path": "lightning_edit.datamodules.CounterFact",
             "path": path,
             "limit": edits,
             "batch_size": edits,

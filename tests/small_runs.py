@@ -4,12 +4,12 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from callbacks import EditCheckpoint, ExportEdits
-from datamodules import TinyWorld
 from lightning_edit import MEMIT, ValueSettings
-from lightning_edit.edit_callback import EditCallback
-from lightning_edit.module import EditingModule
-from lightning_edit.second_moment import SecondMomentSettings
+from lightning_edit.callbacks import EditCheckpoint, ExportEdits
+from lightning_edit.datamodules import TinyWorld
+from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.run.module import EditingModule
 from tests.trainers import quiet_trainer
 
 VALUES = ValueSettings(lr=0.5, steps=4, clamp_norm_factor=4.0)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_edit.architectures import find_decoder
-from lightning_edit.prompts import encode_subject, encode_target
-from lightning_edit.values import optimize_values
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.tokenization import encode_subject, encode_target
+from lightning_edit.values.optimize import optimize_values
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.floor import Sizes, key_flops, score_flops, solve_flops, text_flops, value_flops
 from tests.benchmarks.material import SHAPES, Choice, invented_requests, load
@@ -54,7 +54,7 @@ def token_by_token(sizes, first, last=None):
     return cost
 
 
-def test_values_need_shared_heads_once_and_upper_blocks_in_each_pass():
+def test_values_need_shared_prefixes_once_and_upper_blocks_in_each_pass():
     case, decoder = shrunk()
     sizes, wanted = Sizes.of(decoder), settings(3)
     everywhere, lower, upper = (token_by_token(sizes, *part) for part in ((0,), (0, LAYER + 1), (LAYER + 1,)))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import cli
+from lightning_edit.cli import main as cli
+from tests.conftest import ROOT
 
 SMALL = ["--model.values.steps", "3", "--model.second_moment.tokens", "4000"]
 
@@ -116,7 +117,7 @@ def test_a_run_that_is_stopped_says_so_and_is_no_success(sent, status, tmp_path)
     args += ["--retention.every_n_updates=1", "--retention.sample=1"]
     args += [f"--trainer.logger.save_dir={tmp_path}", f"--model.second_moment.cache_dir={tmp_path / 'c'}"]
     running = subprocess.Popen(
-        [sys.executable, str(cli.CONFIGS.parent / "cli.py"), *args],
+        [sys.executable, str(ROOT / "cli.py"), *args],
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,

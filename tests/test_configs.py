@@ -8,8 +8,8 @@ import shlex
 import pytest
 import yaml
 
-import cli
-from lightning_edit.loading import load_tokenizer
+from lightning_edit.cli import main as cli
+from lightning_edit.models.loading import load_tokenizer
 from lightning_edit.tiny import World
 from tests.architectures import build
 

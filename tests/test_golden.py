@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit import EMMET, MEMIT, ROME, ContextTemplates, EditRequest, ValueSettings
-from lightning_edit.architectures import find_decoder
-from lightning_edit.edited_weights import EditedWeights
-from lightning_edit.editing import Editor
-from lightning_edit.keys import compute_keys
+from lightning_edit.editor import Editor
+from lightning_edit.keys.edit_keys import compute_keys
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.updates.edited_weights import EditedWeights
 
 CASES = [
     "emmet_one_layer",

@@ -9,12 +9,12 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from lightning_edit import EMMET, MEMIT, ContextTemplates, EditRequest, ValueSettings
-from lightning_edit.architectures import find_decoder
-from lightning_edit.prompts import encode_subject
-from lightning_edit.second_moment import compute_second_moments
+from lightning_edit.keys.second_moment import compute_second_moments
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.tokenization import encode_subject
 from lightning_edit.solvers import EditProblem
 from lightning_edit.tiny import MODEL_PATH, World
-from lightning_edit.values import optimize_values
+from lightning_edit.values.optimize import optimize_values
 from tests.benchmarks.material import build_tokenizer
 from tests.plain import explicit_emmet, explicit_memit, plain_second_moment, plain_value
 

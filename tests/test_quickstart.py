@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-import cli
 from lightning_edit import api
+from lightning_edit.cli import main as cli
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest, distinct, fact_of, replaced_by, still_valid
-from tests.models import make_request
+from tests.small_models import make_request
 
 
 @pytest.mark.parametrize("name", ["subject", "prompt", "target_new"])

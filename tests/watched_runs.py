@@ -2,10 +2,10 @@
 
 import csv
 
-from datamodules import TinyWorld
 from lightning_edit import EMMET, ValueSettings
-from lightning_edit.module import EditingModule
-from lightning_edit.second_moment import SecondMomentSettings
+from lightning_edit.datamodules import TinyWorld
+from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.run.module import EditingModule
 from lightning_edit.tiny import World
 from tests.trainers import quiet_trainer
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lightning_edit.downstream.rows import Row, Table
 from lightning_edit.downstream.task import Fitting
 from lightning_edit.errors import EditError
-from lightning_edit.prompts import encode, encode_target
+from lightning_edit.models.tokenization import encode, encode_target
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_edit.architectures import Decoder
+from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.downstream.rows import Table
 from lightning_edit.downstream.task import Fitting, Measured, Prepared, Task
 from lightning_edit.errors import EditError
 from lightning_edit.metrics.perplexity import cut_windows, perplexity_of
 from lightning_edit.metrics.token_scores import score_tokens
-from lightning_edit.process_group import in_shares
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.tokenization import encode
 from lightning_edit.progress import Report
-from lightning_edit.prompts import encode
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_edit.architectures import Decoder
 from lightning_edit.downstream.rows import Table, read_hub, read_jsonl
 from lightning_edit.errors import EditError
+from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report
 
 TooLong = Literal["refuse", "cut"]

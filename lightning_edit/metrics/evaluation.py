@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lightning_edit.architectures import Decoder
-from lightning_edit.generation import Sampling, generate
+from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.metrics.edit_metrics import KINDS, EditMetrics, answers_of, figures_of, prompts_of
 from lightning_edit.metrics.generated_match import generated_match
 from lightning_edit.metrics.generation_entropy import generation_entropy
@@ -13,9 +12,10 @@ from lightning_edit.metrics.perplexity import essence_nll, perplexity_of
 from lightning_edit.metrics.reference_score import reference_score
 from lightning_edit.metrics.settings import EvaluationSettings
 from lightning_edit.metrics.teacher_forcing import score_targets
-from lightning_edit.process_group import in_shares
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.generation import Sampling, generate
+from lightning_edit.models.tokenization import encode
 from lightning_edit.progress import Report, silent
-from lightning_edit.prompts import encode
 from lightning_edit.requests import EditRequest
 
 Record = dict[str, Any]

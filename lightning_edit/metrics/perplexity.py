@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_edit.architectures import Decoder
 from lightning_edit.errors import EditError
 from lightning_edit.metrics.record_means import RecordMeans
 from lightning_edit.metrics.token_scores import score_tokens
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.tokenization import encode
 from lightning_edit.progress import Report, silent
-from lightning_edit.prompts import encode
 
 
 def cut_windows(

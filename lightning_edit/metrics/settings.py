@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_edit.errors import EditError
-from lightning_edit.prompts import encode
+from lightning_edit.models.tokenization import encode
 from lightning_edit.requests import EditRequest
 
 POSITIVE = ("max_length", "texts_per_prompt", "top_k", "match_tokens")

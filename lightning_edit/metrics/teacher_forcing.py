@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_edit.architectures import Decoder
 from lightning_edit.metrics.token_scores import score_tokens
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.tokenization import check_lengths, encode_target
 from lightning_edit.progress import Report, silent
-from lightning_edit.prompts import check_lengths, encode_target
 
 
 @dataclass(frozen=True)

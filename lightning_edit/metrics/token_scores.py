@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_edit.architectures import Decoder
-from lightning_edit.hooks import change_input, frozen
-from lightning_edit.out_of_memory import halving
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.hooks import change_input, frozen
+from lightning_edit.models.out_of_memory import halving
+from lightning_edit.models.shared_prefixes import Pass, passes
 from lightning_edit.progress import Report, silent
-from lightning_edit.shared_heads import Pass, passes
 
 # Tokens of a batch, padding included. A processor is fastest while a batch's activations stay in its cache.
 MAX_TOKENS, MAX_TOKENS_CPU = 8192, 1024

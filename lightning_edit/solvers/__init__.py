@@ -3,11 +3,11 @@
 from lightning_edit.solvers.alphaedit import AlphaEdit
 from lightning_edit.solvers.base import EditProblem, Factors, Solution, Solver
 from lightning_edit.solvers.cholesky import SingularError
-from lightning_edit.solvers.earlier_keys import EarlierKeys
 from lightning_edit.solvers.emmet import EMMET
-from lightning_edit.solvers.kept_metric import KeptMetric
+from lightning_edit.solvers.layer_solver import LayerSolver
 from lightning_edit.solvers.memit import MEMIT
 from lightning_edit.solvers.post_processing import PRUNE, RECT, PostProcessor
+from lightning_edit.solvers.previous_keys import PreviousKeys
 from lightning_edit.solvers.rome import ROME, RROME
 
 __all__ = [
@@ -18,11 +18,11 @@ __all__ = [
     "ROME",
     "RROME",
     "AlphaEdit",
-    "EarlierKeys",
     "EditProblem",
     "Factors",
-    "KeptMetric",
+    "LayerSolver",
     "PostProcessor",
+    "PreviousKeys",
     "SingularError",
     "Solution",
     "Solver",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_edit.errors import EditError
 from lightning_edit.solvers.base import Solver
-from lightning_edit.solvers.metric import Metric, Scaled
+from lightning_edit.solvers.preservation import Metric, Scaled
 
 
 @dataclass(frozen=True)

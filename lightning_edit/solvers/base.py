@@ -21,8 +21,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from lightning_edit.solvers.cholesky import Cholesky, SingularError
-from lightning_edit.solvers.earlier_keys import SHARE
-from lightning_edit.solvers.metric import Metric, dual_system
+from lightning_edit.solvers.preservation import Metric, dual_system
+from lightning_edit.solvers.previous_keys import SHARE
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Solver(ABC):
         metric = problem.metric or self.metric(problem.second_moment, problem.previous_keys_moment, basis)
         weighted = metric.weighted(keys)
         system = Cholesky.of(dual_system(keys, weighted, lam), "keys")
-        # Of a large update M K is not needed again, see `KeptMetric`, and the writer takes its place.
+        # Of a large update M K is not needed again, see `LayerSolver`, and the writer takes its place.
         few = keys.shape[1] <= SHARE * len(problem.keys)
         writer = system.divide(weighted.clone() if few else weighted).T
         update = Factors(problem.residual, outside(writer, basis))

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
-from lightning_edit.storage import atomic_path
+from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.tiny.knowledge import measure_knowledge
 from lightning_edit.tiny.text import Batch, Rows
 from lightning_edit.tiny.tokenizer import CONTEXT_LENGTH, build_tokenizer

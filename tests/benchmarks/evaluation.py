@@ -8,10 +8,10 @@ import torch
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from datamodules import CounterFact, TinyWorld
-from lightning_edit.architectures import find_decoder
+from lightning_edit.datamodules import CounterFact, TinyWorld
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
 from lightning_edit.metrics.generation_entropy import generation_entropy
+from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.tiny import MODEL_PATH

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lightning_edit.architectures import Decoder, oriented_weight
-from lightning_edit.context_templates import ContextTemplates
-from lightning_edit.prompts import encode_subject, encode_target
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.models.decoder import Decoder, oriented_weight
+from lightning_edit.models.tokenization import encode_subject, encode_target
 from lightning_edit.requests import EditRequest
-from lightning_edit.values import ValueSettings
+from lightning_edit.values.optimize import ValueSettings
 from tests.benchmarks.measure import MemoryGrowth, finish, seconds
 from tests.plain import plain_texts
 

@@ -7,8 +7,8 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from lightning_edit.architectures import find_decoder
-from lightning_edit.keys import compute_keys
+from lightning_edit.keys.edit_keys import compute_keys
+from lightning_edit.models.decoder import find_decoder
 from lightning_edit.requests import EditRequest
 from tests.benchmarks.floor import key_flops, timed
 from tests.benchmarks.material import Choice, Material, load

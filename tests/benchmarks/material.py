@@ -10,7 +10,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2TokenizerFast
 
-from lightning_edit.context_templates import ContextTemplates, generate_templates
+from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.requests import EditRequest
 from lightning_edit.tiny import MODEL_PATH, World
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from lightning_edit.architectures import Decoder, find_decoder
-from lightning_edit.batches import pad
-from lightning_edit.hooks import capture_input, run_until
-from lightning_edit.moment_pass import text_batches
-from lightning_edit.second_moment import compute_second_moments
+from lightning_edit.keys.moment_pass import text_batches
+from lightning_edit.keys.second_moment import compute_second_moments
+from lightning_edit.models.batches import pad
+from lightning_edit.models.decoder import Decoder, find_decoder
+from lightning_edit.models.hooks import capture_input, run_until
 from tests.benchmarks.floor import reached
 from tests.benchmarks.material import Choice, load, random_rows
 from tests.benchmarks.measure import MemoryGrowth, seconds

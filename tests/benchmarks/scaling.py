@@ -15,12 +15,12 @@ import torch
 import torch.distributed
 from rich.table import Table
 
-from lightning_edit.architectures import find_decoder
-from lightning_edit.edited_weights import EditedWeights
-from lightning_edit.editing import Editor
-from lightning_edit.found_values import FoundValues
+from lightning_edit.editor import Editor
+from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import silent
+from lightning_edit.run.value_finder import ValueFinder
 from lightning_edit.solvers import EMMET
+from lightning_edit.updates.edited_weights import EditedWeights
 from tests.benchmarks.floor import matrix_rate, reached
 from tests.benchmarks.material import Choice, load
 from tests.benchmarks.show import Row, Run, number, percent, table_of
@@ -37,7 +37,7 @@ def _one(rank: int, meeting: str, choice: Choice, steps: int, rounds: int) -> Ro
     weights = EditedWeights(find_decoder(case.model), [case.layer])
     editor = Editor(weights, case.tokenizer, EMMET(), [case.layer], case.templates, settings(steps), {})
     editor.find_values(case.requests[:1])
-    together = FoundValues(editor, ())
+    together = ValueFinder(editor, ())
     times: dict[str, list[float]] = {"alone": [], "together": []}
     rates: dict[str, list[float]] = {"alone": [], "together": []}
     differences = []

@@ -18,11 +18,11 @@ from matplotlib.ticker import LogFormatter
 from rich.console import Console
 from rich.table import Table
 
-import cli
-from lightning_edit.comparison.figure import SMALL, draw
-from lightning_edit.comparison.lines import Line
-from lightning_edit.comparison.runs import Run as Finished
-from lightning_edit.comparison.runs import read_runs
+from lightning_edit.cli import main as cli
+from lightning_edit.commands.comparison.figure import SMALL, draw
+from lightning_edit.commands.comparison.lines import Line
+from lightning_edit.commands.comparison.runs import Run as Finished
+from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.tiny import World
 from tests.benchmarks.show import Row, Run
 from tests.conftest import SHARED

@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from lightning_edit.progress import ProgressBars
-from lightning_edit.solvers import EMMET, MEMIT, EarlierKeys, EditProblem, KeptMetric
+from lightning_edit.solvers import EMMET, MEMIT, EditProblem, LayerSolver, PreviousKeys
 from tests.benchmarks.floor import matrix_rate, reached
 from tests.benchmarks.measure import seconds
 from tests.benchmarks.show import Row, Run, percent, ratio, table_of
@@ -102,7 +102,7 @@ def measure(n: int, d_in: int, d_out: int, repeats: int) -> list[Row]:
 def measure_many(n: int, d_in: int, d_out: int, updates: int, preserved: bool) -> Row:
     """Mean seconds of an update of many with its condition numbers: a new factor for each, or what is kept serves."""
     case, solver = problem(n * updates, d_in, d_out), MEMIT()
-    kept, known = KeptMetric(solver, case.second_moment), EarlierKeys() if preserved else None
+    kept, known = LayerSolver(solver, case.second_moment), PreviousKeys() if preserved else None
     previous = torch.zeros_like(case.second_moment) if preserved else None
     taken, recent, difference, rate = {"anew": 0.0, "kept": 0.0}, 0, 0.0, matrix_rate(torch.float64)
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from lightning_edit.architectures import find_decoder
+from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.requests import EditRequest
-from lightning_edit.values import ValueSettings, optimize_values
+from lightning_edit.values.optimize import ValueSettings, optimize_values
 from tests.benchmarks.floor import timed, value_flops
 from tests.benchmarks.material import Choice, Material, load
 from tests.benchmarks.show import Row, Run, mebibytes, number, percent, ratio, table_of

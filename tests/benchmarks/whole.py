@@ -7,13 +7,13 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from lightning_edit.architectures import find_decoder
-from lightning_edit.edited_weights import EditedWeights
-from lightning_edit.editing import Editor
+from lightning_edit.editor import Editor
+from lightning_edit.keys.second_moment import TOKENS_PER_DIMENSION, compute_second_moments
+from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars
 from lightning_edit.requests import EditRequest
-from lightning_edit.second_moment import TOKENS_PER_DIMENSION, compute_second_moments
 from lightning_edit.solvers import EMMET
+from lightning_edit.updates.edited_weights import EditedWeights
 from tests.benchmarks.floor import key_flops, matrix_rate, moment_flops, reached, solve_flops, timed, value_flops
 from tests.benchmarks.material import Choice, Material, load, random_rows
 from tests.benchmarks.moments import batches

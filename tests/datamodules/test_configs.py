@@ -7,7 +7,7 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
-from datamodules import EditDataModule, TinyWorld
+from lightning_edit.datamodules import EditDataModule, TinyWorld
 from tests.data_files import FORMATS, write_world
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from datamodules import EasyEditCounterFact
+from lightning_edit.datamodules import EasyEditCounterFact
 from lightning_edit.errors import EditError
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from datamodules import OwnEdits
+from lightning_edit.datamodules import OwnEdits
 from lightning_edit.errors import EditError
 
 EDIT = {"subject": "Anna", "prompt": "{} plays the", "target_new": "violin"}

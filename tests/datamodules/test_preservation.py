@@ -5,7 +5,7 @@ import json
 import datasets
 import pytest
 
-from datamodules import HubText, TextFile
+from lightning_edit.datamodules import HubText, TextFile
 from lightning_edit.errors import EditError
 
 

@@ -5,8 +5,8 @@ import json
 import datasets
 import pytest
 
-from datamodules import CounterFact, OwnEdits
-from datamodules.records import read_list, read_records
+from lightning_edit.datamodules import CounterFact, OwnEdits
+from lightning_edit.datamodules.records import read_list, read_records
 from lightning_edit.errors import EditError
 
 ROWS = [

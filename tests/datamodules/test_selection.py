@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from datamodules import EasyEditCounterFact, EditDataModule, OwnEdits
 from lightning_edit import EditRequest
+from lightning_edit.datamodules import EasyEditCounterFact, EditDataModule, OwnEdits
 from lightning_edit.errors import EditError
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from datamodules import CounterFact
+from lightning_edit.datamodules import CounterFact
 from lightning_edit.errors import EditError
 
 

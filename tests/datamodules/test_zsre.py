@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from datamodules import ZsRE
-from datamodules.subjects import cut_out
+from lightning_edit.datamodules import ZsRE
+from lightning_edit.datamodules.subjects import cut_out
 from lightning_edit.errors import EditError
 
 

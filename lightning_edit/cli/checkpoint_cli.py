@@ -1,0 +1,100 @@
+"""What the command line does with ``--ckpt_path``: whose settings are taken, and what these may name."""
+
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from lightning_edit.commands.resume_arguments import restored_settings, resume_arguments, same_folder
+from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, typed_classes
+from lightning_edit.errors import EditError
+from lightning_edit.storage.known_classes import known_classes, named_classes, only_imports
+
+
+class CheckpointCLI(LightningCLI):
+    """`LightningCLI` that goes on from a checkpoint, or measures one, without trusting it.
+
+    Attributes:
+        named_kinds: Classes whose subclasses a checkpoint, and the configuration beside it, may name.
+        restored: What ``test`` takes over from the checkpoint: settings of ``model`` and ``data``.
+        may_import: The classes that the parser may import; None for all.
+    """
+
+    config: Any
+    named_kinds: tuple[type, ...] = ()
+    restored: Mapping[str, Any] = MappingProxyType({})
+    may_import: list[str] | None = None
+    _typed: tuple[str, ...] = ()
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Refuses what is no checkpoint before anything is loaded; a fit takes the settings of that run."""
+        words = sys.argv[1:] if args is None else args
+        typed = [word for word in words if word != TRUST] if isinstance(words, list) else []
+        accepted = None if isinstance(words, list) and TRUST in words else accepted_classes(self.named_kinds)
+        resumed = typed[:1] == ["fit"] and "ckpt_path" in " ".join(typed)
+        arguments = resume_arguments(typed, accepted) if resumed else words
+        if arguments is not typed and resumed and accepted is not None:
+            self.may_import = [*accepted, *typed_classes(typed)]
+        self._typed = tuple(typed)
+        with self._imports():
+            super().parse_arguments(parser, arguments)
+        if self.config[self.config.subcommand].ckpt_path is not None:
+            self._with_checkpoint(typed)
+
+    def _with_checkpoint(self, typed: list[str]) -> None:
+        config = self.config[self.config.subcommand]
+        defaults = self._parser(self.config.subcommand).get_defaults().as_dict()
+        if self.config.subcommand == "test":
+            self.restored = restored_settings(Path(config.ckpt_path), self.named_kinds)
+            self.may_import = [*known_classes(*self.named_kinds), *named_classes([self.config.as_dict(), defaults])]
+            return
+        run = Path(config.ckpt_path).parent.parent
+        same_folder(config.trainer, run)
+        if self.may_import is not None:
+            check_config(config.as_dict(), defaults, run, typed)
+        # The run keeps the configuration that it began with, whatever becomes of going on.
+        self.save_config_callback = None
+
+    def _imports(self) -> AbstractContextManager[None]:
+        """Lets the parser import nothing but what a checkpoint, or the configuration beside it, may name."""
+        return nullcontext() if self.may_import is None else only_imports(self.may_import)
+
+    def _parse_ckpt_path(self) -> None:
+        """Measures a model as the checkpoint says; a fit whose settings are not the checkpoint's is refused instead."""
+        if self.restored.get("model"):
+            self._take_over("model")
+
+    def check_remote_code(self) -> None:
+        """Refuses a checkpoint that asks for a model's own code to be run, unless the command does.
+
+        Raises:
+            EditError: Says how the command could.
+        """
+        settings = self.config[self.subcommand]
+        trusts = settings.get("ckpt_path") is not None and settings.get("model.init_args.trust_remote_code")
+        if trusts and not any("trust_remote_code" in word for word in self._typed):
+            raise EditError(
+                "`trust_remote_code` comes with the checkpoint or its run, and a model's code is run only if the "
+                "command says so: give --model.trust_remote_code true if you trust the model."
+            )
+
+    def take_over_data(self) -> None:
+        """Measures the checkpoint's records, if the user asks for no others."""
+        if "class_path" not in self.restored.get("data", {}):
+            return
+        given, default = self._get(self.config, "data"), self._parser(self.subcommand).get_defaults().data
+        if given == default:
+            self._take_over("data")
+
+    def _take_over(self, key: str) -> None:
+        with self._imports():
+            self.config = self.parser.parse_object({self.config.subcommand: {key: self.restored[key]}}, self.config)
+
+    def instantiate_classes(self) -> None:
+        """Makes what the settings name; beside a checkpoint nothing else is imported for it."""
+        with self._imports():
+            super().instantiate_classes()

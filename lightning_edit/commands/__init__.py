@@ -1,0 +1,1 @@
+"""The commands beside fit and test: caches, updates, sweeps, comparisons."""

@@ -1,0 +1,116 @@
+"""Several runs side by side: a table, and a figure as PNG and in TensorBoard."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rich.console import Console
+from rich.text import Text
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_edit.commands.comparison.figure import draw
+from lightning_edit.commands.comparison.lines import Axis, Line, lines_of, points_of
+from lightning_edit.commands.comparison.runs import Run, read_runs
+from lightning_edit.commands.comparison.table import columns_of, notes_of, table
+from lightning_edit.errors import EditError
+from lightning_edit.storage.atomic import atomic_path
+
+SUFFIX = ".comparison"
+
+__all__ = ["compare"]
+
+
+def compare(
+    runs: list[str],
+    metric: str | list[str] = "S",
+    x: Literal["edits", "batch_size"] = "edits",
+    output: str = "comparison.png",
+    labels: list[str] | None = None,
+) -> None:
+    """Compares finished runs in one table and one figure with a line for each method.
+
+    Runs that differ only in the number of edits (with ``x`` ``batch_size`` also in the edits of an update) make one
+    line.
+
+    Args:
+        runs: Folders of runs, or folders that hold such folders.
+        metric: What the figure shows, one panel for each: names in ``metrics.json`` or ``curves.jsonl``, as a list or
+            separated by commas.
+        x: Against what: ``edits`` shows how a run went on, ``batch_size`` (edits of one update) the ends of the runs.
+        output: The figure, a PNG file; for TensorBoard it lands in a folder ``comparison`` beside it.
+        labels: Names in place of the methods' own, one for each run in the table's order; those that share one make one
+            line.
+
+    Raises:
+        EditError: If a folder holds no finished run, a file cannot be read, or no run has a metric.
+    """
+    path, metrics = Path(output).expanduser(), _names(metric)
+    _check_settings(runs, metrics, x, path)
+    found, notes = read_runs([Path(run).expanduser() for run in runs])
+    _check_metrics(found, metrics, x)
+    _check_labels(found, labels)
+    lines = lines_of(found, x, labels)
+    figure = draw(lines, metrics, x)
+    with atomic_path(path) as scratch:
+        figure.savefig(scratch, format="png")
+    _write_tensorboard(figure, lines, metrics, x, path.parent / "comparison")
+    _show(table(found, lines, columns_of(found, metrics)), [*notes, *notes_of(found, lines, metrics, x)])
+    Console().print(f"Written: {path}, {path.parent / 'comparison'}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _names(metric: str | Sequence[str]) -> list[str]:
+    given = metric.split(",") if isinstance(metric, str) else metric
+    return list(dict.fromkeys(name.strip() for name in given if name.strip()))
+
+
+def _check_settings(runs: Sequence[str], metrics: Sequence[str], x: str, path: Path) -> None:
+    if not runs:
+        raise EditError("`runs`: expected at least one folder of a run, got none.")
+    if not metrics:
+        raise EditError("`metric`: expected at least one name, got none.")
+    if x not in get_args(Axis):
+        raise EditError(f"`x` must be {' or '.join(get_args(Axis))}, got {x}.")
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise EditError(f"`output` must be a file whose name ends in .png, got {path}.")
+
+
+def _check_metrics(runs: Sequence[Run], metrics: Sequence[str], x: Axis) -> None:
+    known = sorted({name for run in runs for name in run.metrics(finished=x == "batch_size")})
+    for metric in metrics:
+        if metric not in known:
+            close = get_close_matches(metric, known, n=1, cutoff=0.5)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            where = "at the end of any run" if x == "batch_size" else "in any run"
+            raise EditError(f"`metric`: {metric} was not measured {where}.{hint} There are: {', '.join(known)}.")
+
+
+def _check_labels(runs: Sequence[Run], labels: Sequence[str] | None) -> None:
+    if labels is not None and len(labels) != len(runs):
+        folders = ", ".join(str(run.folder) for run in runs)
+        raise EditError(
+            f"`labels`: expected one for each of the {len(runs)} runs ({folders}), in this order, got {len(labels)}."
+        )
+
+
+def _write_tensorboard(figure: Any, lines: Sequence[Line], metrics: Sequence[str], x: Axis, folder: Path) -> None:
+    """The figure and its points, a point's place being the step; an earlier comparison in the folder is replaced."""
+    earlier = list(folder.glob(f"events.*{SUFFIX}"))
+    with SummaryWriter(str(folder), filename_suffix=SUFFIX) as writer:
+        writer.add_figure("comparison", figure, close=False)
+        for metric in metrics:
+            for line in lines:
+                for point in points_of(line, metric, x):
+                    writer.add_scalar(f"{metric}/{line.label}", point.value, point.x)
+    for file in earlier:
+        file.unlink()
+
+
+def _show(drawn: Any, notes: Sequence[str]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        # A pipe or file has no width that the table would have to fit.
+        console.width = max(console.width, console.measure(drawn, options=console.options.update(width=1000)).maximum)
+    console.print(drawn)
+    for note in notes:
+        console.print(Text(f"! {note}", style="yellow"), soft_wrap=True)

@@ -1,0 +1,91 @@
+"""Which runs make one line of the figure, and its points."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lightning_edit.commands.comparison.runs import Run
+from lightning_edit.commands.comparison.settings import ONCE, shortest_labels
+
+Axis = Literal["edits", "batch_size"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured value.
+
+    Args:
+        x: Number of edits, or edits in one update.
+        value: As it is stored.
+        stderr: Its standard error, None if unknown.
+    """
+
+    x: int
+    value: float
+    stderr: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """Runs of one method.
+
+    Args:
+        label: What tells it from the other lines.
+        runs: Its runs.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+
+
+def lines_of(runs: Sequence[Run], x: Axis, labels: Sequence[str] | None = None) -> list[Line]:
+    """Joins the runs that differ only in the number of edits, and for a batch size also in that.
+
+    A run with a curve of its own stays apart from those of other lengths. So do runs that would meet at one batch size
+    with different numbers of edits.
+
+    Args:
+        runs: The runs.
+        x: What the figure is drawn against.
+        labels: Labels of the runs, which then alone decide; None finds the shortest ones.
+
+    Returns:
+        Lines in the order of their first runs.
+    """
+    names = list(labels) if labels is not None else shortest_labels(_keys(runs, x))
+    joined: dict[str, list[Run]] = {}
+    for name, run in zip(names, runs, strict=True):
+        joined.setdefault(name, []).append(run)
+    return [Line(name, tuple(members)) for name, members in joined.items()]
+
+
+def _keys(runs: Sequence[Run], x: Axis) -> list[dict[str, str]]:
+    """What the runs of a line share."""
+    if x == "edits":
+        return [{**run.settings, **({"edits": str(run.edits)} if run.has_curve else {})} for run in runs]
+    keys = [{name: value for name, value in run.settings.items() if name != ONCE} for run in runs]
+    for key in [dict(key) for key in keys]:
+        members = [i for i, other in enumerate(keys) if other == key]
+        places = {(runs[i].batch_size, runs[i].edits) for i in members}
+        if len({batch_size for batch_size, _ in places}) < len(places):
+            for i in members:
+                keys[i]["edits"] = str(runs[i].edits)
+    return keys
+
+
+def points_of(line: Line, metric: str, x: Axis) -> tuple[Point, ...]:
+    """The points of a line in rising order.
+
+    Where several runs measured the same place, the one with the most edits counts, and of equal ones the last.
+
+    Args:
+        line: The line.
+        metric: The name of the figure.
+        x: ``edits`` takes all that a run measured, ``batch_size`` only its end.
+    """
+    found: dict[int, Point] = {}
+    for run in sorted(line.runs, key=lambda run: run.edits):
+        for place, figures in run.measured.items() if x == "edits" else [(run.batch_size, run.after)]:
+            if metric in figures:
+                found[place] = Point(place, figures[metric], figures.get(f"{metric}_stderr"))
+    return tuple(found[place] for place in sorted(found))

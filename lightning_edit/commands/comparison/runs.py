@@ -1,0 +1,192 @@
+"""Reading what runs have left behind."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_edit.commands.comparison.settings import edits_of_update, flat_settings
+from lightning_edit.errors import EditError
+
+Figures = dict[str, float]
+FILE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        folder: Where it lies.
+        edits: Number of edits it wrote.
+        batch_size: Number of edits in one update.
+        measured: Figures by the number of edits at which they were measured, in rising order: 0 is the unedited model,
+            ``edits`` the finished one.
+        seconds: Of each stage.
+        left_out: Number of edits that could not be made.
+        settings: See `flat_settings`.
+    """
+
+    folder: Path
+    edits: int
+    batch_size: int
+    measured: dict[int, Figures]
+    seconds: Figures
+    left_out: int
+    settings: dict[str, str]
+
+    @property
+    def before(self) -> Figures:
+        """Figures of the unedited model, as far as it was measured."""
+        return self.measured.get(0, {})
+
+    @property
+    def after(self) -> Figures:
+        """Figures of the edited model."""
+        return self.measured[self.edits]
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether something was measured in the middle of the run."""
+        return any(0 < edits < self.edits for edits in self.measured)
+
+    def metrics(self, finished: bool = False) -> set[str]:
+        """The names of what was measured.
+
+        Args:
+            finished: Whether only what was measured on the finished model counts.
+        """
+        names = {name for figures in ([self.after] if finished else self.measured.values()) for name in figures}
+        return {name for name in names if not name.endswith(("_stderr", "_n"))}
+
+
+def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Reads runs, and all runs below folders that are none themselves.
+
+    Args:
+        paths: Folders of runs, or of such folders.
+
+    Returns:
+        The runs, each once, in the order of the paths and then of their names; and notes on what was passed over.
+
+    Raises:
+        EditError: If a path leads to no run, or a file cannot be read.
+    """
+    found: dict[Path, Run] = {}
+    notes: list[str] = []
+    for path in paths:
+        if (path / FILE).is_file():
+            found.setdefault(path.resolve(), _read_run(path, notes))
+            continue
+        below = sorted((file.parent for file in path.rglob(FILE)), key=_natural)
+        finished = [folder for folder in below if _finished(folder)]
+        if not finished:
+            raise EditError(f"`runs`: {_nothing(path, below)} Give the folder of a finished run, or a folder of some.")
+        notes += [f"{folder} was not finished and is left out." for folder in below if folder not in finished]
+        for folder in finished:
+            found.setdefault(folder.resolve(), _read_run(folder, notes))
+    return list(found.values()), notes
+
+
+def _nothing(path: Path, below: Sequence[Path]) -> str:
+    if not path.is_dir():
+        return f"{path} is a file, no folder." if path.exists() else f"there is no folder {path}."
+    return f"no run below {path} is finished." if below else f"{path} holds no {FILE} and no folder with one."
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts version_2 before version_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def _finished(folder: Path) -> bool:
+    return bool(_read_json(folder / FILE).get("after"))
+
+
+def _read_run(folder: Path, notes: list[str]) -> Run:
+    content = _read_json(folder / FILE)
+    if not content.get("after"):
+        raise EditError(
+            f"{folder / FILE} holds no figures `after` editing, so there is nothing to compare. "
+            "Wait for the end of the run, or leave it out of `runs`."
+        )
+    edits = _number_of_edits(content.get("edits"), folder / FILE, least=1)
+    measured = _read_curve(folder / "curves.jsonl", notes)
+    for at, stage in ((0, "before"), (edits, "after")):
+        if content.get(stage):
+            measured.setdefault(at, {}).update(_figures(content[stage], f"{folder / FILE}, `{stage}`"))
+    settings = flat_settings(content.get("config") or {})
+    if not {"model", "model.solver"} & set(settings):
+        settings["model"] = folder.name
+    return Run(
+        folder=folder,
+        edits=edits,
+        batch_size=min(edits, edits_of_update(settings) or edits),
+        measured=dict(sorted(measured.items())),
+        seconds=_figures(content.get("seconds") or {}, f"{folder / FILE}, `seconds`"),
+        left_out=len(content.get("left_out") or []),
+        settings=settings,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise EditError(
+            f"{path}, line {error.lineno}: no valid JSON ({error.msg}). Restore it, or leave the run out of `runs`."
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("config") or {}, dict):
+        raise EditError(f"{path}: expected an object with `before`, `after` and `config`, got {content!r:.60}.")
+    return content
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise EditError(f"{path} is not UTF-8 text. Restore it, or leave the run out of `runs`.") from error
+
+
+def _read_curve(path: Path, notes: list[str]) -> dict[int, Figures]:
+    """Figures by number of edits; a last line that is still being written is passed over."""
+    found: dict[int, Figures] = {}
+    if not path.is_file():
+        return found
+    text = _read_text(path)
+    lines = text.splitlines()
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line) if line.strip() else None
+        except json.JSONDecodeError as error:
+            if number == len(lines) and not text.endswith("\n"):
+                notes.append(f"{where} is not complete and is left out.")
+                continue
+            raise EditError(
+                f"{where}: no valid JSON ({error.msg}), got {line[:60]!r}. Mend or delete the line."
+            ) from error
+        if entry is not None:
+            if not isinstance(entry, dict):
+                raise EditError(f"{where}: expected an object with `edits` and `figures`, got {line[:60]!r}.")
+            edits = _number_of_edits(entry.get("edits"), where, least=0)
+            found.setdefault(edits, {}).update(_figures(entry.get("figures"), where))
+    return found
+
+
+def _number_of_edits(value: Any, where: str | Path, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise EditError(f"{where}: `edits` must be a whole number from {least} on, got {value!r}.")
+    return value
+
+
+def _figures(value: Any, where: str) -> Figures:
+    """Numbers under their names; what could not be measured (null) is left out."""
+    if not isinstance(value, dict):
+        raise EditError(f"{where}: expected figures as an object of names and numbers, got {value!r:.60}.")
+    for name, figure in value.items():
+        if figure is not None and (isinstance(figure, bool) or not isinstance(figure, int | float)):
+            raise EditError(f"{where}: expected a number as {name}, got {figure!r:.60}.")
+    return {name: float(figure) for name, figure in value.items() if figure is not None}

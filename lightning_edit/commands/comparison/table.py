@@ -1,0 +1,116 @@
+"""The table of a comparison, and what must be known to read it rightly."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lightning_edit.commands.comparison.lines import Axis, Line, points_of
+from lightning_edit.commands.comparison.quantities import quantity
+from lightning_edit.commands.comparison.runs import Run
+from lightning_edit.commands.comparison.settings import differing
+
+# The usual figures, with headings that leave room for the others on a terminal of 80 columns.
+HEADINGS = {
+    "efficacy_score": "efficacy\n%",
+    "paraphrase_score": "para-\nphrase %",
+    "neighborhood_score": "neighbor-\nhood %",
+    "S": "S\n%",
+    "generation_entropy": "entropy\nbits",
+}
+
+
+def columns_of(runs: Sequence[Run], metrics: Sequence[str]) -> list[str]:
+    """The figures in the table: the usual ones that a run has, and those asked for.
+
+    Args:
+        runs: The runs.
+        metrics: What the figure shows.
+    """
+    measured = {name for run in runs for name in run.after}
+    return list(dict.fromkeys([*(name for name in HEADINGS if name in measured), *metrics]))
+
+
+def table(runs: Sequence[Run], lines: Sequence[Line], columns: Sequence[str]) -> Table:
+    """A row for each run: figures before and after editing, with standard errors where known; the best are bold.
+
+    Args:
+        runs: The runs.
+        lines: The lines they make.
+        columns: Names of the figures to show.
+    """
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    drawn.title = Text("before -> after editing", style="bold")
+    drawn.add_column("run", overflow="fold", min_width=min(16, max(len(run.folder.name) for run in runs)))
+    for heading in ("edits", "batch\nsize"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    for name in columns:
+        drawn.add_column(Text(HEADINGS.get(name, quantity(name).heading)), justify="right", overflow="fold")
+    drawn.add_column("time\ns", justify="right", no_wrap=True)
+    cells = [_cells(runs, name) for name in columns]
+    seconds = [f"{sum(run.seconds.values()):.1f}" if run.seconds else "" for run in runs]
+    best = _best([sum(run.seconds.values()) if run.seconds else None for run in runs], lower=True)
+    label_of = {run.folder: line.label for line in lines for run in line.runs}
+    for i, run in enumerate(runs):
+        who = Text.assemble(label_of[run.folder], "\n", (run.folder.name, "dim"))
+        time = Text(f"\n{seconds[i]}", style="bold" if best is not None and seconds[i] == f"{best:.1f}" else "")
+        drawn.add_row(who, str(run.edits), str(run.batch_size), *(column[i] for column in cells), time)
+    return drawn
+
+
+def _cells(runs: Sequence[Run], name: str) -> list[Text]:
+    shown = quantity(name)
+    values = [run.after.get(name) for run in runs]
+    best = _best(values, shown.lower_is_better)
+    cells = []
+    for run, value in zip(runs, values, strict=True):
+        # On the upper line what was, on the lower one what is.
+        cell = Text(f"{shown.text(run.before[name])} ->" if name in run.before else "", style="dim")
+        cell = Text.assemble(cell, "\n")
+        if value is not None:
+            bold = best is not None and shown.text(value) == shown.text(best)
+            cell.append(shown.text(value, run.after.get(f"{name}_stderr")), style="bold" if bold else "")
+        cells.append(cell)
+    return cells
+
+
+def _best(values: Sequence[float | None], lower: bool) -> float | None:
+    """The best value; None where all are alike."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    if len(set(finite)) < 2:
+        return None
+    return min(finite) if lower else max(finite)
+
+
+def notes_of(runs: Sequence[Run], lines: Sequence[Line], metrics: Sequence[str], x: Axis) -> Iterator[str]:
+    """Warnings, one sentence or two each.
+
+    Args:
+        runs: The runs.
+        lines: The lines they make.
+        metrics: What the figure shows of them.
+        x: What it is drawn against.
+    """
+    data = [{name: value for name, value in run.settings.items() if _tells_records(name)} for run in runs]
+    if names := differing(data):
+        shown = "; ".join(f"{name} {', '.join(dict.fromkeys(one.get(name, 'null') for one in data))}" for name in names)
+        yield f"The runs were not measured on the same data ({shown}), so their figures cannot be compared."
+    for run in runs:
+        if run.left_out:
+            yield f"{run.folder.name}: {run.left_out} edits were left out because their values were not finite."
+    for line in lines:
+        counts = Counter((run.edits, run.batch_size) for run in line.runs)
+        for (edits, batch_size), count in counts.items():
+            if count > 1:
+                yield f"{line.label}: {count} runs with {edits} edits by {batch_size}; the figure shows the last one."
+    for metric in metrics:
+        lacking = [line.label for line in lines if not points_of(line, metric, x)]
+        if lacking:
+            yield f"{metric} was not measured by {', '.join(lacking)}."
+
+
+def _tells_records(name: str) -> bool:
+    return name.split(".")[0] == "data" and not name.startswith(("data.preservation", "data.batch_size"))

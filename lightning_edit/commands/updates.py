@@ -1,0 +1,187 @@
+"""``lightning-edit updates``: the updates of a run listed, shown, taken out and put back."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lightning_edit.updates.history import History
+from lightning_edit.updates.undo import Change, change_updates, open_history
+from lightning_edit.updates.update_file import DamagedUpdateError, UpdateRecord
+
+SUBJECTS = 2
+STALE = {
+    "edited.ckpt": "still holds all updates",
+    "checkpoints": "still hold all updates; a fit that goes on from there has them in again",
+    "metrics.json": "was measured before this",
+}
+# Columns that have a line for each layer: heading, and the figures of which the largest is shown.
+PER_LAYER = {
+    "|update|": ("update_norm",),
+    "memor.\nerror": ("memorization_error",),
+    "preserv.\nerror": ("preservation_error",),
+    "cond.\nnumber": ("preservation_condition", "keys_condition"),
+}
+
+
+def main(args: list[str]) -> None:
+    """Runs ``updates``.
+
+    Args:
+        args: The arguments after the command.
+
+    Raises:
+        EditError: If the run or a number is not there, or cannot be changed.
+    """
+    given = _parser().parse_args(args)
+    console = Console()
+    if given.action == "list":
+        show_list(open_history(given.run), console)
+    elif given.action == "show":
+        show_update(open_history(given.run), given.number, console)
+    else:
+        change = change_updates(given.run, given.action, given.numbers, given.model, given.trust_remote_code)
+        show_change(Path(given.run).expanduser(), change, console)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-edit updates", description="Lists the updates of a run, takes them out and puts them back."
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="all updates: when, which edits, norms and errors")
+    showing = actions.add_parser("show", help="the edits of one update")
+    removing = actions.add_parser("remove", help="make the run's weights again without some updates")
+    applying = actions.add_parser("apply", help="put back what was removed")
+    for action in (listing, showing, removing, applying):
+        action.add_argument("run", metavar="RUN", help="the run's folder, e.g. runs/version_0")
+    showing.add_argument("number", metavar="N", type=int, help="the number of the update")
+    for action in (removing, applying):
+        action.add_argument("numbers", metavar="N", type=int, nargs="+", help="numbers of updates")
+        action.add_argument("--model", help="the base model, if it is not where the run found it")
+        action.add_argument("--trust_remote_code", action="store_true", help="run the code that the base model brings")
+    return parser
+
+
+def show_list(history: History, console: Console) -> None:
+    """Draws a row for each update.
+
+    Args:
+        history: The updates.
+        console: Where to.
+    """
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    drawn.add_column("no.", justify="right", no_wrap=True)
+    drawn.add_column("when", min_width=10)
+    drawn.add_column("edits", min_width=12, overflow="fold")
+    for heading in ("layer", *PER_LAYER):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    drawn.add_column("state", no_wrap=True)
+    removed = history.removed()
+    for number in history.numbers():
+        state = Text("removed", style="yellow") if number in removed else Text("kept")
+        try:
+            record = history.record(number)
+        except DamagedUpdateError:
+            drawn.add_row(str(number), *[""] * (3 + len(PER_LAYER)), Text("damaged", style="red"))
+            continue
+        layers = sorted(record.layers)
+        columns = ["\n".join(_figure(record, layer, names) for layer in layers) for names in PER_LAYER.values()]
+        drawn.add_row(str(number), _when(record), _edits(record), "\n".join(map(str, layers)), *columns, state)
+    console.print(drawn)
+
+
+def show_update(history: History, number: int, console: Console) -> None:
+    """Draws the edits of one update.
+
+    Args:
+        history: The updates.
+        number: Which.
+        console: Where to.
+
+    Raises:
+        EditError: If there is no such update, or its file is damaged.
+    """
+    record = history.record(number)
+    state = "removed" if number in history.removed() else "kept"
+    console.print(f"update {number}, {_when(record)}, {len(record.edits)} edits, {state}", highlight=False)
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("record", "prompt", "new answer"):
+        drawn.add_column(heading, overflow="fold")
+    for edit in record.edits:
+        prompt = edit["prompt"].replace("{}", edit["subject"])
+        drawn.add_row(*(Text(text) for text in (str(edit["case_id"]), prompt, edit["target_new"])))
+    console.print(drawn)
+
+
+def show_change(run: Path, change: Change, console: Console) -> None:
+    """Says what became of a run.
+
+    Args:
+        run: The run's folder.
+        change: What was done.
+        console: Where to.
+    """
+    lines = [
+        f"Made anew: {', '.join(map(str, change.written))}, with {change.edits} edits in {len(change.kept)} updates."
+        f" Removed: {_numbers(change.removed)}.",
+        _likeness(change),
+        *change.notes,
+        *(f"{run / name} {what}." for name, what in STALE.items() if (run / name).exists()),
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _likeness(change: Change) -> str:
+    if not change.kept:
+        return "The weights are those of the base model, exactly."
+    if change.exact:
+        now = f"The weights are those that the run had after update {change.kept[-1]}"
+        if change.checked is False:
+            return (
+                f"{now} up to rounding, not bit for bit: they were added up on another device or with another "
+                "number of threads than here."
+            )
+        return f"{now}, exactly{', bit for bit (checked)' if change.checked else ''}."
+    first, last = change.removed[0], change.kept[-1]
+    later = f"Updates after {first}, up to {last}, were made on a model that held what is removed now."
+    exact = "Only a new run without the removed edits is exact."
+    if change.distance is None:
+        return f"{later} As a file is damaged, it cannot be told how far the weights are from such a run's. {exact}"
+    shares = "; ".join(f"layer {layer}: {_share(value)}" for layer, value in change.distance.items())
+    return (
+        f"{later} To first order their sum differs from that of a run that never made the removed ones by this share "
+        f"of its norm: {shares}. That is with the same value vectors; a new run finds others and is rather farther "
+        f"away. {exact}"
+    )
+
+
+def _share(value: float | None) -> str:
+    return "cannot be told for dense updates" if value is None else f"{value:.1%}"
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
+
+
+def _when(record: UpdateRecord) -> str:
+    return record.when[:19].replace("T", " ")
+
+
+def _edits(record: UpdateRecord) -> Text:
+    if not record.edits:
+        return Text("0: post-processing of the sum")
+    subjects = list(dict.fromkeys(edit["subject"] for edit in record.edits))
+    more = ", ..." if len(subjects) > SUBJECTS else ""
+    return Text(f"{len(record.edits)}: {', '.join(subjects[:SUBJECTS])}{more}")
+
+
+def _figure(record: UpdateRecord, layer: int, names: Iterable[str]) -> str:
+    values = [record.figures.get(f"layer_{layer}/{name}") for name in names]
+    known = [value for value in values if value is not None]
+    return f"{max(known):.3g}" if known else ""

@@ -1,0 +1,1 @@
+"""Keys of edits and of ordinary text, and their second moments."""

@@ -1,0 +1,123 @@
+"""Keys: what enters the edited down-projection at the subject's last token."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_edit.distributed.process_group import in_shares, sharing
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.models.activations import fused_activations
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.hooks import Captured, capture_input, capture_output, frozen, run_until
+from lightning_edit.models.out_of_memory import halving
+from lightning_edit.models.shared_prefixes import Pass, passes
+from lightning_edit.models.tokenization import encode_subject
+from lightning_edit.requests import EditRequest
+from lightning_edit.values.batch import Site
+
+MAX_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of n edits at one layer, in float64.
+
+    Args:
+        mean: ``(d_in, n)``, averaged over the context templates with their weights.
+        bare: ``(d_in, n)``, in the bare prompt alone.
+    """
+
+    mean: Tensor
+    bare: Tensor
+
+
+def _at_subject(
+    decoder: Decoder,
+    tokenizer: Any,
+    texts: Sequence[tuple[str, str]],
+    capture: Callable[[], AbstractContextManager[Captured]],
+) -> Tensor:
+    """What a hook sees at the subject's last token of (template, subject) pairs, ``(texts, width)`` in float64.
+
+    Only the tokens up to that one are run: what follows cannot be seen from there.
+    """
+    encoded = [encode_subject(tokenizer, template, subject) for template, subject in texts]
+    rows = [text.ids[: text.subject_last + 1] for text in encoded]
+    states: dict[int, Tensor] = {}
+
+    def run(whole: Pass, chosen: Sequence[int]) -> None:
+        part = whole.select(chosen)
+        (seen,) = run_until(decoder.model, part.inputs(), capture())
+        last = part.batch.real.sum(1) - 1
+        # Some models flatten rows and positions before the MLP.
+        by_row = seen.value.reshape(*part.batch.input_ids.shape, -1)
+        states.update(zip(part.rows, by_row[torch.arange(len(last)), last.to(by_row.device)].double(), strict=True))
+
+    with frozen(decoder.model), fused_activations(decoder.model):
+        for part in passes(decoder, rows, [len(row) - 1 for row in rows], MAX_TOKENS):
+            list(halving(partial(run, part), range(len(part.rows)), decoder.model))
+    return torch.stack([states[i] for i in range(len(rows))])
+
+
+def _shared(
+    job: Callable[[Sequence[EditRequest]], Tensor], requests: Sequence[EditRequest], decoder: Decoder
+) -> Tensor:
+    """What a job finds for the edits, one in each column, of which each process looks at its share."""
+    if sharing(decoder.model) == 1:
+        return job(requests)
+    shares = in_shares(lambda own: job(own).cpu(), requests, decoder.model)
+    return torch.cat(shares, dim=-1).to(decoder.device)
+
+
+def compute_keys(
+    decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], templates: ContextTemplates, layer: int
+) -> Keys:
+    """The keys of the edits at one layer of the model as it is now.
+
+    Args:
+        decoder: The model; layers under this one may already be edited.
+        tokenizer: Its fast tokenizer.
+        requests: The n edits.
+        templates: The contexts to average over (MEMIT, equation 19).
+        layer: The layer whose down-projection is to be edited.
+
+    Returns:
+        Mean and bare keys, each ``(d_in, n)`` in float64.
+    """
+    module = decoder.down_projection(layer)
+
+    def find(own: Sequence[EditRequest]) -> Tensor:
+        texts = [(text, request.subject) for request in own for text in templates.apply(request.prompt)]
+        states = _at_subject(decoder, tokenizer, texts, lambda: capture_input(module, stop=True))
+        grouped = states.view(len(own), len(templates.texts), -1)
+        weights = templates.key_weights().to(grouped.device)
+        return torch.stack([torch.einsum("t,nti->in", weights, grouped), grouped[:, 0].T])
+
+    return Keys(*_shared(find, requests, decoder).unbind())
+
+
+def current_values(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], layer: int, site: Site) -> Tensor:
+    """What the model answers now where z is to stand: at the subject's last token of the bare prompt.
+
+    Args:
+        decoder: The model as it is now.
+        tokenizer: Its fast tokenizer.
+        requests: The n edits.
+        layer: The highest edited layer.
+        site: ``block`` for the hidden state leaving the block, ``mlp`` for the output of its down-projection.
+
+    Returns:
+        ``(d_model, n)`` in float64.
+    """
+    module = decoder.blocks[layer] if site == "block" else decoder.down_projection(layer)
+
+    def find(own: Sequence[EditRequest]) -> Tensor:
+        texts = [(request.prompt, request.subject) for request in own]
+        return _at_subject(decoder, tokenizer, texts, lambda: capture_output(module, stop=True)).T.contiguous()
+
+    return _shared(find, requests, decoder)

@@ -1,0 +1,156 @@
+"""The pass over ordinary text: every batch goes through the model once, and all edited layers' keys are counted."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_edit.distributed.process_group import Together, gathered, is_sharded, own_share, sharing, summed
+from lightning_edit.models.activations import fused_activations
+from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.hooks import capture_input, frozen, run_until
+from lightning_edit.models.out_of_memory import halving
+from lightning_edit.progress import Report, silent
+from lightning_edit.storage.cache import Cache, delete
+from lightning_edit.storage.fingerprint import fingerprint
+
+# A CPU is fastest with what its caches hold.
+MAX_TOKENS, MAX_TOKENS_CPU = 8192, 2048
+KEEP_SECONDS = 300.0
+KIND = "second-moment-part"
+
+
+class PartialSums:
+    """The sums over the first batches of a pass, kept from time to time so that a pass that is killed can go on.
+
+    Args:
+        cache: Where they are kept.
+        name: Fingerprint of all that the sums depend on.
+        described: What they are made from, for people.
+    """
+
+    def __init__(self, cache: Cache, name: str, described: Mapping[str, Any]) -> None:
+        self._cache, self._name, self._described = cache, name, described
+        self._last = time.monotonic()
+
+    def begin(self, batches: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """What was kept of the same pass, nothing if it has to begin anew.
+
+        Args:
+            batches: Indices of the rows of each batch: those of another division are not added to the sums.
+        """
+        self._name = fingerprint(self._name, *batches)
+        return self._cache.read(KIND, self._name) or {}
+
+    def keep(self, sums: Mapping[str, Tensor]) -> None:
+        """Keeps the sums if the last ones were kept long enough ago.
+
+        Args:
+            sums: What `begin` returns when the pass goes on.
+        """
+        if time.monotonic() - self._last >= KEEP_SECONDS:
+            self._cache.write(KIND, self._name, sums, self._described)
+            self._last = time.monotonic()
+
+    def forget(self) -> None:
+        """Deletes what was kept, once the result is safe."""
+        # Where it cannot be deleted it does no harm.
+        with suppress(OSError):
+            delete(self._cache.path(KIND, self._name))
+
+
+def text_batches(decoder: Decoder, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Which rows go through the model together: indices, the longest first, with hardly any padding.
+
+    Args:
+        decoder: The model.
+        rows: Token ids of the texts.
+    """
+    most = MAX_TOKENS_CPU if decoder.device.type == "cpu" else MAX_TOKENS
+    return by_length([len(row) for row in rows], most, tokens_of_a_pass(decoder.device))
+
+
+def count_keys(
+    decoder: Decoder,
+    rows: Sequence[Sequence[int]],
+    metrics: Mapping[int, Metric],
+    kept: PartialSums | None = None,
+    report: Report = silent,
+) -> None:
+    """Updates a metric for each layer with its keys of all tokens, in one pass that ends at the highest layer.
+
+    Texts of about the same length share a batch, each in a row of its own. Each process takes a share of the batches;
+    then all of them know the sums over all batches.
+
+    Args:
+        decoder: The model.
+        rows: Token ids of the texts, the same in every process.
+        metrics: For each layer a new one, all of whose states are sums.
+        kept: What is left of an earlier attempt.
+        report: Told about the tokens done by this process.
+
+    Raises:
+        EditError: If another process failed.
+    """
+    batches = own_share(text_batches(decoder, rows), decoder.model)
+    # With divided weights the others are in the middle of a pass, and would take a message for a part of it.
+    together = Together() if sharing(decoder.model) > 1 else nullcontext()
+    with together, frozen(decoder.model), fused_activations(decoder.model):
+        _count_share(decoder, rows, batches, metrics, kept, report)
+    summed([state for metric in metrics.values() for state in metric.metric_state.values()], decoder.model)
+
+
+def _count_share(
+    decoder: Decoder,
+    rows: Sequence[Sequence[int]],
+    batches: Sequence[Sequence[int]],
+    metrics: Mapping[int, Metric],
+    kept: PartialSums | None,
+    report: Report,
+) -> None:
+    done = list(accumulate(sum(len(rows[i]) for i in batch) for batch in batches))
+    first = 0 if kept is None else _restore(kept.begin(batches), metrics, decoder)
+    for number, batch in enumerate(batches[first:], first + 1):
+        for keys in halving(partial(_keys, decoder, rows, sorted(metrics)), batch, decoder.model):
+            for layer, found in keys.items():
+                metrics[layer].update(found)
+        report("second moments (tokens)", done[number - 1], done[-1])
+        if kept is not None and number < len(batches):
+            kept.keep({"batches": torch.tensor(number), **_states(metrics)})
+
+
+def _keys(
+    decoder: Decoder, rows: Sequence[Sequence[int]], layers: Sequence[int], batch: Sequence[int]
+) -> dict[int, Tensor]:
+    padded = pad([rows[i] for i in batch], decoder.device)
+    real = padded.real.flatten().nonzero().squeeze(1)
+    captures = [capture_input(decoder.down_projection(layer), stop=layer == layers[-1]) for layer in layers]
+    seen = run_until(decoder.model, padded.inputs(), *captures)
+    # Some models flatten rows and positions before the MLP.
+    keys = [one.value.reshape(-1, one.value.shape[-1]) for one in seen]
+    return {layer: found[real.to(found.device)].to(decoder.device) for layer, found in zip(layers, keys, strict=True)}
+
+
+def _states(metrics: Mapping[int, Metric]) -> dict[str, Tensor]:
+    return {
+        f"{layer} {name}": state for layer, metric in metrics.items() for name, state in metric.metric_state.items()
+    }
+
+
+def _restore(found: Mapping[str, Tensor], metrics: Mapping[int, Metric], decoder: Decoder) -> int:
+    done = int(found.get("batches", 0))
+    # Where each process holds a part of the weights, all go through the same batches together.
+    if is_sharded(decoder.model) and len(set(gathered(done))) > 1:
+        return 0
+    if done:
+        for layer, metric in metrics.items():
+            states = {name: found[f"{layer} {name}"].to(decoder.device) for name in metric.metric_state}
+            metric.merge_state(states)
+    return done

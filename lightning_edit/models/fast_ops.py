@@ -1,0 +1,73 @@
+"""Which form of a model's own operations is fastest for few tokens."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_edit.models.activations import fused_activations
+from lightning_edit.models.decoder import Decoder
+
+FUSED, PLAIN = "sdpa", "eager"
+
+
+@contextmanager
+def fast(decoder: Decoder) -> Iterator[None]:
+    """The fastest form of all operations, put back afterwards; nothing changes but rounding.
+
+    Args:
+        decoder: The model.
+    """
+    with short_texts(decoder), fused_activations(decoder.model), weight_first(decoder.head):
+        yield
+
+
+@contextmanager
+def short_texts(decoder: Decoder) -> Iterator[None]:
+    """On a processor, attention by plain matrix products, put back afterwards.
+
+    The fused one that models take by default is made for long texts: with ten to thirty tokens a step of value
+    optimization takes 1.2 times as long with it (measured on GPT-2, 124 M, two cores). The result is the same up to
+    float32's rounding. Models in another precision, set to another attention, or with one only, keep theirs.
+
+    Args:
+        decoder: The model.
+    """
+    model: Any = decoder.model
+    set_to = model.config._attn_implementation
+    # In float64 some plain attentions still take their softmax in float32.
+    slow = decoder.device.type == "cpu" and set_to == FUSED and model.dtype == torch.float32
+    if not slow or not model._can_set_attn_implementation():
+        yield
+        return
+    model.set_attn_implementation(PLAIN)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(set_to)
+
+
+@contextmanager
+def weight_first(head: nn.Module) -> Iterator[None]:
+    """On a processor, the head as E h^T instead of h E^T, which takes two thirds of the time with few rows of h.
+
+    Args:
+        head: The language-modeling head; only a plain linear map that nothing else steers is changed.
+    """
+    if type(head) is not nn.Linear or "forward" in vars(head) or head.weight.device.type != "cpu":
+        yield
+        return
+    linear = head
+
+    def forward(hidden: Tensor) -> Tensor:
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        logits = (linear.weight @ rows.T).T.reshape(*hidden.shape[:-1], linear.out_features)
+        return logits if linear.bias is None else logits + linear.bias
+
+    vars(head)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(head)["forward"]

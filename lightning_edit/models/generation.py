@@ -1,0 +1,289 @@
+"""Free generation: batched, left-padded, with a key/value cache, and the same texts whatever the batches are."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from lightning_edit.models.batches import by_length, tokens_of_a_pass
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.hooks import frozen
+from lightning_edit.models.out_of_memory import halving
+from lightning_edit.models.prefix_cache import PrefixCache, cache_texts
+from lightning_edit.models.shared_prefixes import prefix_lengths
+from lightning_edit.models.tokenization import check_lengths, encode
+from lightning_edit.progress import Report, silent
+from lightning_edit.storage.fingerprint import fingerprint
+
+MAX_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn; without it the likeliest one is taken.
+
+    Args:
+        top_k: Among so many of the likeliest tokens (5 in ROME's code).
+        seed: Decides the texts: the same seed and prompt give the same text, in any batch.
+    """
+
+    top_k: int = 5
+    seed: int = 0
+
+
+class _DrawAmongLikeliest(LogitsProcessor):
+    """Leaves the drawn token only: the argmax of logits plus Gumbel noise is a draw from their softmax.
+
+    Each row has a random stream of its own, so neither the other rows nor the global random state matter.
+    """
+
+    def __init__(self, sampling: Sampling, names: Sequence[str]) -> None:
+        self.top_k = sampling.top_k
+        self.streams = [
+            torch.Generator().manual_seed(int(fingerprint(str(sampling.seed), name)[:15], 16)) for name in names
+        ]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        values, tokens = scores.topk(min(self.top_k, scores.shape[1]), dim=1)
+        uniform = torch.stack([torch.rand(values.shape[1], generator=g, dtype=torch.float64) for g in self.streams])
+        gumbel = -(-uniform.clamp(min=1e-300).log()).log()
+        drawn = tokens.gather(1, (values.double().cpu() + gumbel).argmax(1, keepdim=True).to(tokens.device))
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
+
+
+class _PaddingFails(Exception):
+    """A model answers masked padding with NaN."""
+
+
+class _RefuseNaN(LogitsProcessor):
+    """Some attentions answer a position that may see nothing (padding under a sliding window) with NaN."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if scores.isnan().any():
+            raise _PaddingFails
+        return scores
+
+
+def generate(
+    decoder: Decoder,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    new_tokens: int | Sequence[int],
+    sampling: Sampling | None = None,
+    draws: Sequence[int] | None = None,
+    report: Report = silent,
+    max_tokens: int = MAX_TOKENS,
+    stop: bool = True,
+) -> list[str]:
+    """What a model writes after each prompt.
+
+    Nothing counts but the model's logits: penalties and the like that its own generation settings may name do not.
+
+    Args:
+        decoder: The model as it is now.
+        tokenizer: Its fast tokenizer.
+        prompts: Complete prompts.
+        new_tokens: Most tokens to write after each, one number for all or one for each; fewer where the context ends
+            or the model says that it is done.
+        sampling: How tokens are drawn; None takes the likeliest.
+        draws: For each prompt a number; prompts of equal text and equal number give equal texts.
+        report: Told how many prompts are done.
+        max_tokens: Most tokens of a batch, padding and new ones included.
+        stop: Whether a text is done with the token that says so; otherwise the model goes on, on a new line.
+
+    Returns:
+        The continuations, without their prompts, in the order of the prompts.
+
+    Raises:
+        EditError: If a prompt leaves no room in the model's context.
+    """
+    rows = [encode(tokenizer, prompt)[0] for prompt in prompts]
+    check_lengths([len(row) + 1 for row in rows], [f"The prompt {p[:80]!r} ..." for p in prompts], decoder.context)
+    names = [f"{draw} {p}" for draw, p in zip(draws or [0] * len(prompts), prompts, strict=True)]
+    wanted = [new_tokens] * len(rows) if isinstance(new_tokens, int) else list(new_tokens)
+    room = [
+        count if decoder.context is None else min(count, decoder.context - len(row))
+        for row, count in zip(rows, wanted, strict=True)
+    ]
+    texts = [""] * len(prompts)
+    done, ends = 0, _end_tokens(decoder.model)
+    write = _Writer(decoder, tokenizer, rows, room, ends if stop else [], names, sampling)
+    waiting = write.plan(max_tokens)
+    while waiting:
+        group = waiting.pop(0)
+        try:
+            written = [new for part in halving(write, group, decoder.model) for new in part]
+        except _PaddingFails:
+            waiting = _by_equal_length([group, *waiting], rows)
+            continue
+        for i, new in zip(group, written, strict=True):
+            texts[i] = _text(tokenizer, rows[i], new[: room[i]], ends, stop)
+        done += len(group)
+        report("generate (texts)", done, len(prompts))
+    return texts
+
+
+class _Writer:
+    """Continues groups of prompts, those behind one shared head after each other.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        rows: Token ids of the prompts.
+        room: For each how many tokens may be written.
+        ends: Tokens that end a text.
+        names: For each prompt what decides its draws.
+        sampling: See `generate`.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Any,
+        rows: Sequence[list[int]],
+        room: Sequence[int],
+        ends: Sequence[int],
+        names: Sequence[str],
+        sampling: Sampling | None,
+    ) -> None:
+        self.decoder, self.tokenizer, self.rows, self.room = decoder, tokenizer, rows, room
+        self.ends, self.names, self.sampling = ends, names, sampling
+        lengths = _head_lengths(rows, room, decoder.device)
+        self.heads = [tuple(row[:length]) for row, length in zip(rows, lengths, strict=True)]
+        self._known: tuple[tuple[int, ...], PrefixCache | None] = ((), None)
+
+    def plan(self, max_tokens: int) -> list[list[int]]:
+        """Indices of prompts that are continued together.
+
+        Args:
+            max_tokens: Most tokens of a batch, padding and new ones included.
+        """
+        behind: dict[tuple[int, ...], list[int]] = {}
+        for i, head in enumerate(self.heads):
+            behind.setdefault(head, []).append(i)
+        plan: list[list[int]] = []
+        for head, those in behind.items():
+            lengths, room = [len(self.rows[i]) for i in those], [self.room[i] for i in those]
+            places = _groups(lengths, room, self.decoder.context, max_tokens)
+            groups = [[those[place] for place in group] for group in places]
+            plan += _by_equal_length(groups, self.rows) if head else groups
+        return plan
+
+    def __call__(self, group: Sequence[int]) -> list[list[int]]:
+        """The new tokens of each prompt of a group."""
+        decoder, head = self.decoder, self.heads[group[0]]
+        if head != self._known[0]:
+            with frozen(decoder.model):
+                cache = cache_texts(decoder.model, [head], len(decoder.blocks), decoder.device) if head else None
+            self._known = (head, cache)
+        draw = None if self.sampling is None else _DrawAmongLikeliest(self.sampling, [self.names[i] for i in group])
+        rows, longest = [self.rows[i] for i in group], max(self.room[i] for i in group)
+        return _continue(decoder, self.tokenizer, rows, longest, draw, self.ends, self._known[1])
+
+
+def _head_lengths(rows: Sequence[Sequence[int]], room: Sequence[int], device: torch.device) -> list[int]:
+    """The length of each row's shared head, 0 where the smaller batches behind it cost more than it saves.
+
+    Behind a head rows of one length go together: padding would stand between the two, and widen a sliding window.
+    """
+    found = prefix_lengths([row[:-1] for row in rows])
+    members: dict[tuple[int, ...], list[int]] = {}
+    for i, (row, length) in enumerate(zip(rows, found, strict=True)):
+        members.setdefault(tuple(row[:length]), []).append(i)
+    for head, those in members.items():
+        passes = len({len(rows[i]) for i in those}) * (1 + max(room[i] for i in those))
+        if (len(those) - 1) * len(head) < passes * tokens_of_a_pass(device):
+            for i in those:
+                found[i] = 0
+    return found
+
+
+def _groups(lengths: Sequence[int], room: Sequence[int], context: int | None, max_tokens: int) -> list[list[int]]:
+    """Prompts of similar length together, such that the longest has room for as much as the shortest may write."""
+    groups: list[list[int]] = []
+    count = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], -room[i], i)):
+        longest, count = lengths[groups[-1][0]] if groups else 0, max(count, room[index])
+        fits = context is None or longest + count <= context
+        if groups and fits and (len(groups[-1]) + 1) * (longest + count) <= max_tokens:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+            count = room[index]
+    return groups
+
+
+def _by_equal_length(groups: Sequence[list[int]], rows: Sequence[list[int]]) -> list[list[int]]:
+    """Splits groups so that none needs padding."""
+    return [
+        [group[i] for i in part]
+        for group in groups
+        for part in by_length([len(rows[i]) for i in group], 2**62, padding=0)
+    ]
+
+
+def _end_tokens(model: Any) -> list[int]:
+    """The tokens by which a model says that a text is done."""
+    ends = model.generation_config.eos_token_id
+    return list(ends) if isinstance(ends, list | tuple) else [ends] if ends is not None else []
+
+
+@contextmanager
+def _plain_settings(model: Any, ends: Sequence[int]) -> Iterator[None]:
+    """Generation settings that know where texts end, and nothing else that would change what the logits say."""
+    old = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=list(ends) or None)
+    try:
+        yield
+    finally:
+        model.generation_config = old
+
+
+@torch.no_grad()
+def _continue(
+    decoder: Decoder,
+    tokenizer: Any,
+    rows: Sequence[list[int]],
+    count: int,
+    draw: Any,
+    ends: Sequence[int],
+    head: PrefixCache | None,
+) -> list[list[int]]:
+    """The new tokens of each row, of which a head may be known; what follows one of the ends is padding."""
+    length = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, length - len(row) :] = torch.tensor(row)
+        mask[i, length - len(row) :] = 1
+    processors = [_RefuseNaN()] if 0 in mask else []
+    with frozen(decoder.model), _plain_settings(decoder.model, ends):
+        written = decoder.model.generate(
+            input_ids=ids.to(decoder.device),
+            attention_mask=mask.to(decoder.device),
+            max_new_tokens=count,
+            do_sample=False,
+            logits_processor=LogitsProcessorList(processors if draw is None else [*processors, draw]),
+            pad_token_id=tokenizer.pad_token_id or 0,
+            past_key_values=None if head is None else head.growing(len(rows)),
+        )
+    return written[:, length:].tolist()
+
+
+def _text(tokenizer: Any, row: Sequence[int], new: Sequence[int], ends: Sequence[int], stop: bool) -> str:
+    """The text of new tokens after a row, each part up to an end on a line of its own."""
+    parts: list[list[int]] = [[]]
+    for token in new:
+        if token in ends:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    # Decoded alone, new tokens would lose the space they begin with in some tokenizers.
+    before, whole = tokenizer.batch_decode([list(row), [*row, *parts[0]]], skip_special_tokens=True)
+    known = whole.startswith(before)
+    first = whole[len(before) :] if known else tokenizer.decode(parts[0], skip_special_tokens=True)
+    return first if stop else "\n".join([first, *tokenizer.batch_decode(parts[1:], skip_special_tokens=True)])

@@ -1,0 +1,109 @@
+"""Whether a model's files held all of its weights and nothing else, and whether these are numbers."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from lightning_edit.errors import EditError
+from lightning_edit.models.offloading import in_memory
+
+# Constants that older versions of transformers kept beside the weights.
+LEFTOVERS = re.compile(r"(^|\.)(masked_bias|inv_freq)$")
+# Up to the number of a block.
+BLOCK = re.compile(r"^.*?\.\d+(?=\.)")
+NAMED = 3
+
+
+def check_loaded(model: Any, loaded: Mapping[str, Any], name: str) -> None:
+    """Refuses a model some of whose weights were drawn at random, or whose files hold weights that it has no use for.
+
+    What belongs to another part, e.g. the vision tower of a model that is loaded for its text alone, is no concern.
+
+    Args:
+        model: The model.
+        loaded: What transformers says of loading it (``output_loading_info``).
+        name: What it was loaded from.
+
+    Raises:
+        EditError: With the names of these weights.
+    """
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        raise EditError(
+            f"`model`: the files of {name} lack {_few(missing)}, which {type(model).__name__} needs and which would be "
+            "drawn at random. The files are incomplete, or its config.json is another model's."
+        )
+    unexpected = sorted(_belonging(model, loaded["unexpected_keys"]))
+    if unexpected:
+        raise EditError(
+            f"`model`: the files of {name} hold {_few(unexpected)}, for which {type(model).__name__} has no place, so "
+            "it would compute something else than they were trained for. Its config.json is another model's, or does "
+            "not say how the weights are quantized."
+        )
+
+
+def _belonging(model: Any, unexpected: Iterable[str]) -> list[str]:
+    """Those unexpected weights that would be part of the decoder: of a module it has, or of one more block."""
+    modules = {name: module for name, module in model.named_modules() if name}
+    buffers = {name for name, _ in model.named_buffers()}
+    forms = {_form(name) for name in model.state_dict()}
+    found, blocks = [], defaultdict[str, list[str]](list)
+    for key in unexpected:
+        # A file of the model without its head has no prefix.
+        for name in (key, f"{model.base_model_prefix}.{key}"):
+            block, parent = BLOCK.match(name), name.rpartition(".")[0]
+            if name in buffers or LEFTOVERS.search(name) or _is_mask(name, modules.get(parent)):
+                break
+            if parent in modules or (block and block[0] in modules):
+                found.append(key)
+                break
+            if block and _form(block[0]) in {_form(known) for known in modules}:
+                blocks[block[0]].append(name)
+    for names in blocks.values():
+        # A layer that predicts further tokens has weights that no block has, and is not run.
+        if all(_form(name) in forms for name in names):
+            found += names
+    return found
+
+
+def _is_mask(name: str, module: nn.Module | None) -> bool:
+    """Whether this is the causal mask that attentions once kept as their ``bias``: they have no weight of their own."""
+    return name.endswith(".bias") and module is not None and not module._parameters
+
+
+def _form(name: str) -> str:
+    return re.sub(r"(^|(?<=\.))\d+(?=\.|$)", "{}", name)
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more weights" if more > 0 else "")
+
+
+@torch.no_grad()
+def check_finite(model: Any) -> None:
+    """Refuses a model with a weight that is not a finite number.
+
+    Args:
+        model: The model. Of one that is divided between processes, each looks at its own part.
+
+    Raises:
+        EditError: With the name of the first such weight.
+    """
+    for name, parameter in model.named_parameters():
+        values = in_memory(model, name, parameter.detach())
+        values = values.to_local() if isinstance(values, DTensor) else values
+        # Codes of quantized weights are always finite.
+        if not values.is_floating_point() or values.dtype.itemsize < 2 or not values.numel():
+            continue
+        # In one pass and without a mask as large as the weight; both are NaN if any entry is.
+        if not torch.stack(values.aminmax()).isfinite().all():
+            raise EditError(
+                f"The weight {name} of {type(model).__name__} has entries that are NaN or infinite, so nothing can be "
+                "computed with this model. Its files are damaged, or its precision is too low for its weights."
+            )

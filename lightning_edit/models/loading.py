@@ -1,0 +1,100 @@
+"""Models and tokenizers from a folder or the hub, with errors that say what is missing."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lightning_edit.errors import EditError
+from lightning_edit.models.loaded_weights import check_finite, check_loaded
+from lightning_edit.models.offloading import DeviceMap
+from lightning_edit.models.tokenization import require_offsets
+from lightning_edit.tiny import MODEL_PATH
+
+TINY = "tiny"
+Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
+
+
+def resolve(name: str) -> str:
+    """The folder or hub name that a setting means; ``tiny`` is the embedded model.
+
+    Args:
+        name: A folder, a hub name or ``tiny``.
+
+    Raises:
+        EditError: If it looks like a path and nothing is there, or the folder holds no model.
+    """
+    if name == TINY:
+        return str(MODEL_PATH)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise EditError(f"`model`: the folder {name} holds no config.json, so it is no transformers model.")
+        return str(path)
+    looks_like_path = name.startswith((".", "/", "~")) or (name.count("/") != 1 and "/" in name)
+    if looks_like_path or path.exists():
+        raise EditError(f"`model`: there is no folder {name}. Give the folder of a transformers model, or a hub name.")
+    return name
+
+
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
+    """The fast tokenizer of a model.
+
+    Args:
+        name: See `resolve`.
+        trust_remote_code: Whether code that comes with the model may be run.
+
+    Raises:
+        EditError: If there is none, or it cannot tell which characters a token covers.
+    """
+    path = resolve(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise EditError(f"`model`: no tokenizer could be loaded from {name}: {_reason(error)}") from error
+    require_offsets(tokenizer)
+    return tokenizer
+
+
+def load_model(
+    name: str,
+    dtype: Precision = "auto",
+    device_map: DeviceMap | None = None,
+    offload_folder: str | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """The model in evaluation mode, without gradients.
+
+    Args:
+        name: See `resolve`.
+        dtype: Precision of the weights; ``auto`` keeps that of the file.
+        device_map: See `MeasuredModule`.
+        offload_folder: The same.
+        trust_remote_code: Whether code that comes with the model may be run.
+
+    Raises:
+        EditError: If there is no causal language model, if its files lack or have weights that it needs or has no place
+            for, if a weight is not finite, or if it cannot be spread like that.
+    """
+    path, precision = resolve(name), dtype if dtype == "auto" else getattr(torch, dtype)
+    places = {} if device_map is None else {"device_map": device_map, "offload_folder": offload_folder}
+    try:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            path, dtype=precision, trust_remote_code=trust_remote_code, output_loading_info=True, **places
+        )
+    except (OSError, ValueError) as error:
+        raise EditError(f"`model`: no causal language model could be loaded from {name}: {_reason(error)}") from error
+    check_loaded(model, loaded, name)
+    check_finite(model)
+    return model.eval().requires_grad_(False)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return (
+            "it needs code that comes with it. If you have read that code and trust it, set "
+            "`model.trust_remote_code: true`."
+        )
+    return text.split("\n")[0]

@@ -1,0 +1,193 @@
+"""Fine-tuning of a few weights on the edits: the baselines FT and FT-L, run by Lightning's own training loop."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lightning_edit.errors import EditError
+from lightning_edit.metrics import EvaluationSettings
+from lightning_edit.models.batches import pad
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.hooks import change_input
+from lightning_edit.models.loading import Precision
+from lightning_edit.models.tokenization import check_lengths, encode_target
+from lightning_edit.requests import EditRequest, replaced_by
+from lightning_edit.run.edit_callback import tell
+from lightning_edit.run.measured_module import MeasuredModule
+from lightning_edit.solvers import Factors
+
+
+def target_nll(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]) -> Tensor:
+    """NLL of each new target after its rewrite prompt, averaged over the target's tokens, with gradients.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its fast tokenizer.
+        requests: The n edits.
+
+    Returns:
+        ``(n,)`` in nats a token.
+    """
+    encoded = [encode_target(tokenizer, request.rewrite_prompt, request.target_new) for request in requests]
+    batch = pad([ids[:-1] for ids, _ in encoded], decoder.device)
+    places = [
+        (row, start - 1 + i, token) for row, (ids, start) in enumerate(encoded) for i, token in enumerate(ids[start:])
+    ]
+    rows, columns, tokens = (torch.tensor(column, device=decoder.device) for column in zip(*places, strict=True))
+    with change_input(decoder.head, lambda hidden: hidden[rows, columns][None]):
+        logits = decoder.model(**batch.inputs()).logits[0]
+    nll = cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), tokens, reduction="none")
+    return nll.new_zeros(len(requests)).index_add(0, rows, nll) / torch.bincount(rows)
+
+
+class FineTuning(MeasuredModule):
+    """FT: Adam on the edited weights W themselves for the NLL of the new targets; FT-L keeps W near what it was.
+
+    Each epoch is one pass over the edits in batches of ``data.batch_size``, so ``trainer.max_epochs`` is the number of
+    passes of the published loop (ROME, appendix E.1). FT-L clamps every entry of W to W0 +- eps after each step (Zhu et
+    al., arXiv 2012.00363). All edits are one update. Two things are not as in the published code: it scores all tokens
+    of a target at the prompt's last position, here they are teacher-forced; and it trains biases as well, here only W.
+
+    Args:
+        model: A folder or hub name of a decoder-only transformers model; ``tiny`` is the embedded one.
+        layers: The layers to train, the lowest block is 0.
+        lr: Learning rate of Adam.
+        weight_decay: Of Adam.
+        norm_constraint: eps, the largest change of an entry of W (L-infinity); None is FT, a number FT-L.
+        early_stop_loss: In nats a token; the fit ends once an epoch's mean loss is below it, and a batch below it makes
+            no step.
+        evaluation: What is measured beyond teacher-forced answers.
+        dtype: Precision of the weights; ``auto`` keeps that of the file.
+        down_projection: Name of the trained modules with ``{}`` for the layer, where they cannot be found by structure.
+        seed: Of all that is drawn.
+        trust_remote_code: See `MeasuredModule`.
+    """
+
+    single_epoch = False
+    tells_micro_batches = False
+    stages = ("training",)
+
+    def __init__(
+        self,
+        model: str,
+        layers: list[int],
+        lr: float = 5e-4,
+        weight_decay: float = 0.0,
+        norm_constraint: float | None = None,
+        early_stop_loss: float = 0.01,
+        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
+        dtype: Precision = "auto",
+        down_projection: str | None = None,
+        seed: int = 0,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__(model, layers, evaluation, dtype, down_projection, seed, trust_remote_code=trust_remote_code)
+        if lr <= 0 or weight_decay < 0:
+            raise EditError(f"`lr` must be positive and `weight_decay` not negative, got {lr} and {weight_decay}.")
+        if norm_constraint is not None and norm_constraint <= 0:
+            raise EditError(f"`norm_constraint` must be positive, or null for none, got {norm_constraint}.")
+        self.save_hyperparameters(ignore="trust_remote_code")
+        self.lr, self.weight_decay, self.eps = lr, weight_decay, norm_constraint
+        self.early_stop_loss = early_stop_loss
+        self._began = 0.0
+
+    @property
+    def requests_so_far(self) -> list[EditRequest]:
+        """All edits once the fit is over, none before."""
+        return self.requests if self.edits_written else []
+
+    def configure_model(self) -> None:
+        """Loads the model and makes the edited weights trainable."""
+        super().configure_model()
+        for layer in self.layers:
+            self.decoder.down_projection(layer).weight.requires_grad_(True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam on the edited weights."""
+        weights: list[Any] = [self.decoder.down_projection(layer).weight for layer in self.layers]
+        return torch.optim.Adam(weights, lr=self.lr, weight_decay=self.weight_decay)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Ends the fit as soon as the edits are learned."""
+        return [
+            EarlyStopping(
+                "nll",
+                patience=2**31,
+                stopping_threshold=self.early_stop_loss,
+                check_on_train_epoch_end=True,
+                verbose=False,
+            )
+        ]
+
+    def check_requests(self) -> None:
+        """Refuses prompts that do not fit the context, and edits that contradict each other.
+
+        Raises:
+            EditError: See `check_lengths`.
+        """
+        if replaced_by(self.requests):
+            raise EditError("Fine-tuning makes all edits at once, so none can replace another: set `data.conflicts`.")
+        encoded = [encode_target(self.tokenizer, r.rewrite_prompt, r.target_new)[0] for r in self.requests]
+        check_lengths([len(ids) - 1 for ids in encoded], [r.name for r in self.requests], self.decoder.context)
+
+    def on_fit_start(self) -> None:
+        """Tells of a loop that is hardly one."""
+        if self.trainer.max_epochs == 1:
+            rank_zero_warn("Fine-tuning makes one pass over the edits, 25 in the papers: see `trainer.max_epochs`.")
+
+    def on_train_epoch_start(self) -> None:
+        """Starts the clock."""
+        self._began = time.perf_counter()
+
+    def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> Tensor | None:
+        """The mean over a batch of edits of the NLL of the new target; a batch that is learned makes no step."""
+        loss = target_nll(self.decoder, self.tokenizer, batch).mean()
+        self.log("nll", loss.detach(), on_epoch=True, on_step=False, batch_size=len(batch), logger=False)
+        return None if float(loss.detach()) < self.early_stop_loss else loss
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """FT-L: brings every entry of W back to W0 +- eps."""
+        if self.eps is None:
+            return
+        for layer in self.layers:
+            weight, base = self.decoder.weight(layer), self.weights.base[layer]
+            base = base.to(weight.device)
+            weight.copy_(weight.clamp(base - self.eps, base + self.eps))
+
+    def on_train_epoch_end(self) -> None:
+        """Shows and logs the epoch's loss."""
+        self.seconds["training"] += time.perf_counter() - self._began
+        loss = float(self.trainer.callback_metrics["nll"])
+        self.log_figures({"training/nll": loss}, self.current_epoch + 1)
+        self.report("fine-tuning (epochs)", self.current_epoch + 1, self.trainer.max_epochs, nll=loss)
+
+    def on_train_end(self) -> None:
+        """Ends the progress bar, also where the edits were learned before the last epoch."""
+        self.report("fine-tuning (epochs)", self.trainer.current_epoch, self.trainer.current_epoch)
+
+    def on_fit_end(self) -> None:
+        """Keeps what training changed as the update of the run.
+
+        Raises:
+            EditError: If training diverged; the weights are then as they were.
+        """
+        self.to(self.trainer.strategy.root_device)
+        trained = [self.trainer.callback_metrics["nll"], *(self.decoder.weight(layer) for layer in self.layers)]
+        if not all(bool(tensor.isfinite().all()) for tensor in trained):
+            with self.weights.undone_on_error():
+                raise EditError("Fine-tuning diverged: its loss or weights are no finite numbers. Lower `model.lr`.")
+        for layer in self.layers:
+            weight = self.decoder.weight(layer).detach()
+            self.weights.added[layer] = Factors(weight.double() - self.weights.base[layer].to(weight.device).double())
+        self.edits_written, self.updates_written = len(self.requests), 1
+        info = {"model": self.model_name, "method": repr(self), "layers": self.layers, "edits": self.edits_written}
+        self.update = self.weights.update(**info)
+        tell(self, "on_edits_written")
+        tell(self, "on_edits_done")

@@ -1,0 +1,279 @@
+"""The LightningModule under all editing methods: it loads the model, measures it, and keeps what was edited."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_edit.distributed.process_group import in_a_group, is_sharded
+from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
+from lightning_edit.models.decoder import check_layers, find_decoder
+from lightning_edit.models.loading import Precision, load_model, load_tokenizer
+from lightning_edit.models.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
+from lightning_edit.models.probe import check_projections
+from lightning_edit.models.sharding import load_sharded
+from lightning_edit.progress import Report, silent
+from lightning_edit.requests import EditRequest
+from lightning_edit.run.resumable import Resumable
+from lightning_edit.run.trainer_check import check_trainer
+from lightning_edit.solvers import PostProcessor, Solver
+from lightning_edit.storage.known_classes import SafelyLoaded
+from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.model_update import ModelUpdate
+
+
+class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
+    """A language model whose facts are edited in a fit and measured in a test.
+
+    ``trainer.test`` before ``trainer.fit`` measures the unedited model, after it the edited one. A method of editing is
+    a subclass.
+
+    Args:
+        model: A folder or hub name of a decoder-only transformers model; ``tiny`` is the embedded one.
+        layers: The layers to edit, the lowest block is 0.
+        evaluation: What is measured beyond teacher-forced answers.
+        dtype: Precision of the weights; ``auto`` keeps that of the file.
+        down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
+        seed: Of all that is drawn.
+        device_map: None for a model on the trainer's device; ``auto``, or a device for each part, spreads it over the
+            devices of this machine by accelerate, and what is on ``cpu`` or ``disk`` is brought when it is run.
+        offload_folder: Where weights are kept that are on ``disk`` and cannot be read from the model's own files.
+        trust_remote_code: Whether Python code that comes with the model may be run, which can do anything that you can.
+            A checkpoint does not remember it: each command that needs it has to say so.
+    """
+
+    separate = False
+    tells_micro_batches = True
+    single_epoch = True
+    many_processes = False
+    stages: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        model: str,
+        layers: list[int],
+        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
+        dtype: Precision = "auto",
+        down_projection: str | None = None,
+        seed: int = 0,
+        device_map: DeviceMap | None = None,
+        offload_folder: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        self.trust_remote_code = trust_remote_code
+        self.model_name, self.dtype_name, self.down_projection = model, dtype, down_projection
+        self.device_map, self.offload_folder = device_map, offload_folder
+        self.layers, self.seed, self.evaluation = layers, seed, evaluation
+        self.strict_loading = False
+        # Every process knows what all of them measured, so there is nothing to add up between them.
+        self.metrics = EditMetrics(sync_on_compute=False)
+        self.model: Any = None
+        self.update: ModelUpdate | None = None
+        self.results: dict[str, dict[str, float]] = {}
+        self.curves: list[dict[str, Any]] = []
+        self.seconds = dict.fromkeys((*self.stages, "evaluate"), 0.0)
+        self.edits_written = self.updates_written = self.micro_batches = 0
+        self.left_out: list[str] = []
+        self.stopped: str | None = None
+        self.post_processed = self.was_finished = False
+        self.fingerprints: dict[str, str] = {}
+        self._measured, self._checked = 0, False
+
+    # -- setting up ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def named_kinds(cls) -> tuple[type, ...]:
+        """The classes whose subclasses a checkpoint may name."""
+        return MeasuredModule, Solver, PostProcessor
+
+    def setup(self, stage: str) -> None:
+        """Refuses a trainer, or an evaluation, that does not suit.
+
+        Raises:
+            EditError: See `check_trainer` and `check_evaluation`.
+        """
+        self.check_trainer(self.trainer, stage == "fit")
+        self.configure_model()
+        if not self._checked:
+            if not is_sharded(self.model):
+                # Where Lightning would move it next; some models run on one kind of device only.
+                self.to(self.trainer.strategy.root_device)
+            self.check_model()
+        if is_sharded(self.model):
+            # Weights that are gathered in inference mode could not be used for gradients later.
+            self.trainer.test_loop.inference_mode = False
+        if not self._checked:
+            check_evaluation(self.evaluation, self.requests, self.tokenizer, self.decoder.context)
+            self.check_requests()
+            self._checked = True
+
+    def check_model(self) -> None:
+        """Refuses a model in which an edit would not do what was computed, found by running a few tokens.
+
+        Raises:
+            EditError: See `check_projections`.
+        """
+        check_projections(self.decoder, self.layers)
+
+    def check_requests(self) -> None:
+        """Refuses edits that could not be made, before anything expensive."""
+
+    def check_trainer(self, trainer: Any, fit: bool) -> None:
+        """Refuses a trainer that cannot edit; see `trainer_check.check_trainer`."""
+        check_device_map(self.device_map, trainer.world_size)
+        check_trainer(trainer, fit, self.single_epoch, self.many_processes)
+
+    def configure_model(self) -> None:
+        """Loads the model once, and refuses a layer or a model that cannot be edited."""
+        if self.model is not None:
+            return
+        self.tokenizer = load_tokenizer(self.model_name, self.trust_remote_code)
+        if self.device_mesh is None:
+            places = (self.device_map, self.offload_folder)
+            self.model = load_model(self.model_name, self.dtype_name, *places, self.trust_remote_code)
+        else:
+            settings = (self.down_projection, self.device_mesh.device_type, self.trust_remote_code)
+            self.model = load_sharded(self.model_name, self.dtype_name, *settings)
+        self.decoder = find_decoder(self.model, self.down_projection)
+        self.layers = check_layers(self.decoder, self.layers)
+        for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
+            keep_in_memory(self.model, module)
+        self.weights = EditedWeights(self.decoder, self.layers)
+        if in_a_group() and not is_sharded(self.model):
+            # DistributedDataParallel refuses a module without a trained parameter; nothing is ever done with this one.
+            self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MeasuredModule":
+        """Moves or casts all but a model that is spread over devices, whose parts stay where they are."""
+        if not is_offloaded(self.model):
+            return super()._apply(fn, recurse)
+        model = self._modules.pop("model")
+        try:
+            return super()._apply(fn, recurse)
+        finally:
+            self._modules["model"] = model
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The edited weights alone: a checkpoint keeps no others, and all would first be gathered for it."""
+        names = [self.decoder.names[layer] for layer in self.layers] if self.model is not None else []
+        return {f"model.{name}.weight": self.model.get_submodule(name).weight.detach() for name in names}
+
+    @property
+    def requests(self) -> list[EditRequest]:
+        """The edits of the run."""
+        return self.trainer.datamodule.requests
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Requests are texts; what the model needs of them is made on its device."""
+        return batch
+
+    # -- what callbacks may look at ------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def requests_so_far(self) -> list[EditRequest]:
+        """The edits that the model has learned by now, those that wait for their update included."""
+
+    @property
+    def edits_waiting(self) -> int:
+        """How many edits have values and no update yet."""
+        return 0
+
+    @contextmanager
+    def edits_so_far(self) -> Iterator[None]:
+        """The model with all edits so far, also those that wait for their update, inside a ``with`` block."""
+        yield
+
+    @contextmanager
+    def as_edited(self, requests: Sequence[EditRequest]) -> Iterator[None]:
+        """The weights on which the requests are measured."""
+        yield
+
+    # -- measuring -----------------------------------------------------------------------------------------------------
+
+    def on_test_epoch_start(self) -> None:
+        """Starts the metrics anew; what a checkpoint says of before holds only for the same records."""
+        self.metrics.reset()
+        self._measured = 0
+        if self._loaded_records not in (None, self.records_fingerprint()):
+            self.results.pop("before", None)
+            rank_zero_warn("These are not the records of the checkpoint's run; its --config brings them back.")
+
+    def test_step(self, batch: Sequence[EditRequest], batch_idx: int) -> dict[str, Any]:
+        """Measures the records of a batch on the model as it is.
+
+        Returns:
+            Under ``records`` what `evaluate` says of each.
+        """
+        stage = f"evaluate {'edited' if self.edits_written else 'unedited'} (records)"
+        records: list[dict[str, Any]] = []
+        for part in self._edited_together(batch):
+            with self.timed("evaluate"), self.as_edited(part):
+                records += self._evaluate(part)
+            self._measured += len(part)
+        self.report(stage, self._measured, len(self.trainer.datamodule.measured))
+        return {"records": records}
+
+    def _evaluate(self, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
+        unedited, report = self.weights.unedited, self._report_part(requests)
+        return evaluate(self.decoder, self.tokenizer, requests, self.metrics, self.evaluation, unedited, report)
+
+    def _report_part(self, requests: Sequence[EditRequest]) -> Report:
+        """Turns the passes of one evaluation into progress of the records."""
+        bar = f"evaluate {'edited' if self.edits_written else 'unedited'} (records)"
+        passes = 1 + any(r.locality for r in requests) + 2 * self.evaluation.generate + self.evaluation.generated_match
+        finished, of_all = 0, len(self.trainer.datamodule.measured)
+
+        def show(stage: str, done: float, total: float, **figures: float) -> None:
+            nonlocal finished
+            share = min((finished + done / max(total, 1)) / passes, 1 - 1e-9)
+            finished += done >= total
+            self.report(bar, self._measured + share * len(requests), of_all)
+
+        self.report(bar, self._measured, of_all)
+        return show
+
+    def _edited_together(self, requests: Sequence[EditRequest]) -> list[Sequence[EditRequest]]:
+        """Parts of a test batch that are measured on the same weights."""
+        return [requests]
+
+    def on_test_epoch_end(self) -> None:
+        """Adds up the metrics."""
+        figures = {name: float(value) for name, value in self.metrics.compute().items()}
+        self.results["after" if self.edits_written else "before"] = figures
+        means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}
+        self.log_dict(means, logger=False)
+        self.log_figures({f"edit/{name}": value for name, value in means.items()}, self.edits_written)
+
+    # -- showing -------------------------------------------------------------------------------------------------------
+
+    @property
+    def report(self) -> Report:
+        """Where progress goes: the trainer's progress bar, where it can show stages."""
+        return getattr(self.trainer.progress_bar_callback, "report", silent)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time of a ``with`` block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+    def log_figures(self, figures: dict[str, float], step: int) -> None:
+        """Tells all loggers.
+
+        Args:
+            figures: Numbers by name.
+            step: What they are drawn against.
+        """
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=step)

@@ -1,0 +1,136 @@
+"""Where an editing run is: all that a run which was killed needs to go on as if nothing had happened."""
+
+import dataclasses
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_edit.solvers import Factors, PreviousKeys
+from lightning_edit.values.search import Values
+
+Pending = tuple[list[int], Values]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run between two updates; it is replaced as a whole when an update is kept, so it is never half way.
+
+    Args:
+        offered: How many edits, in the order of the data, have values or were left out, up to a whole part.
+        taken: How many more were taken from the part that was found together and is not used up.
+        micro_batches: How many micro-batches are done.
+        passes: How many passes of the value optimization were logged.
+        edits_written: How many edits are in the weights.
+        updates_written: In how many updates.
+        finished: Whether the last update was written and post-processed.
+        stopped: Why no more edits are made, if one update was refused.
+        left_out: For each edit (by position) that is not written although it was its turn, why.
+        added: For each edited layer the sum of all updates, an earlier run's included.
+        previous_keys: For each edited layer the keys of earlier edits, empty where they are not used.
+        pending: Positions and values of edits that wait for their update.
+        seconds: Time spent on each stage.
+        curves: What callbacks measured on the way.
+    """
+
+    offered: int = 0
+    taken: int = 0
+    micro_batches: int = 0
+    passes: int = 0
+    edits_written: int = 0
+    updates_written: int = 0
+    finished: bool = False
+    stopped: str | None = None
+    left_out: dict[int, str] = field(default_factory=dict)
+    added: dict[int, Factors] = field(default_factory=dict)
+    previous_keys: dict[int, PreviousKeys] = field(default_factory=dict)
+    pending: list[Pending] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    curves: list[dict[str, Any]] = field(default_factory=list)
+
+    def packed(self) -> dict[str, Any]:
+        """Tensors, numbers, texts, lists and dictionaries only, which `torch.load` reads with ``weights_only``."""
+        content: dict[str, Any] = {
+            entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self) if entry.name not in PACKED
+        }
+        content["added"] = {layer: {"left": f.left.cpu(), "right": _cpu(f.right)} for layer, f in self.added.items()}
+        content["previous_keys"] = {layer: keys.packed() for layer, keys in self.previous_keys.items()}
+        content["pending"] = [
+            {"positions": positions, **{name: value.cpu() for name, value in vars(values).items()}}
+            for positions, values in self.pending
+        ]
+        return content
+
+    @staticmethod
+    def unpacked(content: dict[str, Any]) -> "RunState":
+        """The state that `packed` wrote.
+
+        Args:
+            content: As read from a checkpoint.
+        """
+        # Sums over memory that is laid out in another way may round in another way.
+        added = {
+            layer: Factors(*(None if part is None else part.clone() for part in (pair["left"], pair["right"])))  # type: ignore[arg-type]
+            for layer, pair in content["added"].items()
+        }
+        pending = []
+        for entry in content["pending"]:
+            tensors = {name: value for name, value in entry.items() if name != "positions"}
+            pending.append((entry["positions"], Values(**tensors)))
+        previous_keys = {layer: PreviousKeys.unpacked(keys) for layer, keys in content["previous_keys"].items()}
+        return RunState(**{**content, "added": added, "previous_keys": previous_keys, "pending": pending})
+
+
+PACKED = ("added", "previous_keys", "pending")
+
+
+def _cpu(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.cpu()
+
+
+def random_states() -> dict[str, Any]:
+    """The states of all random generators of this process, in plain types."""
+    name, keys, *rest = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    states: dict[str, Any] = {
+        "python": [version, list(internal), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Brings the random generators of this process to states that `random_states` told.
+
+    Args:
+        states: As read from a checkpoint.
+    """
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.device_count() == len(states["cuda"]):
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def differences(then: Any, now: Any, path: str = "") -> list[str]:
+    """Where two settings differ, one line each.
+
+    Args:
+        then: Settings in plain types, those of the checkpoint.
+        now: Those of this run.
+        path: Name of what is compared.
+    """
+    if isinstance(then, dict) and isinstance(now, dict):
+        lines = []
+        for name in sorted(then.keys() | now.keys()):
+            lines += differences(then.get(name), now.get(name), f"{path}.{name}" if path else name)
+        return lines
+    return [] if then == now else [f"{path}: {then!r} in the checkpoint, {now!r} now"]

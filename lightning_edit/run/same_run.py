@@ -1,0 +1,129 @@
+"""Going on from a checkpoint: whether it is of the same run, and what comes with it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_edit.errors import EditError
+from lightning_edit.run.run_state import RunState, differences
+from lightning_edit.solvers import PreviousKeys
+from lightning_edit.storage import checkpoint_file
+from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.run_folder import UPDATES
+from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.history import History
+
+# What changes neither the edits nor their values: how they are measured, and where things are kept. What is read from
+# files is compared by its fingerprint.
+FREE = (
+    *("evaluation", "cache_dir", "eval_batch_size", "path", "preservation", "device_map", "offload_folder"),
+    *("_instantiator", "_class_path"),
+)
+SHOWN = 10
+
+
+def _settled(settings: Any) -> Any:
+    if isinstance(settings, Mapping):
+        return {name: _settled(value) for name, value in settings.items() if name not in FREE}
+    return settings
+
+
+def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses to go on with other settings, edits or tokens than those of the checkpoint.
+
+    Args:
+        then: ``model`` and ``data`` settings and the fingerprints of the checkpoint, in plain types.
+        now: The same of this run.
+
+    Raises:
+        EditError: Lists what is different.
+    """
+    lines = differences(_settled(then), _settled(now))
+    if lines:
+        more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        raise EditError(
+            "The checkpoint is of a run with other settings, and going on would mix the two:\n  "
+            + "\n  ".join([*lines[:SHOWN], *more])
+            + "\nGive the settings of its config.yaml; to build other edits upon it, set `model.on_top_of` to it."
+        )
+
+
+def check_base(edits: Mapping[str, Any], weights: EditedWeights, model: str) -> None:
+    """Refuses edited tensors of another model.
+
+    Args:
+        edits: What a checkpoint tells of its edits.
+        weights: Those of this run.
+        model: Its name.
+
+    Raises:
+        EditError: If the base weights differ from those that were edited.
+    """
+    for layer, base in edits["base"].items():
+        if int(layer) not in weights.base:
+            raise EditError(
+                f"The checkpoint edits the layers {', '.join(edits['base'])}, this run {list(weights.base)}. Give the "
+                "same `model.layers`, or start from the run's model/ folder as `model.model`."
+            )
+        if fingerprint(weights.base[int(layer)]) != base:
+            raise EditError(
+                f"The checkpoint was made from other weights than layer {layer} of {model} holds. "
+                "Give the same `model` and `dtype` as in the run."
+            )
+
+
+def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: bool) -> tuple[RunState, list[History]]:
+    """What earlier runs left in the weights.
+
+    Where earlier edits are to be preserved and the earlier run did not do so, C_p is added up from the keys of its
+    updates.
+
+    Args:
+        path: A checkpoint of the run to build upon.
+        weights: Those of this run.
+        model: Its name.
+        previous_keys: Whether C_p is wanted.
+
+    Returns:
+        The sums and C_p that the run starts from, and where the updates behind them can be looked up, the latest run
+        first.
+
+    Raises:
+        EditError: If it is no checkpoint of edits of the same layers of the same model.
+    """
+    content = _built_upon(Path(path).expanduser())
+    check_base(content["edits"], weights, model)
+    state, histories = RunState.unpacked(content["run"]), _chain(Path(path).expanduser(), content)
+    earlier = state.previous_keys
+    if previous_keys and not earlier:
+        for history in histories:
+            for number in range(1, (history.until or 0) + 1):
+                for layer, keys in history.read(number).keys.items():
+                    earlier[layer] = earlier.get(layer, PreviousKeys()).extended(keys.double())
+    return RunState(added=state.added, previous_keys=earlier if previous_keys else {}), histories
+
+
+def _built_upon(file: Path) -> dict[str, Any]:
+    content = checkpoint_file.read(file, "model.on_top_of")
+    if "run" not in content:
+        raise EditError(f"`on_top_of`: {file} holds no edits that can be built upon. Give the edited.ckpt of a run.")
+    return content
+
+
+def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
+    """Where the updates in a checkpoint can be looked up, those of the runs that its run was built upon included."""
+    folder = file.parent.parent if file.parent.name == checkpoint_file.FOLDER else file.parent
+    history = History(folder / UPDATES, until=content["run"]["updates_written"])
+    if len(history.numbers()) < (history.until or 0):
+        rank_zero_warn(
+            f"{history.folder} does not hold the {history.until} updates of {file}: what they wrote stays in the "
+            "weights, but an edit that replaces one of them cannot be told apart from a new one."
+        )
+        return []
+    if history.removed():
+        rank_zero_warn(f"{file} still holds the updates {sorted(history.removed())}, which were removed from its run.")
+    before = content["hyper_parameters"].get("on_top_of")
+    earlier = Path(before).expanduser() if before else None
+    return [history, *(_chain(earlier, _built_upon(earlier)) if earlier is not None and earlier.is_file() else [])]

@@ -1,0 +1,71 @@
+"""Which Lightning trainers can edit."""
+
+from typing import Any
+
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+
+from lightning_edit.distributed.strategy import ShardedModelStrategy
+from lightning_edit.errors import EditError
+
+STRATEGIES = ("auto", "modelparallelstrategy", "model_parallel", "fsdp")
+
+
+def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_processes: bool = True) -> None:
+    """Refuses settings of a trainer that do not suit editing.
+
+    Args:
+        trainer: The Lightning trainer.
+        fit: Whether it is to edit, and not only to measure.
+        single_epoch: Whether each edit is made in one step, or trained for several epochs.
+        many_processes: Whether the method knows how to share its work.
+
+    Raises:
+        EditError: For processes that cannot work together, a device without float64, more than one epoch or a
+            precision plugin.
+    """
+    if trainer.world_size > 1 and not many_processes:
+        raise EditError(f"This method runs on one device, got {trainer.world_size}. Set `trainer.devices: 1`.")
+    _check_strategy(trainer.strategy)
+    if trainer.strategy.root_device.type == "mps":
+        raise EditError("The solvers need float64, which this device has not. Set `trainer.accelerator: cpu`.")
+    if trainer.precision != "32-true":
+        raise EditError(f"`model.dtype` sets the precision of a model, not `trainer.precision` ({trainer.precision}).")
+    if fit and single_epoch and trainer.max_epochs != 1:
+        raise EditError(f"Each edit is made once: set `trainer.max_epochs` to 1, got {trainer.max_epochs}.")
+    if fit and not single_epoch and (trainer.max_epochs is None or trainer.max_epochs < 1):
+        raise EditError(
+            f"Fine-tuning needs a number of passes over the edits: set `trainer.max_epochs` to 1 or more (25 in the "
+            f"papers), got {trainer.max_epochs}."
+        )
+
+
+def check_strategy_name(name: Any) -> None:
+    """Refuses the name of a strategy that is none, or cannot edit.
+
+    Args:
+        name: What the user gave; anything but a text is left to `check_trainer`.
+
+    Raises:
+        EditError: Says which there are.
+    """
+    if isinstance(name, str) and name.lower() not in STRATEGIES and not name.startswith("ddp"):
+        raise EditError(
+            "`trainer.strategy` must be auto, ddp (several processes share the work) or ModelParallelStrategy (they "
+            f"share the weights of a model that is too large for one device), got {name}."
+        )
+
+
+def _check_strategy(strategy: Any) -> None:
+    if isinstance(strategy, FSDPStrategy | ModelParallelStrategy) and not isinstance(strategy, ShardedModelStrategy):
+        raise EditError(
+            "A model that is too large for one device is divided between processes by `trainer.strategy: "
+            "ModelParallelStrategy`, the name alone (`strategy=ShardedModelStrategy()` in Python), got "
+            f"{type(strategy).__name__}."
+        )
+    # What is edited in processes that are forked or spawned would be lost with them.
+    inside = getattr(strategy, "_start_method", "popen") != "popen"
+    if inside or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy | ShardedModelStrategy):
+        raise EditError(
+            "Several processes edit with `trainer.strategy: ddp`, or `ModelParallelStrategy` for a model that is too "
+            f"large for one device, got {type(strategy).__name__}{' of forked or spawned processes' if inside else ''}."
+        )

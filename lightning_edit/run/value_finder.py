@@ -1,0 +1,62 @@
+"""The values of edits, from where they were found before or found now, each process its share of them."""
+
+from collections.abc import Sequence
+
+from lightning_edit.distributed.process_group import in_shares, is_sharded
+from lightning_edit.editor import Editor
+from lightning_edit.progress import Report
+from lightning_edit.requests import EditRequest
+from lightning_edit.storage.cache import Cache
+from lightning_edit.values.cache import cached_values, edited_part, value_parts
+from lightning_edit.values.search import Values
+
+
+class ValueFinder:
+    """Finds value vectors with an editor, and keeps them in caches where there are any.
+
+    Args:
+        editor: Finds what is in no cache.
+        caches: Where values are kept, by all that they depend on.
+    """
+
+    def __init__(self, editor: Editor, caches: Sequence[Cache]) -> None:
+        self.editor, self.caches = editor, caches
+        self._parts: dict[str, str] = {}
+        if caches:
+            decoder, tokenizer = editor.weights.decoder, editor.tokenizer
+            with editor.weights.unedited():
+                self._parts = value_parts(decoder, tokenizer, editor.templates, editor.layers[-1], editor.values)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the unedited model and of the tokenizer, where they are known."""
+        return {name: self._parts[name] for name in ("base weights and configuration", "tokenizer") if self._parts}
+
+    def __call__(self, requests: Sequence[EditRequest], report: Report) -> Values:
+        """The values of the edits on the model as it is now; all processes must ask for the same.
+
+        Args:
+            requests: The edits of a part of a run.
+            report: Told about this process's share.
+
+        Returns:
+            The values of all of them, in their order, on the model's device.
+        """
+        decoder = self.editor.weights.decoder
+        shares = in_shares(lambda own: self._own(own, report).to("cpu"), requests, decoder.model)
+        return Values.join(shares).to(decoder.device)
+
+    def _own(self, requests: Sequence[EditRequest], report: Report) -> Values:
+        if not self.caches:
+            return self.editor.find_values(requests, report)
+        decoder = self.editor.weights.decoder
+        parts = self._parts | edited_part(decoder, self.editor.layers)
+        return cached_values(
+            self.caches,
+            parts,
+            requests,
+            lambda told: self.editor.find_values(requests, told),
+            report,
+            decoder.device,
+            is_sharded(decoder.model),
+        )[0]

@@ -1,0 +1,1 @@
+"""Files: atomic writes, caches, fingerprints, checkpoints, the folder of a run."""

@@ -1,0 +1,246 @@
+"""Finished work on disk, named after the fingerprint of everything it depends on and checked at each reading."""
+
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.fingerprint import fingerprint
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "lightning-edit cache 1"
+OLD_FORMAT = "it is of an older format, without a checksum"
+NAME = re.compile(r"(?P<kind>[a-z-]+)-(?P<fingerprint>[0-9a-f]{32})\.safetensors")
+LEFTOVER = re.compile(rf"\.(?:{NAME.pattern})\..+")
+LEFTOVER_SECONDS = 3600.0
+LONGEST_HEADER = 100_000_000
+
+
+class DamagedError(Exception):
+    """A file of a cache cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a cache, as far as its name and its first bytes tell.
+
+    Args:
+        path: The file.
+        kind: What it holds, e.g. ``second-moment``.
+        size: In bytes.
+        made: When, in seconds since 1970.
+        described: What it was made from.
+        problem: Why it cannot be used, as far as its first bytes tell.
+    """
+
+    path: Path
+    kind: str
+    size: int
+    made: float
+    described: dict[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+
+class Cache:
+    """A folder of safetensors files ``KIND-FINGERPRINT.safetensors``, each with a checksum over all it says.
+
+    Several processes may read, write and clear it at once: a file appears whole, and one that vanishes is computed
+    again. A file that is cut short, altered, renamed or a link is never used.
+
+    Args:
+        folder: Made when the first file is written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+        self._warned = False
+
+    def path(self, kind: str, name: str) -> Path:
+        """The file of a kind and a fingerprint."""
+        return self.folder / f"{kind}-{name}.safetensors"
+
+    def read(self, kind: str, name: str) -> dict[str, Tensor] | None:
+        """Reads what `write` wrote; a damaged file gives a warning and counts as absent.
+
+        Args:
+            kind: What is wanted, e.g. ``second-moment``.
+            name: Fingerprint of everything it depends on.
+
+        Returns:
+            The tensors on the CPU, or None if there is no sound file.
+        """
+        path = self.path(kind, name)
+        try:
+            return read_tensors(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (DamagedError, OSError) as error:
+            logger.warning("%s cannot be used (%s) and is computed again.", path, error)
+            return None
+
+    def write(self, kind: str, name: str, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
+        """Keeps a result; a disk that does not take it gives one warning for the whole cache and no error.
+
+        Args:
+            kind: Small letters and hyphens.
+            name: Fingerprint of everything the tensors depend on.
+            tensors: What to keep.
+            described: What they were made from, for people; everything in it must be JSON.
+        """
+        path = self.path(kind, name)
+        metadata = {
+            "format": FORMAT,
+            "name": path.name,
+            "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "described": json.dumps(described),
+        }
+        plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        metadata["checksum"] = _checksum(plain, metadata)
+        try:
+            with atomic_path(path) as scratch:
+                save_file(plain, scratch, metadata)
+        except (OSError, SafetensorError) as error:
+            if not self._warned:
+                logger.warning(
+                    "%s cannot be kept, so it would have to be computed again: %s. Nor may later results in this "
+                    "folder; the run goes on.",
+                    path,
+                    error,
+                )
+            self._warned = True
+
+    def entries(self) -> list[Entry]:
+        """The files of the cache, the newest first; their tensors are not looked at."""
+        found = [entry for path in self._children() if (entry := _entry(path)) is not None]
+        return sorted(found, key=lambda entry: -entry.made)
+
+    def leftovers(self) -> list[Path]:
+        """Temporary folders of writers that were killed: those that nothing was written to for an hour."""
+        now = time.time()
+        return [path for path in self._children() if _is_leftover(path) and _idle(path, now)]
+
+    def foreign(self) -> list[Path]:
+        """What lies in the folder and is not of the cache."""
+        named = (path for path in self._children() if NAME.fullmatch(path.name) or _is_leftover(path))
+        own = {path for path in named if not path.is_symlink()}
+        return [path for path in self._children() if path not in own]
+
+    def _children(self) -> list[Path]:
+        return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a file of a cache and checks everything it says.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DamagedError: If it is cut short, altered, renamed, of another format or no such file at all.
+        OSError: If it cannot be opened.
+    """
+    if path.is_symlink():
+        raise DamagedError(f"it is a link, to {path.readlink()}")
+    # In one piece: a file that is replaced or deleted meanwhile cannot give half of each.
+    data = path.read_bytes()
+    try:
+        tensors, metadata = load(data), _metadata(data[8 : 8 + _header_length(data[:8])])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DamagedError(f"it is cut short or no safetensors file: {error}") from error
+    del data
+    _check_metadata(metadata, path)
+    if metadata.pop("checksum", None) != _checksum(tensors, metadata):
+        raise DamagedError("its content is not what was written: the checksum differs")
+    return tensors
+
+
+def _check_metadata(metadata: dict[str, str], path: Path) -> None:
+    if "format" not in metadata:
+        raise DamagedError(OLD_FORMAT)
+    if metadata["format"] != FORMAT:
+        raise DamagedError(f"it is of the format {metadata['format']!r}, expected {FORMAT!r}")
+    if metadata.get("name") != path.name:
+        raise DamagedError(f"it was written as {metadata.get('name')}")
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    texts = [text for pair in sorted(metadata.items()) for text in pair]
+    return fingerprint(fingerprint(*texts), *(part for pair in sorted(tensors.items()) for part in pair))
+
+
+def _header_length(start: bytes) -> int:
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > LONGEST_HEADER:
+        raise ValueError("its first bytes are not those of a header")
+    return length
+
+
+def _metadata(header: bytes) -> dict[str, str]:
+    content = json.loads(header)
+    if not isinstance(content, dict):
+        raise ValueError("its header is no table")
+    return dict(content.get("__metadata__", {}))
+
+
+def _entry(path: Path) -> Entry | None:
+    name = NAME.fullmatch(path.name)
+    if name is None or path.is_symlink():
+        return None
+    try:
+        seen = path.stat()
+        entry = Entry(path, name["kind"], seen.st_size, seen.st_mtime)
+        with path.open("rb") as file:
+            metadata = _metadata(file.read(_header_length(file.read(8))))
+        _check_metadata(metadata, path)
+        made = datetime.fromisoformat(metadata["when"]).timestamp()
+        return Entry(path, entry.kind, entry.size, made, dict(json.loads(metadata["described"])))
+    except FileNotFoundError:
+        return None
+    except DamagedError as error:
+        return Entry(path, entry.kind, entry.size, entry.made, problem=str(error))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Entry(path, entry.kind, entry.size, entry.made, problem="its header is damaged")
+
+
+def _is_leftover(path: Path) -> bool:
+    return LEFTOVER.fullmatch(path.name) is not None and not path.is_symlink()
+
+
+def _idle(folder: Path, now: float) -> bool:
+    try:
+        return all(now - path.stat().st_mtime > LEFTOVER_SECONDS for path in _tree(folder))
+    except FileNotFoundError:
+        # Its writer has just finished.
+        return False
+
+
+def _tree(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from folder.rglob("*")
+
+
+def delete(path: Path) -> None:
+    """Deletes a file or a leftover folder of a cache, or leaves it to whoever deletes it at the same time.
+
+    Args:
+        path: See `Cache.entries` and `Cache.leftovers`.
+
+    Raises:
+        OSError: If it may not be deleted.
+    """
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""Checkpoint files of a run: which there are, and whether they are as they were written."""
+
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from lightning_edit.errors import EditError
+from lightning_edit.storage.run_folder import CHECKPOINTS, check_no_link
+
+FOLDER = CHECKPOINTS
+EDITED = "edited.ckpt"
+NAME = "update-{:06d}.ckpt"
+OWN = re.compile(r"update-[0-9]{6,}\.ckpt")
+# What another file looks like to the reader depends on its first bytes.
+UNREADABLE = (UnpicklingError, RuntimeError, KeyError, IndexError, ValueError, EOFError, AttributeError, OSError)
+READING = "Give a file of a run's checkpoints/, its edited.ckpt, or `last`."
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first; a copy under another name is not one of them.
+
+    Args:
+        run: The run's folder.
+    """
+    files = [path for path in (run / FOLDER).glob("update-*.ckpt") if OWN.fullmatch(path.name)]
+    return sorted(files, key=number_of, reverse=True)
+
+
+def number_of(path: Path) -> int:
+    """How many updates had been written when a checkpoint of a run was.
+
+    Args:
+        path: One of `checkpoints`.
+    """
+    return int(path.stem.removeprefix("update-"))
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint file, None if it is whole: all parts are read and their checksums compared.
+
+    Args:
+        path: The file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError) as error:
+        return f"it is cut short or is no checkpoint ({error})"
+    if bad is not None:
+        return f"the checksum of its part {bad} does not agree"
+    try:
+        # What lies between the parts has no checksum, but then it cannot be read.
+        content = torch.load(path, weights_only=True, map_location="meta")
+    except UNREADABLE as error:
+        return f"it cannot be read safely ({str(error).splitlines()[0]})"
+    return None if isinstance(content, dict) else "it is no checkpoint"
+
+
+def check_sound(path: Path, setting: str = "ckpt_path") -> None:
+    """Refuses a checkpoint that is not whole, and offers the one before.
+
+    Args:
+        path: The file.
+        setting: Which setting names it.
+
+    Raises:
+        EditError: If there is no such file, it is damaged, or it is a link where a run wrote a file.
+    """
+    if not path.is_file():
+        raise EditError(f"`{setting}`: there is no file {path}. {READING}")
+    if path.name == EDITED or path.parent.name == FOLDER:
+        check_no_link(path, *([path.parent] if path.parent.name == FOLDER else []))
+    wrong = damage(path)
+    if wrong is None:
+        return
+    others = [other for other in checkpoints(path.parent.parent) if other.name < path.name] + [
+        other for other in checkpoints(path.parent) if other.name < path.name or path.name == "edited.ckpt"
+    ]
+    offered = next((other for other in others if damage(other) is None), None)
+    remedy = READING if offered is None else f"The one before is whole: --{setting} {offered}"
+    raise EditError(f"`{setting}`: {path} cannot be used: {wrong}. {remedy}")
+
+
+def read(path: Path, setting: str = "ckpt_path") -> dict[str, Any]:
+    """What a checkpoint holds, read without running any code.
+
+    Args:
+        path: The file.
+        setting: Which setting names it.
+
+    Raises:
+        EditError: If there is no such file, it is damaged, or it holds what is not safe to read.
+    """
+    check_sound(path, setting)
+    return torch.load(path, weights_only=True, map_location="cpu")
+
+
+def newest(folder: Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint under a folder of runs that is whole.
+
+    Args:
+        folder: Where runs are kept, e.g. ``runs``.
+
+    Returns:
+        The file, and what is wrong with newer ones of the same run.
+
+    Raises:
+        EditError: If there is none.
+    """
+    found = folder.rglob(f"{FOLDER}/update-*.ckpt") if folder.is_dir() else ()
+    runs = {file.parent.parent for file in found if OWN.fullmatch(file.name)}
+    if not runs:
+        raise EditError(
+            f"`ckpt_path: last`: no run under {folder} has a checkpoint. A run has one as soon as its fit begins; "
+            "give the file itself if the runs are kept elsewhere."
+        )
+    run = max(runs, key=lambda run: max(file.stat().st_mtime for file in checkpoints(run)))
+    passed_over: list[str] = []
+    for file in checkpoints(run):
+        wrong = damage(file)
+        if wrong is None:
+            return file, passed_over
+        passed_over.append(f"{file}: {wrong}")
+    raise EditError(f"`ckpt_path: last`: no checkpoint of {run} is whole: {'; '.join(passed_over)}.")

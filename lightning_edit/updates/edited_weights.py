@@ -1,0 +1,139 @@
+"""The edited weights of one model: what they were, and what was added to them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_edit.distributed.sharded_weights import whole
+from lightning_edit.models.decoder import Decoder, oriented_weight
+from lightning_edit.solvers import Factors
+from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate, add_factors, write_weight
+
+
+class EditedWeights:
+    """The edited weights of one model: what they were, and the sum of all that was added since.
+
+    A weight is always written as cast(base + sum), so rounding does not build up over updates. Of a model that is
+    divided between processes each keeps its part of the base, and all of them must do the same at the same time.
+
+    Args:
+        decoder: The model.
+        layers: The layers that may be edited.
+
+    Attributes:
+        base: For each layer the unedited weight ``(d_out, d_in)``, as a whole.
+    """
+
+    def __init__(self, decoder: Decoder, layers: Sequence[int]) -> None:
+        self.decoder = decoder
+        self._base = {layer: self._weight(layer).clone() for layer in layers}
+        self.base: Mapping[int, Tensor] = _Whole(self._base)
+        self.added: dict[int, Factors] = {}
+        # Asked for by the first process alone, which could not gather a weight then.
+        self._fingerprints = {layer: fingerprint(base) for layer, base in self._base.items()}
+
+    def add(self, layer: int, factors: Factors) -> None:
+        """Adds an update to a layer's weight."""
+        known = self.added.get(layer)
+        self.added[layer] = factors if known is None else add_factors(_beside(known, factors), factors)
+        self._write(layer)
+
+    def set(self, added: dict[int, Factors]) -> None:
+        """Makes the weights base plus the given sums, whatever they were.
+
+        Args:
+            added: For each edited layer the sum of its updates; layers that are not there become base.
+        """
+        self.added = dict(added)
+        for layer in self._base:
+            self._write(layer)
+
+    def base_fingerprint(self, layer: int) -> str:
+        """The hash of a layer's unedited weight."""
+        return self._fingerprints[layer]
+
+    def _weight(self, layer: int) -> Tensor:
+        return oriented_weight(self.decoder.down_projection(layer)).detach()
+
+    def _write(self, layer: int) -> None:
+        weight = self._weight(layer)
+        base = self._base[layer].to(weight.device)
+        if layer in self.added:
+            write_weight(weight, base, self.added[layer])
+        else:
+            with torch.no_grad():
+                weight.copy_(base)
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Gives back the weights as they were at the start of the block if it fails."""
+        before = dict(self.added)
+        try:
+            yield
+        except BaseException:
+            self.set(before)
+            raise
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Gives back the weights as they were at the start of the block, bit for bit, error or not."""
+        before = dict(self.added)
+        tensors = {layer: self._weight(layer).clone() for layer in self._base}
+        try:
+            yield
+        finally:
+            self.added = before
+            with torch.no_grad():
+                for layer, tensor in tensors.items():
+                    self._weight(layer).copy_(tensor)
+
+    @contextmanager
+    def unedited(self) -> Iterator[None]:
+        """The model without any edit, inside a ``with`` block."""
+        with self.restored():
+            self.set({})
+            yield
+
+    def take(self) -> dict[int, Factors]:
+        """Takes out all that was added and returns it."""
+        added = self.added
+        self.set({})
+        return added
+
+    def update(self, **info: Any) -> ModelUpdate:
+        """All that was added, as an update that is inserted in the model.
+
+        Args:
+            **info: Written with it.
+        """
+        layers = {
+            layer: LayerUpdate(self.decoder.names[layer], self.base_fingerprint(layer), factors)
+            for layer, factors in sorted(self.added.items())
+        }
+        return ModelUpdate(layers, info, {layer: self._base[layer] for layer in layers})
+
+
+class _Whole(Mapping[int, Tensor]):
+    """Tensors that are gathered when they are looked at."""
+
+    def __init__(self, tensors: Mapping[int, Tensor]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, layer: int) -> Tensor:
+        return whole(self._tensors[layer])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def _beside(factors: Factors, other: Factors) -> Factors:
+    """The factors on the device of others; those read from a checkpoint come from the CPU."""
+    device = other.left.device
+    return Factors(factors.left.to(device), None if factors.right is None else factors.right.to(device))

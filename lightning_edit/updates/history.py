@@ -1,0 +1,285 @@
+"""The history of a run: every update in a file of its own, so that each can be looked at, left out and put back."""
+
+import json
+import logging
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lightning_edit.errors import EditError
+from lightning_edit.requests import EditRequest
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.updates.distance import first_order_distance
+from lightning_edit.updates.model_update import LayerUpdate, add_factors
+from lightning_edit.updates.update_file import (
+    EditIndex,
+    StoredUpdate,
+    UpdateRecord,
+    read_record,
+    read_update,
+    write_update,
+)
+
+logger = logging.getLogger(__name__)
+
+REMOVED = "removed.json"
+START = "start.safetensors"
+NAME = re.compile(r"update-(\d{5,})\.safetensors")
+
+
+class History:
+    """The updates of one run, numbered from 1, in a folder.
+
+    Several objects, also in several processes, may read one folder; only one writes at a time.
+
+    Args:
+        folder: Where the files are; it is made with the first of them. ``updates`` in the run's folder, as a rule.
+        until: `find` looks no further than this update; None looks at all.
+    """
+
+    def __init__(self, folder: str | Path, until: int | None = None) -> None:
+        self.folder, self.until = Path(folder), until
+        self._index = EditIndex()
+
+    def path(self, number: int) -> Path:
+        """The file of an update."""
+        return self.folder / f"update-{number:05}.safetensors"
+
+    def numbers(self) -> list[int]:
+        """The numbers of all updates, ascending, those that are removed included.
+
+        Raises:
+            EditError: If one is missing.
+        """
+        found = self._files()
+        for expected, number in enumerate(found, start=1):
+            if number != expected:
+                raise EditError(
+                    f"Update {expected} is missing: there is no {self.path(expected)}, but update {found[-1]} is there."
+                    f" Put the file back, or let a fit go on from a checkpoint before update {expected}."
+                )
+        return found
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        number: int,
+        updates: Mapping[int, LayerUpdate],
+        keys: Mapping[int, Tensor],
+        requests: Sequence[EditRequest],
+        figures: Mapping[str, float],
+        info: Mapping[str, Any] | None = None,
+        after: Mapping[int, str] | None = None,
+    ) -> Path:
+        """Writes the next update, atomically.
+
+        Args:
+            number: Its number, one more than the last.
+            updates: For each layer what was added to its weight, as it was added.
+            keys: For each layer K ``(d_in, n)``.
+            requests: The n edits, in the order of the columns of K.
+            figures: Norms, errors and condition numbers, ``layer_L/NAME``.
+            info: What made it (base model, solver ...), to be written as JSON.
+            after: For each layer the fingerprint of the weight with this update in it, by which whoever removes later
+                updates can tell that the weights are those again.
+
+        Returns:
+            The file.
+
+        Raises:
+            EditError: If it is not the next one, or the keys are not those of the edits.
+            OSError: If there is no room or no permission; nothing that was written before is lost.
+        """
+        self._check_new(number, updates, keys, len(requests))
+        path = self.path(number)
+        write_update(path, number, updates, keys, requests, figures, info or {}, after or {})
+        return path
+
+    def _check_new(
+        self, number: int, updates: Mapping[int, LayerUpdate], keys: Mapping[int, Tensor], edits: int
+    ) -> None:
+        if number < 1 or self.path(number).exists() or (number > 1 and not self.path(number - 1).exists()):
+            raise EditError(
+                f"Update {number} cannot be written to {self.folder}, which holds {len(self._files())} updates. A run "
+                "that starts there must first forget the updates after its own (`History.forget_after`)."
+            )
+        wrong = [layer for layer in updates if layer not in keys or keys[layer].shape[1] != edits]
+        if wrong:
+            raise EditError(f"Update {number}: layer {wrong[0]} needs keys (d_in, {edits}), a column for each edit.")
+
+    def write_start(self, updates: Mapping[int, LayerUpdate], info: Mapping[str, Any] | None = None) -> None:
+        """Writes what the weights held before the first update, for a run on top of an earlier one.
+
+        It is in every sum and cannot be left out.
+
+        Args:
+            updates: For each layer all that was added before this run.
+            info: Where it comes from.
+
+        Raises:
+            EditError: If there are updates already.
+        """
+        if self._files():
+            raise EditError(f"{self.folder} holds updates already, so the run there has begun. Use another folder.")
+        write_update(self.folder / START, 0, updates, {}, [], {}, info or {}, {})
+
+    def forget_after(self, number: int) -> None:
+        """Deletes the updates after one: a run that goes on from there makes them again.
+
+        Such a run holds all updates up to that one, so what was removed is in again.
+
+        Args:
+            number: The last update that stays; 0 deletes all, and what a run before this one left (`write_start`).
+        """
+        if removed := self.removed():
+            logger.warning(
+                "Updates %s were removed from the run in %s; the run that goes on there holds them again.",
+                ", ".join(map(str, sorted(removed))),
+                self.folder.parent,
+            )
+        last = number
+        while self.path(last + 1).exists():
+            last += 1
+        # The last one first: a crash between two leaves no gap.
+        for later in range(last, number, -1):
+            self.path(later).unlink()
+        if number == 0:
+            (self.folder / START).unlink(missing_ok=True)
+        (self.folder / REMOVED).unlink(missing_ok=True)
+        self._index = EditIndex()
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def read(self, number: int) -> StoredUpdate:
+        """One update with its tensors.
+
+        Args:
+            number: Which.
+
+        Raises:
+            EditError: If there is no such update; `DamagedUpdateError` if its file is cut short or altered.
+        """
+        self._check_known([number])
+        return read_update(self.path(number), number)
+
+    def record(self, number: int) -> UpdateRecord:
+        """What is known of one update, without its tensors.
+
+        Args:
+            number: Which.
+
+        Raises:
+            EditError: If there is no such update; `DamagedUpdateError` if its file is cut short or altered.
+        """
+        self._check_known([number])
+        return read_record(self.path(number), number)
+
+    def find(self, subject: str, prompt: str) -> tuple[int, int, str] | None:
+        """Where a fact was last edited, removed updates apart.
+
+        Args:
+            subject: Of the edit.
+            prompt: Of the edit, with ``{}``.
+
+        Returns:
+            The number of the update, the column of its keys and the new target; None if it was never edited.
+        """
+        if not self._index.updates:
+            self.numbers()
+        removed = self.removed()
+        last = float("inf") if self.until is None else self.until
+        while (number := self._index.updates + 1) <= last and self.path(number).exists():
+            self._index.add(number, [] if number in removed else read_record(self.path(number), number).edits)
+        return self._index.latest.get((subject.strip(), prompt.strip()))
+
+    # -- adding up -----------------------------------------------------------------------------------------------------
+
+    def sum(self, without: Collection[int] = ()) -> dict[int, LayerUpdate]:
+        """All updates but some, added up in their order, and on what the run began with, as the run added them up.
+
+        So the sum without the last updates gives, bit for bit, the weights that the run had before them.
+
+        Args:
+            without: Numbers to leave out; their files are not read.
+
+        Returns:
+            For each layer its update; a layer that nothing else edits is not there.
+
+        Raises:
+            EditError: If a number is not there, a file is damaged, or the updates are of different runs.
+        """
+        self._check_known(without)
+        start = self.folder / START
+        total: dict[int, LayerUpdate] = dict(read_update(start, 0).updates) if start.exists() else {}
+        for stored in self._read_all(set(self.numbers()) - set(without)):
+            for layer, update in stored.updates.items():
+                known = total.get(layer)
+                if known is not None and (known.module, known.base) != (update.module, update.base):
+                    raise EditError(
+                        f"Update {stored.record.number} edits {update.module} of another model than the updates before "
+                        f"it. {self.folder} holds updates of several runs; give each run a folder of its own."
+                    )
+                factors = update.factors if known is None else add_factors(known.factors, update.factors)
+                total[layer] = LayerUpdate(update.module, update.base, factors)
+        return dict(sorted(total.items()))
+
+    def distance(self, without: Collection[int]) -> dict[int, float | None]:
+        """How far `sum` is from a run that never made some updates; see `first_order_distance`.
+
+        Args:
+            without: The numbers that are left out.
+        """
+        self._check_known(without)
+        return first_order_distance(self._read_all(self.numbers()), without)
+
+    def _read_all(self, numbers: Collection[int]) -> Iterator[StoredUpdate]:
+        return (read_update(self.path(number), number) for number in sorted(numbers))
+
+    # -- what is removed -----------------------------------------------------------------------------------------------
+
+    def removed(self) -> set[int]:
+        """The numbers of the updates that the run's weights do not hold.
+
+        Raises:
+            EditError: If the note of them cannot be read.
+        """
+        path = self.folder / REMOVED
+        try:
+            return set(map(int, json.loads(path.read_text(encoding="utf-8"))["removed"]))
+        except FileNotFoundError:
+            return set()
+        except (ValueError, KeyError, TypeError) as error:
+            raise EditError(
+                f'{path} should read {{"removed": [numbers of updates]}}, which is not so ({error}). Mend it; '
+                "`info` of the run's update.safetensors tells what is removed there."
+            ) from error
+
+    def set_removed(self, numbers: Collection[int], path: Path | None = None) -> None:
+        """Notes which updates the run's weights do not hold, atomically.
+
+        Args:
+            numbers: Their numbers.
+            path: Where to write the note, if not at its place.
+        """
+        self._check_known(numbers)
+        with atomic_path(path or self.folder / REMOVED) as scratch:
+            scratch.write_text(json.dumps({"removed": sorted(numbers)}) + "\n", encoding="utf-8")
+        self._index = EditIndex()
+
+    # -- helpers -------------------------------------------------------------------------------------------------------
+
+    def _files(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(found[1]) for path in self.folder.iterdir() if (found := NAME.fullmatch(path.name)))
+
+    def _check_known(self, numbers: Collection[int]) -> None:
+        known = set(self.numbers())
+        unknown = sorted(set(numbers) - known)
+        if unknown:
+            held = f"holds updates 1 to {len(known)}" if known else "holds no updates"
+            raise EditError(f"There is no update {', '.join(map(str, unknown))}: {self.folder} {held}.")

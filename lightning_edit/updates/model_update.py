@@ -1,0 +1,258 @@
+"""The update of a model as low-rank factors: inserted, removed, added up, saved and loaded."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lightning_edit.distributed.sharded_weights import whole, write_whole
+from lightning_edit.errors import EditError
+from lightning_edit.models.decoder import oriented_weight
+from lightning_edit.solvers.base import Factors
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.fingerprint import fingerprint
+
+FORMAT = "lightning-edit update 1"
+ALIGNMENT = 64
+
+
+def dense_update(factors: Factors) -> Tensor:
+    """Delta ``(d_out, d_in)``, the same bits whether the factors come from a solver or from a file.
+
+    Args:
+        factors: The update.
+    """
+    if factors.right is None:
+        return factors.left
+    return _as_allocated(factors.left) @ _as_allocated(factors.right)
+
+
+def _as_allocated(tensor: Tensor) -> Tensor:
+    # A matrix product rounds differently for a transposed or an unaligned operand of the same numbers.
+    if tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0:
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def add_factors(first: Factors, second: Factors) -> Factors:
+    """The sum of two updates of one weight, dense as soon as the factors would take more room.
+
+    Args:
+        first: An update ``(d_out, d_in)``.
+        second: Another of the same shape.
+    """
+    if first.right is None or second.right is None:
+        return Factors(dense_update(first) + dense_update(second))
+    rank = len(first.right) + len(second.right)
+    d_out, d_in = len(first.left), first.right.shape[1]
+    if rank * (d_out + d_in) > d_out * d_in:
+        return Factors(dense_update(first) + dense_update(second))
+    return Factors(torch.cat([first.left, second.left], dim=1), torch.cat([first.right, second.right]))
+
+
+@dataclass(frozen=True)
+class LayerUpdate:
+    """The update of one weight.
+
+    Args:
+        module: Name of the edited module in the model.
+        base: Fingerprint of the weight ``(d_out, d_in)`` that the update was made for.
+        factors: Delta in float64.
+    """
+
+    module: str
+    base: str
+    factors: Factors
+
+
+@dataclass
+class ModelUpdate:
+    """The updates of all edited layers of a model.
+
+    Args:
+        layers: For each edited layer its update.
+        info: What made it (solver, number of edits, base model ...), written into the file as JSON.
+    """
+
+    layers: dict[int, LayerUpdate]
+    info: dict[str, Any] = field(default_factory=dict)
+    _originals: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def insert(self, model: Any) -> None:
+        """Adds the update to the model's weights: W <- cast(W + Delta), the sum in float64.
+
+        Args:
+            model: The model the update was made for.
+
+        Raises:
+            EditError: If a weight is not there or not the one the update was made for; nothing is changed then.
+        """
+        self.check(model)
+        for layer, update in self.layers.items():
+            weight = self._weight(model, update)
+            self._originals[layer] = weight.detach().clone()
+            write_weight(weight, self._originals[layer], update.factors)
+
+    def check(self, model: Any) -> None:
+        """Refuses a model other than the one the update was made for.
+
+        Args:
+            model: The unedited model.
+
+        Raises:
+            EditError: If a weight is not there or not the one the update was made for.
+        """
+        for layer, update in self.layers.items():
+            if fingerprint(self._weight(model, update)) != update.base:
+                raise EditError(
+                    f"Layer {layer} ({update.module}) holds other weights than the update was made for"
+                    f"{self._made_for}. Load that model, in the same precision and without earlier edits."
+                )
+
+    def remove(self, model: Any, base: Any = None) -> None:
+        """Gives the weights back as they were before `insert`, bit for bit.
+
+        A rounded sum cannot be undone by subtraction, so the old weights are kept from `insert` on. For a model
+        that was saved with the update in it they are taken from its base model.
+
+        Args:
+            model: The edited model.
+            base: The unedited model, needed if `insert` was not called on this object.
+
+        Raises:
+            EditError: If the old weights are not known, or the weights have changed since; nothing is changed then.
+        """
+        originals = {}
+        for layer, update in self.layers.items():
+            known = self._originals.get(layer) if base is None else self._weight(base, update).detach()
+            if known is None:
+                raise EditError(
+                    "The weights under this update are not known here: call insert() on the same object first, or pass "
+                    f"the unedited model as `base`{self._made_for}."
+                )
+            weight = self._weight(model, update)
+            now = whole(weight)
+            edited = torch.empty_like(now)
+            write_weight(edited, known.to(weight.device), update.factors)
+            if fingerprint(known) != update.base or not torch.equal(edited, now):
+                raise EditError(
+                    f"Layer {layer} ({update.module}) is not its base weight plus this update: it was edited again or "
+                    "the base is another model. Remove later updates first."
+                )
+            originals[layer] = known
+        with torch.no_grad():
+            for layer, known in originals.items():
+                self._weight(model, self.layers[layer]).copy_(known)
+        self._originals.clear()
+
+    @property
+    def _made_for(self) -> str:
+        return f" ({self.info['model']})" if "model" in self.info else ""
+
+    @staticmethod
+    def _weight(model: Any, update: LayerUpdate) -> Tensor:
+        try:
+            return oriented_weight(model.get_submodule(update.module))
+        except AttributeError as error:
+            raise EditError(f"{type(model).__name__} has no module {update.module}, which the update edits.") from error
+
+    def save(self, path: str | Path) -> None:
+        """Writes factors (float64) and metadata to one safetensors file, atomically.
+
+        Args:
+            path: The file, usually ``update.safetensors``.
+        """
+        tensors, described = {}, {}
+        for layer, update in self.layers.items():
+            tensors[f"left.{layer}"] = update.factors.left
+            if update.factors.right is not None:
+                tensors[f"right.{layer}"] = update.factors.right
+            described[str(layer)] = {"module": update.module, "base": update.base}
+        metadata = {"format": FORMAT, "layers": json.dumps(described), "info": json.dumps(self.info)}
+        write_tensors(Path(path), tensors, metadata)
+
+    @staticmethod
+    def load(path: str | Path) -> "ModelUpdate":
+        """Reads what `save` wrote.
+
+        Args:
+            path: The file.
+
+        Raises:
+            EditError: If there is no such file, or it is not an update.
+        """
+        if not Path(path).is_file():
+            raise EditError(f"There is no update file at {path}.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                # What stays a view of the mapped file is unaligned, and gone when the file is.
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise EditError(f"{path} is not a safetensors file or is cut short: {error}") from error
+        if metadata.get("format") != FORMAT:
+            raise EditError(f"{path} is not an update of this tool: expected format {FORMAT!r}, got {metadata}.")
+        layers = {
+            int(layer): LayerUpdate(
+                entry["module"], entry["base"], Factors(tensors[f"left.{layer}"], tensors.get(f"right.{layer}"))
+            )
+            for layer, entry in json.loads(metadata["layers"]).items()
+        }
+        return ModelUpdate(layers, json.loads(metadata["info"]))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file, atomically, with the permissions of any other new file.
+
+    Args:
+        path: The file; an older one is replaced.
+        tensors: What to write, on any device and in any memory layout.
+        metadata: What the file says of itself.
+
+    Raises:
+        OSError: If there is no room or no permission; what was there before is as it was.
+    """
+    plain = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    with atomic_path(path) as scratch:
+        # safetensors keeps its files from everyone else; a file made here tells what the user wants.
+        scratch.touch()
+        mode = scratch.stat().st_mode
+        try:
+            save_file(plain, scratch, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from error
+        scratch.chmod(mode)
+
+
+@torch.no_grad()
+def write_weight(weight: Tensor, base: Tensor, factors: Factors) -> None:
+    """Writes cast(base + Delta) into a weight: the algebra in float64, one rounding.
+
+    Args:
+        weight: ``(d_out, d_in)``, changed in place.
+        base: ``(d_out, d_in)``, the unedited weight; like the other it may be divided between processes.
+        factors: Delta.
+    """
+    write_whole(weight, whole(base).double() + dense_update(factors).to(weight.device))
+
+
+@contextmanager
+def inserted(model: Any, update: ModelUpdate) -> Iterator[Any]:
+    """The model with the update in it, inside a ``with`` block; the old weights come back bit for bit, error or not.
+
+    Args:
+        model: The model the update was made for.
+        update: The update; it must not be inserted already.
+    """
+    update.insert(model)
+    try:
+        yield model
+    finally:
+        update.remove(model)

@@ -1,0 +1,248 @@
+"""Updates taken out of a finished run, or put back: its weights are made again from the base model."""
+
+import shutil
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from lightning_edit.errors import EditError
+from lightning_edit.models.decoder import oriented_weight
+from lightning_edit.models.loading import load_model
+from lightning_edit.solvers.base import Factors
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.run_folder import UPDATES, check_own_files
+from lightning_edit.updates.history import REMOVED, History
+from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate
+from lightning_edit.updates.update_file import DamagedUpdateError, UpdateRecord
+
+UPDATE, MODEL, CONFIG = "update.safetensors", "model", "config.yaml"
+WEIGHTS = (".safetensors", ".bin", ".index.json")
+Action = Literal["remove", "apply"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a run.
+
+    Args:
+        removed: The numbers that are out of its weights now.
+        kept: Those that are in.
+        edits: How many edits these hold.
+        written: The files and folders made anew.
+        checked: Whether the edited weights are those the run had after the last kept update: compared with the
+            fingerprint kept then. None where it keeps none, or where a removed update came before a kept one.
+        distance: For each layer how far the weights are from those of a run without the removed updates, see
+            `first_order_distance`; None where a removed update is damaged.
+        notes: What could not be checked.
+    """
+
+    removed: list[int]
+    kept: list[int]
+    edits: int
+    written: list[Path]
+    checked: bool | None
+    distance: dict[int, float | None] | None
+    notes: list[str]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the weights are those that the run had after the last kept update."""
+        return self.kept == list(range(1, len(self.kept) + 1))
+
+
+def open_history(run: str | Path) -> History:
+    """The history of a run.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        EditError: If there is no such folder, it holds no updates, or files in it are links.
+    """
+    folder = Path(run).expanduser()
+    if not folder.is_dir():
+        raise EditError(f"There is no folder {run}. Give the folder of a run, e.g. runs/version_0.")
+    check_own_files(folder)
+    history = History(folder / UPDATES)
+    if not history.numbers():
+        raise EditError(
+            f"{run} holds no updates: expected {history.path(1)}. Give the folder of a run that has written an update."
+        )
+    return history
+
+
+def change_updates(
+    run: str | Path,
+    action: Action,
+    numbers: Collection[int],
+    model: str | None = None,
+    trust_remote_code: bool = False,
+) -> Change:
+    """Takes updates out of a finished run, or puts back what was taken out.
+
+    The weights are the base model's plus the sum of the kept updates. ``update.safetensors`` and, where there is one,
+    ``model/`` are made anew; all files take their places together, after all of them are written.
+
+    Args:
+        run: The run's folder.
+        action: What to do with the updates.
+        numbers: Which.
+        model: The base model, where it is not where the run found it.
+        trust_remote_code: Whether code that comes with the base model may be run, whatever the run's settings say.
+
+    Raises:
+        EditError: If a number is unknown, removed already or not removed, if the run is not finished, or if the base
+            model is not the one that was edited; nothing is changed then.
+    """
+    folder, history = Path(run).expanduser(), open_history(run)
+    removed = _removed_after(history, action, set(numbers))
+    notes = _check_run(folder, history, removed)
+    kept = [number for number in history.numbers() if number not in removed]
+    records, total = [history.record(number) for number in kept], history.sum(removed)
+    if not all(record.edits for record in records if removed and record.number > min(removed)):
+        notes.append(
+            f"Update {records[-1].number} is the post-processing of the sum of all updates, those that are removed now "
+            "included. Without it the weights are the plain sum."
+        )
+    known = _known_update(folder, history)
+    edits = sum(len(record.edits) for record in records)
+    update = ModelUpdate(total, {**known.info, "edits": edits, "removed_updates": sorted(removed)})
+    base = _base_model(folder, known, model, trust_remote_code)
+    update.insert(base)
+    written = _write(folder, history, removed, update, base)
+    checked = _check_after(base, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None
+    return Change(sorted(removed), kept, edits, written, checked, _distance(history, removed), notes)
+
+
+def _removed_after(history: History, action: Action, numbers: set[int]) -> set[int]:
+    known, removed = history.numbers(), history.removed()
+    if unknown := sorted(numbers - set(known)):
+        raise EditError(f"There is no update {_listed(unknown)}: {history.folder} holds updates 1 to {known[-1]}.")
+    if action == "remove":
+        if wrong := sorted(numbers & removed):
+            raise EditError(f"Update {_listed(wrong)} is removed already. Now removed: {_listed(removed)}.")
+        return removed | numbers
+    if wrong := sorted(numbers - removed):
+        raise EditError(f"Update {_listed(wrong)} is not removed. Now removed: {_listed(removed) or 'none'}.")
+    return removed - numbers
+
+
+def _listed(numbers: Collection[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
+
+
+def _check_run(folder: Path, history: History, removed: set[int]) -> list[str]:
+    """Refuses a run whose weights are not the sum of its updates, as while it is being made."""
+    path = folder / UPDATE
+    if not path.exists():
+        if (folder / MODEL).exists():
+            return [f"There was no {path}, so it could not be checked that the run is finished."]
+        raise EditError(
+            f"{folder} holds neither {UPDATE} nor {MODEL}/: the run is not finished. Let it end, or let a fit go on "
+            "from its last checkpoint, before its updates are changed."
+        )
+    now = ModelUpdate.load(path)
+    try:
+        total = history.sum(set(now.info.get("removed_updates", ())))
+    except DamagedUpdateError as error:
+        if error.number not in removed:
+            raise
+        return [f"Update {error.number} is damaged, so it could not be checked that {path} held the run's updates."]
+    if not _same(now.layers, total):
+        raise EditError(
+            f"{path} is not the sum of the updates in {history.folder}. Either the run is still going on, or its "
+            "updates were processed as a whole at the end (PRUNE), or the file is another run's; none can be changed "
+            "update by update."
+        )
+    return []
+
+
+def _same(first: dict[int, LayerUpdate], second: dict[int, LayerUpdate]) -> bool:
+    def parts(update: LayerUpdate) -> tuple[Any, ...]:
+        return update.module, update.base, update.factors.left, update.factors.right
+
+    def equal(one: Any, other: Any) -> bool:
+        return torch.equal(one, other) if isinstance(one, torch.Tensor) and other is not None else one == other
+
+    return first.keys() == second.keys() and all(
+        all(map(equal, parts(update), parts(second[layer]))) for layer, update in first.items()
+    )
+
+
+def _known_update(folder: Path, history: History) -> ModelUpdate:
+    """What is known of the edited weights and of how they were edited, without what was added to them."""
+    update = ModelUpdate({})
+    for number in history.numbers():
+        # A damaged update must not keep the others from being used.
+        with suppress(DamagedUpdateError):
+            record = history.record(number)
+            update.info |= record.info
+            for layer, entry in record.layers.items():
+                update.layers[layer] = LayerUpdate(entry["module"], entry["base"], Factors(torch.empty(0)))
+    if (folder / UPDATE).exists():
+        update.info |= ModelUpdate.load(folder / UPDATE).info
+    return update
+
+
+def _base_model(folder: Path, known: ModelUpdate, name: str | None, trust_remote_code: bool) -> Any:
+    """The base model, where and in what precision the run loaded it."""
+    settings = _settings(folder)
+    name = name or settings.get("model") or known.info.get("model") or ""
+    try:
+        dtype: Any = settings.get("dtype") or known.info.get("dtype") or "auto"
+        base = load_model(name, dtype, trust_remote_code=trust_remote_code)
+    except EditError as error:
+        raise EditError(f"{error} The weights are made again from the base model: give it with --model.") from error
+    known.check(base)
+    return base
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["init_args"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise EditError(f"{path} is not the configuration of a run ({error}); mend it or move it away.") from error
+
+
+def _check_after(model: Any, record: UpdateRecord) -> bool | None:
+    """Whether the weights are those that were there right after an update; None where that was not noted."""
+    if not all("after" in entry for entry in record.layers.values()):
+        return None
+    return all(
+        fingerprint(oriented_weight(model.get_submodule(entry["module"]))) == entry["after"]
+        for entry in record.layers.values()
+    )
+
+
+def _write(folder: Path, history: History, removed: set[int], update: ModelUpdate, model: Any) -> list[Path]:
+    written = [folder / UPDATE]
+    with ExitStack() as together:
+        # Taking place in reverse order: the note comes last, so that after a crash in between the command can be given
+        # again.
+        history.set_removed(removed, together.enter_context(atomic_path(history.folder / REMOVED)))
+        update.save(together.enter_context(atomic_path(folder / UPDATE)))
+        old = folder / MODEL
+        if old.is_dir():
+            scratch = together.enter_context(atomic_path(old))
+            model.save_pretrained(scratch)
+            for file in old.iterdir():
+                if not (scratch / file.name).exists() and not file.name.endswith(WEIGHTS):
+                    (shutil.copytree if file.is_dir() else shutil.copy2)(file, scratch / file.name)
+            written.append(old)
+    return written
+
+
+def _distance(history: History, removed: set[int]) -> dict[int, float | None] | None:
+    try:
+        return history.distance(removed)
+    except DamagedUpdateError:
+        return None

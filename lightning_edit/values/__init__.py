@@ -1,0 +1,1 @@
+"""Value vectors: how they are optimized and cached."""

@@ -1,0 +1,225 @@
+"""The part of the model that depends on delta, prepared once for a micro-batch of edits and run again at every step.
+
+Everything before the subject's last token is untouched by delta, and so is every block up to the edited one. Hence the
+prefix of each text goes into a frozen cache, and each step runs the blocks above the edited one on the rest alone.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_edit.models.batches import TokenBatch, pad
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.hooks import capture_output, change_input, change_output, resume_from, run_until
+from lightning_edit.models.prefix_cache import PrefixCache
+from lightning_edit.models.shared_prefixes import aligned_right, cache_prefixes
+from lightning_edit.models.tokenization import Encoded
+
+Site = Literal["block", "mlp"]
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The positions whose logits are needed, as indices into the rows and columns of the suffixes; answers come first.
+
+    Args:
+        rows: ``(picks,)`` row of each pick.
+        columns: ``(picks,)`` column of each pick; column 0 is the subject's last token.
+        edits: ``(picks,)`` edit of each pick.
+        targets: ``(picks,)`` token to predict, or -1 where the whole distribution is wanted (the KL prompt).
+        weights: ``(picks,)`` weight in the edit's loss: one over templates times target tokens.
+        deciding: ``(picks,)`` whether most-probable early stopping looks at it.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    edits: Tensor
+    targets: Tensor
+    weights: Tensor
+    deciding: Tensor
+
+    @property
+    def answers(self) -> int:
+        """How many have a token to predict."""
+        return int((self.targets >= 0).sum())
+
+    def where(self, mask: Tensor) -> "Picks":
+        """Those picks for which ``mask (picks,)`` is true."""
+        return Picks(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class ValueBatch:
+    """Frozen inputs of the upper blocks for the edits of one micro-batch.
+
+    Args:
+        decoder: The model.
+        layer: The edited block.
+        site: Where delta is added, see `ValueSettings`.
+        suffixes: Tokens from the subject's last one on, ``(rows, length)``.
+        mask: ``(rows, prefix + length)``, what may be attended to.
+        cache: The prefixes.
+        hidden: ``(rows, length, d_model)`` leaving the block under the first one to be run, None if all are run.
+        output: What that block returned, for its form.
+        row_edits: ``(rows,)`` edit of each row.
+        picks: Where logits are wanted.
+    """
+
+    decoder: Decoder
+    layer: int
+    site: Site
+    suffixes: TokenBatch
+    mask: Tensor
+    cache: PrefixCache
+    hidden: Tensor | None
+    output: Any
+    row_edits: Tensor
+    picks: Picks
+
+    def logits(self, delta: Tensor) -> Tensor:
+        """Logits ``(picks, vocabulary)`` with delta added at the subject's last token of every row.
+
+        Args:
+            delta: ``(edits, d_model)``.
+        """
+        moved = delta[self.row_edits]
+
+        def add(states: Tensor) -> Tensor:
+            # Some models flatten rows and positions before the MLP.
+            hidden = states.reshape(*self.suffixes.input_ids.shape, -1)
+            first = (hidden[:, :1].to(moved.dtype) + moved[:, None].to(hidden.device)).to(hidden.dtype)
+            return torch.cat([first, hidden[:, 1:]], dim=1).reshape(states.shape)
+
+        picks = self.picks
+        with ExitStack() as stack:
+            if self.hidden is not None:
+                hidden = add(self.hidden) if self.site == "block" else self.hidden
+                stack.enter_context(resume_from(list(self.decoder.blocks[: self.first_block]), self.output, hidden))
+            if self.site == "mlp":
+                stack.enter_context(change_output(self.decoder.down_projection(self.layer), add))
+            stack.enter_context(change_input(self.decoder.head, lambda h: _picked(h, picks)[None]))
+            inputs = {**self.suffixes.inputs(), "attention_mask": self.mask, **self.cache.inputs()}
+            # Undoes `_picked`; on the way back an index would fill another tensor of this size with zeros.
+            return self.decoder.model(**inputs).logits.squeeze(0).to(delta)
+
+    @property
+    def first_block(self) -> int:
+        """The lowest block that delta can reach."""
+        return self.layer + 1 if self.site == "block" else self.layer
+
+    def __len__(self) -> int:
+        return len(self.row_edits)
+
+    def keep(self, edits: Tensor) -> "ValueBatch | None":
+        """The batch of some of the edits, None if it has none of them; their numbers stay what they are.
+
+        Args:
+            edits: ``(all edits,)``, true for those to keep.
+        """
+        rows = edits[self.row_edits]
+        return self.select(rows) if rows.any() else None
+
+    def select(self, rows: Tensor) -> "ValueBatch":
+        """The batch of some of its rows.
+
+        Args:
+            rows: ``(rows,)``, true for those to keep.
+        """
+        new_row = rows.cumsum(0) - 1
+        picks = self.picks.where(rows[self.picks.rows])
+        index = rows.nonzero()[:, 0]
+        ids, positions = self.suffixes.input_ids[index], self.suffixes.position_ids[index]
+        real = self.suffixes.real[index]
+        length = int(real.sum(1).max())
+        prefix = self.mask.shape[1] - self.suffixes.input_ids.shape[1]
+        return replace(
+            self,
+            suffixes=TokenBatch(ids[:, :length], real[:, :length], positions[:, :length]),
+            mask=self.mask[index][:, : prefix + length],
+            cache=self.cache.select(index),
+            hidden=None if self.hidden is None else self.hidden[index.to(self.hidden.device), :length],
+            row_edits=self.row_edits[index],
+            picks=replace(picks, rows=new_row[picks.rows]),
+        )
+
+
+def _picked(hidden: Tensor, picks: Picks) -> Tensor:
+    # Of a model that is spread over devices, the head may be on another one than the tokens.
+    return hidden[picks.rows.to(hidden.device), picks.columns.to(hidden.device)]
+
+
+def _picks(
+    rows: Sequence[tuple[int, Encoded]], texts_per_edit: int, deciding: Sequence[bool] | None, device: torch.device
+) -> Picks:
+    entries: list[tuple[int, int, int, int, bool, float]] = []
+    for row, (edit, text) in enumerate(rows):
+        decides = deciding is None or deciding[row]
+        targets = text.ids[text.target_start :]
+        for i, token in enumerate(targets):
+            column = text.target_start - 1 - text.subject_last + i
+            entries.append((row, column, edit, token, decides, 1 / (texts_per_edit * len(targets))))
+        if not targets:
+            entries.append((row, 0, edit, -1, False, 1.0))
+    entries.sort(key=lambda entry: entry[3] < 0)
+    rows_, columns, edits, targets_ = torch.tensor([entry[:4] for entry in entries], device=device).T
+    decides_ = torch.tensor([entry[4] for entry in entries], device=device)
+    weights = torch.tensor([entry[5] for entry in entries], dtype=torch.float64, device=device)
+    return Picks(rows_, columns, edits, targets_, weights, decides_)
+
+
+@torch.no_grad()
+def prepare(
+    decoder: Decoder,
+    layer: int,
+    site: Site,
+    rows: Sequence[tuple[int, Encoded]],
+    texts_per_edit: int,
+    deciding: Sequence[bool] | None = None,
+) -> tuple[ValueBatch, Tensor]:
+    """Runs everything that delta cannot reach, once.
+
+    Args:
+        decoder: The model, frozen and in evaluation mode.
+        layer: The edited block.
+        site: Where delta is added.
+        rows: Each edit's number with one of its texts; a text without target is the edit's KL prompt.
+        texts_per_edit: Number of context templates.
+        deciding: For each row whether most-probable early stopping looks at it, None for all that have a target.
+
+    Returns:
+        The batch, and for each row ``(rows, d_model)`` the state at the subject's last token to which delta is added.
+    """
+    device = decoder.device
+    texts = [text for _, text in rows]
+    prefixes = [text.ids[: text.subject_last] for text in texts]
+    cache = cache_prefixes(decoder, prefixes)
+    before = aligned_right(torch.tensor([len(prefix) for prefix in prefixes], device=device), cache.length)
+    # The last target token is predicted and never read; of the KL prompt only the subject's end is needed.
+    ends = [len(text.ids) - 1 if len(text.ids) > text.target_start else text.subject_last + 1 for text in texts]
+    plain = pad([text.ids[text.subject_last : end] for text, end in zip(texts, ends, strict=True)], device)
+    suffixes = replace(plain, position_ids=plain.position_ids + before.sum(1, keepdim=True))
+    mask = torch.cat([before, torch.ones_like(plain.input_ids)], dim=1)
+    inputs = {**suffixes.inputs(), "attention_mask": mask, **cache.inputs()}
+
+    first_block = layer + 1 if site == "block" else layer
+    known = [capture_output(decoder.blocks[first_block - 1], stop=site == "block")] if first_block else []
+    at_site = [capture_output(decoder.down_projection(layer), stop=True)] if site == "mlp" else []
+    seen = run_until(decoder.model, inputs, *known, *at_site)
+    below = seen[0] if known else None
+    batch = ValueBatch(
+        decoder,
+        layer,
+        site,
+        suffixes,
+        mask,
+        cache.keep_from(first_block),
+        None if below is None else below.value,
+        None if below is None else below.output,
+        torch.tensor([edit for edit, _ in rows], device=device),
+        _picks(rows, texts_per_edit, deciding, device),
+    )
+    return batch, seen[-1].value.reshape(*suffixes.input_ids.shape, -1)[:, 0].to(device)

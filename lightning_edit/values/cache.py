@@ -1,0 +1,152 @@
+"""Value vectors that were found before, for the same edits on the same model with the same settings."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_edit.distributed.process_group import gathered
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.progress import Report, silent
+from lightning_edit.requests import EditRequest
+from lightning_edit.storage.cache import Cache
+from lightning_edit.storage.fingerprint import describe_numerics, fingerprint, fingerprint_model, fingerprint_tokenizer
+from lightning_edit.values.search import Values
+from lightning_edit.values.settings import ValueSettings
+
+logger = logging.getLogger(__name__)
+
+KIND = "values"
+# To be raised whenever `optimize_values` comes to find other values from the same input.
+METHOD = "values 3"
+CALLS = "report"
+# Settings that change no value; every other one counts, those to come included.
+NOT_COUNTED = frozenset({"cache_dir"})
+# Where a model was loaded from is shown, and changes nothing of what it computes.
+SHOWN_ONLY = frozenset({"model"})
+
+
+def value_parts(
+    decoder: Decoder, tokenizer: Any, templates: ContextTemplates, layer: int, settings: ValueSettings
+) -> dict[str, str]:
+    """What the values of a whole run depend on, beside the weights edited so far: ask once, it reads all weights.
+
+    Args:
+        decoder: The model before the run's first edit.
+        tokenizer: Its fast tokenizer.
+        templates: The contexts.
+        layer: The block where delta is added.
+        settings: How values are optimized.
+    """
+    counted = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in NOT_COUNTED}
+    return {
+        "model": getattr(decoder.model, "name_or_path", ""),
+        "module": decoder.names[layer],
+        "layer": str(layer),
+        "base weights and configuration": fingerprint_model(decoder.model),
+        "tokenizer": fingerprint_tokenizer(tokenizer),
+        "templates": json.dumps([templates.average, *templates.texts]),
+        "settings": json.dumps(counted, sort_keys=True, default=repr),
+        "numerics": describe_numerics(decoder.model),
+        "method": f"{METHOD}: {', '.join(f.name for f in fields(Values))}",
+    }
+
+
+def edited_part(decoder: Decoder, layers: Sequence[int]) -> dict[str, str]:
+    """What the values of one micro-batch depend on beside `value_parts`: the edited weights as they are now.
+
+    Args:
+        decoder: The model.
+        layers: All layers of the run that may have been edited.
+    """
+    names_and_weights = (part for layer in layers for part in (decoder.names[layer], decoder.weight(layer)))
+    return {"edited weights": fingerprint(*names_and_weights)}
+
+
+def cached_values(
+    caches: Sequence[Cache],
+    parts: Mapping[str, str],
+    requests: Sequence[EditRequest],
+    compute: Callable[[Report], Values],
+    report: Report = silent,
+    device: torch.device | str = "cpu",
+    together: bool = False,
+) -> tuple[Values, bool]:
+    """The values of a micro-batch of edits from the first cache that has them, or computed and kept in all of them.
+
+    The whole ordered list of edits is part of the name: the edits of a micro-batch are rounded together. What is told
+    to ``report`` is kept as well and told again, so that progress and logs are those of a run that computes.
+
+    Args:
+        caches: Looked through in turn; those that lack the values get them.
+        parts: Everything the values depend on beside the edits: `value_parts` and `edited_part`.
+        requests: The edits.
+        compute: Finds the values and reports.
+        report: Told about finished edits and the loss, found or computed.
+        device: Where values that were found are put.
+        together: Whether all processes compute the same values together, and so must all find them or none.
+
+    Returns:
+        The values, and whether they were found.
+    """
+    name = _name(parts, requests)
+    lacking: list[Cache] = []
+    for cache in caches:
+        tensors = cache.read(KIND, name)
+        if together and not all(gathered(tensors is not None)):
+            tensors = None
+        if tensors is not None:
+            values = _replay(tensors, report, device)
+            _warn_left_out(values, requests)
+            break
+        lacking.append(cache)
+    else:
+        values, tensors = _record(compute, report)
+    for cache in lacking:
+        cache.write(KIND, name, tensors, _described(parts, requests))
+    return values, len(lacking) < len(caches)
+
+
+def _name(parts: Mapping[str, str], requests: Sequence[EditRequest]) -> str:
+    counted = [text for key, part in sorted(parts.items()) if key not in SHOWN_ONLY for text in (key, part)]
+    edits = [text for request in requests for text in (request.subject, request.prompt, request.target_new)]
+    return fingerprint(fingerprint(*counted), fingerprint(*edits))
+
+
+def _described(parts: Mapping[str, str], requests: Sequence[EditRequest]) -> dict[str, Any]:
+    first = f"{requests[0].subject} -> {requests[0].target_new}" if requests else ""
+    shown = {name: parts[name] for name in ("model", "module") if name in parts}
+    return {**shown, "edits": len(requests), "first": first, "parts": dict(parts)}
+
+
+def _record(compute: Callable[[Report], Values], report: Report) -> tuple[Values, dict[str, Tensor]]:
+    """Computes values; returns them and what to keep of them."""
+    calls: list[tuple[str, float, float, dict[str, float]]] = []
+
+    def record(stage: str, done: float, total: float, **figures: float) -> None:
+        calls.append((stage, done, total, figures))
+        report(stage, done, total, **figures)
+
+    values = compute(record)
+    # Copies, for the values may be views of one tensor, which no file can hold.
+    tensors = {f.name: getattr(values, f.name).detach().cpu().clone() for f in fields(Values)}
+    # JSON writes numbers so that they read back to the same bit.
+    told = bytearray(json.dumps(calls).encode())
+    return values, tensors | {CALLS: torch.frombuffer(told, dtype=torch.uint8)}
+
+
+def _replay(tensors: dict[str, Tensor], report: Report, device: torch.device | str) -> Values:
+    for stage, done, total, figures in json.loads(tensors[CALLS].numpy().tobytes()):
+        report(stage, done, total, **figures)
+    return Values(**{f.name: tensors[f.name].to(device) for f in fields(Values)})
+
+
+def _warn_left_out(values: Values, requests: Sequence[EditRequest]) -> None:
+    """Says what `optimize_values` said when the values were computed."""
+    for edit in (~values.finite).nonzero()[:, 0].tolist():
+        logger.warning("%s: the loss is not a finite number; this edit is left out.", requests[edit].name)

@@ -1,0 +1,170 @@
+"""Value vectors: what the hidden state at the subject's last token must become for the model to give the new answer."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_edit.distributed.process_group import agreed
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.models.batches import by_length, tokens_of_a_pass
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.fast_ops import fast
+from lightning_edit.models.hooks import frozen
+from lightning_edit.models.out_of_memory import halving
+from lightning_edit.models.tokenization import Encoded, check_lengths, encode_subject
+from lightning_edit.progress import Report, silent
+from lightning_edit.requests import EditRequest
+from lightning_edit.values.batch import Site, ValueBatch, prepare
+from lightning_edit.values.search import Search, Values
+from lightning_edit.values.settings import ValueSettings
+
+logger = logging.getLogger(__name__)
+
+# Of a step, and of the pass over prefixes, which keeps no gradient.
+MAX_TOKENS, MAX_PREFIX_TOKENS = 8192, 32768
+
+
+def encode_texts(
+    tokenizer: Any, requests: Sequence[EditRequest], templates: ContextTemplates, kl_prompt: str, context: int | None
+) -> list[tuple[int, Encoded]]:
+    """The texts of the value loss: for each edit its templates, then its KL prompt.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        requests: The edits.
+        templates: Their contexts.
+        kl_prompt: See `ValueSettings`.
+        context: The model's context in tokens.
+
+    Returns:
+        Pairs of edit number and encoded text.
+
+    Raises:
+        EditError: If a text does not fit the context.
+    """
+    rows: list[tuple[int, Encoded]] = []
+    for edit, request in enumerate(requests):
+        for template in templates.apply(request.prompt):
+            rows.append((edit, encode_subject(tokenizer, template, request.subject, request.target_new)))
+        rows.append((edit, encode_subject(tokenizer, kl_prompt, request.subject)))
+    names = [f"{requests[edit].name} with its longest context template" for edit, _ in rows]
+    check_lengths([len(text.ids) for _, text in rows], names, context)
+    return rows
+
+
+def _means(parts: Tensor) -> dict[str, float]:
+    nll, kl, decay = parts.nanmean(1).tolist()
+    return {"loss": nll + kl + decay, "nll": nll, "kl": kl, "weight_decay": decay}
+
+
+def optimize_values(
+    decoder: Decoder,
+    tokenizer: Any,
+    requests: Sequence[EditRequest],
+    templates: ContextTemplates,
+    layer: int,
+    settings: ValueSettings,
+    report: Report = silent,
+) -> Values:
+    """Finds the value vectors of a micro-batch of edits, all edits at once.
+
+    For each edit, over delta (d_model), with Adam (ROME, equation 4; MEMIT, equation 16):
+
+        mean_t NLL(o* | t(p)) + kl_factor KL(P_delta || P_0) + weight_decay |delta| / |z0|^2
+
+    where t runs over the context templates and P is the model's distribution at the subject's last token of the KL
+    prompt, with and without delta.
+
+    An edit makes at most ``steps`` passes, one step of Adam between each two. It ends early in a pass whose loss is
+    below ``early_stop_loss``, and with ``mpes`` = k also in the k-th pass in which
+
+        argmax_v P(v | t(p), o*_1 .. o*_{i-1}) = o*_i   for every token i of o* and every prefixed template t.
+
+    Whatever ends it, the delta that this pass was made with is taken. That is the most-probable early stopping (MPES)
+    of ENCORE (arXiv 2502.01636), there ``prob_cutoff`` = -k with k of 2 for Llama-3, 3 for Llama-2 and 4 for GPT2-XL.
+    As in its published code the bare prompt is not asked, and the passes are counted in all, not in a row. Where there
+    is no prefixed template, the bare prompt decides.
+
+    Args:
+        decoder: The model as it is at the time of the edit.
+        tokenizer: Its fast tokenizer.
+        requests: The n edits.
+        templates: Contexts over which the likelihood is averaged.
+        layer: The block where delta is added, the highest edited one.
+        settings: See `ValueSettings`.
+        report: Told about finished edits and the loss.
+
+    Returns:
+        The values; edits whose loss was not finite are named in a warning and marked.
+
+    Raises:
+        EditError: If a text does not fit the model's context.
+    """
+    rows = encode_texts(tokenizer, requests, templates, settings.kl_prompt, decoder.context)
+    with frozen(decoder.model), fast(decoder):
+        groups, z0 = _prepare(decoder, layer, settings.site, rows, len(templates.texts))
+        search = Search.start(z0, settings)
+        optimizer = torch.optim.Adam([search.delta], lr=settings.lr)
+        for step in range(settings.steps):
+            before = search.active
+            last = step == settings.steps - 1
+            parts, search.delta.grad, groups = search.losses(groups, last)
+            # If one process stopped an edit a pass before another, they would no longer go through the blocks together.
+            agreed((parts, search.delta.grad, search.missed), decoder.model)
+            going = search.settle(parts, last)
+            done = float((~going).sum() + going.sum() * (step + 1) / settings.steps)
+            report("values (edits)", done, len(requests), **_means(parts[:, before]))
+            if not going.any():
+                break
+            optimizer.step()
+            search.clamp()
+            if int(going.sum()) < int(before.sum()):
+                groups = [kept for group in groups if (kept := group.keep(going)) is not None]
+    values = search.result()
+    for edit in (~values.finite).nonzero()[:, 0].tolist():
+        logger.warning("%s: the loss is not a finite number; this edit is left out.", requests[edit].name)
+    return values
+
+
+def _prepare(
+    decoder: Decoder, layer: int, site: Site, rows: list[tuple[int, Encoded]], texts_per_edit: int
+) -> tuple[list[ValueBatch], Tensor]:
+    """Prepares the texts in groups of similar length, and z0 ``(n, d_model)`` of the bare prompts.
+
+    A step costs as many tokens as the longest suffix of a group has, for every row of it: in one group, about half of
+    them would be padding.
+    """
+    lengths = [len(text.ids) - text.subject_last if text.target_start < len(text.ids) else 1 for _, text in rows]
+    # Of an edit's texts the first is the bare prompt and the last that of the divergence.
+    deciding = [texts_per_edit == 1 or i % (texts_per_edit + 1) > 0 for i in range(len(rows))]
+    groups, states = [], [torch.empty(0)] * len(rows)
+
+    def prepared(indices: Sequence[int]) -> tuple[Sequence[int], ValueBatch, Tensor]:
+        asked = [deciding[i] for i in indices]
+        return indices, *prepare(decoder, layer, site, [rows[i] for i in indices], texts_per_edit, asked)
+
+    for together in _groups(lengths, [len(text.ids) for _, text in rows], decoder):
+        for indices, group, found in halving(prepared, together, decoder.model):
+            groups.append(group)
+            for i, state in zip(indices, found, strict=True):
+                states[i] = state
+    bare = torch.stack(states[:: texts_per_edit + 1])
+    return groups, bare.to(torch.promote_types(bare.dtype, torch.float32))
+
+
+def _groups(lengths: Sequence[int], whole: Sequence[int], decoder: Decoder) -> list[list[int]]:
+    """Texts that go through the model together: few enough tokens in each step, and in the one pass over prefixes.
+
+    Args:
+        lengths: Of the suffixes.
+        whole: Of the texts.
+        decoder: The model.
+    """
+    return [
+        [together[i] for i in part]
+        for together in by_length(lengths, MAX_TOKENS, tokens_of_a_pass(decoder.device))
+        for part in by_length([whole[i] for i in together], MAX_PREFIX_TOKENS)
+    ]

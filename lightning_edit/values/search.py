@@ -1,0 +1,186 @@
+"""The search for value vectors: one delta for each edit, one Adam for all, and an end for each by itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lightning_edit.models.out_of_memory import halving
+from lightning_edit.values.batch import ValueBatch
+from lightning_edit.values.settings import ValueSettings
+
+
+@dataclass(frozen=True)
+class Values:
+    """The value vectors of n edits and how they were found.
+
+    Args:
+        z: ``(n, d_model)``, z = z0 + delta, in float32 or the model's own precision if higher.
+        z0: ``(n, d_model)``, the unedited state in the bare prompt.
+        nll: ``(n,)`` mean negative log-likelihood of the new target, in nats, in the last pass.
+        kl: ``(n,)`` the KL term of the loss, its factor included.
+        decay: ``(n,)`` the weight decay term of the loss, its factor included.
+        steps: ``(n,)`` forward passes used.
+        finite: ``(n,)`` false for edits whose loss was not a number; their z is z0 and they must not be written.
+    """
+
+    z: Tensor
+    z0: Tensor
+    nll: Tensor
+    kl: Tensor
+    decay: Tensor
+    steps: Tensor
+    finite: Tensor
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def where(self, chosen: Tensor) -> "Values":
+        """The values of some edits: where ``chosen (n,)`` is true, or at the indices it holds."""
+        return Values(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+    def to(self, device: torch.device | str) -> "Values":
+        """The same on a device."""
+        return Values(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    @staticmethod
+    def join(parts: Sequence["Values"]) -> "Values":
+        """The values of several micro-batches, one after the other."""
+        names = Values.__dataclass_fields__
+        return Values(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+@dataclass
+class Search:
+    """Delta, the settings and what each edit had reached when it stopped; `optimize_values` has the formula.
+
+    Args:
+        settings: See `ValueSettings`.
+        z0: ``(n, d_model)``, the unedited states.
+        delta: ``(n, d_model)``, what is searched for.
+        found: ``(n, d_model)``, the delta with which an edit ended.
+        parts: ``(3, n)`` the loss with it: likelihood, divergence, decay.
+        steps: ``(n,)`` passes made.
+        active: ``(n,)`` which edits go on.
+        finite: ``(n,)`` false where the loss was not a number.
+        missed: ``(n,)`` whether an edit's answer was not the likeliest in the pass under way.
+        hits: ``(n,)`` in how many passes it was.
+        reference: ``(n, vocabulary)`` log-probabilities of the KL prompt without delta, known after the first pass.
+    """
+
+    settings: ValueSettings
+    z0: Tensor
+    delta: Tensor
+    found: Tensor
+    parts: Tensor
+    steps: Tensor
+    active: Tensor
+    finite: Tensor
+    missed: Tensor
+    hits: Tensor
+    reference: Tensor | None = None
+
+    @staticmethod
+    def start(z0: Tensor, settings: ValueSettings) -> "Search":
+        """A search that begins with delta = 0."""
+        n, device = len(z0), z0.device
+        everyone = torch.ones(n, dtype=torch.bool, device=device)
+        return Search(
+            settings=settings,
+            z0=z0,
+            delta=torch.zeros_like(z0, requires_grad=True),
+            found=torch.zeros_like(z0),
+            parts=torch.zeros(3, n, dtype=z0.dtype, device=device),
+            steps=torch.zeros(n, dtype=torch.long, device=device),
+            active=everyone,
+            finite=everyone.clone(),
+            missed=torch.zeros_like(everyone),
+            hits=torch.zeros(n, dtype=torch.long, device=device),
+        )
+
+    def losses(self, groups: Sequence[ValueBatch], last: bool) -> tuple[Tensor, Tensor, list[ValueBatch]]:
+        """Loss parts ``(3, n)`` (likelihood, divergence, decay) of the edits, and the gradient ``(n, d_model)``.
+
+        The loss is a sum over texts, so each group's graph is let go before the next one is built. After the last pass
+        no step is made, and its gradient is left 0. Also returned are the groups, where memory ran out in halves.
+        """
+        parts, gradient = torch.zeros_like(self.parts), torch.zeros_like(self.z0)
+        first, fitting = self.reference is None, []
+        self.missed.zero_()
+        for group in groups:
+            job = partial(self._pass, group, first, last)
+            for part, terms, slope in halving(job, range(len(group)), group.decoder.model):
+                fitting.append(part)
+                parts[:2] += terms
+                gradient += slope
+        with torch.enable_grad():
+            # |delta| has no derivative at 0, where the search begins; torch gives 0 there, as in the published code.
+            decay = self.settings.weight_decay * self.delta.norm(dim=1) / self.z0.norm(dim=1) ** 2
+            gradient += torch.autograd.grad(decay.sum(), self.delta)[0]
+        parts[2] = decay.detach()
+        return parts, gradient, fitting
+
+    def _pass(
+        self, group: ValueBatch, first: bool, last: bool, rows: Sequence[int]
+    ) -> tuple[ValueBatch, Tensor, Tensor]:
+        """Some rows of a group, what they add to likelihood and divergence, ``(2, n)``, and its gradient."""
+        if len(rows) < len(group):
+            chosen = torch.zeros(len(group), dtype=torch.bool, device=group.row_edits.device)
+            chosen[list(rows)] = True
+            group = group.select(chosen)
+        with torch.set_grad_enabled(not last):
+            terms = self._terms(group, first)
+            slope = torch.zeros_like(self.z0) if last else torch.autograd.grad(terms.sum(), self.delta)[0]
+        return group, terms.detach(), slope
+
+    def _terms(self, group: ValueBatch, first: bool) -> Tensor:
+        """What the texts of a group add to likelihood and divergence, ``(2, n)``."""
+        picks, n, answers = group.picks, len(self.z0), group.picks.answers
+        # Parts, not copies: these are the largest tensors of a pass.
+        logits, last_logits = group.logits(self.delta).split([answers, len(picks.rows) - answers])
+        targets, of_answer, edits = picks.targets[:answers], picks.edits[:answers], picks.edits[answers:]
+        if self.settings.mpes is not None:
+            wrong = picks.deciding[:answers] & (logits.detach().argmax(-1) != targets)
+            self.missed[of_answer[wrong]] = True
+        surprise = cross_entropy(logits, targets, reduction="none") * picks.weights[:answers].to(logits.dtype)
+        nll = surprise.new_zeros(n).index_add(0, of_answer, surprise)
+        moved = last_logits.log_softmax(-1)
+        if self.reference is None:
+            self.reference = moved.new_zeros(n, moved.shape[1])
+        if first:
+            self.reference[edits] = moved.detach()
+        divergence = (moved.exp() * (moved - self.reference[edits])).sum(1)
+        kl = nll.new_zeros(n).index_add(0, edits, divergence)
+        return torch.stack([nll, self.settings.kl_factor * kl])
+
+    def settle(self, parts: Tensor, last: bool) -> Tensor:
+        """Notes where edits end; returns which of all edits go on, ``(n,)``."""
+        total = parts.detach().sum(0)
+        sound = total.isfinite()
+        done = last | ~sound | (total < self.settings.early_stop_loss)
+        if self.settings.mpes is not None:
+            self.hits += self.active & ~self.missed
+            done |= self.hits >= self.settings.mpes
+        done &= self.active
+        self.steps += self.active
+        self.found[done] = self.delta.detach()[done]
+        self.parts[:, done] = parts.detach()[:, done]
+        self.finite &= sound | ~self.active
+        self.active = self.active & ~done
+        return self.active
+
+    def clamp(self) -> None:
+        """Projects every delta into its ball, ``|delta| <= clamp_norm_factor |z0|``."""
+        with torch.no_grad():
+            limit = self.settings.clamp_norm_factor * self.z0.norm(dim=1, keepdim=True)
+            norm = self.delta.norm(dim=1, keepdim=True)
+            self.delta.copy_(torch.where(norm > limit, self.delta * limit / norm, self.delta))
+
+    def result(self) -> Values:
+        """The values, once every edit has ended."""
+        found = torch.where(self.finite[:, None], self.found, torch.zeros_like(self.found))
+        nll, kl, decay = self.parts
+        return Values(self.z0 + found, self.z0, nll, kl, decay, self.steps, self.finite)

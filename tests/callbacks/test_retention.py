@@ -1,0 +1,79 @@
+"""Which earlier edits are measured again: those that a later one has not replaced, always the same sample."""
+
+import torch
+
+from lightning_edit import EMMET, EditRequest, ValueSettings
+from lightning_edit.callbacks import Retention
+from lightning_edit.callbacks.retention import draw, valid_edits
+from lightning_edit.datamodules import EditDataModule, TinyWorld
+from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.run.module import EditingModule
+from tests.small_models import make_request
+from tests.trainers import quiet_trainer
+
+LETTERS = [make_request(subject=letter) for letter in "abcdefghijklmnopqrst"]
+
+
+class Changing(EditDataModule):
+    """Facts of the embedded world, the first of which changes twice and comes back to its first answer."""
+
+    def load_requests(self):
+        first, second, third = TinyWorld(edits=3).requests
+        for request, target in (
+            (first, first.target_new),
+            (first, third.target_new),
+            (second, second.target_new),
+            (first, first.target_new),
+            (third, third.target_new),
+        ):
+            yield EditRequest(request.subject, request.prompt, target)
+
+
+def test_a_sample_is_that_of_the_seed_and_changes_little():
+    early, late = draw(LETTERS[:10], LETTERS, 4, seed=3), draw(LETTERS, LETTERS, 4, seed=3)
+    assert len(early) == len(late) == 4
+    assert draw(LETTERS, LETTERS, 4, seed=3) == late
+    assert draw(LETTERS, LETTERS, 4, seed=4) != late
+    # What stays of the later sample and was there before is in the earlier one.
+    assert set(late) & set(LETTERS[:10]) <= set(early)
+    assert set(draw(LETTERS, LETTERS, None, seed=0)) == set(LETTERS)
+
+
+def test_equal_requests_are_drawn_once():
+    assert draw([LETTERS[0]] * 2, [LETTERS[0], LETTERS[1], LETTERS[0]], None, seed=0) == [LETTERS[0]]
+
+
+def test_only_what_holds_at_the_time_is_measured(tmp_path):
+    seen = []
+
+    class Seen(Retention):
+        def measure(self, trainer, module):
+            figures = super().measure(trainer, module)
+            seen.append(([r.target_new for r in valid_edits(module)], figures))
+            return figures
+
+    data = Changing(conflicts="replace", batch_size=1, preservation=TinyWorld().preservation)
+    made = EditingModule(
+        "tiny",
+        [0],
+        solver=EMMET(1.0, ridge=0.01),
+        values=ValueSettings(steps=8, clamp_norm_factor=4.0),
+        second_moment=SecondMomentSettings(tokens=1000),
+        context_templates=["{}"],
+        edits_per_update=1,
+    )
+    quiet_trainer(tmp_path, Seen(every_n_updates=1)).fit(made, datamodule=data)
+    first, second, third = TinyWorld(edits=3).requests
+    assert [targets for targets, _ in seen] == [
+        [first.target_new],
+        [third.target_new],
+        [third.target_new, second.target_new],
+        [second.target_new, first.target_new],
+        [second.target_new, first.target_new, third.target_new],
+    ]
+    assert [figures["retention/efficacy_accuracy_n"] for _, figures in seen] == [1, 1, 2, 2, 3]
+    # The replaced answer would count as forgotten.
+    assert all(figures["retention/efficacy_accuracy"] == 1 for _, figures in seen)
+    assert data.measured == data.requests[2:]
+    assert made.edits_written == 5
+    assert torch.isfinite(made.decoder.weight(0)).all()

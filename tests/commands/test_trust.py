@@ -1,0 +1,231 @@
+"""What files of somebody else's may not do: nothing is imported, made or run because they name it."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_edit.cli import main as cli
+from lightning_edit.datamodules import TinyWorld
+from lightning_edit.errors import EditError
+from lightning_edit.run.module import EditingModule
+from tests.run.test_resuming import SMALL
+
+RUN = {**SMALL, "data.edits": 2, "model.second_moment.cache_dir": "cache"}
+EVIL = {"class_path": "payload.P", "init_args": {}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        cli.main(["fit", *(f"--{name}={value}" for name, value in RUN.items())])
+    return folder / "runs" / "version_0"
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch):
+    """A copy of a run, beside which a module lies that leaves a trace when it is imported."""
+    shutil.copytree(finished, tmp_path / "runs" / "version_0")
+    payload = "from pathlib import Path\nPath({!r}).touch()\nclass P: ...\ndef f(*a, **k): ...\n"
+    (tmp_path / "payload.py").write_text(payload.format(str(tmp_path / "ran")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path / "runs" / "version_0"
+    for module in ("payload", "own_callback"):
+        sys.modules.pop(module, None)
+
+
+def put(content, place, value):
+    *path, last = place
+    for key in path:
+        content = content[key]
+    content[last] = value
+
+
+def refused(capfd, *args):
+    with pytest.raises(SystemExit) as left:
+        cli.main(list(map(str, args)))
+    shown = capfd.readouterr().err
+    assert left.value.code == 2, shown
+    assert "Traceback" not in shown
+    return shown.replace("\n", " ")
+
+
+PLACES = [
+    (("datamodule_hyper_parameters", "_class_path"), "payload.P"),
+    (("hyper_parameters", "_class_path"), "payload.P"),
+    (("hyper_parameters", "_class_path"), "payload"),
+    (("hyper_parameters", "_class_path"), ["payload.P"]),
+    (("hyper_parameters", "_class_path"), "lightning_edit.payload.P"),
+    (("hyper_parameters", "_instantiator"), "payload.f"),
+    (("hyper_parameters", "solver"), EVIL),
+    (("hyper_parameters", "solver"), "payload.P"),
+    (("hyper_parameters", "solver"), "evil.yaml"),
+    (("hyper_parameters", "solver"), "{class_path: payload.P}"),
+    (("hyper_parameters", "solver", "class_path"), "subprocess.Popen"),
+    (("hyper_parameters", "solver", "init_args", "ridge"), EVIL),
+    (("hyper_parameters", "post_processing"), [EVIL]),
+    (("hyper_parameters", "post_processing"), ["payload.P"]),
+    (("hyper_parameters", "values"), EVIL),
+    (("hyper_parameters", "values", "lr"), EVIL),
+    (("hyper_parameters", "device_map"), {"": EVIL}),
+    (("hyper_parameters", "anything"), EVIL),
+    (("hyper_parameters", "dict_kwargs"), EVIL),
+    (("datamodule_hyper_parameters", "preservation"), EVIL),
+    (("datamodule_hyper_parameters", "preservation"), "payload.P"),
+    (("datamodule_hyper_parameters", "_instantiator"), "payload.f"),
+    (("datamodule_hyper_parameters", "case_ids"), [[EVIL]]),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), PLACES, ids=lambda value: str(value)[:60])
+def test_a_checkpoint_imports_nothing_that_it_names(run, place, value, capfd):
+    (run.parent.parent / "evil.yaml").write_text("class_path: payload.P\n")
+    file = run / "edited.ckpt"
+    content = torch.load(file, weights_only=True)
+    put(content, place, value)
+    torch.save(content, file)
+    refused(capfd, "test", "--ckpt_path", file)
+    assert not Path("ran").exists()
+    for kind in (EditingModule, TinyWorld):
+        with pytest.raises(Exception):  # noqa: B017  (in Python the message is Lightning's where it is not ours)
+            kind.load_from_checkpoint(file)
+    assert not Path("ran").exists()
+
+
+def test_a_class_that_is_not_known_is_named_in_the_message(run, capfd):
+    content = torch.load(run / "edited.ckpt", weights_only=True)
+    content["hyper_parameters"]["solver"] = EVIL
+    torch.save(content, run / "edited.ckpt")
+    assert "'payload.P'" in refused(capfd, "test", "--ckpt_path", run / "edited.ckpt")
+    with pytest.raises(EditError, match=r"payload\.P"):
+        EditingModule.load_from_checkpoint(run / "edited.ckpt")
+
+
+def test_a_checkpoint_does_not_say_where_this_machine_keeps_things(run):
+    content = torch.load(run / "edited.ckpt", weights_only=True)
+    content["hyper_parameters"]["values"]["cache_dir"] = "elsewhere"
+    content["hyper_parameters"]["second_moment"]["cache_dir"] = "elsewhere"
+    content["hyper_parameters"]["offload_folder"] = "elsewhere"
+    torch.save(content, run / "edited.ckpt")
+    cli.main(["test", "--ckpt_path", str(run / "edited.ckpt"), "--model.second_moment.cache_dir=mine"])
+    assert not Path("elsewhere").exists()
+    assert "cache_dir: mine" in Path("runs/version_1/config.yaml").read_text()
+
+
+def test_classes_that_the_user_names_may_still_be_measured_beside_a_checkpoint(run):
+    Path("own_callback.py").write_text(
+        "from lightning.pytorch import Callback\n"
+        "from pathlib import Path\n"
+        "class Own(Callback):\n"
+        "    def on_test_end(self, *_): Path('own').touch()\n"
+    )
+    cli.main(["test", "--ckpt_path", str(run / "edited.ckpt"), "--trainer.callbacks", "own_callback.Own"])
+    assert Path("own").exists()
+
+
+def config_with(run, place, value):
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    put(content, place, value)
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+
+
+def first(run):
+    """The checkpoint of the run before its last update."""
+    return run / "checkpoints" / "update-000000.ckpt"
+
+
+CALLBACK = ("trainer", "callbacks")
+LOGGER = ("trainer", "logger", "init_args")
+CONFIGS = [
+    ((*CALLBACK, 0), {"class_path": "runs.version_0.payload.P"}),
+    ((*CALLBACK, 0), {"class_path": "payload.P"}),
+    ((*CALLBACK, 0), "payload.P"),
+    (CALLBACK, "payload.P"),
+    (CALLBACK, "evil.yaml"),
+    ((*CALLBACK, 0), {"class_path": "LambdaCallback", "init_args": {"on_fit_start": "payload.f"}}),
+    ((*CALLBACK, 0), {"class_path": "lightning.pytorch.callbacks.LambdaCallback"}),
+    ((*CALLBACK, 0), {"class_path": "lightning.pytorch.callbacks.lambda_function.LambdaCallback"}),
+    ((*CALLBACK, 0), {"class_path": "lightning.pytorch.callbacks.ModelPruning"}),
+    ((*CALLBACK, 0), {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "elsewhere"}}),
+    ((*CALLBACK, 0), {"class_path": "ModelCheckpoint", "init_args": {"filename": "../../../elsewhere/x"}}),
+    ((*CALLBACK, 0), {"class_path": "lightning_edit.callbacks.Harness", "init_args": {"tasks": "./task.yaml"}}),
+    (("harness", "tasks"), "./task.yaml"),
+    (("harness", "tasks"), ["task.yaml"]),
+    (("harness", "tasks"), "copa,plain"),
+    (("harness", "include_path"), "tasks"),
+    (("model", "class_path"), "payload.P"),
+    (("model",), "evil.yaml"),
+    (("model",), "payload.P"),
+    (("model", "init_args", "solver"), {"class_path": "payload.P"}),
+    (("model", "init_args", "solver"), "payload.P"),
+    (("model", "init_args", "values", "cache_dir"), "../elsewhere"),
+    (("model", "init_args", "second_moment", "cache_dir"), "~/elsewhere"),
+    (("model", "init_args", "offload_folder"), "/tmp/elsewhere"),
+    (("data", "class_path"), "payload.P"),
+    (("data",), "evil.yaml"),
+    (("trainer",), "trainer.yaml"),
+    (("trainer", "profiler"), {"class_path": "SimpleProfiler", "init_args": {"dirpath": "elsewhere"}}),
+    (("trainer", "profiler"), {"class_path": "SimpleProfiler", "init_args": {"filename": "/tmp/elsewhere/x"}}),
+    (("trainer", "profiler"), "payload.P"),
+    (("trainer", "strategy"), "payload.P"),
+    (("trainer", "strategy"), {"class_path": "payload.P"}),
+    (("trainer", "strategy"), {"class_path": "DDPStrategy", "init_args": {"ddp_comm_hook": "payload.f"}}),
+    (("trainer", "plugins"), ["payload.P"]),
+    (("trainer", "default_root_dir"), "../elsewhere"),
+    (("trainer", "logger"), {"class_path": "payload.P"}),
+    (("trainer", "logger"), {"class_path": "MLFlowLogger", "init_args": {"tracking_uri": "http://127.0.0.1:9"}}),
+    ((*LOGGER, "sub_dir"), "../../../elsewhere"),
+    (("weights_only",), False),
+    (("config",), "evil.yaml"),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), CONFIGS, ids=lambda value: str(value)[:60])
+def test_the_configuration_beside_a_checkpoint_runs_nothing_and_writes_nowhere_else(run, place, value, capfd):
+    top = run.parent.parent
+    shutil.copy(top / "payload.py", run)
+    (top / "plain").write_text("task: plain\n")
+    (top / "tasks").mkdir()
+    (top / "task.yaml").write_text("task: mine\nprocess_docs: !function payload.f\n")
+    (top / "evil.yaml").write_text("class_path: payload.P\n")
+    (top / "trainer.yaml").write_text("profiler: {class_path: SimpleProfiler, init_args: {dirpath: elsewhere}}\n")
+    config_with(run, place, value)
+    shown = refused(capfd, "fit", "--ckpt_path", first(run))
+    assert "config" in shown
+    assert not (top / "ran").exists()
+    for elsewhere in (top / "elsewhere", top.parent / "elsewhere", Path("/tmp/elsewhere"), Path("~/elsewhere")):
+        assert not elsewhere.expanduser().exists()
+
+
+def test_a_configuration_that_is_trusted_is_obeyed(run, capfd):
+    config_with(run, (*CALLBACK, 0), {"class_path": "own_callback.Own"})
+    config_with(run, ("model", "init_args", "second_moment", "cache_dir"), "../elsewhere")
+    Path("own_callback.py").write_text("from lightning.pytorch import Callback\nclass Own(Callback): ...\n")
+    assert "--trust_config" in refused(capfd, "fit", "--ckpt_path", first(run))
+    cli.main(["fit", "--trust_config", "--ckpt_path", str(first(run))])
+    assert "own_callback" in sys.modules
+    assert Path("../elsewhere").is_dir()
+
+
+def test_what_the_user_types_is_trusted(run):
+    config_with(run, (*CALLBACK, 0), {"class_path": "lightning_edit.callbacks.ShowExamples"})
+    Path("own_callback.py").write_text(
+        "from lightning.pytorch import Callback\n"
+        "from pathlib import Path\n"
+        "class Own(Callback):\n"
+        "    def on_test_end(self, *_): Path('own').touch()\n"
+    )
+    cli.main(
+        [
+            *("fit", "--ckpt_path", str(first(run)), "--trainer.callbacks+=own_callback.Own"),
+            "--model.second_moment.cache_dir=../elsewhere",
+        ]
+    )
+    assert Path("own").exists()
+    assert Path("../elsewhere").is_dir()

@@ -1,0 +1,389 @@
+"""``lightning-edit updates``: what is listed, what removing and putting back make of a run, and what is refused."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lightning_edit import EMMET, EditError, ModelUpdate, ValueSettings
+from lightning_edit.commands.updates import main, show_list
+from lightning_edit.datamodules import TinyWorld
+from lightning_edit.editor import Editor
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.loading import load_model
+from lightning_edit.solvers import Factors
+from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.history import History
+from lightning_edit.updates.model_update import LayerUpdate
+from lightning_edit.updates.undo import change_updates
+
+REQUESTS = TinyWorld(edits=12).requests
+BATCHES = [REQUESTS[i : i + 3] for i in range(0, 12, 3)]
+LAYERS = [0, 1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_tokenizer):
+    """A run of four updates on the embedded model in bfloat16, and its edited weights after each."""
+    folder = tmp_path_factory.mktemp("runs") / "version_0"
+    history, model = History(folder / "updates"), load_model("tiny", "bfloat16")
+    decoder = find_decoder(model)
+    weights = EditedWeights(decoder, LAYERS)
+    moments = {layer: torch.eye(decoder.weight(layer).shape[1], dtype=torch.float64) for layer in LAYERS}
+    values = ValueSettings(lr=0.5, steps=3)
+    editor = Editor(weights, tiny_tokenizer, EMMET(1.0), LAYERS, ContextTemplates(), values, moments)
+    states = [edited(model)]
+    for number, batch in enumerate(BATCHES, start=1):
+        written = editor.write(batch, editor.find_values(batch).z)
+        updates = {
+            layer: LayerUpdate(decoder.names[layer], fingerprint(weights.base[layer]), factors)
+            for layer, factors in written.factors.items()
+        }
+        after = {layer: fingerprint(decoder.weight(layer)) for layer in LAYERS}
+        history.write(number, updates, written.keys, batch, written.figures, editor.describe(), after)
+        states.append(edited(model))
+    weights.update(**editor.describe(), edits=12).save(folder / "update.safetensors")
+    model.save_pretrained(folder / "model")
+    tiny_tokenizer.save_pretrained(folder / "model")
+    settings = {"model": "tiny", "dtype": "bfloat16", "layers": LAYERS}
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"model": {"class_path": "EditingModule", "init_args": settings}})
+    )
+    return folder, states
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "version_0")
+
+
+def edited(model):
+    return [find_decoder(model).weight(layer).detach().clone() for layer in LAYERS]
+
+
+def exported(run):
+    return edited(AutoModelForCausalLM.from_pretrained(run / "model", dtype="auto"))
+
+
+def inserted(run):
+    model = load_model("tiny", "bfloat16")
+    ModelUpdate.load(run / "update.safetensors").insert(model)
+    return edited(model)
+
+
+def equal(first, second):
+    return all(map(torch.equal, first, second))
+
+
+def said(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# -- remove and apply --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [3, 1])
+def test_removing_the_last_updates_gives_the_earlier_weights_bit_for_bit(run, finished, capsys, kept):
+    main(["remove", str(run), *map(str, range(kept + 1, 5))])
+    assert equal(exported(run), finished[1][kept])
+    assert equal(inserted(run), finished[1][kept])
+    assert not equal(exported(run), finished[1][4])
+    text = said(capsys)
+    assert f"those that the run had after update {kept}, exactly, bit for bit (checked)." in text
+    assert f"{3 * kept} edits in {kept} updates" in text
+
+
+def test_the_model_folder_is_complete_and_otherwise_as_it_was(run):
+    (run / "model" / "notes").mkdir()
+    (run / "model" / "notes" / "mine.txt").write_text("stays")
+    before = content(run / "model")
+    main(["remove", str(run), "2"])
+    after = content(run / "model")
+    assert after.keys() == before.keys()
+    assert [name for name in after if after[name] != before[name]] == ["model.safetensors"]
+    old, new = load_model("tiny", "bfloat16").state_dict(), load_model(str(run / "model")).state_dict()
+    changed = {name for name in new if not torch.equal(new[name], old[name])}
+    assert changed == {f"{find_decoder(load_model('tiny')).names[layer]}.weight" for layer in LAYERS}
+    assert AutoTokenizer.from_pretrained(run / "model")("a")["input_ids"]
+    assert {path.name for path in run.iterdir()} == {"updates", "model", "update.safetensors", "config.yaml"}
+    assert json.loads((run / "updates" / "removed.json").read_text()) == {"removed": [2]}
+
+
+def test_no_weights_of_the_old_model_stay_behind(run, finished):
+    model = load_model(str(run / "model"))
+    shutil.rmtree(run / "model")
+    model.save_pretrained(run / "model", max_shard_size="1MB")
+    assert (run / "model" / "model.safetensors.index.json").exists()
+    main(["remove", str(run), "4"])
+    assert [path.name for path in (run / "model").iterdir() if "model" in path.name] == ["model.safetensors"]
+    assert equal(exported(run), finished[1][3])
+
+
+def test_removing_an_earlier_update_says_how_far_that_is_from_a_run_without_it(run, finished, capsys):
+    main(["remove", str(run), "2"])
+    assert not any(equal(exported(run), state) for state in finished[1])
+    total = History(run / "updates").sum([2])
+    decoder = find_decoder(load_model("tiny", "bfloat16"))
+    for layer, weight in zip(LAYERS, exported(run), strict=True):
+        assert torch.equal(weight, (decoder.weight(layer).double() + total[layer].factors.dense()).bfloat16())
+    text, told = said(capsys), History(run / "updates").distance([2])
+    assert f"layer 0: {told[0]:.1%}; layer 1: {told[1]:.1%}" in text
+    assert "Updates after 2, up to 4, were made on a model that held what is removed now." in text
+    assert "Only a new run without the removed edits is exact." in text
+    assert "exactly" not in text
+    assert told[0] > 0
+    info = ModelUpdate.load(run / "update.safetensors").info
+    assert (info["edits"], info["removed_updates"]) == (9, [2])
+    assert "EMMET" in info["solver"]
+
+
+def test_what_was_removed_is_put_back_bit_for_bit(run, finished, capsys):
+    before = content(run)
+    main(["remove", str(run), "1", "3"])
+    main(["remove", str(run), "4"])
+    main(["apply", str(run), "1", "4"])
+    assert History(run / "updates").removed() == {3}
+    capsys.readouterr()
+    main(["apply", str(run), "3"])
+    assert "exactly, bit for bit (checked)" in said(capsys)
+    assert equal(exported(run), finished[1][4])
+    after = content(run)
+    assert after["model/model.safetensors"] == before["model/model.safetensors"]
+    assert {name for name in after if after[name] != before.get(name)} == {"update.safetensors", "updates/removed.json"}
+
+
+def test_with_every_update_removed_the_base_model_is_back(run, finished, capsys):
+    main(["remove", str(run), "1", "2", "3", "4"])
+    assert equal(exported(run), finished[1][0])
+    assert "those of the base model, exactly" in said(capsys)
+    main(["apply", str(run), "1"])
+    assert equal(exported(run), finished[1][1])
+
+
+def test_files_that_do_not_follow_are_named(run, capsys):
+    (run / "edited.ckpt").write_bytes(b"a checkpoint")
+    (run / "checkpoints").mkdir()
+    (run / "metrics.json").write_text("{}")
+    main(["remove", str(run), "4"])
+    text = said(capsys)
+    assert "edited.ckpt still holds all updates" in text
+    assert "checkpoints still hold all updates" in text
+    assert "metrics.json was measured before this" in text
+    assert (run / "edited.ckpt").read_bytes() == b"a checkpoint"
+
+
+def test_a_run_without_an_exported_model_gets_none(run, finished):
+    shutil.rmtree(run / "model")
+    change_updates(run, "remove", [4])
+    assert not (run / "model").exists()
+    assert equal(inserted(run), finished[1][3])
+
+
+def test_weights_that_were_added_up_elsewhere_are_not_called_equal(run, capsys):
+    history = History(run / "updates")
+    stored = history.read(3)
+    history.forget_after(2)
+    for number in (3, 4):
+        requests = BATCHES[number - 1]
+        history.write(number, stored.updates, stored.keys, requests, {}, stored.record.info, {0: "x", 1: "y"})
+    total = ModelUpdate(history.sum(), stored.record.info)
+    total.save(run / "update.safetensors")
+    main(["remove", str(run), "4"])
+    assert "after update 3 up to rounding, not bit for bit" in said(capsys)
+
+
+def test_a_damaged_update_can_be_removed(run, capsys):
+    path = run / "updates" / "update-00003.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(EditError, match="Update 3 is damaged"):
+        main(["remove", str(run), "4"])
+    main(["remove", str(run), "3"])
+    text = said(capsys)
+    assert "As a file is damaged, it cannot be told how far" in text
+    assert "could not be checked that" in text
+    total = History(run / "updates").sum([3])
+    assert torch.equal(ModelUpdate.load(run / "update.safetensors").layers[0].factors.left, total[0].factors.left)
+    main(["remove", str(run), "4"])
+    assert History(run / "updates").removed() == {3, 4}
+    with pytest.raises(EditError, match="Update 3 is damaged"):
+        main(["apply", str(run), "3"])
+
+
+def test_a_crash_before_the_note_is_mended_by_the_same_command(run, finished):
+    main(["remove", str(run), "4"])
+    (run / "updates" / "removed.json").unlink()
+    main(["remove", str(run), "4"])
+    assert equal(exported(run), finished[1][3])
+    assert History(run / "updates").removed() == {4}
+
+
+def test_the_post_processing_of_the_sum_is_an_update_without_edits(run, finished, capsys):
+    history = History(run / "updates")
+    total = history.sum()
+    parts = {layer: replace(update, factors=Factors(update.factors.dense() / -2)) for layer, update in total.items()}
+    none = torch.zeros(0, 0, dtype=torch.float64)
+    history.write(5, parts, dict.fromkeys(LAYERS, none), [], {}, history.record(1).info)
+    ModelUpdate(history.sum(), history.record(1).info).save(run / "update.safetensors")
+    assert "0: post-processing" in drawn(run)
+    main(["remove", str(run), "1"])
+    text = said(capsys)
+    assert "Update 5 is the post-processing of the sum of all updates, those that are removed now included." in text
+    assert "cannot be told for dense updates" in text
+    main(["remove", str(run), "5"])
+    assert "post-processing" not in said(capsys)
+    main(["apply", str(run), "1"])
+    assert equal(exported(run), finished[1][4])
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["remove", "5", "2"], r"There is no update 5: .* holds updates 1 to 4"),
+        (["remove", "3", "1"], r"Update 3 is removed already\. Now removed: 3\."),
+        (["apply", "3", "4"], r"Update 4 is not removed\. Now removed: 3\."),
+        (["apply", "0"], "There is no update 0"),
+        (["show", "9"], r"There is no update 9: .* holds updates 1 to 4"),
+        (["remove", "1", "--model", "/no/such/model"], r"there is no folder /no/such/model.*give it with --model"),
+    ],
+)
+def test_wrong_numbers_and_models_are_refused_and_nothing_changes(run, args, message):
+    History(run / "updates").set_removed([3])
+    total = History(run / "updates").sum([3])
+    ModelUpdate(total, {"model": "tiny", "removed_updates": [3]}).save(run / "update.safetensors")
+    before = content(run)
+    with pytest.raises(EditError, match=message):
+        main([args[0], str(run), *args[1:]])
+    assert content(run) == before
+
+
+def test_nothing_removed_is_said(run):
+    with pytest.raises(EditError, match=r"Update 1 is not removed\. Now removed: none\."):
+        main(["apply", str(run), "1"])
+
+
+def test_another_base_model_is_refused(run):
+    before = content(run)
+    (run / "config.yaml").write_text("model: {init_args: {model: tiny, dtype: float32}}")
+    for args in (["1"], ["1", "2", "3", "4"]):
+        with pytest.raises(EditError, match=r"Layer 0 .* holds other weights than the update was made for"):
+            main(["remove", str(run), *args])
+    assert {name for name, data in content(run).items() if data != before[name]} == {"config.yaml"}
+
+
+@pytest.mark.parametrize("action", ["list", "remove"])
+def test_a_folder_without_updates_is_refused(tmp_path, action):
+    numbers = ["1"] if action == "remove" else []
+    with pytest.raises(EditError, match=r"holds no updates: expected .*update-00001\.safetensors"):
+        main([action, str(tmp_path), *numbers])
+    with pytest.raises(EditError, match="There is no folder"):
+        main([action, str(tmp_path / "none"), *numbers])
+
+
+def test_a_run_that_goes_on_is_listed_and_not_changed(run, capsys):
+    shutil.rmtree(run / "model")
+    (run / "update.safetensors").rename(run / "elsewhere")
+    main(["list", str(run)])
+    assert "kept" in said(capsys)
+    with pytest.raises(EditError, match=r"the run is not finished\. Let it end"):
+        main(["remove", str(run), "4"])
+    # Gone on with after it was finished once.
+    (run / "elsewhere").rename(run / "update.safetensors")
+    history = History(run / "updates")
+    stored = history.read(4)
+    history.write(5, stored.updates, stored.keys, BATCHES[3], {})
+    with pytest.raises(EditError, match=r"is not the sum of the updates .*still going on"):
+        main(["remove", str(run), "4"])
+    assert history.removed() == set()
+
+
+@pytest.mark.parametrize("text", ["a: [", "[]", "model: 3"])
+def test_a_broken_configuration_is_refused(run, text):
+    (run / "config.yaml").write_text(text)
+    with pytest.raises(EditError, match=r"config\.yaml is not the configuration of a run"):
+        main(["remove", str(run), "1"])
+
+
+def test_without_a_configuration_the_updates_tell_the_model(run, finished):
+    (run / "config.yaml").unlink()
+    path = run / "update.safetensors"
+    update = ModelUpdate.load(path)
+    ModelUpdate(update.layers, update.info | {"dtype": "bfloat16"}).save(path)
+    main(["remove", str(run), "4"])
+    assert equal(exported(run), finished[1][3])
+
+
+@pytest.mark.parametrize("args", [[], ["remove", "x"], ["show", "x", "one"], ["forget", "x"]])
+def test_a_wrong_command_leaves_with_status_2(args, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(args)
+    assert error.value.code == 2
+    assert "usage: lightning-edit updates" in capsys.readouterr().err
+
+
+# -- list and show -----------------------------------------------------------------------------------------------------
+
+
+def drawn(run, width=160):
+    console = Console(width=width, file=io.StringIO())
+    show_list(History(run / "updates"), console)
+    return console.file.getvalue()
+
+
+def test_the_list_shows_every_update(run):
+    History(run / "updates").set_removed([2])
+    path = run / "updates" / "update-00003.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    lines = drawn(run).splitlines()
+    rows = {
+        line.split()[0]: line for line in lines if line.split() and line.split()[-1] in ("kept", "removed", "damaged")
+    }
+    assert {number: row.split()[-1] for number, row in rows.items()} == {
+        "1": "kept",
+        "2": "removed",
+        "3": "damaged",
+        "4": "kept",
+    }
+    record = History(run / "updates").record(1)
+    figures = record.figures
+    assert record.when[:10] in rows["1"]
+    assert f"3: {BATCHES[0][0].subject}, {BATCHES[0][1].subject}, ..." in rows["1"]
+    for name in ("update_norm", "memorization_error", "preservation_error"):
+        assert f"{figures[f'layer_0/{name}']:.3g}" in rows["1"]
+        assert f"{figures[f'layer_1/{name}']:.3g}" in lines[lines.index(rows["1"]) + 1]
+    conditions = (figures["layer_0/preservation_condition"], figures["layer_0/keys_condition"])
+    assert f"{max(conditions):.3g}" in rows["1"]
+
+
+def test_the_list_fits_a_terminal_of_80_columns(run):
+    History(run / "updates").set_removed([2])
+    lines = drawn(run, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    assert all(heading in lines[0] + lines[1] for heading in ("no.", "when", "edits", "layer", "|update|", "state"))
+    assert [sum(line.rstrip().endswith(state) for line in lines) for state in ("kept", "removed")] == [3, 1]
+
+
+def test_show_gives_the_edits_of_one_update(run, capsys):
+    main(["show", str(run), "2"])
+    text = said(capsys)
+    assert text.startswith("update 2, 20")
+    assert "3 edits, kept" in text
+    for request in BATCHES[1]:
+        assert request.rewrite_prompt in text
+        assert request.target_new in text
+    assert BATCHES[0][0].rewrite_prompt not in text

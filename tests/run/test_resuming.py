@@ -1,0 +1,312 @@
+"""Checkpoints: what they hold, what they refuse, and that nothing is done twice."""
+
+import json
+import logging
+import resource
+import shutil
+
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_edit import PRUNE, EditError
+from lightning_edit.callbacks import EditCheckpoint, EditReport
+from lightning_edit.callbacks.scheduled import Scheduled
+from lightning_edit.cli import main as cli
+from lightning_edit.datamodules import TinyWorld
+from lightning_edit.datamodules.preservation import PreservationText
+from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.storage.checkpoint_file import checkpoints, damage
+from lightning_edit.updates.history import History
+from tests.small_runs import Refuse, fit, module
+from tests.trainers import quiet_trainer
+
+SMALL = {
+    "model.values.steps": 3,
+    "model.second_moment.tokens": 2000,
+    "model.solver.ridge": 0.01,
+    "model.edits_per_update": 2,
+    "data.edits": 6,
+    "watch.every_n_updates": "null",
+}
+
+
+def command(folder, *args, **changes):
+    """The command line in this process; the run's folder."""
+    settings = SMALL | {"trainer.logger.save_dir": folder, "model.second_moment.cache_dir": folder / "cache"} | changes
+    cli.main(["fit", *(f"--{name}={value}" for name, value in settings.items()), *args])
+    return folder / "version_0"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return command(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of a finished run, whose last update is forgotten."""
+    copy = tmp_path / "version_0"
+    shutil.copytree(finished, copy)
+    checkpoints(copy)[0].unlink()
+    return copy
+
+
+def refused(capsys, *args):
+    with pytest.raises(SystemExit) as status:
+        cli.main(["fit", *map(str, args)])
+    assert status.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_the_last_checkpoints_are_kept_and_hold_no_model(finished):
+    assert [path.name for path in checkpoints(finished)] == [f"update-00000{n}.ckpt" for n in (3, 2, 1)]
+    content = torch.load(checkpoints(finished)[0], weights_only=True)
+    assert list(content["state_dict"]) == ["model.transformer.h.0.mlp.c_proj.weight"]
+    assert content["run"]["edits_written"] == 6
+    assert "loops" not in content
+
+
+def test_going_on_repeats_only_what_was_not_kept(run, finished, capsys):
+    cli.main(["fit", "--ckpt_path", "last", "--trainer.logger.save_dir", str(run.parent)])
+    assert "6 edits" in capsys.readouterr().out
+    assert [path.name for path in run.parent.iterdir()] == ["version_0"]
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (finished, run))
+    assert second["after"] == first["after"]
+    assert second["before"] == first["before"]
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--model.values.lr=0.3", "model.values.lr: 0.5 in the checkpoint, 0.3 now"),
+        ("--model.edits_per_update=3", "model.edits_per_update: 2 in the checkpoint, 3 now"),
+        ("--data.edits=8", "edits of the data: "),
+        ("--data.batch_size=3", "data.batch_size: 64 in the checkpoint, 3 now"),
+        ("--model.layers=[1]", "The checkpoint edits the layers 0, this run [1]"),
+        ("--model.dtype=float64", "made from other weights than layer 0 of tiny"),
+        ("--data.preservation=SmallTalk", "second moment of layer 0: "),
+    ],
+)
+def test_another_model_data_or_config_is_refused_with_the_difference(run, option, told, capsys):
+    message = refused(capsys, "--ckpt_path", checkpoints(run)[0], option)
+    assert told in message.replace("\n", " ")
+
+
+def test_another_text_in_the_same_file_is_refused(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(SmallTalk().texts()))
+    folder = command(tmp_path, "--data.preservation", "TextFile", f"--data.preservation.path={text}")
+    text.write_text("\n".join(SmallTalk().texts()).replace("dog", "fox"))
+    assert "second moment of layer 0: " in refused(capsys, "--ckpt_path", checkpoints(folder)[1])
+
+
+def cut_short(content):
+    return content[: len(content) // 2]
+
+
+def altered(content):
+    middle = content.index(b"PK", 1000) - 200  # in the data of the first tensors
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("spoil", [cut_short, altered])
+def test_a_damaged_checkpoint_is_recognized_and_the_one_before_is_offered(run, spoil, capsys, caplog):
+    newest, before = checkpoints(run)
+    newest.write_bytes(spoil(newest.read_bytes()))
+    message = refused(capsys, "--ckpt_path", newest)
+    assert f"{newest} cannot be used" in message
+    assert f"--ckpt_path {before}" in message
+    with caplog.at_level(logging.WARNING):
+        cli.main(["fit", "--ckpt_path=last", "--trainer.logger.save_dir", str(run.parent)])
+    assert "the one before is used" in caplog.text
+    assert damage(run / "edited.ckpt") is None
+
+
+def test_every_flipped_byte_is_found_or_does_no_harm(finished, tmp_path):
+    original = checkpoints(finished)[0]
+    expected = torch.load(original, weights_only=True)
+    content = bytearray(original.read_bytes())
+    spoilt = tmp_path / "spoilt.ckpt"
+    for position in range(0, len(content), len(content) // 60):
+        content[position] ^= 0xFF
+        spoilt.write_bytes(content)
+        content[position] ^= 0xFF
+        if damage(spoilt) is None:
+            found = torch.load(spoilt, weights_only=True)
+            assert torch.equal(*(part["run"]["added"][0]["left"] for part in (expected, found)))
+            assert found["state_dict"].keys() == expected["state_dict"].keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("none.ckpt", "there is no file none.ckpt"), ("last", "no run under"), ("config.yaml", "cannot be used")],
+)
+def test_what_is_no_checkpoint_is_refused(finished, tmp_path, path, told, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text((finished / "config.yaml").read_text())
+    assert told in refused(capsys, "--ckpt_path", path, "--trainer.logger.save_dir", tmp_path)
+
+
+def test_a_full_disk_loses_nothing_that_was_written(tmp_path, caplog):
+    # Files beyond a limit cannot be written, as on a full disk; logs, which are small, still can.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Fill(EditCallback):
+        def on_edits_written(self, trainer, pl_module):
+            if pl_module.updates_written == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+
+        def on_edits_done(self, trainer, pl_module):
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    made = module(previous_keys=True)
+    try:
+        folder = fit(tmp_path, made, TinyWorld(edits=6), Fill())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "The checkpoint after update 2 could not be written" in caplog.text
+    assert f"the last one is {folder / 'checkpoints' / 'update-000001.ckpt'}" in caplog.text
+    assert made.edits_written == 6
+    kept = [path.name for path in checkpoints(folder)]
+    assert kept[0] == "update-000003.ckpt"
+    assert all(damage(path) is None for path in checkpoints(folder))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_edited(tmp_path):
+    (tmp_path / "lightning_edit_run").write_text("a file where a folder should be")
+    made = module()
+    runner = quiet_trainer(tmp_path, EditCheckpoint())
+    with pytest.raises(EditError, match="cannot be made"):
+        runner.fit(made, datamodule=TinyWorld(edits=2))
+    assert made.edits_written == 0
+
+
+def test_another_run_in_the_same_folder_is_refused(tmp_path):
+    fit(tmp_path, module(), TinyWorld(edits=2))
+    logger = TensorBoardLogger(tmp_path, name="", version="version_0")
+    with pytest.raises(EditError, match="holds the files of another run"):
+        fit(tmp_path, module(), TinyWorld(edits=2), logger=logger)
+
+
+class SmallTalk(PreservationText):
+    """Another text than the run had."""
+
+    def texts(self):
+        return (f"The {i} {word} went to the market." for i in range(300) for word in ("dog", "cook", "queen"))
+
+
+class Count(Scheduled):
+    """Counts its measurements."""
+
+    def check(self, trainer, module):
+        self._seen = []
+
+    def measure(self, trainer, module):
+        self._seen.append(module.edits_written)
+        return {"count": float(module.edits_written)}
+
+
+def test_a_resumed_run_measures_nothing_twice(tmp_path):
+    data, count = TinyWorld(edits=6), Count()
+    folder = fit(tmp_path, module(), data, count)
+    assert count._seen == [0, 2, 4, 6]
+    before_last = checkpoints(folder)[1]
+    again = Count()
+    logger = TensorBoardLogger(tmp_path, name="", version=folder.name)
+    fit(tmp_path, module(), TinyWorld(edits=6), again, ckpt_path=before_last, logger=logger)
+    assert again._seen == [6]
+    assert again._measured_at == {0, 2, 4, 6}
+    lines = [json.loads(line) for line in (folder / "curves.jsonl").read_text().splitlines()]
+    assert [line["edits"] for line in lines] == [0, 2, 4, 6]
+
+
+def test_found_values_are_kept_until_their_update_is(tmp_path):
+    class Break(EditCallback):
+        def on_values_found(self, trainer, pl_module):
+            if pl_module.micro_batches == 2:
+                raise RuntimeError("power cut")
+
+    made = module(edits_per_update=None)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(tmp_path, made, TinyWorld(edits=6, batch_size=2), Break())
+    folder = tmp_path / "version_0"
+    assert len(list((folder / "checkpoints" / "values").glob("values-*"))) == 2
+    logger = TensorBoardLogger(tmp_path, name="", version="version_0")
+    alone, resumed = module(edits_per_update=None), module(edits_per_update=None)
+    fit(tmp_path, resumed, TinyWorld(edits=6, batch_size=2), ckpt_path=checkpoints(folder)[0], logger=logger)
+    fit(tmp_path, alone, TinyWorld(edits=6, batch_size=2))
+    assert torch.equal(resumed.decoder.weight(0), alone.decoder.weight(0))
+    assert not list((folder / "checkpoints" / "values").glob("values-*"))
+
+
+def test_a_report_is_not_needed_to_go_on(tmp_path):
+    folder = fit(tmp_path, module(), TinyWorld(edits=4), EditReport(table=False))
+    logger = TensorBoardLogger(tmp_path, name="", version=folder.name)
+    made = module()
+    fit(tmp_path, made, TinyWorld(edits=4), ckpt_path=checkpoints(folder)[0], logger=logger)
+    assert made.edits_written == 4
+
+
+def test_the_configuration_of_a_run_stays_what_it_was(run, capsys):
+    before = (run / "config.yaml").read_bytes()
+    refused(capsys, "--ckpt_path", checkpoints(run)[0], "--model.values.lr=0.3")
+    assert (run / "config.yaml").read_bytes() == before
+    cli.main(["fit", "--ckpt_path", str(checkpoints(run)[0])])
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_going_on_from_an_older_checkpoint_forgets_the_newer_ones(finished, tmp_path):
+    run = tmp_path / "version_0"
+    shutil.copytree(finished, run)
+    oldest, newest = checkpoints(run)[-1], checkpoints(run)[0]
+    was = newest.stat().st_mtime_ns
+    cli.main(["fit", "--ckpt_path", str(oldest), "--checkpoints.keep", "1"])
+    assert checkpoints(run) == [newest]
+    assert newest.stat().st_mtime_ns > was
+    assert History(run / "updates").numbers() == [1, 2, 3]
+    ends = [torch.load(folder / "edited.ckpt", weights_only=True) for folder in (finished, run)]
+    assert torch.equal(*(end["run"]["added"][0]["left"] for end in ends))
+
+
+class Interrupt(EditCallback):
+    """Ctrl-C while callbacks are told of an update."""
+
+    def on_update_kept(self, trainer, pl_module):
+        if pl_module.updates_written == 2:
+            raise KeyboardInterrupt
+
+
+def test_an_update_that_was_told_by_half_is_made_again(tmp_path):
+    with pytest.raises(SystemExit):
+        fit(tmp_path, module(), TinyWorld(edits=6), Interrupt())
+    folder = tmp_path / "version_0"
+    assert checkpoints(folder)[0].name == "update-000001.ckpt"
+    logger = TensorBoardLogger(tmp_path, name="", version="version_0")
+    fit(tmp_path, module(), TinyWorld(edits=6), ckpt_path=checkpoints(folder)[0], logger=logger)
+    assert History(folder / "updates").numbers() == [1, 2, 3]
+
+
+def test_a_finished_run_keeps_its_post_processing_and_measures_it(tmp_path):
+    settings, count = {"post_processing": [PRUNE(1.2)]}, Count()
+    made = module(**settings)
+    folder = fit(tmp_path, made, TinyWorld(edits=4), count)
+    assert made.post_processed
+    assert count._seen == [0, 2, 4, 4]
+    assert History(folder / "updates").numbers() == [1, 2, 3]
+    logger = TensorBoardLogger(tmp_path, name="", version=folder.name)
+    again = module(**settings)
+    fit(tmp_path, again, TinyWorld(edits=4), ckpt_path=checkpoints(folder)[0], logger=logger)
+    assert torch.equal(again.decoder.weight(0), made.decoder.weight(0))
+    assert History(folder / "updates").numbers() == [1, 2, 3]
+
+
+def test_a_run_that_stopped_itself_stays_stopped(tmp_path):
+    with pytest.warns(UserWarning, match="undone"):
+        folder = fit(tmp_path, module(), TinyWorld(edits=8), Count(), Refuse(3))
+    lines = [json.loads(line)["edits"] for line in (folder / "curves.jsonl").read_text().splitlines()]
+    assert lines == [0, 2, 4]
+    logger = TensorBoardLogger(tmp_path, name="", version=folder.name)
+    again = module()
+    fit(tmp_path, again, TinyWorld(edits=8), ckpt_path=checkpoints(folder)[0], logger=logger)
+    assert (again.stopped, again.edits_written) == ("enough", 4)

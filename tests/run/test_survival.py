@@ -1,0 +1,106 @@
+"""A run that is killed again and again ends like one that was left alone; slow, and worth it."""
+
+import random
+import signal
+import time
+
+import pytest
+
+from lightning_edit.storage.checkpoint_file import checkpoints
+from tests.killing import Command, outcome
+
+KILLS = 10
+UPDATES = 12
+# Micro-batches of 3 and updates of 2 do not fit into each other, so checkpoints fall into the middle of micro-batches.
+SETTINGS = {
+    "data.edits": 2 * UPDATES,
+    "data.batch_size": 3,
+    "model.edits_per_update": 2,
+    "model.layers": "[0,1]",
+    "model.previous_keys": "true",
+    "model.solver.ridge": 0.01,
+    "model.values.steps": 3,
+    "model.second_moment.tokens": 2000,
+    "retention.every_n_updates": 3,
+    "watch.sample": 4,
+}
+
+
+def arguments(folder, **changes):
+    settings = SETTINGS | {"model.second_moment.cache_dir": folder / "cache"} | changes
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def start(folder, run, processes=1, **changes):
+    given = ["fit", *arguments(folder, **changes), "--trainer.logger.save_dir", folder / run]
+    return Command(given, folder / f"{run}.log", processes)
+
+
+def go_on(folder, run, processes=1):
+    given = ["fit", "--ckpt_path", "last", "--trainer.logger.save_dir", folder / run]
+    return Command(given, folder / f"{run}.log", processes)
+
+
+def until(condition, command, seconds=120):
+    """Waits until something is so while a command runs; how long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, command.output
+        assert None in command.wait(0), command.output
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_killed_at_ten_random_moments_ends_like_one_left_alone(processes, tmp_path):
+    alone = tmp_path / "alone" / "version_0"
+    began = time.monotonic()
+    command = start(tmp_path, "alone", processes)
+    startup = until(lambda: checkpoints(alone), command)
+    assert command.wait() == [0] * processes, command.output
+    update = (time.monotonic() - began - startup) / UPDATES
+
+    killed = tmp_path / "killed" / "version_0"
+    moments = random.Random(processes)
+    command = start(tmp_path, "killed", processes)
+    until(lambda: checkpoints(killed), command)
+    for _ in range(KILLS):
+        time.sleep(moments.uniform(0, startup + 2 * update))
+        command.kill()
+        command = go_on(tmp_path, "killed", processes)
+    assert command.wait() == [0] * processes, command.output
+
+    expected, found = outcome(alone), outcome(killed)
+    assert found.keys() == expected.keys()
+    for part in expected:
+        assert found[part] == expected[part], part
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_does(number, tmp_path):
+    run = tmp_path / "asked" / "version_0"
+    command = start(tmp_path, "asked")
+    until(lambda: len(checkpoints(run)) > 1, command)
+    command.send(number)
+    assert command.wait() == [143 if number == signal.SIGTERM else 1]
+    newest = checkpoints(run)[0]
+    assert f"of {2 * UPDATES} edits are kept. To go on: fit --ckpt_path {newest}" in command.output
+    assert "Traceback" not in command.output
+    again = Command(["fit", "--ckpt_path", newest], tmp_path / "again.log")
+    assert again.wait() == [0], again.output
+    assert f"{2 * UPDATES} edits" in again.output
+    assert not (tmp_path / "asked" / "version_1").exists()
+
+
+def test_separate_updates_go_on_as_well(tmp_path):
+    changes = {"model.separate_updates": "true", "model.previous_keys": "null", "retention.every_n_updates": "null"}
+    changes |= {"data.edits": 9, "data.batch_size": 5}
+    assert start(tmp_path, "alone", **changes).wait() == [0]
+    run = tmp_path / "killed" / "version_0"
+    command = start(tmp_path, "killed", **changes)
+    until(lambda: (run / "updates" / "update-00002.safetensors").exists(), command)
+    command.kill()
+    again = go_on(tmp_path, "killed")
+    assert again.wait() == [0], again.output
+    expected, found = (folder / "version_0" for folder in (tmp_path / "alone", tmp_path / "killed"))
+    assert (found / "records.jsonl").read_text() == (expected / "records.jsonl").read_text()

@@ -1,0 +1,321 @@
+"""Updates: in and out bit for bit, on disk and back, and never into the wrong model."""
+
+import copy
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lightning_edit import ModelUpdate, inserted
+from lightning_edit.errors import EditError
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.solvers import Factors
+from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.model_update import LayerUpdate, add_factors, dense_update, write_weight
+from tests.small_models import make_factors, make_gpt2, make_llama
+
+LAYERS = (0, 2)
+MAKERS = [pytest.param(make_gpt2, id="Conv1D"), pytest.param(make_llama, id="Linear")]
+PRECISIONS = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def make_update(base, **info):
+    """An update of two layers, one in factors and one dense."""
+    decoder, layers = find_decoder(base), {}
+    for layer in LAYERS:
+        weight = decoder.weight(layer)
+        factors = make_factors(*weight.shape, seed=layer)
+        factors = factors if layer == 0 else Factors(factors.dense())
+        layers[layer] = LayerUpdate(decoder.names[layer], fingerprint(weight), factors)
+    return ModelUpdate(layers, info)
+
+
+def snapshot(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(model, before):
+    return {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def edited_names(update):
+    return {f"{layer.module}.weight" for layer in update.layers.values()}
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("make_model", MAKERS)
+def test_insert_writes_the_rounded_sum_and_remove_gives_the_old_bits(make_model, dtype):
+    model = make_model(dtype)
+    decoder, update, before = find_decoder(model), make_update(model), snapshot(model)
+    sums = {layer: decoder.weight(layer).double() + update.layers[layer].factors.dense() for layer in LAYERS}
+    update.insert(model)
+    assert changed(model, before) == edited_names(update)
+    assert all(torch.equal(decoder.weight(layer), sums[layer].to(dtype)) for layer in LAYERS)
+    update.remove(model)
+    assert not changed(model, before)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("make_model", MAKERS)
+def test_a_saved_update_does_the_same_as_the_one_it_was_saved_from(tmp_path, make_model, dtype):
+    model = make_model(dtype)
+    other, update = copy.deepcopy(model), make_update(model, solver="MEMIT", edits=3)
+    update.save(tmp_path / "new" / "update.safetensors")
+    loaded = ModelUpdate.load(tmp_path / "new" / "update.safetensors")
+    assert loaded.info == {"solver": "MEMIT", "edits": 3}
+    before = snapshot(model)
+    update.insert(model)
+    loaded.insert(other)
+    assert not changed(other, snapshot(model))
+    loaded.remove(other)
+    assert not changed(other, before)
+
+
+def test_factors_survive_the_file_exactly(tmp_path):
+    update = make_update(make_gpt2())
+    update.save(tmp_path / "update.safetensors")
+    loaded = ModelUpdate.load(tmp_path / "update.safetensors")
+    assert list(loaded.layers) == list(LAYERS)
+    for layer in LAYERS:
+        mine, other = update.layers[layer], loaded.layers[layer]
+        assert (other.module, other.base) == (mine.module, mine.base)
+        assert other.factors.left.dtype == torch.float64
+        assert torch.equal(other.factors.left, mine.factors.left)
+    assert torch.equal(loaded.layers[0].factors.right, update.layers[0].factors.right)
+    assert loaded.layers[2].factors.right is None
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+def test_a_model_saved_with_its_update_is_restored_from_its_base(tmp_path, dtype):
+    base = make_gpt2(dtype)
+    edited, update = copy.deepcopy(base), make_update(base)
+    update.insert(edited)
+    update.save(tmp_path / "update.safetensors")
+    loaded = ModelUpdate.load(tmp_path / "update.safetensors")
+    with pytest.raises(EditError, match=r"not known here: call insert\(\) on the same object first, or pass"):
+        loaded.remove(edited)
+    loaded.remove(edited, base=base)
+    assert not changed(edited, snapshot(base))
+
+
+def test_a_wrong_base_is_refused():
+    model = make_gpt2()
+    update = make_update(model)
+    update.insert(model)
+    before = snapshot(model)
+    with pytest.raises(EditError, match=r"^Layer 0 .* is not its base weight plus this update"):
+        update.remove(model, base=make_gpt2(seed=1))
+    assert not changed(model, before)
+
+
+def other_weights(model):
+    return make_gpt2(seed=1)
+
+
+def other_precision(model):
+    return copy.deepcopy(model).float()
+
+
+def edited_before(model):
+    other = copy.deepcopy(model)
+    make_update(other).insert(other)
+    return other
+
+
+def one_number_changed(model):
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        find_decoder(other).weight(2)[0, 0] += 1e-9
+    return other
+
+
+@pytest.mark.parametrize("change", [other_weights, other_precision, edited_before, one_number_changed])
+def test_a_model_with_other_weights_is_refused_and_left_alone(change):
+    model = make_gpt2()
+    update, other = make_update(model, model="the base"), change(model)
+    before = snapshot(other)
+    with pytest.raises(EditError, match=r"^Layer [02] .* holds other weights .* \(the base\)\. Load that model"):
+        update.insert(other)
+    assert not changed(other, before)
+
+
+def test_a_model_without_the_module_is_refused_and_left_alone():
+    model, other = make_gpt2(), make_llama()
+    before = snapshot(other)
+    with pytest.raises(EditError, match=r"^LlamaForCausalLM has no module transformer\.h\.0\.mlp\.c_proj"):
+        make_update(model).insert(other)
+    assert not changed(other, before)
+
+
+def test_weights_that_changed_after_insert_are_not_overwritten():
+    model = make_gpt2()
+    update = make_update(model)
+    update.insert(model)
+    with torch.no_grad():
+        find_decoder(model).weight(2)[0, 0] += 1
+    before = snapshot(model)
+    with pytest.raises(EditError, match=r"^Layer 2 .* Remove later updates first\.$"):
+        update.remove(model)
+    assert not changed(model, before)
+
+
+def test_an_update_is_removed_once():
+    model = make_gpt2()
+    update = make_update(model)
+    update.insert(model)
+    update.remove(model)
+    with pytest.raises(EditError):
+        update.remove(model)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_inserted_restores_the_weights_after_an_exception(error):
+    model = make_llama(torch.bfloat16)
+    update, before = make_update(model), snapshot(model)
+    with pytest.raises(error), inserted(model, update) as edited:
+        assert changed(edited, before) == edited_names(update)
+        raise error
+    assert not changed(model, before)
+    with inserted(model, update):
+        assert changed(model, before) == edited_names(update)
+    assert not changed(model, before)
+
+
+def broken_file(kind, path):
+    update = make_update(make_gpt2())
+    update.save(path)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif kind == "header only":
+        path.write_bytes(path.read_bytes()[:20])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "foreign":
+        save_file({"weight": torch.zeros(2)}, path)
+    elif kind == "other version":
+        save_file(load_file(path), path, {"format": "lightning-edit update 0", "layers": json.dumps({}), "info": "{}"})
+    elif kind == "absent":
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated", "is not a safetensors file or is cut short"),
+        ("header only", "is not a safetensors file or is cut short"),
+        ("empty", "is not a safetensors file or is cut short"),
+        ("foreign", "is not an update of this tool"),
+        ("other version", "is not an update of this tool"),
+        ("absent", "There is no update file at"),
+    ],
+)
+def test_a_file_that_is_no_update_is_refused(tmp_path, kind, message):
+    path = tmp_path / "update.safetensors"
+    broken_file(kind, path)
+    with pytest.raises(EditError, match=message) as error:
+        ModelUpdate.load(path)
+    assert str(path) in str(error.value)
+
+
+def as_solvers_give_it(tensor):
+    return tensor.T.contiguous().T
+
+
+def as_mapped_files_give_it(tensor):
+    room = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)
+    return room[1:].view(tensor.shape).copy_(tensor)
+
+
+@pytest.mark.parametrize("layout", [as_solvers_give_it, as_mapped_files_give_it])
+def test_the_memory_layout_of_factors_changes_no_bit_of_the_update(layout):
+    factors = make_factors(128, 512, 50)
+    other = Factors(layout(factors.left), layout(factors.right))
+    assert torch.equal(dense_update(factors), factors.left @ factors.right)
+    assert torch.equal(dense_update(other), dense_update(factors))
+    many = make_factors(128, 512, 100)
+    for first, second in ((other, many), (many, other)):
+        plain = [factors if part is other else part for part in (first, second)]
+        assert torch.equal(add_factors(first, second).left, add_factors(*plain).left)
+        assert add_factors(first, second).right is None
+    weights = [torch.zeros(128, 512, dtype=torch.float64) for _ in range(2)]
+    for weight, part in zip(weights, (factors, other), strict=True):
+        write_weight(weight, torch.ones(128, 512), part)
+    assert torch.equal(*weights)
+
+
+def test_a_saved_update_may_be_read_by_whom_the_user_lets(tmp_path):
+    update = make_update(make_gpt2())
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+        known = os.umask(mask)
+        try:
+            update.save(tmp_path / "update.safetensors")
+        finally:
+            os.umask(known)
+        assert (tmp_path / "update.safetensors").stat().st_mode & 0o777 == mode
+
+
+def test_a_loaded_update_does_not_hang_on_its_file(tmp_path):
+    update = make_update(make_gpt2())
+    update.save(tmp_path / "update.safetensors")
+    loaded = ModelUpdate.load(tmp_path / "update.safetensors")
+    with (tmp_path / "update.safetensors").open("r+b") as file:
+        file.write(bytes((tmp_path / "update.safetensors").stat().st_size))
+    assert torch.equal(loaded.layers[0].factors.left, update.layers[0].factors.left)
+    assert loaded.layers[0].factors.left.data_ptr() % 64 == 0
+
+
+def test_check_refuses_another_model_without_changing_it():
+    model, other = make_gpt2(), make_gpt2(seed=1)
+    update, before = make_update(model), snapshot(model)
+    update.check(model)
+    assert not changed(model, before)
+    with pytest.raises(EditError, match="holds other weights than the update was made for"):
+        update.check(other)
+
+
+@pytest.mark.parametrize(("ranks", "dense"), [((2, 3), False), ((4, 4), False), ((4, 5), True), ((9, 1), True)])
+def test_a_sum_of_factors_is_dense_as_soon_as_that_is_smaller(ranks, dense):
+    # 10 x 60 weights: factors of rank 8 take 560 numbers, of rank 9 630.
+    first, second = (make_factors(10, 60, rank, seed) for seed, rank in enumerate(ranks))
+    total = add_factors(first, second)
+    assert torch.allclose(total.dense(), first.dense() + second.dense())
+    assert (total.right is None) == dense
+    with_dense = add_factors(Factors(first.dense()), second)
+    assert torch.allclose(with_dense.dense(), total.dense())
+
+
+@pytest.mark.parametrize(
+    "make_model",
+    [
+        pytest.param(lambda dtype: make_gpt2(dtype, n_inner=16), id="Conv1D"),
+        pytest.param(lambda dtype: make_llama(dtype, intermediate_size=16), id="Linear"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_a_square_weight_is_edited_the_right_way_round(make_model, dtype):
+    model = make_model(dtype)
+    decoder = find_decoder(model)
+    module, keys = decoder.down_projection(1), torch.randn(5, 16, dtype=dtype)
+    old, before = module(keys), snapshot(model)
+    weights = EditedWeights(decoder, [1])
+    factors = make_factors(16, 16)
+    weights.add(1, factors)
+    assert torch.allclose(module(keys) - old, factors.apply(keys.T.double()).T.to(dtype), rtol=1e-4, atol=1e-4)
+    update = weights.update()
+    assert changed(model, before) == edited_names(update) == {f"{decoder.names[1]}.weight"}
+    update.remove(model)
+    assert not changed(model, before)
+
+
+def test_rounding_does_not_build_up_over_many_updates():
+    model = make_gpt2(torch.bfloat16)
+    decoder = find_decoder(model)
+    base = decoder.weight(1).double()
+    weights, parts = EditedWeights(decoder, [1]), [make_factors(16, 24, 1, seed) for seed in range(20)]
+    for part in parts:
+        weights.add(1, Factors(part.left / 1000, part.right))
+    total = sum(part.dense() / 1000 for part in parts)
+    assert torch.equal(decoder.weight(1), (base + total).to(torch.bfloat16))
