@@ -15,7 +15,8 @@ from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.checkpoint_file import FOLDER, NAME, checkpoints, number_of
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.storage.run_folder import LOGS, UPDATES, run_folder, shared_folder
+from lightning_edit.storage.run_files import LOGS, UPDATES
+from lightning_edit.storage.run_folder import run_folder, shared_folder
 from lightning_edit.updates.history import History
 from lightning_edit.updates.model_update import LayerUpdate
 

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.run_folder import CHECKPOINTS, LOGS
+from lightning_edit.storage.run_files import CHECKPOINTS, LOGS
 
 # Beside the checkpoints: the names of TensorBoard's files, one for each process that worked on the run.
 OPENED = "opened.json"

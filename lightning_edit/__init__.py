@@ -1,13 +1,42 @@
 """Lightning Edit: write facts into language models, preserve the rest, and measure both."""
 
-from lightning_edit.api import edit
-from lightning_edit.errors import EditError
-from lightning_edit.keys.context_templates import ContextTemplates
-from lightning_edit.keys.second_moment import SecondMomentSettings
-from lightning_edit.requests import EditRequest
-from lightning_edit.solvers import EMMET, MEMIT, PRUNE, RECT, ROME, RROME, AlphaEdit
-from lightning_edit.updates.model_update import ModelUpdate, inserted
-from lightning_edit.values.settings import ValueSettings
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_edit.api import edit
+    from lightning_edit.errors import EditError
+    from lightning_edit.keys.context_templates import ContextTemplates
+    from lightning_edit.keys.second_moment import SecondMomentSettings
+    from lightning_edit.requests import EditRequest
+    from lightning_edit.run.fine_tuning import FineTuning
+    from lightning_edit.run.module import EditingModule
+    from lightning_edit.solvers import EMMET, MEMIT, PRUNE, RECT, ROME, RROME, AlphaEdit
+    from lightning_edit.updates.model_update import ModelUpdate, inserted
+    from lightning_edit.values.settings import ValueSettings
+
+    __version__: str
+
+# Where each name is defined. It is imported when it is first used, as torch and transformers take seconds for it.
+_DEFINED_IN = {
+    "EMMET": "lightning_edit.solvers",
+    "MEMIT": "lightning_edit.solvers",
+    "PRUNE": "lightning_edit.solvers",
+    "RECT": "lightning_edit.solvers",
+    "ROME": "lightning_edit.solvers",
+    "RROME": "lightning_edit.solvers",
+    "AlphaEdit": "lightning_edit.solvers",
+    "ContextTemplates": "lightning_edit.keys.context_templates",
+    "EditError": "lightning_edit.errors",
+    "EditRequest": "lightning_edit.requests",
+    "EditingModule": "lightning_edit.run.module",
+    "FineTuning": "lightning_edit.run.fine_tuning",
+    "ModelUpdate": "lightning_edit.updates.model_update",
+    "SecondMomentSettings": "lightning_edit.keys.second_moment",
+    "ValueSettings": "lightning_edit.values.settings",
+    "edit": "lightning_edit.api",
+    "inserted": "lightning_edit.updates.model_update",
+}
 
 __all__ = [
     "EMMET",
@@ -20,9 +49,27 @@ __all__ = [
     "ContextTemplates",
     "EditError",
     "EditRequest",
+    "EditingModule",
+    "FineTuning",
     "ModelUpdate",
     "SecondMomentSettings",
     "ValueSettings",
+    "__version__",
     "edit",
     "inserted",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = metadata.version("lightning-edit")
+    elif name in _DEFINED_IN:
+        value = getattr(import_module(_DEFINED_IN[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,13 +9,14 @@ import pytest
 import yaml
 
 from lightning_edit.cli import main as cli
+from lightning_edit.configs import CONFIGS as SHIPPED
 from lightning_edit.models.loading import load_tokenizer
 from lightning_edit.tiny import World
 from tests.architectures import build
 
 OTHER_FILES = {"tasks", "sweeps"}
 CONFIGS = sorted(
-    path for path in cli.CONFIGS.rglob("*.yaml") if path.name != "default.yaml" and path.parent.name not in OTHER_FILES
+    path for path in SHIPPED.rglob("*.yaml") if path.name != "default.yaml" and path.parent.name not in OTHER_FILES
 )
 FAMILIES = {
     "openai-community/gpt2": "GPT2",
@@ -143,7 +144,7 @@ def test_numbers_of_a_model_have_a_source(config):
 
 def parsed(command, monkeypatch, capsys):
     """The settings of a fit that is not run."""
-    monkeypatch.chdir(cli.CONFIGS.parent)
+    monkeypatch.chdir(SHIPPED.parent)
     with pytest.raises(SystemExit) as left:
         cli.main(["fit", *command, "--print_config"])
     shown = capsys.readouterr()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
-from rich.console import Console
-from rich.text import Text
+
+from lightning_edit.commands.failure import fail
 
 NOISE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value type:")
 
@@ -29,18 +29,6 @@ class EditArgumentParser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         lines = [line for line in message.splitlines() if not line.strip().startswith(NOISE)]
         fail("\n".join([*lines, *_accepted(parser, message)]))
-
-
-def fail(message: str) -> NoReturn:
-    """Shows a mistake of the user's and leaves with status 2.
-
-    Args:
-        message: What was expected, what was got, what to change.
-    """
-    # In one piece, as other processes may have something to say too.
-    told = Text.assemble(("error:", "bold red"), " ", message)
-    Console(stderr=True).print(told, soft_wrap=True)
-    sys.exit(2)
 
 
 def _accepted(parser: Any, message: str) -> Iterator[str]:

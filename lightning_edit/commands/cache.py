@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.cache import OLD_FORMAT, Cache, DamagedError, Entry, delete, read_tensors
+from lightning_edit.storage.cache import OLD_FORMAT, Cache, DamagedError, Entry, check, delete
 
 DEFAULT_FOLDER = "~/.cache/lightning_edit"
 KINDS = ("second-moment", "second-moment-part", "values")
@@ -109,7 +109,7 @@ def verify(cache: Cache) -> bool:
 
 def _problem(path: Path) -> str | None:
     try:
-        read_tensors(path)
+        check(path)
     except FileNotFoundError:
         # Cleared by another process meanwhile.
         return None

@@ -3,15 +3,18 @@
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lightning_edit.updates.history import History
-from lightning_edit.updates.undo import Change, change_updates, open_history
-from lightning_edit.updates.update_file import DamagedUpdateError, UpdateRecord
+from lightning_edit.updates.update_list import UpdateList, open_updates
+from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
+
+if TYPE_CHECKING:
+    from lightning_edit.updates.undo import Change
 
 SUBJECTS = 2
 STALE = {
@@ -40,10 +43,13 @@ def main(args: list[str]) -> None:
     given = _parser().parse_args(args)
     console = Console()
     if given.action == "list":
-        show_list(open_history(given.run), console)
+        show_list(open_updates(given.run, UpdateList), console)
     elif given.action == "show":
-        show_update(open_history(given.run), given.number, console)
+        show_update(open_updates(given.run, UpdateList), given.number, console)
     else:
+        # The weights are made again, with torch and the base model.
+        from lightning_edit.updates.undo import change_updates
+
         change = change_updates(given.run, given.action, given.numbers, given.model, given.trust_remote_code)
         show_change(Path(given.run).expanduser(), change, console)
 
@@ -67,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def show_list(history: History, console: Console) -> None:
+def show_list(history: UpdateList, console: Console) -> None:
     """Draws a row for each update.
 
     Args:
@@ -95,7 +101,7 @@ def show_list(history: History, console: Console) -> None:
     console.print(drawn)
 
 
-def show_update(history: History, number: int, console: Console) -> None:
+def show_update(history: UpdateList, number: int, console: Console) -> None:
     """Draws the edits of one update.
 
     Args:
@@ -118,7 +124,7 @@ def show_update(history: History, number: int, console: Console) -> None:
     console.print(drawn)
 
 
-def show_change(run: Path, change: Change, console: Console) -> None:
+def show_change(run: Path, change: "Change", console: Console) -> None:
     """Says what became of a run.
 
     Args:
@@ -137,7 +143,7 @@ def show_change(run: Path, change: Change, console: Console) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _likeness(change: Change) -> str:
+def _likeness(change: "Change") -> str:
     if not change.kept:
         return "The weights are those of the base model, exactly."
     if change.exact:

@@ -18,11 +18,12 @@ from lightning_edit.keys.full_precision import full_precision
 from lightning_edit.keys.moment_pass import PartialSums, count_keys
 from lightning_edit.keys.own_text import sample_texts
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.progress import Report, silent
 from lightning_edit.solvers.base import Solver
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.storage.cache import Cache
-from lightning_edit.storage.fingerprint import describe_numerics, fingerprint, fingerprint_model
+from lightning_edit.storage.fingerprint import fingerprint
 
 Source = Literal["text", "identity", "none"]
 KIND, KEY = "second-moment", "second_moment"

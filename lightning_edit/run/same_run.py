@@ -11,7 +11,7 @@ from lightning_edit.run.run_state import RunState, differences
 from lightning_edit.solvers import PreviousKeys
 from lightning_edit.storage import checkpoint_file
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.storage.run_folder import UPDATES
+from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
 

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
-from torch import Tensor
+from safetensors import SafetensorError, deserialize
 
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.fingerprint import RawTensor, fingerprint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ NAME = re.compile(r"(?P<kind>[a-z-]+)-(?P<fingerprint>[0-9a-f]{32})\.safetensors
 LEFTOVER = re.compile(rf"\.(?:{NAME.pattern})\..+")
 LEFTOVER_SECONDS = 3600.0
 LONGEST_HEADER = 100_000_000
+# For what a safetensors file calls its numbers, what torch calls them.
+DTYPES = {"BOOL": "bool", "U8": "uint8", "BF16": "bfloat16"}
+DTYPES |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)} | {f"F{bits}": f"float{bits}" for bits in (16, 32, 64)}
 
 
 class DamagedError(Exception):
@@ -71,7 +75,7 @@ class Cache:
         """The file of a kind and a fingerprint."""
         return self.folder / f"{kind}-{name}.safetensors"
 
-    def read(self, kind: str, name: str) -> dict[str, Tensor] | None:
+    def read(self, kind: str, name: str) -> "dict[str, Tensor] | None":
         """Reads what `write` wrote; a damaged file gives a warning and counts as absent.
 
         Args:
@@ -90,7 +94,7 @@ class Cache:
             logger.warning("%s cannot be used (%s) and is computed again.", path, error)
             return None
 
-    def write(self, kind: str, name: str, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
+    def write(self, kind: str, name: str, tensors: "Mapping[str, Tensor]", described: Mapping[str, Any]) -> None:
         """Keeps a result; a disk that does not take it gives one warning for the whole cache and no error.
 
         Args:
@@ -99,6 +103,8 @@ class Cache:
             tensors: What to keep.
             described: What they were made from, for people; everything in it must be JSON.
         """
+        from safetensors.torch import save_file
+
         path = self.path(kind, name)
         metadata = {
             "format": FORMAT,
@@ -141,7 +147,7 @@ class Cache:
         return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> "dict[str, Tensor]":
     """Reads a file of a cache and checks everything it says.
 
     Args:
@@ -151,19 +157,40 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         DamagedError: If it is cut short, altered, renamed, of another format or no such file at all.
         OSError: If it cannot be opened.
     """
+    from safetensors.torch import load
+
+    return load(check(path))
+
+
+def check(path: Path) -> bytes:
+    """Checks everything that a file of a cache says, without torch, which takes seconds to import.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What is in it.
+
+    Raises:
+        DamagedError: See `read_tensors`.
+        OSError: If it cannot be opened.
+    """
     if path.is_symlink():
         raise DamagedError(f"it is a link, to {path.readlink()}")
     # In one piece: a file that is replaced or deleted meanwhile cannot give half of each.
     data = path.read_bytes()
     try:
-        tensors, metadata = load(data), _metadata(data[8 : 8 + _header_length(data[:8])])
+        metadata = _metadata(data[8 : 8 + _header_length(data[:8])])
+        tensors = {
+            name: RawTensor(DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data"])
+            for name, entry in deserialize(data)
+        }
     except (SafetensorError, ValueError, KeyError) as error:
         raise DamagedError(f"it is cut short or no safetensors file: {error}") from error
-    del data
     _check_metadata(metadata, path)
     if metadata.pop("checksum", None) != _checksum(tensors, metadata):
         raise DamagedError("its content is not what was written: the checksum differs")
-    return tensors
+    return data
 
 
 def _check_metadata(metadata: dict[str, str], path: Path) -> None:
@@ -175,7 +202,7 @@ def _check_metadata(metadata: dict[str, str], path: Path) -> None:
         raise DamagedError(f"it was written as {metadata.get('name')}")
 
 
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def _checksum(tensors: "Mapping[str, Tensor | RawTensor]", metadata: Mapping[str, str]) -> str:
     texts = [text for pair in sorted(metadata.items()) for text in pair]
     return fingerprint(fingerprint(*texts), *(part for pair in sorted(tensors.items()) for part in pair))
 

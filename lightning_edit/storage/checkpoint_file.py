@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.run_folder import CHECKPOINTS, check_no_link
+from lightning_edit.storage.run_files import CHECKPOINTS, check_no_link
 
 FOLDER = CHECKPOINTS
 EDITED = "edited.ckpt"

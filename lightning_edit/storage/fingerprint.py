@@ -1,19 +1,29 @@
 """Short names for long things: equal fingerprints mean equal bytes, so a cache can tell what it depends on."""
 
-import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-import transformers
 import xxhash
-from torch import Tensor
 
-from lightning_edit.distributed.sharded_weights import whole
-from lightning_edit.models.offloading import in_memory
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def fingerprint(*parts: str | Tensor | Iterable[int]) -> str:
+class RawTensor(NamedTuple):
+    """A tensor as it lies in a file; its fingerprint is that of the tensor.
+
+    Args:
+        dtype: As torch names it, e.g. ``float64``.
+        shape: Its shape.
+        data: Its bytes, contiguous.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | bytearray
+
+
+def fingerprint(*parts: "str | Tensor | RawTensor | Iterable[int]") -> str:
     """A 128-bit hash of texts, tensors (with shape and dtype) and token ids, in hexadecimal.
 
     Args:
@@ -21,59 +31,24 @@ def fingerprint(*parts: str | Tensor | Iterable[int]) -> str:
     """
     digest = xxhash.xxh3_128()
     for part in parts:
-        if isinstance(part, Tensor):
-            plain = whole(part.detach()).cpu().contiguous()
-            digest.update(f"tensor {plain.dtype} {tuple(plain.shape)} ".encode())
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-        elif isinstance(part, str):
+        if isinstance(part, str):
             digest.update(f"text {len(part)} {part} ".encode())
+        elif isinstance(part, RawTensor):
+            digest.update(f"tensor torch.{part.dtype} {part.shape} ".encode())
+            digest.update(part.data)
+        elif hasattr(part, "detach"):
+            _add_tensor(digest, part)
         else:
             digest.update(f"ids {list(part)} ".encode())
     return digest.hexdigest()
 
 
-def fingerprint_model(model: Any) -> str:
-    """The hash of a model: its configuration, and all weights as they are now, names included.
+def _add_tensor(digest: xxhash.xxh3_128, tensor: "Tensor") -> None:
+    # Who has a tensor has torch; who has none need not wait for it.
+    import torch
 
-    Args:
-        model: A transformers model.
-    """
-    # Where a model was loaded from changes nothing of what it computes.
-    config = {key: value for key, value in model.config.to_dict().items() if not key.startswith("_")}
-    described = json.dumps(config, sort_keys=True, default=str)
-    return fingerprint(
-        described,
-        *(part for name, t in sorted(model.state_dict().items()) for part in (name, in_memory(model, name, t))),
-    )
+    from lightning_edit.distributed.sharded_weights import whole
 
-
-def fingerprint_tokenizer(tokenizer: Any) -> str:
-    """The hash of all that decides the tokens of a text; how batches are padded does not count.
-
-    It takes a moment for a large vocabulary: ask once.
-
-    Args:
-        tokenizer: A fast transformers tokenizer.
-    """
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    # These two are set anew by each call and keep what the last one wanted.
-    for name in ("padding", "truncation"):
-        backend.pop(name, None)
-    names = ("add_bos_token", "add_eos_token", "split_special_tokens", "bos_token", "eos_token", "unk_token")
-    settings = {name: str(getattr(tokenizer, name, None)) for name in names}
-    # A class may do more than its backend says.
-    kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
-    return fingerprint(kind, json.dumps(settings), json.dumps(backend, sort_keys=True))
-
-
-def describe_numerics(model: Any) -> str:
-    """What decides the last bits of a result beside the weights, in words: software, device, precision, attention.
-
-    Args:
-        model: A transformers model.
-    """
-    return (
-        f"torch {torch.__version__}, transformers {transformers.__version__}, {model.device.type}, "
-        f"float32 matmul {torch.get_float32_matmul_precision()}, "
-        f"attention {getattr(model.config, '_attn_implementation', None)}"
-    )
+    plain = whole(tensor.detach()).cpu().contiguous()
+    digest.update(f"tensor {plain.dtype} {tuple(plain.shape)} ".encode())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)

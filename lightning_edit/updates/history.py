@@ -1,8 +1,6 @@
 """The history of a run: every update in a file of its own, so that each can be looked at, left out and put back."""
 
-import json
 import logging
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,27 +9,19 @@ from torch import Tensor
 
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
-from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.updates.distance import first_order_distance
 from lightning_edit.updates.model_update import LayerUpdate, add_factors
-from lightning_edit.updates.update_file import (
-    EditIndex,
-    StoredUpdate,
-    UpdateRecord,
-    read_record,
-    read_update,
-    write_update,
-)
+from lightning_edit.updates.update_file import StoredUpdate, read_update, write_update
+from lightning_edit.updates.update_list import REMOVED, UpdateList
+from lightning_edit.updates.update_record import EditIndex
 
 logger = logging.getLogger(__name__)
 
-REMOVED = "removed.json"
 START = "start.safetensors"
-NAME = re.compile(r"update-(\d{5,})\.safetensors")
 
 
-class History:
-    """The updates of one run, numbered from 1, in a folder.
+class History(UpdateList):
+    """The updates of one run with their tensors: written, read and added up.
 
     Several objects, also in several processes, may read one folder; only one writes at a time.
 
@@ -39,29 +29,6 @@ class History:
         folder: Where the files are; it is made with the first of them. ``updates`` in the run's folder, as a rule.
         until: `find` looks no further than this update; None looks at all.
     """
-
-    def __init__(self, folder: str | Path, until: int | None = None) -> None:
-        self.folder, self.until = Path(folder), until
-        self._index = EditIndex()
-
-    def path(self, number: int) -> Path:
-        """The file of an update."""
-        return self.folder / f"update-{number:05}.safetensors"
-
-    def numbers(self) -> list[int]:
-        """The numbers of all updates, ascending, those that are removed included.
-
-        Raises:
-            EditError: If one is missing.
-        """
-        found = self._files()
-        for expected, number in enumerate(found, start=1):
-            if number != expected:
-                raise EditError(
-                    f"Update {expected} is missing: there is no {self.path(expected)}, but update {found[-1]} is there."
-                    f" Put the file back, or let a fit go on from a checkpoint before update {expected}."
-                )
-        return found
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -166,36 +133,6 @@ class History:
         self._check_known([number])
         return read_update(self.path(number), number)
 
-    def record(self, number: int) -> UpdateRecord:
-        """What is known of one update, without its tensors.
-
-        Args:
-            number: Which.
-
-        Raises:
-            EditError: If there is no such update; `DamagedUpdateError` if its file is cut short or altered.
-        """
-        self._check_known([number])
-        return read_record(self.path(number), number)
-
-    def find(self, subject: str, prompt: str) -> tuple[int, int, str] | None:
-        """Where a fact was last edited, removed updates apart.
-
-        Args:
-            subject: Of the edit.
-            prompt: Of the edit, with ``{}``.
-
-        Returns:
-            The number of the update, the column of its keys and the new target; None if it was never edited.
-        """
-        if not self._index.updates:
-            self.numbers()
-        removed = self.removed()
-        last = float("inf") if self.until is None else self.until
-        while (number := self._index.updates + 1) <= last and self.path(number).exists():
-            self._index.add(number, [] if number in removed else read_record(self.path(number), number).edits)
-        return self._index.latest.get((subject.strip(), prompt.strip()))
-
     # -- adding up -----------------------------------------------------------------------------------------------------
 
     def sum(self, without: Collection[int] = ()) -> dict[int, LayerUpdate]:
@@ -238,48 +175,3 @@ class History:
 
     def _read_all(self, numbers: Collection[int]) -> Iterator[StoredUpdate]:
         return (read_update(self.path(number), number) for number in sorted(numbers))
-
-    # -- what is removed -----------------------------------------------------------------------------------------------
-
-    def removed(self) -> set[int]:
-        """The numbers of the updates that the run's weights do not hold.
-
-        Raises:
-            EditError: If the note of them cannot be read.
-        """
-        path = self.folder / REMOVED
-        try:
-            return set(map(int, json.loads(path.read_text(encoding="utf-8"))["removed"]))
-        except FileNotFoundError:
-            return set()
-        except (ValueError, KeyError, TypeError) as error:
-            raise EditError(
-                f'{path} should read {{"removed": [numbers of updates]}}, which is not so ({error}). Mend it; '
-                "`info` of the run's update.safetensors tells what is removed there."
-            ) from error
-
-    def set_removed(self, numbers: Collection[int], path: Path | None = None) -> None:
-        """Notes which updates the run's weights do not hold, atomically.
-
-        Args:
-            numbers: Their numbers.
-            path: Where to write the note, if not at its place.
-        """
-        self._check_known(numbers)
-        with atomic_path(path or self.folder / REMOVED) as scratch:
-            scratch.write_text(json.dumps({"removed": sorted(numbers)}) + "\n", encoding="utf-8")
-        self._index = EditIndex()
-
-    # -- helpers -------------------------------------------------------------------------------------------------------
-
-    def _files(self) -> list[int]:
-        if not self.folder.is_dir():
-            return []
-        return sorted(int(found[1]) for path in self.folder.iterdir() if (found := NAME.fullmatch(path.name)))
-
-    def _check_known(self, numbers: Collection[int]) -> None:
-        known = set(self.numbers())
-        unknown = sorted(set(numbers) - known)
-        if unknown:
-            held = f"holds updates 1 to {len(known)}" if known else "holds no updates"
-            raise EditError(f"There is no update {', '.join(map(str, unknown))}: {self.folder} {held}.")

@@ -16,10 +16,10 @@ from lightning_edit.models.loading import load_model
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.storage.run_folder import UPDATES, check_own_files
-from lightning_edit.updates.history import REMOVED, History
+from lightning_edit.updates.history import History
 from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate
-from lightning_edit.updates.update_file import DamagedUpdateError, UpdateRecord
+from lightning_edit.updates.update_list import REMOVED, open_updates
+from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
 
 UPDATE, MODEL, CONFIG = "update.safetensors", "model", "config.yaml"
 WEIGHTS = (".safetensors", ".bin", ".index.json")
@@ -56,27 +56,6 @@ class Change:
         return self.kept == list(range(1, len(self.kept) + 1))
 
 
-def open_history(run: str | Path) -> History:
-    """The history of a run.
-
-    Args:
-        run: The run's folder.
-
-    Raises:
-        EditError: If there is no such folder, it holds no updates, or files in it are links.
-    """
-    folder = Path(run).expanduser()
-    if not folder.is_dir():
-        raise EditError(f"There is no folder {run}. Give the folder of a run, e.g. runs/version_0.")
-    check_own_files(folder)
-    history = History(folder / UPDATES)
-    if not history.numbers():
-        raise EditError(
-            f"{run} holds no updates: expected {history.path(1)}. Give the folder of a run that has written an update."
-        )
-    return history
-
-
 def change_updates(
     run: str | Path,
     action: Action,
@@ -100,7 +79,7 @@ def change_updates(
         EditError: If a number is unknown, removed already or not removed, if the run is not finished, or if the base
             model is not the one that was edited; nothing is changed then.
     """
-    folder, history = Path(run).expanduser(), open_history(run)
+    folder, history = Path(run).expanduser(), open_updates(run, History)
     removed = _removed_after(history, action, set(numbers))
     notes = _check_run(folder, history, removed)
     kept = [number for number in history.numbers() if number not in removed]

@@ -12,10 +12,11 @@ from torch import Tensor
 from lightning_edit.distributed.process_group import gathered
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model, fingerprint_tokenizer
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.storage.cache import Cache
-from lightning_edit.storage.fingerprint import describe_numerics, fingerprint, fingerprint_model, fingerprint_tokenizer
+from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.values.search import Values
 from lightning_edit.values.settings import ValueSettings
 

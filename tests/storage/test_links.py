@@ -12,7 +12,8 @@ from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.checkpoint_file import checkpoints
-from lightning_edit.updates.undo import change_updates, open_history
+from lightning_edit.updates.undo import change_updates
+from lightning_edit.updates.update_list import UpdateList, open_updates
 from tests.small_models import make_factors
 from tests.small_runs import fit, module
 
@@ -73,7 +74,10 @@ def test_a_run_with_a_link_does_not_go_on_and_is_not_changed(name, run, capsys):
     logger = TensorBoardLogger(run.parent, name="", version=run.name)
     with pytest.raises(EditError, match=f"{path} is a link"):
         fit(run.parent, module(), TinyWorld(edits=6), ckpt_path=newest, logger=logger)
-    for action in (open_history, lambda folder: change_updates(folder, "remove", [3])):
+    for action in (
+        lambda folder: open_updates(folder, UpdateList),
+        lambda folder: change_updates(folder, "remove", [3]),
+    ):
         with pytest.raises(EditError, match=f"{path} is a link"):
             action(run)
     assert content(elsewhere) == before
@@ -92,7 +96,7 @@ def test_a_checkpoint_that_is_a_link_is_not_measured(name, run, capsys):
 
 def test_the_folder_of_a_run_may_be_reached_through_a_link(run):
     (run.parent / "runs").symlink_to(run.parent)
-    assert open_history(run.parent / "runs" / "version_0").numbers() == [1, 2, 3]
+    assert open_updates(run.parent / "runs" / "version_0", UpdateList).numbers() == [1, 2, 3]
 
 
 def test_a_new_run_does_not_begin_where_a_link_leads_elsewhere(tmp_path):

@@ -15,7 +15,8 @@ from lightning_edit.updates.distance import first_order_distance
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
 from lightning_edit.updates.model_update import LayerUpdate
-from lightning_edit.updates.update_file import StoredUpdate, UpdateRecord
+from lightning_edit.updates.update_file import StoredUpdate
+from lightning_edit.updates.update_record import UpdateRecord
 
 
 def linear_run(left_out=(), updates=5, preserve=False):

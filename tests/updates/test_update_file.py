@@ -11,7 +11,7 @@ from lightning_edit import EditError
 from lightning_edit.solvers import Factors
 from lightning_edit.updates.history import History
 from lightning_edit.updates.model_update import LayerUpdate
-from lightning_edit.updates.update_file import DamagedUpdateError
+from lightning_edit.updates.update_record import DamagedUpdateError
 from tests.histories import LAYERS, PAIRS, make_editor, simple
 from tests.small_models import make_factors, make_gpt2, make_request
 

@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
+from lightning_edit.models.fingerprints import fingerprint_model, fingerprint_tokenizer
 from lightning_edit.storage.cache import Cache
-from lightning_edit.storage.fingerprint import fingerprint_model, fingerprint_tokenizer
 from lightning_edit.values.cache import cached_values
 from tests.cached_run import Run, same_bits
 from tests.small_models import make_request

@@ -7,16 +7,14 @@ from typing import Any, Literal, get_args
 
 from rich.console import Console
 from rich.text import Text
-from torch.utils.tensorboard import SummaryWriter
 
 from lightning_edit.commands.comparison.figure import draw
-from lightning_edit.commands.comparison.lines import Axis, Line, lines_of, points_of
+from lightning_edit.commands.comparison.lines import Axis, lines_of
 from lightning_edit.commands.comparison.runs import Run, read_runs
 from lightning_edit.commands.comparison.table import columns_of, notes_of, table
+from lightning_edit.commands.comparison.tensorboard import write_tensorboard
 from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
-
-SUFFIX = ".comparison"
 
 __all__ = ["compare"]
 
@@ -54,7 +52,7 @@ def compare(
     figure = draw(lines, metrics, x)
     with atomic_path(path) as scratch:
         figure.savefig(scratch, format="png")
-    _write_tensorboard(figure, lines, metrics, x, path.parent / "comparison")
+    write_tensorboard(path, figure, lines, metrics, x, path.parent / "comparison")
     _show(table(found, lines, columns_of(found, metrics)), [*notes, *notes_of(found, lines, metrics, x)])
     Console().print(f"Written: {path}, {path.parent / 'comparison'}", soft_wrap=True, highlight=False, markup=False)
 
@@ -91,19 +89,6 @@ def _check_labels(runs: Sequence[Run], labels: Sequence[str] | None) -> None:
         raise EditError(
             f"`labels`: expected one for each of the {len(runs)} runs ({folders}), in this order, got {len(labels)}."
         )
-
-
-def _write_tensorboard(figure: Any, lines: Sequence[Line], metrics: Sequence[str], x: Axis, folder: Path) -> None:
-    """The figure and its points, a point's place being the step; an earlier comparison in the folder is replaced."""
-    earlier = list(folder.glob(f"events.*{SUFFIX}"))
-    with SummaryWriter(str(folder), filename_suffix=SUFFIX) as writer:
-        writer.add_figure("comparison", figure, close=False)
-        for metric in metrics:
-            for line in lines:
-                for point in points_of(line, metric, x):
-                    writer.add_scalar(f"{metric}/{line.label}", point.value, point.x)
-    for file in earlier:
-        file.unlink()
 
 
 def _show(drawn: Any, notes: Sequence[str]) -> None:

@@ -6,8 +6,6 @@ from itertools import groupby
 from pathlib import PurePath
 from typing import Any
 
-from lightning_edit import solvers
-
 ONCE = "model.edits_per_update"
 LAYERS = "model.layers"
 MODEL = "model.model"
@@ -20,6 +18,8 @@ WITHOUT_EFFECT = {
     "model.evaluation.generate",
     "model.evaluation.generated_match",
 }
+# Solvers that write one edit at a time, whatever was set; to ask them would take the seconds that torch needs.
+ONE_EDIT = {"ROME", "RROME"}
 LONGEST = 24
 
 
@@ -68,11 +68,7 @@ def _flatten(name: str, value: Any, found: dict[str, str]) -> None:
 
 def _once(found: Mapping[str, str]) -> str:
     """The smaller of what was set and what the solver can do."""
-    solver = getattr(solvers, found.get("model.solver", ""), None)
-    most = getattr(solver, "edits_per_update", None)
-    asked = found.get(ONCE, "null")
-    limits = [limit for limit in (most, int(asked) if asked.isdecimal() else None) if limit is not None]
-    return str(min(limits)) if limits else "null"
+    return "1" if found.get("model.solver") in ONE_EDIT else found.get(ONCE, "null")
 
 
 def _text(value: Any) -> str:

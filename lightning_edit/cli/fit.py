@@ -1,0 +1,178 @@
+"""The command line's ``fit`` and ``test``: Lightning's, with a measurement before a fit and after it."""
+
+import atexit
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from rich.console import Console
+
+from lightning_edit.callbacks import Downstream, EditCheckpoint, Harness, Retention, Watch
+from lightning_edit.callbacks.report import table
+from lightning_edit.cli.checkpoint_cli import CheckpointCLI
+from lightning_edit.commands.argument_errors import EditArgumentParser
+from lightning_edit.commands.failure import causes
+from lightning_edit.configs import CONFIGS
+from lightning_edit.datamodules import EditDataModule, PreservationText
+from lightning_edit.distributed.shutdown import LOST, end_started, is_lost_connection, quieten_others
+from lightning_edit.errors import EditError
+from lightning_edit.run.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
+from lightning_edit.run.measured_module import MeasuredModule
+from lightning_edit.run.module import EditingModule  # noqa: F401  (makes its short name known)
+from lightning_edit.run.trainer_check import check_strategy_name
+from lightning_edit.solvers import PostProcessor, Solver
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.run_folder import run_folder, stay_in
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Keeps the configuration where the run's other files are, also where there is no logger."""
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Writes ``config.yaml`` into the run's folder."""
+        with atomic_path(run_folder(trainer) / self.config_filename) as scratch:
+            self.parser.save(self.config, scratch, skip_unset=False, multifile=self.multifile)
+
+
+class EditCLI(CheckpointCLI):
+    """`LightningCLI` that measures the model before a fit and after it."""
+
+    config: Any
+    named_kinds = (MeasuredModule, EditDataModule, PreservationText, Solver, PostProcessor, Callback, Strategy)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The trainer's methods that make sense here."""
+        skipped = {"model", "dataloaders", "datamodule"}
+        return {"fit": skipped | {"train_dataloaders", "val_dataloaders"}, "test": skipped}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Gives the measurements in the middle of a run keys of their own."""
+        parser.add_lightning_class_args(Downstream, "downstream")
+        parser.add_lightning_class_args(Harness, "harness")
+        parser.add_lightning_class_args(Retention, "retention")
+        parser.add_lightning_class_args(Watch, "watch")
+        parser.add_lightning_class_args(EditCheckpoint, "checkpoints")
+
+    def before_instantiate_classes(self) -> None:
+        """Divides a model in the newer way; measures the checkpoint's records if the user asks for no others."""
+        settings = self.config[self.subcommand].trainer
+        check_strategy_name(settings.strategy)
+        if settings.strategy == "fsdp":
+            settings.strategy = "ModelParallelStrategy"
+        self.check_remote_code()
+        self.take_over_data()
+
+    def after_instantiate_classes(self) -> None:
+        """Refuses what no process could do, before any is started."""
+        self.model.check_trainer(self.trainer, self.subcommand == "fit")
+        if self.subcommand == "fit":
+            stay_in(self.trainer, self.config.fit.ckpt_path)
+        atexit.register(end_started, self.trainer.strategy.launcher)
+
+    def before_fit(self) -> None:
+        """Measures the unedited model; a resumed run has done so."""
+        if self.config.fit.ckpt_path is None:
+            self._measure()
+
+    def after_test(self) -> None:
+        """Shows the figures of a model that was not edited; those of an edited one are shown already."""
+        if not self.model.edits_written:
+            Console().print(table({"after": self.model.results["before"]}, 0))
+
+    def after_fit(self) -> None:
+        """Measures the edited model."""
+        self._measure()
+
+    def _measure(self) -> None:
+        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        if self.trainer.received_sigterm:
+            # Lightning looks at it between batches, and there may have been a single one.
+            raise SIGTERMException
+
+
+def fit(words: list[str]) -> None:
+    """Runs ``fit``.
+
+    Args:
+        words: The arguments after the command.
+    """
+    with lightning_errors():
+        run(["fit", *words])
+
+
+def test(words: list[str]) -> None:
+    """Runs ``test``.
+
+    Args:
+        words: The arguments after the command.
+    """
+    with lightning_errors():
+        run(["test", *words])
+
+
+def run(args: ArgsType) -> EditCLI:
+    """Runs ``fit`` or ``test``.
+
+    Args:
+        args: The arguments.
+    """
+    quieten()
+    defaults: dict[str, Any] = {"default_config_files": [str(CONFIGS / "default.yaml")]}
+    return EditCLI(
+        MeasuredModule,
+        EditDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        save_config_callback=SaveRunConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        parser_kwargs={"fit": defaults, "test": defaults},
+        parser_class=EditArgumentParser,
+        args=args,
+    )
+
+
+@contextmanager
+def lightning_errors() -> Iterator[None]:
+    """Turns what Lightning raises into what the command line knows: messages, and the status of a signal."""
+    try:
+        yield
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)
+    except MisconfigurationException as error:
+        raise EditError(str(error)) from error
+    except Exception as error:
+        if all(is_lost_connection(cause) for cause in causes(error)):
+            raise EditError(LOST) from error
+        raise
+
+
+def quieten() -> None:
+    """Hides what Lightning says of ordinary training and what does not hold for editing."""
+    messages = (
+        ".*does not have many workers",
+        ".*configure_optimizers` returned `None`",
+        ".*overridden `transfer_batch_to_device`",
+        ".*treespec, LeafSpec",
+        ".*in eval mode at the start of training",
+        ".*smaller than the logging interval",
+        ".*`training_step` returned `None`",
+        ".*args parameter is intended to run from within Python",
+        ".*It is recommended to use `self.log",
+        # Holds for weights that are trained.
+        ".*will silently drop the pre-backward hook",
+    )
+    for message in messages:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    quieten_others()

@@ -1,0 +1,57 @@
+"""The command line's ``sweep``: a fit for every combination of settings, then a comparison, the best first."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from lightning_edit.cli.fit import lightning_errors, run
+from lightning_edit.commands.comparison import compare
+from lightning_edit.commands.comparison.quantities import quantity
+from lightning_edit.commands.sweep import Sweep, describe
+from lightning_edit.errors import EditError
+from lightning_edit.storage.run_folder import run_folder
+
+
+def main(words: list[str]) -> None:
+    """Runs ``sweep``.
+
+    Args:
+        words: The file, and settings of all fits.
+
+    Raises:
+        EditError: If the file is not a sweep, its figure was not measured, or no combination could be run.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lightning-edit sweep", description="Makes a fit for every combination of settings and compares them."
+    )
+    parser.add_argument("file", help="a YAML file with `vary`, see configs/sweeps/; settings of all fits may follow")
+    known, settings = parser.parse_known_args(words)
+    with lightning_errors():
+        _run(Sweep.load(known.file), settings, f"{Path(known.file).stem}.png")
+
+
+def _run(plan: Sweep, settings: list[str], figure: str) -> None:
+    combinations, finished, console = plan.combinations(), [], Console(stderr=True)
+    for number, combination in enumerate(combinations, start=1):
+        name = describe(combination)
+        console.rule(f"{number} of {len(combinations)}: {name}")
+        try:
+            cli = run(["fit", *settings, *plan.arguments(combination)])
+        except (EditError, SystemExit) as error:
+            # One impossible combination must not cost the others; its settings are refused with status 2.
+            if isinstance(error, SystemExit) and error.code != 2:
+                raise
+            why = "see above" if isinstance(error, SystemExit) else str(error)
+            console.print(f"left out: {name}: {why}", style="red", markup=False)
+            continue
+        figures = cli.model.results["after"]
+        if plan.metric not in figures:
+            raise EditError(f"`metric`: {plan.metric} was not measured, only {', '.join(figures)}.")
+        finished.append((figures[plan.metric], name, str(run_folder(cli.trainer))))
+    if not finished:
+        raise EditError("No combination of the sweep could be run.")
+    finished.sort(reverse=not quantity(plan.metric).lower_is_better)
+    _, names, folders = zip(*finished, strict=True)
+    output = str(Path(folders[0]).parent / figure)
+    compare(list(folders), plan.metric, x="batch_size", output=output, labels=list(names))

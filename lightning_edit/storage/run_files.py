@@ -1,0 +1,51 @@
+"""The names of the files that a run leaves in its folder, none of which is ever a link."""
+
+from pathlib import Path
+
+from lightning_edit.errors import EditError
+
+UPDATES = "updates"
+CHECKPOINTS = "checkpoints"
+# All that a run writes by itself, beside what its loggers write.
+LOGS = ("records.jsonl", "curves.jsonl", "downstream.jsonl", "updates.csv")
+FILES = (*LOGS, "metrics.json", "config.yaml", "update.safetensors", "edited.ckpt", "model", UPDATES, CHECKPOINTS)
+# What Lightning's loggers write beside it.
+LOGGED = ("hparams.yaml", "metrics.csv", "events.out.tfevents.*")
+
+
+def check_own_files(folder: Path) -> None:
+    """Refuses a run whose own files or folders are links: what they point to would be cut, deleted or written to.
+
+    The run's folder may itself be reached through a link, and what others put beside the run's files is not looked at.
+
+    Args:
+        folder: The run's.
+
+    Raises:
+        EditError: Names the link.
+    """
+    logged = (path for name in LOGGED for path in folder.glob(name))
+    for path in (*(folder / name for name in FILES), *logged):
+        check_no_link(path)
+        if path.is_dir():
+            check_no_link(*path.rglob("*"))
+        elif path.exists() and not path.is_file():
+            raise EditError(f"{path} is neither a file nor a folder, so it was not written by the run. Delete it.")
+
+
+def check_no_link(*paths: Path) -> None:
+    """Refuses links.
+
+    Args:
+        paths: A run's own files and folders.
+
+    Raises:
+        EditError: Names the first link among them.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise EditError(
+                f"{path} is a link (to {path.readlink()}). A run's own files and folders are never links, as what "
+                "they point to would be changed or deleted with the run. Put the file or folder itself in its place, "
+                "or delete the link."
+            )

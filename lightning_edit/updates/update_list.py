@@ -1,0 +1,145 @@
+"""The list of a run's updates: which there are, what is known of each, and which are removed; no tensor is read."""
+
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import TypeVar
+
+from lightning_edit.errors import EditError
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.run_files import UPDATES, check_own_files
+from lightning_edit.updates.update_record import EditIndex, UpdateRecord, read_record
+
+REMOVED = "removed.json"
+NAME = re.compile(r"update-(\d{5,})\.safetensors")
+
+
+class UpdateList:
+    """The updates of one run, numbered from 1, in a folder.
+
+    Several objects, also in several processes, may read one folder; only one writes at a time.
+
+    Args:
+        folder: Where the files are; ``updates`` in the run's folder, as a rule.
+        until: `find` looks no further than this update; None looks at all.
+    """
+
+    def __init__(self, folder: str | Path, until: int | None = None) -> None:
+        self.folder, self.until = Path(folder), until
+        self._index = EditIndex()
+
+    def path(self, number: int) -> Path:
+        """The file of an update."""
+        return self.folder / f"update-{number:05}.safetensors"
+
+    def numbers(self) -> list[int]:
+        """The numbers of all updates, ascending, those that are removed included.
+
+        Raises:
+            EditError: If one is missing.
+        """
+        found = self._files()
+        for expected, number in enumerate(found, start=1):
+            if number != expected:
+                raise EditError(
+                    f"Update {expected} is missing: there is no {self.path(expected)}, but update {found[-1]} is there."
+                    f" Put the file back, or let a fit go on from a checkpoint before update {expected}."
+                )
+        return found
+
+    def record(self, number: int) -> UpdateRecord:
+        """What is known of one update, without its tensors.
+
+        Args:
+            number: Which.
+
+        Raises:
+            EditError: If there is no such update; `DamagedUpdateError` if its file is cut short or altered.
+        """
+        self._check_known([number])
+        return read_record(self.path(number), number)
+
+    def find(self, subject: str, prompt: str) -> tuple[int, int, str] | None:
+        """Where a fact was last edited, removed updates apart.
+
+        Args:
+            subject: Of the edit.
+            prompt: Of the edit, with ``{}``.
+
+        Returns:
+            The number of the update, the column of its keys and the new target; None if it was never edited.
+        """
+        if not self._index.updates:
+            self.numbers()
+        removed = self.removed()
+        last = float("inf") if self.until is None else self.until
+        while (number := self._index.updates + 1) <= last and self.path(number).exists():
+            self._index.add(number, [] if number in removed else read_record(self.path(number), number).edits)
+        return self._index.latest.get((subject.strip(), prompt.strip()))
+
+    def removed(self) -> set[int]:
+        """The numbers of the updates that the run's weights do not hold.
+
+        Raises:
+            EditError: If the note of them cannot be read.
+        """
+        path = self.folder / REMOVED
+        try:
+            return set(map(int, json.loads(path.read_text(encoding="utf-8"))["removed"]))
+        except FileNotFoundError:
+            return set()
+        except (ValueError, KeyError, TypeError) as error:
+            raise EditError(
+                f'{path} should read {{"removed": [numbers of updates]}}, which is not so ({error}). Mend it; '
+                "`info` of the run's update.safetensors tells what is removed there."
+            ) from error
+
+    def set_removed(self, numbers: Collection[int], path: Path | None = None) -> None:
+        """Notes which updates the run's weights do not hold, atomically.
+
+        Args:
+            numbers: Their numbers.
+            path: Where to write the note, if not at its place.
+        """
+        self._check_known(numbers)
+        with atomic_path(path or self.folder / REMOVED) as scratch:
+            scratch.write_text(json.dumps({"removed": sorted(numbers)}) + "\n", encoding="utf-8")
+        self._index = EditIndex()
+
+    def _files(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(found[1]) for path in self.folder.iterdir() if (found := NAME.fullmatch(path.name)))
+
+    def _check_known(self, numbers: Collection[int]) -> None:
+        known = set(self.numbers())
+        unknown = sorted(set(numbers) - known)
+        if unknown:
+            held = f"holds updates 1 to {len(known)}" if known else "holds no updates"
+            raise EditError(f"There is no update {', '.join(map(str, unknown))}: {self.folder} {held}.")
+
+
+Updates = TypeVar("Updates", bound=UpdateList)
+
+
+def open_updates(run: str | Path, kind: type[Updates]) -> Updates:
+    """The updates of a run.
+
+    Args:
+        run: The run's folder.
+        kind: `UpdateList`, or `History` where the tensors are wanted.
+
+    Raises:
+        EditError: If there is no such folder, it holds no updates, or files in it are links.
+    """
+    folder = Path(run).expanduser()
+    if not folder.is_dir():
+        raise EditError(f"There is no folder {run}. Give the folder of a run, e.g. runs/version_0.")
+    check_own_files(folder)
+    updates = kind(folder / UPDATES)
+    if not updates.numbers():
+        raise EditError(
+            f"{run} holds no updates: expected {updates.path(1)}. Give the folder of a run that has written an update."
+        )
+    return updates
