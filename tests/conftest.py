@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+# Lightning logs to the standard error of the moment when it is imported, which must not be that of a single test.
+import lightning_edit.cli.fit  # noqa: F401
 from lightning_edit.models.loading import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]

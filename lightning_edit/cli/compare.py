@@ -1,8 +1,8 @@
 """The command line's ``compare``."""
 
-import argparse
 from typing import get_args
 
+from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.lines import Axis
 
@@ -13,7 +13,7 @@ def main(words: list[str]) -> None:
     Args:
         words: The arguments after the command.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning-edit compare",
         description="Compares finished runs in one table and one figure with a line for each method.",
     )

@@ -5,10 +5,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple
 
-from lightning_edit.configs import CONFIGS
+from lightning_edit.configs import shipped
 from lightning_edit.errors import EditError
 
 
@@ -25,6 +24,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "edit": Command("lightning_edit.cli.edit:main", "write facts from a file into a model; start here"),
     "fit": Command("lightning_edit.cli.fit:fit", "edit a model with all settings there are, or go on with a run"),
     "test": Command("lightning_edit.cli.fit:test", "measure a model or a checkpoint"),
     "compare": Command("lightning_edit.cli.compare:main", "show finished runs in one table and one figure"),
@@ -49,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: The arguments, those of the process if not given.
     """
-    words = [_shipped(word) for word in (sys.argv[1:] if args is None else args)]
+    words = [shipped(word) for word in (sys.argv[1:] if args is None else args)]
     if not words or words[0] in ("-h", "--help"):
         (sys.stdout if words else sys.stderr).write(usage())
         sys.exit(0 if words else 2)
@@ -85,12 +85,3 @@ def _explain(error: Exception) -> None:
     for cause in causes(error):
         if isinstance(cause, EditError):
             fail(str(cause))
-
-
-def _shipped(word: str) -> str:
-    """Finds ``configs/...`` from any folder, as long as there is no such file of the user's own."""
-    option, equals, path = word.rpartition("=")
-    shipped = CONFIGS.parent / path
-    if path.startswith("configs/") and path.endswith(".yaml") and not Path(path).exists() and shipped.is_file():
-        return f"{option}{equals}{shipped}"
-    return word

@@ -1,11 +1,11 @@
 """The command line's ``sweep``: a fit for every combination of settings, then a comparison, the best first."""
 
-import argparse
 from pathlib import Path
 
 from rich.console import Console
 
 from lightning_edit.cli.fit import lightning_errors, run
+from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.sweep import Sweep, describe
@@ -22,7 +22,7 @@ def main(words: list[str]) -> None:
     Raises:
         EditError: If the file is not a sweep, its figure was not measured, or no combination could be run.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning-edit sweep", description="Makes a fit for every combination of settings and compares them."
     )
     parser.add_argument("file", help="a YAML file with `vary`, see configs/sweeps/; settings of all fits may follow")

@@ -1,6 +1,5 @@
 """The command line's ``cache``: what is kept, whether it is sound, and how to be rid of it."""
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from rich.prompt import Confirm
 from rich.table import Column, Table
 from rich.text import Text
 
+from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.storage.cache import OLD_FORMAT, Cache, DamagedError, Entry, check, delete
 
@@ -45,8 +45,8 @@ def main(args: list[str]) -> None:
         clear(cache, given.kind, given.older_than, given.yes)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="lightning-edit cache", description="Shows, checks or clears the second moments and values kept on disk."
     )
     commands = parser.add_subparsers(dest="command", required=True)

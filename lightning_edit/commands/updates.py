@@ -1,6 +1,5 @@
 """``lightning-edit updates``: the updates of a run listed, shown, taken out and put back."""
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.updates.update_list import UpdateList, open_updates
 from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
 
@@ -54,8 +54,8 @@ def main(args: list[str]) -> None:
         show_change(Path(given.run).expanduser(), change, console)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="lightning-edit updates", description="Lists the updates of a run, takes them out and puts them back."
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")

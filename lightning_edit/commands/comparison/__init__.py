@@ -8,11 +8,9 @@ from typing import Any, Literal, get_args
 from rich.console import Console
 from rich.text import Text
 
-from lightning_edit.commands.comparison.figure import draw
 from lightning_edit.commands.comparison.lines import Axis, lines_of
 from lightning_edit.commands.comparison.runs import Run, read_runs
 from lightning_edit.commands.comparison.table import columns_of, notes_of, table
-from lightning_edit.commands.comparison.tensorboard import write_tensorboard
 from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
 
@@ -49,6 +47,10 @@ def compare(
     _check_metrics(found, metrics, x)
     _check_labels(found, labels)
     lines = lines_of(found, x, labels)
+    # Most of the time that a comparison takes; a mistake is answered without it.
+    from lightning_edit.commands.comparison.figure import draw
+    from lightning_edit.commands.comparison.tensorboard import write_tensorboard
+
     figure = draw(lines, metrics, x)
     with atomic_path(path) as scratch:
         figure.savefig(scratch, format="png")

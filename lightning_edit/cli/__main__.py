@@ -1,0 +1,5 @@
+"""The command line as ``python -m lightning_edit.cli``."""
+
+from lightning_edit.cli.main import main
+
+main()

@@ -1,0 +1,235 @@
+"""The command line's ``edit``: a fit for those who want an edited model, with the settings that most of them need."""
+
+import json
+import shlex
+from argparse import Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lightning_edit.commands.arguments import CommandParser
+from lightning_edit.configs import CONFIGS, shipped
+from lightning_edit.errors import EditError
+
+METHODS = sorted(path.stem for path in (CONFIGS / "solvers").glob("*.yaml"))
+DEVICES = ("auto", "cpu", "gpu")
+DESCRIPTION = """Writes facts into a language model, measures it before and after, and leaves the
+edited model in a folder. It is `fit` with the settings that are needed most."""
+EXAMPLE = """A CSV file of two facts:  subject,prompt,target_new
+                          Eiffel Tower,{} is located in the city of,Rome
+                          Anna,The job of {} is,pilot"""
+
+
+def main(words: list[str]) -> None:
+    """Runs ``edit``.
+
+    Args:
+        words: The arguments after the command.
+
+    Raises:
+        EditError: If an argument makes no sense.
+    """
+    given = _parser().parse_args(words)
+    arguments = fit_arguments(given)
+    command = shlex.join(["lightning-edit", "fit", *arguments])
+    console = Console(highlight=False, markup=False, emoji=False)
+    if given.dry_run:
+        console.print(command, soft_wrap=True)
+        return
+    console.print(f"The same as:\n{command}", soft_wrap=True)
+    from lightning_edit.cli.fit import fit
+
+    fit([shipped(word) for word in arguments])
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "lightning-edit edit",
+        "%(prog)s MODEL EDITS [options]",
+        DESCRIPTION,
+        EXAMPLE,
+        formatter_class=_Formatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    # One group without headings, so that all of it is on one screen of 80 by 24.
+    add = parser.add_argument_group().add_argument
+    add("model", metavar="MODEL", help="folder or hub name of a transformers model")
+    add("edits", metavar="EDITS", help="the facts: a CSV, JSON or JSONL file")
+    add("--method", default="emmet", metavar="NAME", help=f"emmet, or {', '.join(m for m in METHODS if m != 'emmet')}")
+    add("--layers", metavar="LIST", help="blocks to edit, as 5 or 3-8 (one, a quarter up)")
+    add("--out", metavar="DIR", help="a new folder for the results (runs/version_N)")
+    add("--preserve", metavar="FILE", help="ordinary text to preserve (the model's own)")
+    add("--limit", type=int, metavar="N", help="only the first N edits")
+    add("--edits-per-update", type=int, metavar="N", help="write N edits at a time (all at once)")
+    add("--batch-size", type=int, metavar="N", help="edits optimized at once, fewer take less memory")
+    add("--device", choices=DEVICES, metavar="NAME", help=f"{', '.join(DEVICES)}")
+    add("--config", action="append", default=[], metavar="FILE", help="more settings of `fit`, in YAML")
+    add("--dry-run", action="store_true", help="only show the equal `fit` command")
+    add("-h", "--help", action="help", help="show this and end")
+    return parser
+
+
+class _Formatter(RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=24, width=80)
+
+
+def fit_arguments(given: Namespace) -> list[str]:
+    """The arguments of the equal ``fit``.
+
+    Args:
+        given: What was asked of ``edit``.
+
+    Raises:
+        EditError: If an argument makes no sense.
+    """
+    _check(given)
+    method, out = method_named(given.method), out_arguments(given.out)
+    published = published_settings(given.model, method)
+    layers = None if given.layers is None else layer_list(given.layers)
+    if layers is None and not published and not any("layers" in _settings_of(Path(file)) for file in given.config):
+        layers = [default_layer(given.model)]
+    configs = [*(published or [f"configs/solvers/{method}.yaml"]), *given.config]
+    settings = {
+        "--model.model": given.model,
+        "--model.layers": None if layers is None else json.dumps(layers),
+        "--model.edits_per_update": given.edits_per_update,
+        "--data": "OwnEdits",
+        "--data.path": given.edits,
+        "--data.limit": given.limit,
+        "--data.batch_size": given.batch_size,
+        "--data.preservation": None if given.preserve is None else "TextFile",
+        "--data.preservation.path": given.preserve,
+        "--trainer.accelerator": given.device,
+    }
+    pairs = [("--config", file) for file in configs] + [(name, str(v)) for name, v in settings.items() if v is not None]
+    return [word for pair in pairs for word in pair] + out
+
+
+def _check(given: Namespace) -> None:
+    if not Path(given.edits).expanduser().exists():
+        raise EditError(f"EDITS: there is no file {given.edits}. Give a CSV, JSON or JSONL file.")
+    if given.preserve is not None and not Path(given.preserve).expanduser().is_file():
+        raise EditError(f"`--preserve`: there is no file {given.preserve}. Give a file of ordinary text.")
+    for file in given.config:
+        if not Path(file).is_file():
+            raise EditError(f"`--config`: there is no file {file}. Give a YAML file with settings of `fit`.")
+    for name in ("limit", "edits_per_update", "batch_size"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            raise EditError(f"`--{name.replace('_', '-')}` must be a positive number, got {value}.")
+
+
+def method_named(name: str) -> str:
+    """The name of a method's file in ``configs/solvers/``, however it is written.
+
+    Args:
+        name: As people write it: ``MEMIT``, ``r-ROME``, ``FT-L``.
+
+    Raises:
+        EditError: If there is no such method.
+    """
+    plain = {method.replace("_", ""): method for method in METHODS}
+    asked = "".join(letter for letter in name.lower() if letter.isalnum())
+    if asked not in plain:
+        raise EditError(f"`--method`: there is no method {name}. There are: {', '.join(METHODS)}.")
+    return plain[asked]
+
+
+def layer_list(text: str) -> list[int]:
+    """Layers as people write them: ``5``, ``3-8``, ``3,4,5`` or ``[3, 4, 5]``.
+
+    Args:
+        text: What was given.
+
+    Raises:
+        EditError: If it is something else.
+    """
+    layers: list[int] = []
+    for part in text.strip().strip("[]").split(","):
+        first, dash, last = (end.strip() for end in part.partition("-"))
+        ends = [first, last] if dash else [first]
+        if not all(end.isdecimal() for end in ends) or int(ends[-1]) < int(ends[0]):
+            raise EditError(f"`--layers` must be numbers of blocks such as 5, 3-8 or 3,4,5, got {text}.")
+        layers += range(int(ends[0]), int(ends[-1]) + 1)
+    return layers
+
+
+def out_arguments(out: str | None) -> list[str]:
+    """Where the run's folder is made.
+
+    Args:
+        out: The folder; None leaves it to the run.
+
+    Raises:
+        EditError: If there is something in it already, or it is a file.
+    """
+    if out is None:
+        return []
+    folder = Path(out).expanduser()
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise EditError(f"`--out`: {out} holds something already. Give a folder that is new or empty.")
+    if not folder.name:
+        raise EditError(f"`--out`: {out} has no name. Give a folder that is new.")
+    # As a version, a number would make a folder called version_N.
+    place = {"save_dir": str(folder.parent), "name": folder.name, "version": ""}
+    return [f"--trainer.logger.{name}={value}" for name, value in place.items()]
+
+
+def published_settings(model: str, method: str) -> list[str]:
+    """The files under ``configs/`` for a model whose published settings are there.
+
+    Args:
+        model: The model's hub name.
+        method: A name in ``configs/solvers/``.
+
+    Returns:
+        The file with that method's settings for the model; or another method's file for it and then the method's own.
+        Nothing if there is none.
+    """
+    if "solver" not in _settings_of(CONFIGS / "solvers" / f"{method}.yaml"):
+        # Fine-tuning has settings of its own.
+        return []
+    found = {}
+    for path in sorted((CONFIGS / "models").glob("*.yaml")):
+        settings = _settings_of(path)
+        if settings["model"] == model:
+            found[settings["solver"]["class_path"].lower()] = f"configs/models/{path.name}"
+    if method in found:
+        return [found[method]]
+    return [next(iter(found.values())), f"configs/solvers/{method}.yaml"] if found else []
+
+
+def _settings_of(file: Path) -> dict[str, Any]:
+    """The settings of the model in a configuration file, as far as there are any."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EditError(f"`--config`: {file} is no YAML: {error}") from error
+    model = content.get("model") if isinstance(content, dict) else None
+    settings = model.get("init_args", model) if isinstance(model, dict) else None
+    return settings if isinstance(settings, dict) else {}
+
+
+def default_layer(model: str) -> int:
+    """The block a quarter of the way up, where methods that edit one layer edit most models.
+
+    Args:
+        model: Folder or hub name of the model.
+
+    Raises:
+        EditError: If there is no such model.
+    """
+    from transformers import AutoConfig
+
+    from lightning_edit.models.loading import resolve
+
+    try:
+        config = AutoConfig.from_pretrained(resolve(model)).get_text_config()
+        return int(config.num_hidden_layers) // 4
+    except (OSError, ValueError, AttributeError) as error:
+        raise EditError(f"MODEL: {model} could not be read, so give --layers or another model: {error}") from error
