@@ -31,6 +31,11 @@ class EditReport(Callback):
 
     def __init__(self, table: bool = True) -> None:
         self.table = table
+        self._command = "test"
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes that the figures are those of a fit, and not of a checkpoint that is measured again."""
+        self._command = "fit"
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Says where the figures are when a run is stopped from outside."""
@@ -57,9 +62,9 @@ class EditReport(Callback):
                 console.print("Each update was made on the unedited model, so no edited model is kept.")
             console.print(f"Results: {folder}", soft_wrap=True, highlight=False)
 
-    @staticmethod
-    def _figures(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    def _figures(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         return {
+            "command": self._command,
             "before": pl_module.results.get("before"),
             "after": pl_module.results.get("after"),
             "edits": pl_module.edits_written,

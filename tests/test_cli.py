@@ -37,6 +37,7 @@ def test_fit_prints_before_and_after_and_test_measures_the_checkpoint(tmp_path, 
     first, second = (json.loads((tmp_path / f"version_{i}" / "metrics.json").read_text()) for i in (0, 1))
     assert second["after"] == first["after"]
     assert second["before"] == first["before"]
+    assert (first["command"], second["command"]) == ("fit", "test")
 
 
 def test_saved_config_runs_again_to_the_same_figures(tmp_path):

@@ -19,7 +19,7 @@ def main(words: list[str]) -> None:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders that hold such folders")
     parser.add_argument(
-        "--metric", default="S", metavar="NAMES", help="what the figure shows, a panel for each name (default: S)"
+        "--metric", metavar="NAMES", help="what the figure shows, a panel for each name (S, where it was measured)"
     )
     parser.add_argument("--x", choices=get_args(Axis), default="edits", help="what the figure is drawn against")
     parser.add_argument("--output", default="comparison.png", metavar="FILE", help="the figure (comparison.png)")

@@ -1,6 +1,7 @@
 """Runs side by side: which make one line, its points, the table, and the picture."""
 
 import pytest
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -11,6 +12,7 @@ from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.commands.comparison.settings import flat_settings, shortest_labels
 from lightning_edit.commands.comparison.table import table
+from lightning_edit.configs import CONFIGS
 from tests.run_folders import config, write
 
 
@@ -122,6 +124,7 @@ def test_classes_may_be_given_in_each_of_their_forms():
     nested = {"class_path": "lightning_edit.run.module.EditingModule", "init_args": inner}
     settings = flat_settings({"model": nested, "data": {"class_path": "a.Facts", "init_args": {"limit": 3, "seed": 1}}})
     assert settings == {
+        "method": "EMMET",
         "model": "EditingModule",
         "model.model": "gpt",
         "model.solver": "EMMET",
@@ -136,6 +139,29 @@ def test_a_method_without_solver_goes_by_its_class_and_its_batches_count():
     configs = [{"model": fine_tuning, "data": {"batch_size": size}} for size in (1, 64)]
     settings = [flat_settings(one) for one in configs]
     assert shortest_labels(settings) == ["FineTuning, batch_size 1", "FineTuning, batch_size 64"]
+
+
+@pytest.mark.parametrize(
+    ("file", "changed", "method"),
+    [
+        ("encore", {}, "encore"),
+        ("encore", {"values": {"mpes": 4}}, "encore"),
+        ("encore", {"values": {"mpes": None}}, "memit_sequential"),
+        ("memit_sequential", {"previous_keys": None}, "MEMIT"),
+        ("emmet", {}, "EMMET"),
+        ("alphaedit", {"edits_per_update": None}, "AlphaEdit"),
+        ("rrome", {}, "RROME"),
+        ("rect", {}, "rect"),
+        ("prune", {}, "prune"),
+        ("ft", {}, "ft"),
+        ("ft", {"norm_constraint": 0.1}, "ft_l"),
+        ("ft_l", {"layers": [5]}, "ft_l"),
+    ],
+)
+def test_a_method_is_named_as_its_file(file, changed, method):
+    model = yaml.safe_load((CONFIGS / "solvers" / f"{file}.yaml").read_text())["model"]
+    model["init_args"] |= {"model": "gpt", **changed}
+    assert flat_settings({"model": model})["method"] == method
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,18 @@ import pytest
 from lightning_edit import EditError
 from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.runs import read_runs
+from lightning_edit.commands.comparison.table import columns_of
 from tests.run_folders import BEFORE, write
 
 
 def run_compare(runs, tmp_path, **settings):
     compare([str(run) for run in runs], output=str(tmp_path / "out" / "comparison.png"), **settings)
     return tmp_path / "out"
+
+
+def change(folder, **content):
+    file = folder / "metrics.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **content}))
 
 
 # -- which runs are found ----------------------------------------------------------------------------------------------
@@ -59,6 +65,39 @@ def test_edits_left_out_are_said_and_the_same_data_is_not_warned_of(tmp_path, ca
     shown = capsys.readouterr().out
     assert "a: 2 edits were left out" in shown
     assert "same data" not in shown
+
+
+def test_runs_of_own_edits_are_compared_by_their_accuracy(tmp_path, capsys):
+    for name, accuracy in (("a", 0.75), ("b", 0.25)):
+        after = {"efficacy_accuracy": accuracy, "efficacy_token_accuracy": accuracy}
+        change(write(tmp_path / name), before={"efficacy_accuracy": 0.0}, after=after)
+    run_compare([tmp_path / "a", tmp_path / "b"], tmp_path)
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("efficacy", "accuracy %", "75.0", "25.0"))
+
+
+def test_accuracies_are_shown_beside_scores_only_where_a_run_has_no_score(tmp_path):
+    change(write(tmp_path / "scored"), after={"efficacy_score": 1.0, "efficacy_accuracy": 0.5, "S": 0.5})
+    change(write(tmp_path / "own"), after={"efficacy_accuracy": 0.75})
+    scored, own = read_runs([tmp_path / "scored", tmp_path / "own"])[0]
+    assert columns_of([scored], ["S"]) == ["efficacy_score", "S"]
+    assert columns_of([scored, own], ["S"]) == ["efficacy_score", "efficacy_accuracy", "S"]
+
+
+def test_what_test_measured_is_no_run(tmp_path):
+    for name in ("run", "again"):
+        change(write(tmp_path / name), command="fit" if name == "run" else "test")
+    runs, notes = read_runs([tmp_path])
+    assert [run.folder.name for run in runs] == ["run"]
+    assert notes == [f"{tmp_path / 'again'} holds what `test` measured of another run and is left out."]
+    assert len(read_runs([tmp_path / "again"])[0]) == 1
+
+
+def test_runs_of_one_name_are_shown_with_as_much_of_their_paths_as_tells_them_apart(tmp_path, capsys):
+    run_compare([write(tmp_path / name / "version_0", ridge=i) for i, name in enumerate("ab")], tmp_path)
+    shown = capsys.readouterr().out
+    assert "a/version_0" in shown
+    assert "b/version_0" in shown
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------

@@ -16,10 +16,12 @@ from lightning_edit.storage.atomic import atomic_path
 
 __all__ = ["compare"]
 
+USUAL = ("S", "efficacy_score", "efficacy_accuracy")
+
 
 def compare(
     runs: list[str],
-    metric: str | list[str] = "S",
+    metric: str | list[str] | None = None,
     x: Literal["edits", "batch_size"] = "edits",
     output: str = "comparison.png",
     labels: list[str] | None = None,
@@ -32,7 +34,8 @@ def compare(
     Args:
         runs: Folders of runs, or folders that hold such folders.
         metric: What the figure shows, one panel for each: names in ``metrics.json`` or ``curves.jsonl``, as a list or
-            separated by commas.
+            separated by commas. If not given, it is the first of S, efficacy score and accuracy that all runs have, or
+            else that some have.
         x: Against what: ``edits`` shows how a run went on, ``batch_size`` (edits of one update) the ends of the runs.
         output: The figure, a PNG file; for TensorBoard it lands in a folder ``comparison`` beside it.
         labels: Names in place of the methods' own, one for each run in the table's order; those that share one make one
@@ -41,9 +44,10 @@ def compare(
     Raises:
         EditError: If a folder holds no finished run, a file cannot be read, or no run has a metric.
     """
-    path, metrics = Path(output).expanduser(), _names(metric)
-    _check_settings(runs, metrics, x, path)
+    path, asked = Path(output).expanduser(), None if metric is None else _names(metric)
+    _check_settings(runs, asked, x, path)
     found, notes = read_runs([Path(run).expanduser() for run in runs])
+    metrics = _usual_metric(found) if asked is None else asked
     _check_metrics(found, metrics, x)
     _check_labels(found, labels)
     lines = lines_of(found, x, labels)
@@ -64,15 +68,20 @@ def _names(metric: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in given if name.strip()))
 
 
-def _check_settings(runs: Sequence[str], metrics: Sequence[str], x: str, path: Path) -> None:
+def _check_settings(runs: Sequence[str], metrics: Sequence[str] | None, x: str, path: Path) -> None:
     if not runs:
         raise EditError("`runs`: expected at least one folder of a run, got none.")
-    if not metrics:
+    if metrics is not None and not metrics:
         raise EditError("`metric`: expected at least one name, got none.")
     if x not in get_args(Axis):
         raise EditError(f"`x` must be {' or '.join(get_args(Axis))}, got {x}.")
     if path.suffix.lower() != ".png" or path.is_dir():
         raise EditError(f"`output` must be a file whose name ends in .png, got {path}.")
+
+
+def _usual_metric(runs: Sequence[Run]) -> list[str]:
+    counts = {name: sum(name in run.after for run in runs) for name in USUAL}
+    return [max(USUAL, key=lambda name: (counts[name] == len(runs), counts[name] > 0))]
 
 
 def _check_metrics(runs: Sequence[Run], metrics: Sequence[str], x: Axis) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_edit.commands.comparison.settings import edits_of_update, flat_settings
+from lightning_edit.commands.comparison.settings import METHOD, edits_of_update, flat_settings
 from lightning_edit.errors import EditError
 
 Figures = dict[str, float]
@@ -81,10 +81,11 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
             found.setdefault(path.resolve(), _read_run(path, notes))
             continue
         below = sorted((file.parent for file in path.rglob(FILE)), key=_natural)
-        finished = [folder for folder in below if _finished(folder)]
+        reasons = {folder: _left_out(folder) for folder in below}
+        finished = [folder for folder, reason in reasons.items() if reason is None]
         if not finished:
             raise EditError(f"`runs`: {_nothing(path, below)} Give the folder of a finished run, or a folder of some.")
-        notes += [f"{folder} was not finished and is left out." for folder in below if folder not in finished]
+        notes += [f"{folder} {reason} and is left out." for folder, reason in reasons.items() if reason is not None]
         for folder in finished:
             found.setdefault(folder.resolve(), _read_run(folder, notes))
     return list(found.values()), notes
@@ -101,8 +102,12 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
-def _finished(folder: Path) -> bool:
-    return bool(_read_json(folder / FILE).get("after"))
+def _left_out(folder: Path) -> str | None:
+    """Why a folder with figures is no run to compare, None if it is one."""
+    content = _read_json(folder / FILE)
+    if content.get("command") == "test":
+        return "holds what `test` measured of another run"
+    return None if content.get("after") else "was not finished"
 
 
 def _read_run(folder: Path, notes: list[str]) -> Run:
@@ -118,8 +123,7 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
         if content.get(stage):
             measured.setdefault(at, {}).update(_figures(content[stage], f"{folder / FILE}, `{stage}`"))
     settings = flat_settings(content.get("config") or {})
-    if not {"model", "model.solver"} & set(settings):
-        settings["model"] = folder.name
+    settings[METHOD] = settings[METHOD] or folder.name
     return Run(
         folder=folder,
         edits=edits,

@@ -6,7 +6,10 @@ from itertools import groupby
 from pathlib import PurePath
 from typing import Any
 
+from lightning_edit.commands.comparison.methods import method_of
+
 ONCE = "model.edits_per_update"
+METHOD = "method"
 LAYERS = "model.layers"
 MODEL = "model.model"
 # Where things are kept, how fast they go and what else is measured; the number of edits is told apart.
@@ -31,7 +34,7 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
 
     Returns:
         Texts under dotted names; the name of a class stands under the name of what it is the class of, e.g.
-        ``{"model.solver": "EMMET", "model.solver.emmet_lambda": "0.1", "model.layers": "[17]"}``.
+        ``{"method": "EMMET", "model.solver": "EMMET", "model.solver.emmet_lambda": "0.1", "model.layers": "[17]"}``.
     """
     found: dict[str, str] = {}
     for part in ("model", "data"):
@@ -41,6 +44,7 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
         found.pop("data.batch_size", None)
         found["model.solver"] = "EMMET" if found["model.solver"] == "null" else found["model.solver"]
     found[ONCE] = _once(found)
+    found[METHOD] = method_of(found, _flatten)
     return {name: value for name, value in found.items() if name not in WITHOUT_EFFECT}
 
 
@@ -54,6 +58,10 @@ def edits_of_update(settings: Mapping[str, str]) -> int | None:
 
 
 def _flatten(name: str, value: Any, found: dict[str, str]) -> None:
+    if isinstance(value, Sequence) and value and all(isinstance(entry, Mapping) for entry in value):
+        for position, entry in enumerate(value):
+            _flatten(f"{name}.{position}" if len(value) > 1 else name, entry, found)
+        return
     if not isinstance(value, Mapping):
         found[name] = _text(value)
         return
@@ -86,7 +94,7 @@ def shortest_labels(settings: Sequence[Mapping[str, str]]) -> list[str]:
     Args:
         settings: Flat settings; those that are the same get the same label.
     """
-    pieces = [[one.get("model.solver", one.get("model", ""))] for one in settings]
+    pieces = [[one[METHOD]] for one in settings]
     for path in (MODEL, LAYERS):
         if len({one.get(path) for one in settings}) > 1:
             for one, label in zip(settings, pieces, strict=True):

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -13,25 +14,31 @@ from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.comparison.runs import Run
 from lightning_edit.commands.comparison.settings import differing
 
+# Where a score is lacking, as it needs the true answer, the accuracy says most.
+IN_PLACE = {f"{kind}_score": f"{kind}_accuracy" for kind in ("efficacy", "paraphrase", "neighborhood")}
 # The usual figures, with headings that leave room for the others on a terminal of 80 columns.
 HEADINGS = {
     "efficacy_score": "efficacy\n%",
+    "efficacy_accuracy": "efficacy\naccuracy %",
     "paraphrase_score": "para-\nphrase %",
+    "paraphrase_accuracy": "paraphrase\naccuracy %",
     "neighborhood_score": "neighbor-\nhood %",
+    "neighborhood_accuracy": "neighborhood\naccuracy %",
     "S": "S\n%",
     "generation_entropy": "entropy\nbits",
 }
 
 
 def columns_of(runs: Sequence[Run], metrics: Sequence[str]) -> list[str]:
-    """The figures in the table: the usual ones that a run has, and those asked for.
+    """The figures in the table: the usual ones that a run has, accuracies where scores lack, and those asked for.
 
     Args:
         runs: The runs.
         metrics: What the figure shows.
     """
-    measured = {name for run in runs for name in run.after}
-    return list(dict.fromkeys([*(name for name in HEADINGS if name in measured), *metrics]))
+    shown = {name for run in runs for name in run.after if name not in IN_PLACE.values()}
+    shown |= {name for run in runs for score, name in IN_PLACE.items() if score not in run.after and name in run.after}
+    return list(dict.fromkeys([*(name for name in HEADINGS if name in shown), *metrics]))
 
 
 def table(runs: Sequence[Run], lines: Sequence[Line], columns: Sequence[str]) -> Table:
@@ -42,9 +49,10 @@ def table(runs: Sequence[Run], lines: Sequence[Line], columns: Sequence[str]) ->
         lines: The lines they make.
         columns: Names of the figures to show.
     """
+    names = _names([run.folder for run in runs])
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     drawn.title = Text("before -> after editing", style="bold")
-    drawn.add_column("run", overflow="fold", min_width=min(16, max(len(run.folder.name) for run in runs)))
+    drawn.add_column("run", overflow="fold", min_width=min(16, max(len(name) for name in names)))
     for heading in ("edits", "batch\nsize"):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for name in columns:
@@ -55,10 +63,19 @@ def table(runs: Sequence[Run], lines: Sequence[Line], columns: Sequence[str]) ->
     best = _best([sum(run.seconds.values()) if run.seconds else None for run in runs], lower=True)
     label_of = {run.folder: line.label for line in lines for run in line.runs}
     for i, run in enumerate(runs):
-        who = Text.assemble(label_of[run.folder], "\n", (run.folder.name, "dim"))
+        who = Text.assemble(label_of[run.folder], "\n", (names[i], "dim"))
         time = Text(f"\n{seconds[i]}", style="bold" if best is not None and seconds[i] == f"{best:.1f}" else "")
         drawn.add_row(who, str(run.edits), str(run.batch_size), *(column[i] for column in cells), time)
     return drawn
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many of the last parts as tell all apart."""
+    paths = [folder.resolve().parts for folder in folders]
+    length = 1
+    while length < max(map(len, paths)) and len({path[-length:] for path in paths}) < len(paths):
+        length += 1
+    return ["/".join(path[-length:]) for path in paths]
 
 
 def _cells(runs: Sequence[Run], name: str) -> list[Text]:

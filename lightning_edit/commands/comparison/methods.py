@@ -1,0 +1,48 @@
+"""The name of a run's method: as in ``configs/solvers/``, where it has the settings of a file there."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from lightning_edit.configs import CONFIGS
+
+# What a user sets anew for each model.
+OF_THE_MODEL = ("model.model", "model.layers")
+
+
+def method_of(settings: Mapping[str, str], flatten: Callable[[str, Any, dict[str, str]], None]) -> str:
+    """The method of a run.
+
+    A run is of a method when all settings of the method's file are in it: classes and words as they are there,
+    numbers of any size, as they are chosen for each model. The file with the most settings counts, so that MEMIT with
+    earlier keys and MPES is ``encore``; a file that is named after its class goes by the class.
+
+    Args:
+        settings: The flat settings of the run.
+        flatten: Adds nested settings under a name to flat ones.
+
+    Returns:
+        The name of a file, or else of the solver's or the module's class.
+    """
+    name, most = settings.get("model.solver", settings.get("model", "")), 0
+    for path in sorted((CONFIGS / "solvers").glob("*.yaml")):
+        wanted: dict[str, str] = {}
+        flatten("model", yaml.safe_load(path.read_text(encoding="utf-8"))["model"], wanted)
+        wanted = {key: value for key, value in wanted.items() if key not in OF_THE_MODEL}
+        if len(wanted) > most and all(_agree(settings.get(key), value) for key, value in wanted.items()):
+            cls = wanted.get("model.solver", "")
+            name, most = cls if path.stem == cls.lower() else path.stem, len(wanted)
+    return name
+
+
+def _agree(value: str | None, wanted: str) -> bool:
+    return value is not None and (value == wanted or (_is_number(value) and _is_number(wanted)))
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
