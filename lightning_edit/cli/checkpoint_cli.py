@@ -12,7 +12,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning_edit.commands.resume_arguments import restored_settings, resume_arguments, same_folder
 from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, typed_classes
 from lightning_edit.errors import EditError
-from lightning_edit.storage.known_classes import known_classes, named_classes, only_imports
+from lightning_edit.storage.known_classes import accept_former_names, known_classes, named_classes, only_imports
 
 
 class CheckpointCLI(LightningCLI):
@@ -33,6 +33,7 @@ class CheckpointCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Refuses what is no checkpoint before anything is loaded; a fit takes the settings of that run."""
         words = sys.argv[1:] if args is None else args
+        accept_former_names(known_classes(*self.named_kinds))
         typed = [word for word in words if word != TRUST] if isinstance(words, list) else []
         accepted = None if isinstance(words, list) and TRUST in words else accepted_classes(self.named_kinds)
         resumed = typed[:1] == ["fit"] and "ckpt_path" in " ".join(typed)

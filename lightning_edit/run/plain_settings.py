@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_edit.solvers import PostProcessor, Solver
+from lightning_edit.storage.known_classes import names_of
 
 
 def plain(value: Any) -> Any:
     """A setting in the form in which a YAML file would give it.
 
     Args:
-        value: A setting: a solver or post-processor becomes ``class_path`` and ``init_args``, another dataclass its
-            fields, and any other object its ``repr``.
+        value: A setting: a solver or post-processor becomes ``class_path``, its public name, and ``init_args``, another
+            dataclass its fields, and any other object its ``repr``.
     """
     if isinstance(value, Solver | PostProcessor) and dataclasses.is_dataclass(value):
-        path = f"{type(value).__module__}.{type(value).__qualname__}"
-        return {"class_path": path, "init_args": dataclasses.asdict(value)}
+        return {"class_path": names_of(type(value))[0], "init_args": dataclasses.asdict(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, Mapping):

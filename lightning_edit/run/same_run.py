@@ -8,9 +8,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.errors import EditError
 from lightning_edit.run.run_state import RunState, differences
-from lightning_edit.solvers import PreviousKeys
+from lightning_edit.solvers import PostProcessor, PreviousKeys, Solver
 from lightning_edit.storage import checkpoint_file
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.known_classes import known_classes
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
@@ -24,10 +25,15 @@ FREE = (
 SHOWN = 10
 
 
-def _settled(settings: Any) -> Any:
+def _settled(settings: Any, names: Mapping[str, str]) -> Any:
+    """What two runs must share, with today's names of classes."""
     if isinstance(settings, Mapping):
-        return {name: _settled(value) for name, value in settings.items() if name not in FREE}
-    return settings
+        return {
+            key: names.get(value, value) if key == "class_path" else _settled(value, names)
+            for key, value in settings.items()
+            if key not in FREE
+        }
+    return [_settled(entry, names) for entry in settings] if isinstance(settings, list) else settings
 
 
 def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -40,7 +46,8 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     Raises:
         EditError: Lists what is different.
     """
-    lines = differences(_settled(then), _settled(now))
+    names = known_classes(Solver, PostProcessor)
+    lines = differences(_settled(then, names), _settled(now, names))
     if lines:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         raise EditError(

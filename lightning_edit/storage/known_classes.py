@@ -12,15 +12,26 @@ from typing import Any
 
 import jsonargparse
 import torch
+import yaml
 from jsonargparse import _common as jsonargparse_settings
 
 from lightning_edit.errors import EditError
 
 ROOTS = ("lightning_edit", "datamodules", "callbacks")
+# Where classes stood in earlier versions: files that were written then still name them so.
+FORMER_MODULES = {
+    "lightning_edit": ("module", "fine_tuning", "measured_module"),
+    "callbacks": (
+        *("", "checkpoint", "downstream", "examples", "export", "harness", "progress", "records", "report"),
+        *("retention", "scheduled", "watch"),
+    ),
+    "datamodules": ("", "counterfact", "easyedit", "own_edits", "preservation", "tiny_world", "zsre"),
+}
 CLASS_KEYS = ("class_path", "_class_path")
 HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 DEEPEST = 50
+YAML = jsonargparse.get_loader("yaml")
 
 
 def names_of(kind: type) -> list[str]:
@@ -31,7 +42,6 @@ def names_of(kind: type) -> list[str]:
     """
     parts = kind.__module__.split(".")
     packages = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
-    # Not getattr, which may import.
     return [
         f"{package}.{kind.__qualname__}"
         for package in packages
@@ -46,15 +56,24 @@ def known_classes(*kinds: type) -> dict[str, str]:
         kinds: Classes whose subclasses are meant.
 
     Returns:
-        For each accepted name, the bare name of the class among them, the public one.
+        For each accepted name, the bare name of the class and those of earlier versions among them, the public one.
     """
     accepted: dict[str, str] = {}
     for kind in kinds:
         for known in (kind, *_subclasses(kind)):
             if known.__module__.split(".")[0] in ROOTS:
                 names = names_of(known)
-                accepted |= dict.fromkeys([known.__qualname__, *names], names[0])
+                former = _former_names(known.__qualname__)
+                accepted |= dict.fromkeys([known.__qualname__, *names, *former], names[0])
     return accepted
+
+
+def _former_names(name: str) -> list[str]:
+    return [
+        ".".join(part for part in (package, module, name) if part)
+        for package, modules in FORMER_MODULES.items()
+        for module in modules
+    ]
 
 
 def _subclasses(kind: type) -> Iterator[type]:
@@ -62,6 +81,31 @@ def _subclasses(kind: type) -> Iterator[type]:
     for child in children:
         yield child
         yield from _subclasses(child)
+
+
+def accept_former_names(names: Mapping[str, str]) -> None:
+    """Lets the parser read settings that name classes as earlier versions did.
+
+    Args:
+        names: For each name the public one, see `known_classes`.
+    """
+    former = {name: public for name, public in names.items() if "." in name}
+
+    def load(text: str) -> Any:
+        return _renamed(YAML(text), former)
+
+    jsonargparse.set_loader("yaml", load, exceptions=(yaml.YAMLError,))
+
+
+def _renamed(settings: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(settings, dict):
+        return {
+            key: names.get(value, value) if key in CLASS_KEYS and isinstance(value, str) else _renamed(value, names)
+            for key, value in settings.items()
+        }
+    if isinstance(settings, list):
+        return [_renamed(entry, names) for entry in settings]
+    return settings
 
 
 def check_names(settings: Any, accepted: Mapping[str, str], source: str, remedy: str = "") -> Any:
