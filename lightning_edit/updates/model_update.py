@@ -1,26 +1,29 @@
 """The update of a model as low-rank factors: inserted, removed, added up, saved and loaded."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from lightning_edit.distributed.sharded_weights import whole, write_whole
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import oriented_weight
 from lightning_edit.solvers.base import Factors
-from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.tensor_file import checksum, read_tensors, write_tensors
 
-FORMAT = "lightning-edit update 1"
+FORMAT = "lightning-edit update 2"
+# Without checksums.
+FIRST_FORMAT = "lightning-edit update 1"
 ALIGNMENT = 64
+# How far two sums of the same products in float64 may be apart, relative to the largest.
+SAME_SUM = 1e-12
 
 
 def dense_update(factors: Factors) -> Tensor:
@@ -138,10 +141,7 @@ class ModelUpdate:
                     f"the unedited model as `base`{self._made_for}."
                 )
             weight = self._weight(model, update)
-            now = whole(weight)
-            edited = torch.empty_like(now)
-            write_weight(edited, known.to(weight.device), update.factors)
-            if fingerprint(known) != update.base or not torch.equal(edited, now):
+            if fingerprint(known) != update.base or not is_sum(whole(weight), known, update.factors):
                 raise EditError(
                     f"Layer {layer} ({update.module}) is not its base weight plus this update: it was edited again or "
                     "the base is another model. Remove later updates first."
@@ -176,7 +176,7 @@ class ModelUpdate:
                 tensors[f"right.{layer}"] = update.factors.right
             described[str(layer)] = {"module": update.module, "base": update.base}
         metadata = {"format": FORMAT, "layers": json.dumps(described), "info": json.dumps(self.info)}
-        write_tensors(Path(path), tensors, metadata)
+        write_tensors(Path(path), tensors, metadata | {"checksum": checksum(tensors, metadata)})
 
     @staticmethod
     def load(path: str | Path) -> "ModelUpdate":
@@ -191,14 +191,17 @@ class ModelUpdate:
         if not Path(path).is_file():
             raise EditError(f"There is no update file at {path}.")
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                # What stays a view of the mapped file is unaligned, and gone when the file is.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+            tensors, metadata = read_tensors(Path(path))
+        except (SafetensorError, OSError) as error:
             raise EditError(f"{path} is not a safetensors file or is cut short: {error}") from error
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") not in (FORMAT, FIRST_FORMAT):
             raise EditError(f"{path} is not an update of this tool: expected format {FORMAT!r}, got {metadata}.")
+        known = metadata.pop("checksum", None)
+        if metadata["format"] == FORMAT and known != checksum(tensors, metadata):
+            raise EditError(
+                f"{path} is damaged: it holds other numbers or texts than were written (the checksum differs). Take "
+                "another copy, or let a fit go on from the run's last checkpoint, which writes it anew."
+            )
         layers = {
             int(layer): LayerUpdate(
                 entry["module"], entry["base"], Factors(tensors[f"left.{layer}"], tensors.get(f"right.{layer}"))
@@ -206,29 +209,6 @@ class ModelUpdate:
             for layer, entry in json.loads(metadata["layers"]).items()
         }
         return ModelUpdate(layers, json.loads(metadata["info"]))
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes a safetensors file, atomically, with the permissions of any other new file.
-
-    Args:
-        path: The file; an older one is replaced.
-        tensors: What to write, on any device and in any memory layout.
-        metadata: What the file says of itself.
-
-    Raises:
-        OSError: If there is no room or no permission; what was there before is as it was.
-    """
-    plain = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-    with atomic_path(path) as scratch:
-        # safetensors keeps its files from everyone else; a file made here tells what the user wants.
-        scratch.touch()
-        mode = scratch.stat().st_mode
-        try:
-            save_file(plain, scratch, metadata)
-        except SafetensorError as error:
-            raise OSError(f"{path} could not be written: {error}") from error
-        scratch.chmod(mode)
 
 
 @torch.no_grad()
@@ -241,6 +221,37 @@ def write_weight(weight: Tensor, base: Tensor, factors: Factors) -> None:
         factors: Delta.
     """
     write_whole(weight, whole(base).double() + dense_update(factors).to(weight.device))
+
+
+def is_sum(weight: Tensor, base: Tensor, factors: Factors) -> bool:
+    """Whether a weight is cast(base + Delta), on whatever machine that was computed.
+
+    Kernels add up products in different orders, so the sums in float64 differ in their last bits, and where one is next
+    to the middle between two numbers of the weight's precision, the other may be rounded to the other one.
+
+    Args:
+        weight: ``(d_out, d_in)``.
+        base: ``(d_out, d_in)``, the unedited weight.
+        factors: Delta.
+    """
+    delta = dense_update(factors).to(weight.device)
+    total = whole(base).to(weight.device).double() + delta
+    slack = SAME_SUM * (total.abs() + delta.abs().max())
+    return bool(((total - slack).to(weight.dtype) <= weight).all() & (weight <= (total + slack).to(weight.dtype)).all())
+
+
+def same_update(first: Factors, second: Factors) -> bool:
+    """Whether two updates of one weight are one: factors to the last bit, dense sums up to the order of adding up.
+
+    Args:
+        first: An update ``(d_out, d_in)``.
+        second: Another.
+    """
+    if first.right is not None and second.right is not None:
+        return torch.equal(first.left, second.left) and torch.equal(first.right, second.right)
+    one, other = dense_update(first), dense_update(second)
+    slack = SAME_SUM * float(other.abs().max()) if other.numel() else 0.0
+    return one.shape == other.shape and torch.allclose(one, other, rtol=SAME_SUM, atol=slack)
 
 
 @contextmanager

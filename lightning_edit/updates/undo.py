@@ -17,7 +17,7 @@ from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.history import History
-from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate
+from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate, same_update
 from lightning_edit.updates.update_list import REMOVED, open_updates
 from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
 
@@ -143,14 +143,10 @@ def _check_run(folder: Path, history: History, removed: set[int]) -> list[str]:
 
 
 def _same(first: dict[int, LayerUpdate], second: dict[int, LayerUpdate]) -> bool:
-    def parts(update: LayerUpdate) -> tuple[Any, ...]:
-        return update.module, update.base, update.factors.left, update.factors.right
-
-    def equal(one: Any, other: Any) -> bool:
-        return torch.equal(one, other) if isinstance(one, torch.Tensor) and other is not None else one == other
-
     return first.keys() == second.keys() and all(
-        all(map(equal, parts(update), parts(second[layer]))) for layer, update in first.items()
+        (update.module, update.base) == (second[layer].module, second[layer].base)
+        and same_update(update.factors, second[layer].factors)
+        for layer, update in first.items()
     )
 
 

@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import Tensor
 
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.updates.model_update import LayerUpdate, write_tensors
+from lightning_edit.storage.tensor_file import read_tensors, write_tensors
+from lightning_edit.updates.model_update import LayerUpdate
 from lightning_edit.updates.update_record import (
     FORMAT,
     DamagedUpdateError,
@@ -99,9 +99,7 @@ def read_update(path: Path, number: int) -> StoredUpdate:
         DamagedUpdateError: If the file is cut short or altered, or is another update's.
     """
     metadata = read_metadata(path, number)
-    with safe_open(path, framework="pt") as file:
-        # Clones, as a view of the mapped file is unaligned, which changes the last bits of products.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    tensors, _ = read_tensors(path)
     if metadata["tensors"] != _tensors_checksum(tensors):
         raise DamagedUpdateError(number, path, "holds other numbers than were written (their checksum differs)")
     record = record_of(metadata)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import UPDATES, check_own_files
 from lightning_edit.updates.update_record import EditIndex, UpdateRecord, read_record
 
@@ -86,10 +87,15 @@ class UpdateList:
         """
         path = self.folder / REMOVED
         try:
-            return set(map(int, json.loads(path.read_text(encoding="utf-8"))["removed"]))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            numbers = content["removed"]
+            # None where the note was written by hand, or by an earlier version.
+            if content.get("checksum") not in (None, fingerprint(numbers)):
+                raise ValueError("its checksum differs; leave the checksum out if you have mended it")
+            return set(map(int, numbers))
         except FileNotFoundError:
             return set()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EditError(
                 f'{path} should read {{"removed": [numbers of updates]}}, which is not so ({error}). Mend it; '
                 "`info` of the run's update.safetensors tells what is removed there."
@@ -104,7 +110,8 @@ class UpdateList:
         """
         self._check_known(numbers)
         with atomic_path(path or self.folder / REMOVED) as scratch:
-            scratch.write_text(json.dumps({"removed": sorted(numbers)}) + "\n", encoding="utf-8")
+            note = {"removed": sorted(numbers), "checksum": fingerprint(sorted(numbers))}
+            scratch.write_text(json.dumps(note) + "\n", encoding="utf-8")
         self._index = EditIndex()
 
     def _files(self) -> list[int]:

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -118,7 +119,7 @@ def test_the_model_folder_is_complete_and_otherwise_as_it_was(run):
     assert changed == {f"{find_decoder(load_model('tiny')).names[layer]}.weight" for layer in LAYERS}
     assert AutoTokenizer.from_pretrained(run / "model")("a")["input_ids"]
     assert {path.name for path in run.iterdir()} == {"updates", "model", "update.safetensors", "config.yaml"}
-    assert json.loads((run / "updates" / "removed.json").read_text()) == {"removed": [2]}
+    assert json.loads((run / "updates" / "removed.json").read_text())["removed"] == [2]
 
 
 def test_no_weights_of_the_old_model_stay_behind(run, finished):
@@ -269,6 +270,29 @@ def test_wrong_numbers_and_models_are_refused_and_nothing_changes(run, args, mes
     with pytest.raises(EditError, match=message):
         main([args[0], str(run), *args[1:]])
     assert content(run) == before
+
+
+@pytest.mark.parametrize(("apart", "same"), [(1e-15, True), (1e-9, False)])
+def test_a_dense_sum_of_another_machine_is_the_sum_of_the_updates(run, finished, apart, same):
+    update = ModelUpdate.load(run / "update.safetensors")
+    for layer, found in update.layers.items():
+        dense = found.factors.dense()
+        noise = torch.linspace(-1, 1, dense.numel(), dtype=torch.float64).reshape(dense.shape)
+        update.layers[layer] = replace(found, factors=Factors(dense * (1 + apart * noise)))
+    update.save(run / "update.safetensors")
+    with nullcontext() if same else pytest.raises(EditError, match="is not the sum of the updates"):
+        change_updates(run, "remove", [4])
+    assert equal(exported(run), finished[1][3 if same else 4])
+
+
+def test_a_damaged_note_of_what_is_removed_is_found(run):
+    change_updates(run, "remove", [4])
+    note = run / "updates" / "removed.json"
+    note.write_text(note.read_text().replace("[4]", "[3]"))
+    with pytest.raises(EditError, match="checksum differs"):
+        History(run / "updates").removed()
+    note.write_text('{"removed": [3]}')
+    assert History(run / "updates").removed() == {3}
 
 
 def test_nothing_removed_is_said(run):

@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lightning_edit import ModelUpdate, inserted
@@ -14,7 +15,15 @@ from lightning_edit.models.decoder import find_decoder
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.edited_weights import EditedWeights
-from lightning_edit.updates.model_update import LayerUpdate, add_factors, dense_update, write_weight
+from lightning_edit.updates.model_update import (
+    FIRST_FORMAT,
+    LayerUpdate,
+    add_factors,
+    dense_update,
+    is_sum,
+    same_update,
+    write_weight,
+)
 from tests.small_models import make_factors, make_gpt2, make_llama
 
 LAYERS = (0, 2)
@@ -319,3 +328,46 @@ def test_rounding_does_not_build_up_over_many_updates():
         weights.add(1, Factors(part.left / 1000, part.right))
     total = sum(part.dense() / 1000 for part in parts)
     assert torch.equal(decoder.weight(1), (base + total).to(torch.bfloat16))
+
+
+def test_every_flipped_bit_of_a_file_is_found(tmp_path):
+    path = tmp_path / "update.safetensors"
+    make_update(make_gpt2(), solver="MEMIT").save(path)
+    content = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    for position in [*range(0, header, 5), *range(header, len(content), len(content) // 100)]:
+        bit = 1 << (position % 8)
+        content[position] ^= bit
+        path.write_bytes(content)
+        content[position] ^= bit
+        with pytest.raises(EditError):
+            ModelUpdate.load(path)
+
+
+def test_an_update_of_an_earlier_version_is_read(tmp_path):
+    update, path = make_update(make_gpt2(), solver="MEMIT"), tmp_path / "update.safetensors"
+    update.save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = {name: value for name, value in file.metadata().items() if name != "checksum"}
+    save_file(load_file(path), path, {**metadata, "format": FIRST_FORMAT})
+    assert ModelUpdate.load(path).info == {"solver": "MEMIT"}
+
+
+def test_a_sum_that_another_machine_rounded_is_the_same_sum():
+    base, half = torch.ones(1, 1), Factors(torch.full((1, 1), 2.0**-24, dtype=torch.float64))
+    step = 2.0**-23  # from 1 to the next number in float32; the sum lies in the middle between them
+    assert is_sum(torch.tensor([[1.0]]), base, half)
+    assert is_sum(torch.tensor([[1.0 + step]]), base, half)
+    assert not is_sum(torch.tensor([[1.0 + 2 * step]]), base, half)
+    assert not is_sum(torch.tensor([[1.0 - step / 2]]), base, half)
+    assert not is_sum(torch.tensor([[float("nan")]]), base, half)
+
+
+def test_dense_sums_are_the_same_up_to_the_order_of_adding_up_and_factors_to_the_last_bit():
+    factors = make_factors(6, 8)
+    dense, noise = Factors(factors.dense()), torch.linspace(-1, 1, 48, dtype=torch.float64).reshape(6, 8)
+    assert same_update(dense, Factors(dense.left * (1 + 1e-15 * noise)))
+    assert same_update(factors, Factors(dense.left * (1 + 1e-15 * noise)))
+    assert not same_update(dense, Factors(dense.left * (1 + 1e-9 * noise)))
+    assert same_update(factors, factors)
+    assert not same_update(factors, Factors(factors.left.nextafter(factors.left + 1), factors.right))
