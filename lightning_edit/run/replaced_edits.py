@@ -13,7 +13,31 @@ from lightning_edit.updates.history import History
 logger = logging.getLogger(__name__)
 
 
-def release_replaced(editor: Editor, histories: Sequence[History], requests: Sequence[EditRequest]) -> int:
+def valid_columns(histories: Sequence[History]) -> list[dict[int, list[int]]]:
+    """Which edits of earlier runs no later one has replaced.
+
+    Args:
+        histories: What was written, the latest run first, each up to its `until`.
+
+    Returns:
+        For each history, and each update in it, the columns of the keys of those edits, ascending.
+    """
+    replaced: set[tuple[str, str]] = set()
+    found = []
+    for history in histories:
+        valid: dict[int, list[int]] = {}
+        for number in range(history.until or 0, 0, -1):
+            edits = [(edit["subject"].strip(), edit["prompt"].strip()) for edit in history.record(number).edits]
+            last = {fact: column for column, fact in enumerate(edits)}
+            valid[number] = sorted(column for fact, column in last.items() if fact not in replaced)
+            replaced.update(edits)
+        found.append(valid)
+    return found
+
+
+def release_replaced(
+    editor: Editor, histories: Sequence[History], requests: Sequence[EditRequest], told: bool = True
+) -> int:
     """Takes the keys of earlier edits that the given ones replace out of C_p, and says which these are.
 
     With its old key still in C_p, an edit of the same subject and prompt would be held back by the very fact that it
@@ -23,6 +47,7 @@ def release_replaced(editor: Editor, histories: Sequence[History], requests: Seq
         editor: About to write the requests.
         histories: What was written before, the latest run first.
         requests: The edits of one update.
+        told: Whether to say which edits are replaced.
 
     Returns:
         How many edits are replaced.
@@ -34,7 +59,8 @@ def release_replaced(editor: Editor, histories: Sequence[History], requests: Seq
                 replaced.append((history, *found, request))
                 break
     for history, number, column, target, request in replaced:
-        logger.warning(
+        logger.log(
+            logging.WARNING if told else logging.DEBUG,
             "%s: %r replaces %r of update %d for %r.",
             request.name,
             request.target_new,

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.errors import EditError
+from lightning_edit.run.replaced_edits import valid_columns
 from lightning_edit.run.run_state import RunState, differences
 from lightning_edit.solvers import PostProcessor, PreviousKeys, Solver
 from lightning_edit.storage import checkpoint_file
@@ -85,7 +86,7 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
     """What earlier runs left in the weights.
 
     Where earlier edits are to be preserved and the earlier run did not do so, C_p is added up from the keys of its
-    updates.
+    updates, without those of edits that a later one replaced.
 
     Args:
         path: A checkpoint of the run to build upon.
@@ -105,10 +106,12 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
     state, histories = RunState.unpacked(content["run"]), _chain(Path(path).expanduser(), content)
     earlier = state.previous_keys
     if previous_keys and not earlier:
-        for history in histories:
+        for history, valid in zip(histories, valid_columns(histories), strict=True):
             for number in range(1, (history.until or 0) + 1):
-                for layer, keys in history.read(number).keys.items():
-                    earlier[layer] = earlier.get(layer, PreviousKeys()).extended(keys.double())
+                stored, columns = history.read(number), valid[number]
+                for layer, keys in stored.keys.items():
+                    kept = keys if len(columns) == len(stored.record.edits) else keys[:, columns]
+                    earlier[layer] = earlier.get(layer, PreviousKeys()).extended(kept.double())
     return RunState(added=state.added, previous_keys=earlier if previous_keys else {}), histories
 
 

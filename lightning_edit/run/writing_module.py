@@ -66,6 +66,11 @@ class WritingModule(MeasuredModule):
         requests = self.requests
         return [requests[position] for position in self.queue.so_far()]
 
+    @property
+    def _histories(self) -> list[History]:
+        """Where what was written before can be looked up, the latest run first."""
+        return [*([] if self.history is None else [self.history]), *self.earlier_histories]
+
     @contextmanager
     def edits_so_far(self) -> Iterator[None]:
         """The model with all edits so far: those that wait are solved for the time of the ``with`` block."""
@@ -77,7 +82,9 @@ class WritingModule(MeasuredModule):
         try:
             with self.weights.restored():
                 positions, z = self.queue.together_now(self.requests)
-                self.editor.write([self.requests[position] for position in positions], z, measured=False)
+                requests = [self.requests[position] for position in positions]
+                release_replaced(self.editor, self._histories, requests, told=False)
+                self.editor.write(requests, z, measured=False)
                 yield
         finally:
             self.editor.previous_keys = previous
@@ -88,8 +95,7 @@ class WritingModule(MeasuredModule):
         positions, z = self.queue.take(self.requests)
         requests = [self.requests[position] for position in positions]
         with self.timed("solve"):
-            known = [] if self.history is None else [self.history]
-            release_replaced(self.editor, [*known, *self.earlier_histories], requests)
+            release_replaced(self.editor, self._histories, requests)
             written = self.editor.write(requests, z)
             if self.separate:
                 for layer, added in self.editor.finish().items():

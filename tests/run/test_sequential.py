@@ -8,6 +8,7 @@ from lightning_edit.datamodules import TinyWorld
 from lightning_edit.keys.edit_keys import compute_keys
 from lightning_edit.keys.second_moment import SecondMomentSettings
 from lightning_edit.requests import still_valid
+from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.updates.history import History
 from tests.small_runs import Refuse, Requests, fit, module
 
@@ -163,3 +164,39 @@ def test_a_checkpoint_in_the_middle_of_a_run_knows_its_own_updates_only(tmp_path
     other = fit(tmp_path, made, Requests([again]))
     keys = [History(place / "updates").read(1).keys[0] for place in (folder, other)]
     assert torch.allclose(made.editor.previous_keys[0].dense(), sum(key @ key.T for key in keys), rtol=1e-12)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_keys_of_replaced_edits_are_not_added_up(runs, tmp_path):
+    edits = TinyWorld(edits=3).requests
+    again = EditRequest(edits[0].subject, edits[0].prompt, edits[1].target_new, case_id="again")
+    if runs == 1:
+        folders = [fit(tmp_path, module(), Requests([*edits[:2], again]))]
+        keys = [History(folders[0] / "updates").read(number).keys[0] for number in (1, 2)]
+    else:
+        folders = [fit(tmp_path, module(), Requests(edits[:2]))]
+        folders.append(fit(tmp_path, module(on_top_of=str(folders[0] / "edited.ckpt")), Requests([again])))
+        keys = [History(folder / "updates").read(1).keys[0] for folder in folders]
+    made = module(previous_keys=True, on_top_of=str(folders[-1] / "edited.ckpt"))
+    made.configure_model()
+    valid = torch.cat([keys[0][:, 1:], keys[1]], dim=1)
+    assert torch.allclose(made.kept.previous_keys[0].dense(), valid @ valid.T, rtol=1e-12)
+
+
+class Peek(EditCallback):
+    """Keeps the weights that a measurement in the middle of an update would see."""
+
+    def on_values_found(self, trainer, pl_module):
+        with pl_module.edits_so_far():
+            self.seen = pl_module.decoder.weight(0).detach().clone()
+        self.waiting = pl_module.edits_waiting
+
+
+def test_a_measurement_in_the_middle_sees_replaced_edits_released(tmp_path, caplog):
+    edits = TinyWorld(edits=2).requests
+    again = EditRequest(edits[0].subject, edits[0].prompt, edits[1].target_new, case_id="again")
+    made, peek = module(previous_keys=True), Peek()
+    fit(tmp_path, made, Requests([*edits, again], batch_size=1), peek)
+    assert peek.waiting == 1
+    assert torch.equal(peek.seen, made.decoder.weight(0))
+    assert caplog.text.count("replaces") == 1
