@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_edit.downstream import Fitting, Prepared, Source, TextTask
+import torch
+
+from lightning_edit.downstream import Fitting, Source, TextTask
 from lightning_edit.downstream.rows import Table, read_jsonl
+from lightning_edit.downstream.running_text import PreparedText
 from lightning_edit.errors import EditError
+from lightning_edit.metrics.perplexity import perplexity_error, perplexity_of
 from lightning_edit.progress import silent
 
 REMEDY = (
@@ -58,9 +62,11 @@ class Limits:
         if self.perplexity_factor is not None and now is not None and unedited_perplexity is not None:
             factor = now / unedited_perplexity
             if not factor <= self.perplexity_factor:
+                error = figures.get("perplexity_stderr")
+                spread = "" if error is None else f" ± {error:.2g}"
                 found["perplexity"] = (
-                    f"perplexity is {now:.4g}, {factor:.3g} times the unedited model's {unedited_perplexity:.4g}, more "
-                    f"than `watch.max_perplexity_factor` {self.perplexity_factor:g}"
+                    f"perplexity is {now:.4g}{spread}, {factor:.3g} times the unedited model's "
+                    f"{unedited_perplexity:.4g}, more than `watch.max_perplexity_factor` {self.perplexity_factor:g}"
                 )
         return found
 
@@ -82,7 +88,7 @@ class WatchedText:
             raise EditError(f"Watch: `perplexity_file`: there is no file {file}.")
         if windows < 1:
             raise EditError(f"Watch: `perplexity_windows` must be a positive number, got {windows}.")
-        self._prepared: Prepared | None = None
+        self._prepared: PreparedText | None = None
 
     def prepare(self, module: Any) -> None:
         """Reads the text and cuts it into windows.
@@ -111,12 +117,12 @@ class WatchedText:
             raise EditError(f"{self.file} cannot be read as UTF-8 text: {error}.") from error
         return Table(str(self.file), [{"text": line} for line in text.split("\n") if line.strip()])
 
-    def perplexity(self, module: Any) -> float:
-        """Of the model as it is now; see `TextTask`.
+    def perplexity(self, module: Any) -> tuple[float, float | None]:
+        """Of the model as it is now, and its standard error over the windows; see `TextTask`.
 
         Args:
             module: The module for which it was prepared.
         """
         assert self._prepared is not None
-        (value,) = self._prepared.measure(module.decoder, module.tokenizer, silent).figures.values()
-        return value
+        nll = self._prepared.nll(module.decoder, silent)
+        return perplexity_of(torch.cat(nll)), perplexity_error(nll)

@@ -1,7 +1,7 @@
 """A long run under watch: a row for each update, and a word when the model begins to go."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -40,7 +40,8 @@ class Watch(EditCallback):
     ``efficacy_accuracy`` of the update's own edits; ``retention_score`` and ``retention_accuracy``, the same of edits
     of earlier updates, without those that a later one replaced; ``neighborhood_score`` (and
     ``locality_token_accuracy``) on at most two neighbors of each of these earlier edits, in the first update of its
-    own; ``perplexity``; ``seconds`` for values and solution, ``edits_per_second``, and ``seconds_to_go``, from the mean
+    own; ``perplexity``; each of these with its standard error (``..._stderr``), for it is measured on a sample;
+    ``seconds`` for values and solution, ``edits_per_second``, and ``seconds_to_go``, from the mean
     time of an edit so far, measurements and checkpoints included. The row also has each layer's norms, errors and
     condition numbers, which the module logs by itself, and what other callbacks measured at this number of edits.
 
@@ -154,7 +155,11 @@ class Watch(EditCallback):
                 self._row |= {name: value for name, value in line["figures"].items() if not name.endswith(SPREAD)}
         self._table.append(self._row)
         if trainer.is_global_zero:
-            known = {f"update/{name}": value for name, value in own.items() if value is not None}
+            known = {
+                f"update/{name}": value
+                for name, value in own.items()
+                if value is not None and not name.endswith(SPREAD)
+            }
             for logger in trainer.loggers:
                 logger.log_metrics(known, step=pl_module.edits_written)
         if _several_updates(pl_module):
@@ -197,16 +202,18 @@ class Watch(EditCallback):
     def _columns(self, module: Any) -> list[str]:
         """What is measured in this run, if not of every update."""
         facts = [*OF_NEW.values(), *OF_EARLIER.values(), "neighborhood_score"] if _several_updates(module) else []
-        return [*facts, *(["perplexity"] if self._reads(module) else [])]
+        figures = [*facts, *(["perplexity"] if self._reads(module) else [])]
+        return [column for name in figures for column in (name, f"{name}_stderr")]
 
-    def _measure(self, trainer: Any, module: Any) -> dict[str, float]:
-        figures = self._facts(trainer.datamodule.requests, module) if _several_updates(module) else {}
+    def _measure(self, trainer: Any, module: Any) -> dict[str, float | None]:
+        figures: dict[str, float | None] = {}
+        figures |= self._facts(trainer.datamodule.requests, module) if _several_updates(module) else {}
         if self._reads(module):
             assert self.text is not None
             if self._unedited is None:
                 with module.weights.unedited():
-                    self._unedited = self.text.perplexity(module)
-            figures["perplexity"] = self.text.perplexity(module)
+                    self._unedited, _ = self.text.perplexity(module)
+            figures["perplexity"], figures["perplexity_stderr"] = self.text.perplexity(module)
         return figures
 
     def _facts(self, among: Sequence[EditRequest], module: Any) -> dict[str, float]:
@@ -217,10 +224,8 @@ class Watch(EditCallback):
         asked = [_lean(r, 0 if earlier else NEIGHBORS) for r in new] + [_lean(r) for r in earlier]
         records = evaluate(module.decoder, module.tokenizer, asked, EditMetrics())
         of_new, of_earlier = _means(records[: len(new)]), _means(records[len(new) :])
-        found = {shown: of_new[name] for name, shown in OF_NEW.items() if name in of_new}
-        found |= {shown: of_earlier[name] for name, shown in OF_EARLIER.items() if name in of_earlier}
-        others = of_earlier if earlier else of_new
-        return found | {shown: others[name] for name, shown in OF_OTHERS.items() if name in others}
+        found = _renamed(of_new, OF_NEW) | _renamed(of_earlier, OF_EARLIER)
+        return found | _renamed(of_earlier if earlier else of_new, OF_OTHERS)
 
     def _judge(self, module: Any) -> None:
         """Warns, or refuses the update, if a limit is exceeded."""
@@ -279,6 +284,12 @@ def _lean(request: EditRequest, neighbors: int = NEIGHBORS) -> EditRequest:
         neighborhood_prompts=request.neighborhood_prompts[:neighbors],
         locality=request.locality[:neighbors],
     )
+
+
+def _renamed(figures: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    """Those of the figures that have a name in the table, each with its standard error, where it has one."""
+    spread = {f"{name}_stderr": f"{shown}_stderr" for name, shown in names.items()}
+    return {shown: figures[name] for name, shown in {**names, **spread}.items() if name in figures}
 
 
 def _means(records: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -77,10 +77,19 @@ class PreparedText(Prepared):
 
     def measure(self, decoder: Decoder, tokenizer: Any, report: Report) -> Measured:
         """Perplexity exp(sum of NLL / predicted tokens); of the N tokens of a window N - 1 are predicted."""
+        return Measured({f"downstream/{self.name}": perplexity_of(torch.cat(self.nll(decoder, report)))})
+
+    def nll(self, decoder: Decoder, report: Report) -> list[Tensor]:
+        """For each window the negative log-likelihoods of its predicted tokens, in nats.
+
+        Args:
+            decoder: The model as it is now.
+            report: Told how many tokens the model has read.
+        """
 
         def score(own: Sequence[tuple[list[int], int]]) -> Tensor:
             rows, starts = zip(*own, strict=True)
             return score_tokens(decoder, rows, starts, report, f"{self.name} (tokens)").log_probs
 
         log_probs = torch.cat(in_shares(score, self.windows, decoder.model))
-        return Measured({f"downstream/{self.name}": perplexity_of(-log_probs)})
+        return list((-log_probs).split([len(ids) - start for ids, start in self.windows]))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_edit.errors import EditError
@@ -90,6 +91,24 @@ def perplexity_of(nll: Tensor) -> float:
         nll: ``(tokens,)`` negative log-likelihood of each predicted token, in nats.
     """
     return float(nll.double().mean().exp())
+
+
+def perplexity_error(nll: Sequence[Tensor]) -> float | None:
+    """Standard error of the perplexity of a text from how far its windows differ; None for a single window.
+
+    Tokens of a window depend on each other, so windows are what is drawn. By the delta method it is the perplexity
+    times the standard error of the mean NLL, a ratio of two sums over windows.
+
+    Args:
+        nll: For each window the negative log-likelihoods of its tokens, in nats.
+    """
+    if len(nll) < 2:
+        return None
+    totals = torch.stack([window.double().sum() for window in nll])
+    counts = torch.tensor([float(len(window)) for window in nll], dtype=torch.float64, device=totals.device)
+    mean = totals.sum() / counts.sum()
+    squares = (totals - mean * counts).square().sum() * len(nll) / (len(nll) - 1)
+    return float(mean.exp() * squares.sqrt() / counts.sum())
 
 
 def essence_nll(

@@ -15,6 +15,7 @@ from lightning_edit import RROME
 from lightning_edit.callbacks import Retention, Watch
 from lightning_edit.datamodules import OwnEdits, TinyWorld
 from lightning_edit.metrics import EditMetrics, evaluate
+from lightning_edit.metrics.perplexity import perplexity_error
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.run.fine_tuning import FineTuning
 from lightning_edit.run.module import EditingModule
@@ -66,6 +67,25 @@ def test_figures_are_those_of_new_and_of_earlier_edits(watched):
     }
     assert found[0]["retention_score"] == ""
     assert found[0]["neighborhood_score"] != ""
+
+
+def test_figures_of_a_sample_have_their_standard_error(watched):
+    made, found = watched
+    new, earlier = figures(made, made.requests[4:]), figures(made, made.requests[:4])
+    for name in ("efficacy_score", "efficacy_accuracy"):
+        assert float(found[-1][f"{name}_stderr"]) == new[f"{name}_stderr"]
+        retention = name.replace("efficacy", "retention")
+        assert float(found[-1][f"{retention}_stderr"]) == earlier[f"{name}_stderr"]
+    assert float(found[-1]["neighborhood_score_stderr"]) == earlier["neighborhood_score_stderr"]
+
+
+def test_perplexity_has_the_standard_error_of_its_windows(tmp_path, text):
+    run(tmp_path, Watch(perplexity_file=str(text)))
+    assert all(0 < float(row["perplexity_stderr"]) < float(row["perplexity"]) for row in rows(tmp_path))
+    windows = torch.rand(8, 5, generator=torch.manual_seed(0), dtype=torch.float64)
+    expected = windows.mean().exp() * windows.mean(1).std() / 8**0.5
+    assert perplexity_error(list(windows)) == pytest.approx(float(expected))
+    assert perplexity_error(list(windows[:1])) is None
 
 
 def test_norms_are_those_of_the_weights(watched):
