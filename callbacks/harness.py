@@ -103,7 +103,7 @@ class Harness(Scheduled):
         torch.manual_seed(SEED)
         for task in self._loaded["tasks"].values():
             task.set_fewshot_seed(seed=SEED)
-        with _quiet():
+        with _quiet(), _without_stop_strings(module.model):
             # The harness gives a tokenizer without padding a padding token: it gets one of its own.
             model = _import("lm_eval.models.huggingface").HFLM(
                 pretrained=module.model,
@@ -159,6 +159,17 @@ def _import(module: str) -> Any:
         raise EditError(
             f"Harness: the lm-evaluation-harness is not installed ({error}): pip install 'lightning-edit[harness]'."
         ) from error
+
+
+@contextmanager
+def _without_stop_strings(model: Any) -> Iterator[None]:
+    """Stop strings of the model's own need a tokenizer at each call, which the harness, with its own, does not give."""
+    settings = model.generation_config
+    kept, settings.stop_strings = settings.stop_strings, None
+    try:
+        yield
+    finally:
+        settings.stop_strings = kept
 
 
 @contextmanager

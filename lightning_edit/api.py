@@ -12,7 +12,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.second_moment import SecondMomentSettings, prepare_second_moments
 from lightning_edit.models.decoder import check_layers, find_decoder
-from lightning_edit.models.loaded_weights import check_finite
+from lightning_edit.models.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.models.offloading import keep_in_memory
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.tokenization import require_offsets
@@ -81,6 +81,7 @@ def edit(
         >>> update.remove(model)
     """
     require_offsets(tokenizer)
+    check_vocabulary(model, tokenizer)
     requests = distinct(requests)
     decoder = find_decoder(model)
     layers = check_layers(decoder, layers)

@@ -75,7 +75,7 @@ def _blocks(model: Any) -> tuple[str, nn.ModuleList]:
     if getattr(config, "is_encoder_decoder", False):
         raise EditError(f"{type(model).__name__} is an encoder-decoder; only decoder-only models can be edited.")
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers and _attentions(module[0]):
+        if isinstance(module, nn.ModuleList) and 0 < len(module) == config.num_hidden_layers and _attentions(module[0]):
             return name, module
     raise EditError(
         f"No list of {config.num_hidden_layers} decoder blocks was found in {type(model).__name__}. Name the modules "

@@ -32,6 +32,13 @@ def check_loaded(model: Any, loaded: Mapping[str, Any], name: str) -> None:
     Raises:
         EditError: With the names of these weights.
     """
+    misshapen = sorted(loaded["mismatched_keys"])
+    if misshapen:
+        weight, there, wanted = misshapen[0]
+        raise EditError(
+            f"`model`: the files of {name} hold {weight} of shape {tuple(there)}, where its config.json asks for "
+            f"{tuple(wanted)}. {len(misshapen)} weights have another shape: one of the two is another model's."
+        )
     missing = sorted(loaded["missing_keys"])
     if missing:
         raise EditError(
@@ -83,6 +90,36 @@ def _form(name: str) -> str:
 def _few(names: list[str]) -> str:
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more weights" if more > 0 else "")
+
+
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Refuses a tokenizer whose tokens the model has no embedding for.
+
+    Tokens that were added to it and that no text holds by accident, e.g. of images, may be beyond the embeddings.
+
+    Args:
+        model: The model.
+        tokenizer: A fast tokenizer.
+
+    Raises:
+        EditError: If an ordinary token or the one that begins or ends texts is beyond the embeddings, or what ends
+            texts is no token.
+    """
+    ending = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if any(type(token) is not int for token in (ending if isinstance(ending, list) else [ending]) if token is not None):
+        raise EditError(
+            f"`eos_token_id` in the model's generation_config.json must be a token's number or a list of them, got "
+            f"{ending!r}."
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
+    ordinary = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
+    beyond = [token for token in ordinary | ends if token >= rows]
+    if beyond:
+        raise EditError(
+            f"The tokenizer has tokens up to number {max(beyond)}, and {type(model).__name__} has {rows} embeddings. "
+            "They belong to different models, or tokens were added without `model.resize_token_embeddings`."
+        )
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.loaded_weights import check_finite, check_loaded
+from lightning_edit.models.model_files import check_files, loading
 from lightning_edit.models.offloading import DeviceMap
 from lightning_edit.models.tokenization import require_offsets
 from lightning_edit.tiny import MODEL_PATH
@@ -23,7 +24,7 @@ def resolve(name: str) -> str:
         name: A folder, a hub name or ``tiny``.
 
     Raises:
-        EditError: If it looks like a path and nothing is there, or the folder holds no model.
+        EditError: If it looks like a path and nothing is there, or the folder holds no model or a damaged one.
     """
     if name == TINY:
         return str(MODEL_PATH)
@@ -31,6 +32,7 @@ def resolve(name: str) -> str:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise EditError(f"`model`: the folder {name} holds no config.json, so it is no transformers model.")
+        check_files(path)
         return str(path)
     looks_like_path = name.startswith((".", "/", "~")) or (name.count("/") != 1 and "/" in name)
     if looks_like_path or path.exists():
@@ -49,10 +51,8 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
         EditError: If there is none, or it cannot tell which characters a token covers.
     """
     path = resolve(name)
-    try:
+    with loading("tokenizer", name):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise EditError(f"`model`: no tokenizer could be loaded from {name}: {_reason(error)}") from error
     require_offsets(tokenizer)
     return tokenizer
 
@@ -79,22 +79,10 @@ def load_model(
     """
     path, precision = resolve(name), dtype if dtype == "auto" else getattr(torch, dtype)
     places = {} if device_map is None else {"device_map": device_map, "offload_folder": offload_folder}
-    try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            path, dtype=precision, trust_remote_code=trust_remote_code, output_loading_info=True, **places
-        )
-    except (OSError, ValueError) as error:
-        raise EditError(f"`model`: no causal language model could be loaded from {name}: {_reason(error)}") from error
+    with loading("causal language model", name):
+        # Weights of another shape are told of with the missing ones, by name.
+        how = {"trust_remote_code": trust_remote_code, "ignore_mismatched_sizes": True, "output_loading_info": True}
+        model, loaded = AutoModelForCausalLM.from_pretrained(path, dtype=precision, **how, **places)
     check_loaded(model, loaded, name)
     check_finite(model)
     return model.eval().requires_grad_(False)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    if "trust_remote_code" in text:
-        return (
-            "it needs code that comes with it. If you have read that code and trust it, set "
-            "`model.trust_remote_code: true`."
-        )
-    return text.split("\n")[0]

@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_edit.distributed.process_group import in_a_group, is_sharded
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
 from lightning_edit.models.decoder import check_layers, find_decoder
+from lightning_edit.models.loaded_weights import check_vocabulary
 from lightning_edit.models.loading import Precision, load_model, load_tokenizer
 from lightning_edit.models.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
 from lightning_edit.models.probe import check_projections
@@ -141,6 +142,7 @@ class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
         else:
             settings = (self.down_projection, self.device_mesh.device_type, self.trust_remote_code)
             self.model = load_sharded(self.model_name, self.dtype_name, *settings)
+        check_vocabulary(self.model, self.tokenizer)
         self.decoder = find_decoder(self.model, self.down_projection)
         self.layers = check_layers(self.decoder, self.layers)
         for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
