@@ -1,7 +1,7 @@
 """Short names for long things: equal fingerprints mean equal bytes, so a cache can tell what it depends on."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import xxhash
 
@@ -37,7 +37,7 @@ def fingerprint(*parts: "str | Tensor | RawTensor | Iterable[int]") -> str:
             digest.update(f"tensor torch.{part.dtype} {part.shape} ".encode())
             digest.update(part.data)
         elif hasattr(part, "detach"):
-            _add_tensor(digest, part)
+            _add_tensor(digest, cast("Tensor", part))
         else:
             digest.update(f"ids {list(part)} ".encode())
     return digest.hexdigest()
