@@ -25,8 +25,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "edit": Command("lightning_edit.cli.edit:main", "write facts from a file into a model; start here"),
-    "fit": Command("lightning_edit.cli.fit:fit", "edit a model with all settings there are, or go on with a run"),
-    "test": Command("lightning_edit.cli.fit:test", "measure a model or a checkpoint"),
+    "fit": Command("lightning_edit.cli.early:fit", "edit a model with all settings there are, or go on with a run"),
+    "test": Command("lightning_edit.cli.early:test", "measure a model or a checkpoint"),
     "compare": Command("lightning_edit.cli.compare:main", "show finished runs in one table and one figure"),
     "sweep": Command("lightning_edit.cli.sweep:main", "make a run for every combination of settings"),
     "updates": Command("lightning_edit.commands.updates:main", "list, remove and re-apply the updates of a run"),

@@ -16,6 +16,16 @@ NOISE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'None
 class EditArgumentParser(LightningArgumentParser):
     """Answers a wrong key or type with the right ones instead of the usage of everything."""
 
+    def format_help(self) -> str:
+        """All options, those of Lightning's trainer after all others."""
+        groups = self._action_groups
+        trainer = [group for group in groups if any(a.dest.startswith("trainer.") for a in group._group_actions)]
+        self._action_groups = [group for group in groups if group not in trainer] + trainer
+        try:
+            return super().format_help()
+        finally:
+            self._action_groups = groups
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Shows what is wrong and what is accepted in its place, and leaves with status 2."""
         if not self.exit_on_error:

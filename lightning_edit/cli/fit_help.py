@@ -1,0 +1,83 @@
+"""What ``fit --help`` and ``test --help`` show: ``configs/default.yaml`` as options, which takes no imports.
+
+The file explains every common setting, beside it or in the lines before it, and has Lightning's trainer last.
+"""
+
+import re
+import textwrap
+from collections.abc import Iterator
+
+from lightning_edit.configs import CONFIGS
+
+WIDTH = 80
+LINE = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<comment>.*))?")
+HEAD = {
+    "fit": """usage: lightning-edit fit [--config FILE.yaml]... [--SETTING VALUE]...
+
+Edits a model, and measures it before and after. Without any settings it edits
+the small embedded model. `lightning-edit edit` is a shorter way to begin.
+""",
+    "test": """usage: lightning-edit test [--ckpt_path FILE] [--SETTING VALUE]...
+
+Measures a model, or the edited model of a checkpoint (edited.ckpt of a run).
+""",
+}
+OPTIONS = {
+    "--config FILE": "Settings from a YAML file, of which there may be several; see configs/.",
+    "--ckpt_path PATH": "A checkpoint or a run's folder to go on from, or `last`; for `test`, what to measure.",
+    "--trust_config": "With --ckpt_path: the run's own config.yaml may name any classes and folders.",
+    "--print_config": "Shows all settings as YAML and ends; do this to begin a file of your own.",
+    "--model.help NAME, --data.help NAME": "The settings of another class: EditingModule or FineTuning; CounterFact, "
+    "ZsRE, EasyEditCounterFact, OwnEdits or TinyWorld.",
+    "--help_all": "All options, those of Lightning's trainer included.",
+}
+
+
+def help_text(command: str) -> str:
+    """The help of ``fit`` or ``test``.
+
+    Args:
+        command: Which.
+    """
+    lines = [HEAD[command]]
+    for option, what in OPTIONS.items():
+        lines += [f"  {option}", *_explained(what)]
+    lines += ["", "settings, with their defaults:"]
+    for name, value, what in settings():
+        if value is None:
+            lines += ["", *textwrap.wrap(f"{name}: {what}" if what else f"{name}:", WIDTH)]
+        else:
+            lines += [f"  --{name} {value}", *_explained(what)]
+    lines += ["", *textwrap.wrap("Any other argument of lightning.Trainer is --trainer.NAME; see --help_all.", WIDTH)]
+    return "\n".join(lines) + "\n"
+
+
+def settings() -> Iterator[tuple[str, str | None, str]]:
+    """The settings of ``configs/default.yaml`` in its order: name on the command line, default, explanation.
+
+    What only holds other settings has no default; the name of a class stands under what it is the class of.
+    """
+    comments: list[str] = []
+    path: list[tuple[int, str]] = []
+    for line in (CONFIGS / "default.yaml").read_text(encoding="utf-8").splitlines():
+        if line.lstrip().startswith("#"):
+            comments.append(line.strip("# "))
+            continue
+        found = LINE.fullmatch(line)
+        if found is None:
+            comments.clear()
+            continue
+        indent = len(found["indent"])
+        path = [(depth, name) for depth, name in path if depth < indent]
+        names = [name for _, name in path if name != "init_args"]
+        what = " ".join([*comments, found["comment"] or ""]).strip() if path or not comments else found["comment"] or ""
+        comments.clear()
+        path.append((indent, found["name"]))
+        if found["name"] == "class_path":
+            yield ".".join(names), found["value"], what
+        elif found["name"] != "init_args" and (found["value"] is not None or not names):
+            yield ".".join([*names, found["name"]]), found["value"], what
+
+
+def _explained(what: str) -> list[str]:
+    return textwrap.wrap(what, WIDTH, initial_indent="      ", subsequent_indent="      ")
