@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint benchmark clean
+.PHONY: quickstart test test-oldest test-newest lint benchmark clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python cli.py fit
@@ -22,6 +22,24 @@ lint: $(INSTALLED)
 	ln -s $(addprefix $(CURDIR)/,$(wildcard lightning_edit/*) callbacks configs datamodules) build/types/lightning_edit/
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml
 
+# A short part of the tests with the oldest versions that pyproject.toml allows, and with the newest there are; each has
+# a folder of its own, and takes the other packages as pip finds them.
+SHORT := tests/test_package.py tests/test_quickstart.py tests/solvers/test_solvers.py tests/models/test_decoder.py \
+	tests/values/test_mpes.py tests/updates/test_model_update.py
+OLDEST := $(shell sed -n 's/^    "\(torch\|lightning\|transformers\|torchmetrics\|datasets\|jsonargparse\)\(\[[a-z]*\]\)\?>=\([0-9.]*\)",/\1\2~=\3.0/p' pyproject.toml)
+NEWEST := --upgrade torch lightning transformers torchmetrics datasets jsonargparse[signatures]
+
+test-oldest: .venv-oldest/.installed
+	.venv-oldest/bin/python -m pytest $(SHORT)
+
+test-newest: .venv-newest/.installed
+	.venv-newest/bin/python -m pytest $(SHORT)
+
+.venv-oldest/.installed .venv-newest/.installed: .venv-%/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet $(if $(filter oldest,$*),$(OLDEST),$(NEWEST)) --editable '.[dev]'
+	touch $@
+
 benchmark: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks
 
@@ -34,4 +52,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) .venv-oldest .venv-newest runs build *.egg-info
