@@ -77,7 +77,7 @@ class Editor:
     previous_keys: dict[int, PreviousKeys] | None = None
 
     def __post_init__(self) -> None:
-        self._metrics: dict[int, LayerSolver] = {}
+        self._layer_solvers: dict[int, LayerSolver] = {}
 
     def find_values(self, requests: Sequence[EditRequest], report: Report = silent) -> Values:
         """The value vectors of the edits on the model as it is now; see `optimize_values`.
@@ -137,13 +137,13 @@ class Editor:
         keys = compute_keys(decoder, self.tokenizer, requests, self.templates, layer)
         current = current_values(decoder, self.tokenizer, requests, highest, self.values.site)
         device = keys.mean.device
-        if layer not in self._metrics:
-            self._metrics[layer] = LayerSolver(self.solver, self.moments[layer].to(device))
+        if layer not in self._layer_solvers:
+            self._layer_solvers[layer] = LayerSolver(self.solver, self.moments[layer].to(device))
         return EditProblem(
             # Kept for later updates; their products must not round differently in a run that reads them from a file.
             keys=keys.mean.clone(memory_format=torch.contiguous_format),
             residual=(z.T.double().to(device) - current.to(device)) * share,
-            second_moment=self._metrics[layer].second_moment,
+            second_moment=self._layer_solvers[layer].second_moment,
             bare_keys=keys.bare,
         )
 
@@ -172,9 +172,9 @@ class Editor:
 
     def _preserve(self, keys: dict[int, Tensor]) -> None:
         if self.previous_keys is not None:
-            known = {layer: self.previous_keys.get(layer, PreviousKeys()) for layer in keys}
+            previous = {layer: self.previous_keys.get(layer, PreviousKeys()) for layer in keys}
             # One assignment: whoever looks in between sees the old keys or the new ones.
-            self.previous_keys = self.previous_keys | {layer: known[layer].extended(keys[layer]) for layer in keys}
+            self.previous_keys = self.previous_keys | {layer: previous[layer].extended(keys[layer]) for layer in keys}
 
     def release(self, keys: dict[int, Tensor]) -> None:
         """Stops preserving earlier edits, because later ones are to replace them.
@@ -183,8 +183,8 @@ class Editor:
             keys: For each layer their keys ``(d_in, n)`` as they were written.
         """
         if self.previous_keys is not None:
-            known = {layer: self.previous_keys.get(layer, PreviousKeys()) for layer in keys}
-            fewer = {layer: known[layer].without(found.double()) for layer, found in keys.items()}
+            previous = {layer: self.previous_keys.get(layer, PreviousKeys()) for layer in keys}
+            fewer = {layer: previous[layer].without(block.double()) for layer, block in keys.items()}
             self.previous_keys = self.previous_keys | fewer
 
     def _figures(self, problem: EditProblem, factors: Factors, layer: int) -> dict[str, float]:
@@ -200,23 +200,23 @@ class Editor:
         }
 
     def _solve(self, problem: EditProblem, layer: int, measured: bool) -> tuple[Factors, dict[str, float]]:
-        earlier = None if self.previous_keys is None else self.previous_keys.get(layer, PreviousKeys())
+        previous = None if self.previous_keys is None else self.previous_keys.get(layer, PreviousKeys())
         try:
-            solution, preserved = self._metrics[layer].solve(problem, earlier)
+            solution, preserved = self._layer_solvers[layer].solve(problem, previous)
         except SingularError as error:
             if error.what == "preservation":
                 check_second_moments({layer: problem.second_moment}, self.solver)
             raise EditError(
                 f"Layer {layer}: the keys of the {problem.keys.shape[1]} edits of one update depend on each other, so "
-                "they cannot all be written exactly. Likely causes, the first most: edits of the same subject in one "
-                "update; more edits than the layer's input has dimensions "
+                "they cannot all be written exactly. Likely causes, most probable first: edits of the same subject in "
+                "one update; more edits than the layer's input has dimensions "
                 f"({problem.keys.shape[0]}). Raise the solver's lambda or ridge, or make smaller updates."
             ) from error
-        if self.previous_keys is not None and preserved is not None and preserved is not earlier:
+        if self.previous_keys is not None and preserved is not None and preserved is not previous:
             self.previous_keys = self.previous_keys | {layer: preserved}
         # The solution ends here, because its matrices are as large as C.
-        found = self.solver.condition_numbers(solution.problem, solution) if measured else {}
-        return solution.update, {f"layer_{layer}/{name}_condition": value for name, value in found.items()}
+        conditions = solution.condition_numbers() if measured else {}
+        return solution.update, {f"layer_{layer}/{name}_condition": value for name, value in conditions.items()}
 
     def describe(self) -> dict[str, Any]:
         """The settings that an update's file tells of itself."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_edit.errors import EditError
 from lightning_edit.solvers.base import Solver
-from lightning_edit.solvers.preservation import Metric, Scaled
+from lightning_edit.solvers.preservation import LazyCholesky, Preservation, ScaledIdentity
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,15 @@ class AlphaEdit(Solver):
     The columns of U are the eigenvectors of C whose eigenvalue is below the threshold. Keys in the span of the others
     are answered as before, exactly; those in the span of U, earlier edits (C_p) apart, are free. This is `MEMIT` with
     w = 0 inside that span, and equals the published R K^T P ((K K^T + C_p) P + L2 I)^-1, P = U U^T, whose matrix is
-    not symmetric. Prefer it for many updates one after the other; where the null space is small, edits do not take and
-    `MEMIT` with earlier keys does better.
+    not symmetric.
+
+    Prefer it for many updates one after the other. Preconditions: C from enough text, because with fewer tokens than
+    d_in directions that no text reached count as free; eigenvalues below the threshold. A singular C is welcome.
+    Instead: `MEMIT` with earlier keys where the null space is small, because edits then do not take.
 
     The threshold is a mean square of keys along a direction, so it has the scale of the model's keys: 0.02 suits the
     models of the paper. A good one leaves most dimensions free and almost all of C's trace (the sum of its eigenvalues)
-    to the others. C must come from enough text: with fewer tokens than d_in, directions nobody looked at count as free.
+    to the others.
 
     Args:
         threshold: Eigenvalues of C below this are free; above all of them it is plain ridge regression.
@@ -45,14 +48,33 @@ class AlphaEdit(Solver):
         """1, as in MEMIT."""
         return 1.0
 
-    def basis(self, second_moment: Tensor) -> Tensor:
+    def factor(
+        self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
+    ) -> Preservation:
+        """C' = L2 I (+ U^T C_p U) ``(r, r)``, for keys in the null space; see `Solver.factor`.
+
+        Raises:
+            EditError: See `null_space`.
+        """
+        basis = self.null_space(second_moment) if basis is None else basis
+        if previous_keys_moment is None:
+            return Preservation(ScaledIdentity(self.ridge, basis), basis)
+
+        def matrix() -> Tensor:
+            inside = basis.T @ previous_keys_moment.to(basis.device) @ basis
+            inside.diagonal().add_(self.ridge)
+            return inside
+
+        return Preservation(LazyCholesky(matrix), basis)
+
+    def null_space(self, second_moment: Tensor) -> Tensor:
         """U ``(d_in, r)``: the eigenvectors of C with eigenvalue below the threshold.
 
         Args:
             second_moment: C ``(d_in, d_in)``.
 
         Raises:
-            EditError: If there are none.
+            EditError: If there are none; gives the threshold that frees half of the dimensions.
         """
         values, vectors = torch.linalg.eigh(second_moment)
         free = int((values < self.threshold).sum())
@@ -67,7 +89,7 @@ class AlphaEdit(Solver):
             second_moment: C ``(d_in, d_in)``, finite.
 
         Raises:
-            EditError: If no eigenvalue is below the threshold; tells the threshold that frees half of the dimensions.
+            EditError: If no eigenvalue is below the threshold; gives the threshold that frees half of the dimensions.
         """
         shifted = second_moment.clone()
         shifted.diagonal().sub_(self.threshold)
@@ -76,34 +98,14 @@ class AlphaEdit(Solver):
             raise EditError(self._empty(torch.linalg.eigvalsh(second_moment)))
 
     def _empty(self, values: Tensor) -> str:
-        known = (
+        message = (
             f"AlphaEdit has no null space to write into: 0 of the {len(values)} eigenvalues of the second moment are "
             f"below the threshold {self.threshold:g}. "
         )
         lowest, middle, highest = (float(values[i]) for i in (0, len(values) // 2, -1))
         if highest <= lowest * 1.001:
-            return known + "They are all the same, so no threshold divides them. Take it from text, or use MEMIT."
-        return known + (
+            return message + "They are all the same, so no threshold divides them. Take it from text, or use MEMIT."
+        return message + (
             f"They run from {lowest:.3g} to {highest:.3g}, half of them below {middle:.3g}: set the solver's "
             "`threshold` to about that, higher to let more edits in, lower to preserve more."
         )
-
-    def preservation(
-        self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
-    ) -> Tensor:
-        """C' = L2 I (+ U^T C_p U) ``(r, r)``; see `Solver.preservation`."""
-        basis = self.basis(second_moment) if basis is None else basis
-        if previous_keys_moment is None:
-            matrix = basis.new_zeros(basis.shape[1], basis.shape[1])
-        else:
-            matrix = basis.T @ previous_keys_moment @ basis
-        matrix.diagonal().add_(self.ridge)
-        return matrix
-
-    def metric(
-        self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
-    ) -> Metric:
-        """See `Solver.metric`; without earlier edits nothing needs to be factored."""
-        if previous_keys_moment is None:
-            return Metric(Scaled(self.ridge))
-        return super().metric(second_moment, previous_keys_moment, basis)

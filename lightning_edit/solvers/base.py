@@ -1,27 +1,32 @@
 """The preservation-memorization least squares: its data, its one formula and what a solver is.
 
 One edited layer W (d_out x d_in) is to answer n keys K (d_in x n) with the residual R (d_out x n) added, and to answer
-ordinary keys, whose second moment is C, as before. With the inverse preservation metric M and lam >= 0 the update is
+ordinary keys, whose second moment is C, as before. With the inverse preservation matrix M and lam >= 0 the update is
 
     Delta = R (K^T M K + lam I)^-1 K^T M,      M = C'^-1,      C' = w C + l2 I
 
 (ROME, equation 2; MEMIT, equation 14; EMMET, section 4, arXiv 2403.14236). With earlier edits C_p is added to C'. The
 update is linear in the residual: Delta = R S, where the writer S ``(n, d_in)`` depends on keys alone.
 
+The work is split as a linear solver splits it. What depends on C and C_p is prepared once and serves many updates; keys
+of one more update are added to it at the cost of their number:
+
+    state = solver.factor(C, C_p)
+    solution = solver.solve(state, problem)
+    state = state.extended(problem.keys, solution.weighted)
+
 An update of n edits takes, beside its data, room for d_in^2 + n d_in + n^2 numbers in the dual form (n <= d_in), the
 factor of C' and the writer among them, and for d_in^2 + 2 d_out d_in in the primal one: at most 3 d_in^2.
 """
 
-import math
 from abc import ABC, abstractmethod
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_edit.solvers.cholesky import Cholesky, SingularError
-from lightning_edit.solvers.preservation import Metric, dual_system
+from lightning_edit.solvers.cholesky import Cholesky
+from lightning_edit.solvers.preservation import LazyCholesky, Preservation, dual_system
 from lightning_edit.solvers.previous_keys import SHARE
 
 
@@ -33,10 +38,8 @@ class EditProblem:
         keys: K ``(d_in, n)``, one column for each edit.
         residual: R ``(d_out, n)``, what W K must gain.
         second_moment: C ``(d_in, d_in)``, E[k k^T] over ordinary text.
-        previous_keys_moment: C_p ``(d_in, d_in)``, sum of k k^T over earlier edits, preserved as well.
+        previous_keys_moment: C_p ``(d_in, d_in)``, sum of k k^T over earlier edits, which are preserved as well.
         bare_keys: ``(d_in, n)`` keys in the bare prompt, which the original ROME mixes with the mean keys.
-        basis: What `Solver.basis` made of ``second_moment``, so that a run makes it once; None lets the solver make it.
-        metric: What `Solver.metric` made of both moments, likewise; it is then used in their place in the dual form.
     """
 
     keys: Tensor
@@ -44,8 +47,6 @@ class EditProblem:
     second_moment: Tensor
     previous_keys_moment: Tensor | None = None
     bare_keys: Tensor | None = None
-    basis: Tensor | None = None
-    metric: Metric | None = None
 
     def preservation_error(self, update: "Factors") -> float:
         """RMS over ordinary keys of ``|Delta k0|``: sqrt(trace(Delta C Delta^T)), in units of W's output."""
@@ -89,28 +90,40 @@ class Solution:
     """An update and what was needed for it.
 
     Args:
-        problem: The least squares, with the basis if there is one.
         update: Delta.
-        system: What was solved, see `Solver.condition_numbers`.
-        metric: M, None in the primal form.
-        weighted: M K, likewise and None where n > `SHARE` d_in.
+        system: The system of the edits that was solved: K^T M K + lam I, or lam C' + K K^T where that is smaller.
+        state: What the update preserves.
+        weighted: M K ``(m, n)``, which `Preservation.extended` can use; None in the primal form and where
+            n > `SHARE` d_in.
     """
 
-    problem: EditProblem
     update: Factors
     system: Cholesky
-    metric: Metric | None = None
+    state: Preservation
     weighted: Tensor | None = None
+
+    def condition_numbers(self) -> dict[str, float]:
+        """How well the matrices of the update can be inverted, in the 1-norm; estimates, infinite where singular.
+
+        After the primal form this factors C', which that form does not need.
+
+        Returns:
+            ``preservation``, of C' with C_p; ``keys``, of ``system``.
+        """
+        return {"preservation": self.state.condition, "keys": self.system.condition()}
 
 
 class Solver(ABC):
     """Turns an `EditProblem` into an update; knows no model, device or logger.
 
+    A new member of the family is a frozen dataclass with ``second_moment_weight``, ``ridge`` and `lam`. One that does
+    not follow the one formula overrides `factor` (what is preserved) or `solve` (what is written) as well.
+
     Attributes:
         edits_per_update: Most edits that one call takes, None if there is no limit.
         preserves_edits: Whether the published method preserves earlier edits too (`EditProblem.previous_keys_moment`).
         second_moment_weight: w, the weight of preservation.
-        ridge: l2, added to the diagonal of the preservation metric.
+        ridge: l2, added to the diagonal of C'.
     """
 
     edits_per_update: ClassVar[int | None] = None
@@ -119,13 +132,13 @@ class Solver(ABC):
     ridge: float
 
     def __call__(self, problem: EditProblem) -> Factors:
-        """The update of one layer.
+        """The update of one layer, solved from its data alone.
 
         Raises:
-            SingularError: If C' is singular, or the keys depend on each other where they must not.
-            ValueError: If there are more edits than one call takes.
+            SingularError: See `solve`.
+            ValueError: See `solve`.
         """
-        return self.solve(problem).update
+        return self.solve(self.factor(problem.second_moment, problem.previous_keys_moment), problem).update
 
     @abstractmethod
     def lam(self, edits: int) -> float:
@@ -135,13 +148,16 @@ class Solver(ABC):
             edits: n, the edits of one update.
         """
 
-    def basis(self, second_moment: Tensor) -> Tensor | None:
-        """U ``(d_in, r)`` if all is solved in the span of its columns, which are orthonormal; None for most solvers.
+    def matrix(self, second_moment: Tensor, previous_keys_moment: Tensor | None = None) -> Tensor:
+        """C' = w C + l2 I (+ C_p), ``(d_in, d_in)`` in new memory.
 
         Args:
             second_moment: C ``(d_in, d_in)``.
+            previous_keys_moment: C_p ``(d_in, d_in)``, or None; read from a file it may be on another device.
         """
-        return None
+        matrix = self.second_moment_weight * second_moment
+        matrix.diagonal().add_(self.ridge)
+        return matrix if previous_keys_moment is None else matrix.add_(previous_keys_moment.to(matrix.device))
 
     def check(self, second_moment: Tensor) -> None:
         """Refuses a second moment that no update can be solved with; cheaper than solving one.
@@ -151,98 +167,70 @@ class Solver(ABC):
 
         Raises:
             SingularError: If C' is singular.
-            ValueError: If the solver cannot use it for another reason, which the message tells.
+            ValueError: If the solver cannot use it for another reason, which the message gives.
         """
-        self.metric(second_moment)
+        Cholesky.of(self.matrix(second_moment), "preservation")
 
-    def preservation(
+    def factor(
         self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
-    ) -> Tensor:
-        """C' = w C + l2 I (+ C_p), ``(d_in, d_in)``: the matrix whose inverse is M. With a basis U, it inside of it.
+    ) -> Preservation:
+        """What updates of a layer preserve; once made it serves all updates until C or C_p change.
+
+        C' itself is factored when the first update asks for it, since updates of more than d_in edits never do.
 
         Args:
             second_moment: C ``(d_in, d_in)``.
             previous_keys_moment: C_p ``(d_in, d_in)``, or None.
-            basis: See `basis`.
+            basis: That of an earlier state for the same C, which is then not computed again.
         """
-        matrix = self.second_moment_weight * second_moment
-        matrix.diagonal().add_(self.ridge)
-        return matrix if previous_keys_moment is None else matrix.add_(previous_keys_moment)
+        return Preservation(LazyCholesky(lambda: self.matrix(second_moment, previous_keys_moment)))
 
-    def metric(
-        self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
-    ) -> Metric:
-        """M as what multiplies keys, which the dual form needs of the moments; see `preservation`.
-
-        Raises:
-            SingularError: If C' is singular.
-        """
-        return Metric(Cholesky.of(self.preservation(second_moment, previous_keys_moment, basis), "preservation"))
-
-    def solve(self, problem: EditProblem) -> Solution:
+    def solve(self, state: Preservation, problem: EditProblem) -> Solution:
         """The update of the whole family, by whichever of its two forms is smaller.
 
         Dual (n <= d_in, or lam = 0): R (K^T M K + lam I)^-1 K^T M, an n x n system, in the normal form R S. Primal:
         R K^T (lam C' + K K^T)^-1, equal to it by the push-through identity for lam > 0, and dense.
 
+        Args:
+            state: From `factor`, with whatever it was extended by; the problem's own moments are not looked at.
+            problem: Keys and residual of the edits.
+
         Raises:
             SingularError: If C' is singular, or the keys depend on each other and lam is 0.
-            CancelledError: See `Metric.weighted`; only for a metric that was given and extended.
+            CancelledError: See `Preservation.weighted`; only for a state that was extended.
+            ValueError: If there are more edits than one update takes.
         """
-        basis = self.basis(problem.second_moment) if problem.basis is None else problem.basis
-        keys, lam = inside(problem.keys, basis), self.lam(problem.keys.shape[1])
-        problem = replace(problem, basis=basis)
-        if not self.is_dual(problem):
-            return self._primal(problem, keys, lam)
-        metric = problem.metric or self.metric(problem.second_moment, problem.previous_keys_moment, basis)
-        weighted = metric.weighted(keys)
+        n = problem.keys.shape[1]
+        if self.edits_per_update is not None and n > self.edits_per_update:
+            raise ValueError(
+                f"{type(self).__name__} takes updates of at most {self.edits_per_update} edit(s), got {n}. Write them "
+                "one after the other, or use EMMET or MEMIT, which take any number."
+            )
+        keys, lam = state.inside(problem.keys), self.lam(n)
+        if not self.is_dual(state, problem):
+            return _solve_primal(state, problem, keys, lam)
+        weighted = state.weighted(keys)
         system = Cholesky.of(dual_system(keys, weighted, lam), "keys")
         # Of a large update M K is not needed again, see `LayerSolver`, and the writer takes its place.
-        few = keys.shape[1] <= SHARE * len(problem.keys)
+        few = n <= SHARE * len(problem.keys)
         writer = system.divide(weighted.clone() if few else weighted).T
-        update = Factors(problem.residual, outside(writer, basis))
-        return Solution(problem, update, system, metric, weighted if few else None)
+        update = Factors(problem.residual, state.outside(writer))
+        return Solution(update, system, state, weighted if few else None)
 
-    def _primal(self, problem: EditProblem, keys: Tensor, lam: float) -> Solution:
-        matrix = self.preservation(problem.second_moment, problem.previous_keys_moment, problem.basis).mul_(lam)
-        system = Cholesky.of(matrix.addmm_(keys, keys.T), "preservation")
-        if problem.keys.shape[1] > len(problem.keys):
-            delta = system.solve(keys @ problem.residual.T).T
-            return Solution(problem, Factors(outside(delta, problem.basis)), system)
-        return Solution(problem, Factors(problem.residual, outside(system.solve(keys).T, problem.basis)), system)
-
-    def is_dual(self, problem: EditProblem) -> bool:
-        """Whether `solve` takes the dual form."""
-        space = problem.keys if problem.basis is None else problem.basis.T
-        return problem.keys.shape[1] <= len(space) or not self.lam(problem.keys.shape[1]) > 0
-
-    def condition_numbers(self, problem: EditProblem, solution: Solution | None = None) -> dict[str, float]:
-        """How well the matrices of an update can be inverted, in the 1-norm; estimates, infinite where singular.
+    def is_dual(self, state: Preservation, problem: EditProblem) -> bool:
+        """Whether `solve` takes the dual form.
 
         Args:
-            problem: The least squares.
-            solution: Of this problem, if there is one: then only the primal form needs a factor more, of C'.
-
-        Returns:
-            ``preservation``, of C' with C_p; ``keys``, of the system of the edits: K^T M K + lam I, or
-            lam C' + K K^T where that is smaller and is what is solved.
+            state: From `factor`.
+            problem: Keys and residual of the edits.
         """
-        with suppress(SingularError):
-            solution = solution or self.solve(problem)
-        metric = problem.metric if solution is None else solution.metric
-        with suppress(SingularError):
-            metric = metric or self.metric(problem.second_moment, problem.previous_keys_moment, problem.basis)
-        return {
-            "preservation": math.inf if metric is None else metric.condition,
-            "keys": math.inf if solution is None else solution.system.condition(),
-        }
+        d_in, n = problem.keys.shape
+        return n <= (d_in if state.basis is None else state.basis.shape[1]) or not self.lam(n) > 0
 
 
-def inside(keys: Tensor, basis: Tensor | None) -> Tensor:
-    """Keys ``(d_in, n)`` in the coordinates of a basis, U^T K ``(r, n)``; as they are where there is none."""
-    return keys if basis is None else basis.T @ keys
-
-
-def outside(rows: Tensor, basis: Tensor | None) -> Tensor:
-    """Rows ``(n, r)`` in the coordinates of a basis as rows of d_in, X U^T; as they are where there is none."""
-    return rows if basis is None else rows @ basis.T
+def _solve_primal(state: Preservation, problem: EditProblem, keys: Tensor, lam: float) -> Solution:
+    system = Cholesky.of(state.matrix().mul_(lam).addmm_(keys, keys.T), "preservation")
+    if problem.keys.shape[1] > len(problem.keys):
+        delta = system.solve(keys @ problem.residual.T).T
+        return Solution(Factors(state.outside(delta)), system, state)
+    return Solution(Factors(problem.residual, state.outside(system.solve(keys).T)), system, state)

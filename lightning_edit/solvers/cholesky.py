@@ -2,21 +2,31 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+CAUSES = {
+    "preservation": "too little ordinary text, or too much of the same, for a second moment of full rank; inputs of "
+    "the layer that are always zero. A larger ridge mends both.",
+    "keys": "edits of the same subject in one update; more edits in one update than the layer's input has dimensions. "
+    "A larger lambda or ridge, or smaller updates, mend both.",
+}
+
 
 class SingularError(ArithmeticError):
-    """A matrix of the least squares has no usable Cholesky factor.
+    """A matrix of the least squares has no usable Cholesky factor; the message lists the likely causes.
 
     Args:
         what: ``"preservation"`` for C' or ``"keys"`` for the system of the edits.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: Literal["preservation", "keys"]) -> None:
         self.what = what
-        super().__init__(f"the {what} matrix is singular to working precision")
+        super().__init__(
+            f"The {what} matrix is singular to working precision. Likely causes, most probable first: {CAUSES[what]}"
+        )
 
 
 @dataclass(frozen=True)
@@ -30,12 +40,12 @@ class Cholesky:
     factor: Tensor
 
     @staticmethod
-    def of(matrix: Tensor, what: str) -> "Cholesky":
+    def of(matrix: Tensor, what: Literal["preservation", "keys"]) -> "Cholesky":
         """Factors a matrix in its own memory; no other of its size is used.
 
         Args:
             matrix: A ``(m, m)``, contiguous; overwritten.
-            what: Names the matrix in the error.
+            what: Names the matrix in the error: C' or the system of the edits.
 
         Raises:
             SingularError: If the matrix is not positive definite to working precision.

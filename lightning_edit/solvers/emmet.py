@@ -11,8 +11,11 @@ class EMMET(Solver):
 
         Delta = R (K^T M K + lam I)^-1 K^T M,      M = C'^-1,      C' = w C + l2 I
 
-    With lam = 0 every edit is written exactly, Delta K = R, which needs linearly independent keys (n <= d_in). As in
-    the published code lam is 0 for a single edit, where EMMET is r-ROME. For n > 1 it equals MEMIT(w lam, l2 lam).
+    Prefer it where every edit must take. With lam = 0 each is written exactly, Delta K = R. As in the published code
+    lam is 0 for a single edit, where EMMET is r-ROME. For n > 1 and lam > 0 it equals MEMIT(w lam, l2 lam).
+
+    Preconditions: C of full rank, or a ridge; with lam = 0 linearly independent keys, so at most d_in edits and no two
+    of one subject. Instead: a lambda above 0, or `MEMIT`, for keys that depend on each other or are many.
 
     Args:
         second_moment_weight: w, the weight of preservation.

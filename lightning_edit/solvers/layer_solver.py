@@ -1,104 +1,94 @@
-"""The preservation metric of one layer, kept from update to update."""
+"""The solver of one layer, which keeps what is preserved there from update to update."""
 
-from dataclasses import replace
+from itertools import takewhile
 
 from torch import Tensor
 
-from lightning_edit.solvers.base import EditProblem, Solution, Solver, inside
-from lightning_edit.solvers.preservation import CancelledError, Metric
+from lightning_edit.solvers.base import EditProblem, Solution, Solver
+from lightning_edit.solvers.preservation import CancelledError, Preservation
 from lightning_edit.solvers.previous_keys import PreviousKeys
 
 
 class LayerSolver:
     """Solves the updates of one layer, with one factor of C' for as many of them as it serves.
 
-    What it keeps is found again from C and the earlier keys at any time, and to the same bits.
+    Its state follows from C and the previous keys alone, to the bit, so a run that is resumed need not store it.
 
     Args:
         solver: Any solver.
         second_moment: C ``(d_in, d_in)``.
 
     Attributes:
-        factored: How often a factor of C' was made.
+        factored: How many factors of C' the updates so far have needed.
     """
 
     def __init__(self, solver: Solver, second_moment: Tensor) -> None:
         self.solver = solver
         self.second_moment = second_moment
-        self.basis = solver.basis(second_moment)
-        self.factored = 0
-        self._metric: Metric | None = None
-        self._of = PreviousKeys()
-        self._last: tuple[Metric, Tensor, Tensor] | None = None
+        self.factored = 1
+        self._state = solver.factor(second_moment)
+        self._preserved = PreviousKeys()
+        self._latest: tuple[Preservation, Tensor, Tensor] | None = None
 
-    def solve(self, problem: EditProblem, earlier: PreviousKeys | None) -> tuple[Solution, PreviousKeys | None]:
+    def solve(self, problem: EditProblem, previous: PreviousKeys | None) -> tuple[Solution, PreviousKeys | None]:
         """The update of one layer.
 
         Args:
-            problem: The least squares, without earlier keys.
-            earlier: The keys to be preserved, None where none ever are.
+            problem: The least squares; its moments are those of the layer.
+            previous: The keys to be preserved, None where none ever are.
 
         Returns:
-            The solution, and the earlier keys: all in one matrix if too many digits would have been lost otherwise.
+            The solution, and the previous keys: all in one matrix if too many digits would have been lost otherwise.
 
         Raises:
-            SingularError: See `Solver.__call__`.
+            SingularError: See `Solver.solve`.
+            ValueError: See `Solver.solve`.
         """
-        problem = replace(problem, basis=self.basis)
-        if not self.solver.is_dual(problem):
-            moment = None if earlier is None else self._here(earlier.dense())
-            return self.solver.solve(replace(problem, previous_keys_moment=moment)), earlier
+        keys = previous or PreviousKeys()
+        if not self.solver.is_dual(self._state, problem):
+            # The primal form needs the matrix C', not its factor, so there is nothing to extend.
+            return self.solver.solve(self.state(keys.folded()), problem), previous
         try:
-            solution = self._solve(problem, earlier)
+            return self._solve(problem, keys, previous is not None), previous
         except CancelledError:
-            assert earlier is not None
-            earlier = earlier.folded()
-            solution = self._solve(problem, earlier)
-        return solution, earlier
+            folded = keys.folded()
+            return self._solve(problem, folded, True), folded
 
-    def _solve(self, problem: EditProblem, earlier: PreviousKeys | None) -> Solution:
-        metric = self.given(earlier or PreviousKeys())
-        self._last = None
-        solution = self.solver.solve(replace(problem, metric=metric))
-        # To the next update these are earlier keys, and M K is what it needs of them.
-        if earlier is not None and solution.weighted is not None:
-            self._last = (metric, problem.keys, solution.weighted)
+    def _solve(self, problem: EditProblem, previous: PreviousKeys, extended_later: bool) -> Solution:
+        state = self.state(previous)
+        # Room for M K of this update.
+        self._latest = None
+        solution = self.solver.solve(state, problem)
+        # To the next update these are previous keys, and M K is what it needs of them.
+        if extended_later and solution.weighted is not None:
+            self._latest = (state, problem.keys, solution.weighted)
         return solution
 
-    def given(self, earlier: PreviousKeys) -> Metric:
-        """M with the earlier keys in C'.
+    def state(self, previous: PreviousKeys) -> Preservation:
+        """What is preserved: ordinary text and previous keys.
 
         Args:
-            earlier: The keys to be preserved.
+            previous: The keys to be preserved.
 
         Raises:
             CancelledError: If too many digits are lost on the way; never without recent keys.
-            SingularError: If C' is singular.
+            SingularError: If C' is singular and there are recent keys.
         """
-        if self._metric is None or earlier.moment is not self._of.moment:
-            # Room for the new factor.
-            self._metric = self._last = None
-            self._metric = self._new(earlier.moment)
-            self._of = PreviousKeys(earlier.moment)
-        known, recent = self._of.recent, earlier.recent
-        shared = next((i for i, (a, b) in enumerate(zip(known, recent, strict=False)) if a is not b), None)
-        shared = min(len(known), len(recent)) if shared is None else shared
-        metric = self._metric.shortened(sum(block.shape[1] for block in recent[:shared]))
+        if previous.moment is not self._preserved.moment:
+            self.factored += 1
+            self._latest = None
+            self._state = self.solver.factor(self.second_moment, previous.moment, self._state.basis)
+            self._preserved = PreviousKeys(previous.moment)
+        recent, pairs = previous.recent, zip(self._preserved.recent, previous.recent, strict=False)
+        shared = len(list(takewhile(lambda pair: pair[0] is pair[1], pairs)))
+        state = self._state.shortened(sum(block.shape[1] for block in recent[:shared]))
         for block in recent[shared:]:
-            metric = self._extended(metric, block)
-        self._metric, self._of = metric, earlier
-        return metric
+            state = self._extended(state, block)
+        self._state, self._preserved = state, previous
+        return state
 
-    def _new(self, moment: Tensor | None) -> Metric:
-        self.factored += 1
-        return self.solver.metric(self.second_moment, self._here(moment), self.basis)
-
-    def _here(self, moment: Tensor | None) -> Tensor | None:
-        """C_p where C is; what is read from a checkpoint is on the CPU."""
-        return None if moment is None else moment.to(self.second_moment.device)
-
-    def _extended(self, metric: Metric, block: Tensor) -> Metric:
-        keys = inside(block.to(self.second_moment.device), self.basis)
-        if self._last is not None and self._last[0] is metric and self._last[1] is block:
-            return metric.extended(keys, self._last[2])
-        return metric.extended(keys, metric.weighted(keys))
+    def _extended(self, state: Preservation, block: Tensor) -> Preservation:
+        weighted = None
+        if self._latest is not None and self._latest[0] is state and self._latest[1] is block:
+            weighted = self._latest[2]
+        return state.extended(block.to(self.second_moment.device), weighted)

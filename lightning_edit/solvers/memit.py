@@ -11,10 +11,13 @@ class MEMIT(Solver):
 
         Delta = R K^T (C' + K K^T)^-1,      C' = w C + l2 I
 
-    Any number of edits, also more than d_in. Nothing is written exactly: a large w preserves more and memorizes less.
-    Where every edit must take, use `EMMET` with a small lambda. For one update after another let the run preserve
-    earlier keys too (C_p is added to C'), which is sequential MEMIT; with a ridge of 10-20 and MPES as the stopping
-    rule of the values it is ENCORE (arXiv 2502.01636).
+    Prefer it for many edits, also more than d_in, and for keys that depend on each other. Nothing is written exactly: a
+    large w preserves more and memorizes less. For one update after another let the run preserve earlier keys too (C_p
+    is added to C'), which is sequential MEMIT; with a ridge of 10-20 and MPES as the stopping rule of the values it is
+    ENCORE (arXiv 2502.01636).
+
+    Preconditions: C of full rank, or a ridge. Instead: `EMMET` with a small lambda where every edit must take;
+    `AlphaEdit` where ordinary keys leave a large null space.
 
     Args:
         second_moment_weight: w, the weight of preservation (`mom2_update_weight` of the published code).

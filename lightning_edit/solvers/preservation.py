@@ -1,7 +1,8 @@
-"""The preservation metric M = C'^-1 as what multiplies keys; earlier keys are added to C' batch after batch."""
+"""Preservation: C' and its inverse M as what multiplies keys; keys of earlier edits are added batch after batch."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -21,6 +22,9 @@ class CancelledError(ArithmeticError):
 class Invertible(Protocol):
     """A symmetric positive definite matrix A that can be divided by."""
 
+    def matrix(self) -> Tensor:
+        """A ``(m, m)`` in memory of its own, which the caller may overwrite."""
+
     def solve(self, right: Tensor) -> Tensor:
         """A^-1 B ``(m, n)``."""
 
@@ -32,14 +36,22 @@ class Invertible(Protocol):
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """The identity times a positive number.
+class ScaledIdentity:
+    """The identity times a positive number; nothing needs to be factored.
 
     Args:
         scale: The number.
+        like: Any ``(m, m)`` of the right precision and device, or ``(d, m)``.
     """
 
     scale: float
+    like: Tensor
+
+    def matrix(self) -> Tensor:
+        """A ``(m, m)``."""
+        matrix = self.like.new_zeros(self.like.shape[1], self.like.shape[1])
+        matrix.diagonal().add_(self.scale)
+        return matrix
 
     def solve(self, right: Tensor) -> Tensor:
         """A^-1 B ``(m, n)``."""
@@ -55,28 +67,83 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """M, the inverse of C'_0 + K_p K_p^T, for keys K_p of earlier edits that came batch after batch.
+class LazyCholesky:
+    """A matrix that is factored once, when it is first divided by: larger updates than d_in do not divide by it.
+
+    Args:
+        make: Makes A ``(m, m)`` in new memory, contiguous.
+    """
+
+    make: Callable[[], Tensor]
+
+    @cached_property
+    def factor(self) -> Cholesky:
+        """The factor of A.
+
+        Raises:
+            SingularError: If A is not positive definite to working precision.
+        """
+        return Cholesky.of(self.make(), "preservation")
+
+    def matrix(self) -> Tensor:
+        """A ``(m, m)``."""
+        return self.make()
+
+    def solve(self, right: Tensor) -> Tensor:
+        """A^-1 B ``(m, n)``."""
+        return self.factor.solve(right)
+
+    def product(self, right: Tensor) -> Tensor:
+        """A B ``(m, n)``."""
+        return self.factor.product(right)
+
+    def condition(self) -> float:
+        """The condition number in the 1-norm, estimated."""
+        return self.factor.condition()
+
+
+@dataclass(frozen=True)
+class Preservation:
+    """What updates of one layer preserve: C' = C'_0 + K_p K_p^T, for keys K_p of earlier edits, as M = C'^-1.
 
         M = C'_0^-1 - V V^T,      V = [M_1 K_1 G_1^-T, M_2 K_2 G_2^-T, ...],      G_i G_i^T = I + K_i^T M_i K_i
 
-    M_i is M before batch i (Woodbury). A batch of n keys costs 2 n^2 d_in beside M_i K_i, which solving needs anyway; a
-    new factor costs d_in^3 / 3.
+    K_i are the keys of batch i and M_i is M before it (Woodbury). A batch of n keys costs 2 n^2 d_in beside M_i K_i,
+    which solving needs anyway; a new factor costs d_in^3 / 3. `Solver.factor` makes one; it never changes.
 
     Args:
         base: C'_0 ``(m, m)``.
-        earlier: K_p^T ``(N, m)``.
+        basis: U ``(d_in, m)``, orthonormal columns, if C' lies in their span and updates do too; None if m = d_in.
+        earlier: K_p^T ``(N, m)``, in the coordinates of the basis.
         columns: V^T ``(N, m)``.
     """
 
     base: Invertible
+    basis: Tensor | None = None
     earlier: Tensor | None = None
     columns: Tensor | None = None
 
+    def inside(self, keys: Tensor) -> Tensor:
+        """Keys ``(d_in, n)`` in the coordinates of the basis, U^T K ``(m, n)``."""
+        return keys if self.basis is None else self.basis.T @ keys
+
+    def outside(self, rows: Tensor) -> Tensor:
+        """Rows ``(n, m)`` in the coordinates of the basis as rows of d_in, X U^T."""
+        return rows if self.basis is None else rows @ self.basis.T
+
+    def matrix(self) -> Tensor:
+        """C' ``(m, m)`` in new memory."""
+        matrix = self.base.matrix()
+        return matrix if self.earlier is None else matrix.addmm_(self.earlier.T, self.earlier)
+
     def weighted(self, keys: Tensor) -> Tensor:
-        """M K ``(m, n)`` for keys K ``(m, n)``.
+        """M K ``(m, n)``, which costs a factor of C'_0 the first time.
+
+        Args:
+            keys: K ``(m, n)``, see `inside`.
 
         Raises:
+            SingularError: If C'_0 is singular.
             CancelledError: If too little of C'_0^-1 K is left to trust the difference.
         """
         weighted = self.base.solve(keys)
@@ -88,43 +155,51 @@ class Metric:
             raise CancelledError
         return weighted
 
-    def extended(self, keys: Tensor, weighted: Tensor) -> "Metric":
-        """The metric that preserves more keys.
+    def extended(self, keys: Tensor, weighted: Tensor | None = None) -> "Preservation":
+        """With more keys preserved, at the cost of their number.
 
         Args:
-            keys: K ``(m, n)``.
-            weighted: M K ``(m, n)``.
+            keys: K ``(d_in, n)``.
+            weighted: M K ``(m, n)`` where it is known, as in a `Solution` for these keys.
 
         Raises:
-            CancelledError: If they are too large beside 1 to be told from keys that depend on each other.
+            SingularError: If C'_0 is singular.
+            CancelledError: If the keys are too large beside 1 to be told from keys that depend on each other.
         """
+        keys = self.inside(keys)
+        weighted = self.weighted(keys) if weighted is None else weighted
         try:
             system = Cholesky.of(dual_system(keys, weighted, 1.0), "keys")
         except SingularError as error:
             # I + K^T M K is positive definite but for rounding.
             raise CancelledError from error
-        new = torch.linalg.solve_triangular(system.factor.mT, weighted, upper=True, left=False)
-        return Metric(self.base, _below(self.earlier, keys.T), _below(self.columns, new.T))
+        columns = torch.linalg.solve_triangular(system.factor.mT, weighted, upper=True, left=False)
+        return replace(self, earlier=_below(self.earlier, keys.T), columns=_below(self.columns, columns.T))
 
-    def shortened(self, edits: int) -> "Metric":
-        """The metric with only the first earlier keys.
+    def shortened(self, edits: int) -> "Preservation":
+        """With only the first earlier keys.
 
         Args:
             edits: How many of them stay.
         """
         if self.earlier is None or self.columns is None or edits == len(self.columns):
             return self
-        return Metric(self.base, self.earlier[:edits], self.columns[:edits]) if edits else Metric(self.base)
+        if not edits:
+            return replace(self, earlier=None, columns=None)
+        return replace(self, earlier=self.earlier[:edits], columns=self.columns[:edits])
 
     @cached_property
     def condition(self) -> float:
-        """The condition number of C'_0 + K_p K_p^T, estimated."""
+        """The condition number of C', estimated in the 1-norm; infinite if C'_0 is singular."""
         earlier, columns = self.earlier, self.columns
-        if earlier is None or columns is None:
-            return self.base.condition()
-        return condition_number(
-            _with(self.base.product, earlier, 1.0), _with(self.base.solve, columns, -1.0), earlier[:1].T
-        )
+        try:
+            if earlier is None or columns is None:
+                return self.base.condition()
+            return condition_number(
+                _with(self.base.product, earlier, 1.0), _with(self.base.solve, columns, -1.0), earlier[:1].T
+            )
+        except SingularError:
+            return math.inf
 
 
 def dual_system(keys: Tensor, weighted: Tensor, lam: float) -> Tensor:
@@ -144,5 +219,5 @@ def _with(apply: Callable[[Tensor], Tensor], rows: Tensor, sign: float) -> Calla
     return lambda x: apply(x) + sign * (rows.T @ (rows @ x))
 
 
-def _below(known: Tensor | None, new: Tensor) -> Tensor:
-    return new.contiguous() if known is None else torch.cat([known, new])
+def _below(rows: Tensor | None, more: Tensor) -> Tensor:
+    return more.contiguous() if rows is None else torch.cat([rows, more])

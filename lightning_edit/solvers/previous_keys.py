@@ -43,9 +43,9 @@ class PreviousKeys:
         Args:
             keys: ``(d_in, n)`` in float64, as they were when they were added.
         """
-        known = self.dense()
-        keys = keys if known is None else keys.to(known.device)
-        return PreviousKeys(-(keys @ keys.T) if known is None else known - keys @ keys.T)
+        moment = self.dense()
+        keys = keys if moment is None else keys.to(moment.device)
+        return PreviousKeys(-(keys @ keys.T) if moment is None else moment - keys @ keys.T)
 
     def folded(self) -> "PreviousKeys":
         """The same with all keys in the matrix."""

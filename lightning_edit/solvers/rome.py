@@ -4,19 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lightning_edit.solvers.base import EditProblem, Factors, Solution, Solver
-
-
-def check_single(problem: EditProblem) -> None:
-    """Refuses more than one edit.
-
-    Args:
-        problem: The least squares.
-
-    Raises:
-        ValueError: If it has not exactly one key.
-    """
-    if problem.keys.shape[1] != 1:
-        raise ValueError(f"ROME writes one edit at a time, got {problem.keys.shape[1]}; use EMMET or MEMIT for more.")
+from lightning_edit.solvers.preservation import Preservation
 
 
 @dataclass(frozen=True)
@@ -25,9 +13,12 @@ class ROME(Solver):
 
         Delta = R u^T / (u^T k_bare),      u = C^-1 k_mean
 
-    Its published code mixes two keys: the mean over context templates in u, the bare prompt's in the denominator. The
-    two can be nearly orthogonal in the metric of C, and then one edit destroys the model; `RROME` mends that. Use this
-    one to reproduce published figures, `RROME` for single edits and `EMMET` for more.
+    Prefer it only to reproduce published figures. Its published code mixes two keys: the mean over context templates in
+    u, the bare prompt's in the denominator. The two can be nearly orthogonal in the metric of C, and then one edit
+    destroys the model.
+
+    Preconditions: one edit per update; C of full rank, or a ridge; `EditProblem.bare_keys`, without which it is
+    `RROME`. Instead: `RROME` for single edits, `EMMET` or `MEMIT` for many at once.
 
     Args:
         ridge: l2 added to the diagonal of C, 0 as published.
@@ -41,10 +32,9 @@ class ROME(Solver):
         """0: the edit is written exactly."""
         return 0.0
 
-    def solve(self, problem: EditProblem) -> Solution:
+    def solve(self, state: Preservation, problem: EditProblem) -> Solution:
         """The rank-one update of a single edit; see the class for the formula."""
-        check_single(problem)
-        solution = super().solve(problem)
+        solution = super().solve(state, problem)
         if problem.bare_keys is None:
             return solution
         direction = solution.update.right
@@ -58,7 +48,11 @@ class RROME(Solver):
 
         Delta = R k^T M / (k^T M k),      M = C'^-1
 
-    It is `EMMET` with one edit. Prefer it to `ROME` for single edits; for many at once use `EMMET` or `MEMIT`.
+    Prefer it for a single edit that must take: of all exact updates it disturbs ordinary keys least. It is `EMMET` with
+    one edit.
+
+    Preconditions: one edit per update; C of full rank, or a ridge. Instead: `EMMET` or `MEMIT` for many edits at once;
+    after many single edits a sequential `MEMIT` or `AlphaEdit`, because nothing here preserves earlier ones by default.
 
     Args:
         ridge: l2 added to the diagonal of C.
@@ -71,8 +65,3 @@ class RROME(Solver):
     def lam(self, edits: int) -> float:
         """0: the edit is written exactly."""
         return 0.0
-
-    def solve(self, problem: EditProblem) -> Solution:
-        """The rank-one update of a single edit; see the class for the formula."""
-        check_single(problem)
-        return super().solve(problem)

@@ -4,7 +4,7 @@ The floor of an update is what its form needs in floating-point operations at th
 is symmetric, as K K^T, counts half.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -102,35 +102,35 @@ def measure(n: int, d_in: int, d_out: int, repeats: int) -> list[Row]:
 def measure_many(n: int, d_in: int, d_out: int, updates: int, preserved: bool) -> Row:
     """Mean seconds of an update of many with its condition numbers: a new factor for each, or what is kept serves."""
     case, solver = problem(n * updates, d_in, d_out), MEMIT()
-    kept, known = LayerSolver(solver, case.second_moment), PreviousKeys() if preserved else None
-    previous = torch.zeros_like(case.second_moment) if preserved else None
+    layer_solver, previous = LayerSolver(solver, case.second_moment), PreviousKeys() if preserved else None
+    moment = torch.zeros_like(case.second_moment) if preserved else None
     taken, recent, difference, rate = {"anew": 0.0, "kept": 0.0}, 0, 0.0, matrix_rate(torch.float64)
 
     def anew(one: EditProblem) -> torch.Tensor:
-        update = solver(replace(one, previous_keys_moment=previous)).dense()
-        solver.condition_numbers(replace(one, previous_keys_moment=previous))
-        if previous is not None:
-            previous.addmm_(one.keys, one.keys.T)
-        return update
+        solution = solver.solve(solver.factor(one.second_moment, moment), one)
+        solution.condition_numbers()
+        if moment is not None:
+            moment.addmm_(one.keys, one.keys.T)
+        return solution.update.dense()
 
     def with_kept(one: EditProblem) -> torch.Tensor:
-        nonlocal known
-        solution, known = kept.solve(one, known)
-        solver.condition_numbers(solution.problem, solution)
-        known = None if known is None else known.extended(one.keys)
+        nonlocal previous
+        solution, previous = layer_solver.solve(one, previous)
+        solution.condition_numbers()
+        previous = None if previous is None else previous.extended(one.keys)
         return solution.update.dense()
 
     for keys, residual in zip(case.keys.split(n, dim=1), case.residual.split(n, dim=1), strict=True):
         one = EditProblem(keys.contiguous(), residual, case.second_moment)
-        recent += 0 if known is None else sum(block.shape[1] for block in known.recent)
+        recent += 0 if previous is None else sum(block.shape[1] for block in previous.recent)
         (first, expected), (second, found) = seconds(partial(anew, one)), seconds(partial(with_kept, one))
         taken["anew"] += first / updates
         taken["kept"] += second / updates
         difference = max(difference, float((found - expected).norm() / expected.norm()))
     rate = (rate + matrix_rate(torch.float64)) / 2
-    needed = operations_among_many(n, d_in, updates, kept.factored, recent / updates) + 2 * d_out * d_in * n
+    needed = operations_among_many(n, d_in, updates, layer_solver.factored, recent / updates) + 2 * d_out * d_in * n
     about = {"solver": "MEMIT", "edits": n, "d_in": d_in, "d_out": d_out, "updates": updates, "preserved": preserved}
-    about |= {"anew_seconds": taken["anew"], "relative_difference": difference, "factors": kept.factored}
+    about |= {"anew_seconds": taken["anew"], "relative_difference": difference, "factors": layer_solver.factored}
     return about | {"matrix_rate": rate, **reached(taken["kept"], needed / rate)}
 
 
@@ -168,8 +168,7 @@ def tables(rows: dict[str, list[Row]]) -> list[Table]:
         ),
         table_of(
             f"{rows['many'][0]['updates']} updates of {rows['many'][0]['edits']} edits by MEMIT, {shape}",
-            "Means of an update with its condition numbers. Beside it a factor of C' for each update and another for "
-            "its condition numbers.",
+            "Means of an update with its condition numbers. Beside it a new factor of C' for each update.",
             ("earlier edits", *many),
             1,
             [

@@ -8,10 +8,12 @@ import pytest
 import torch
 from mpmath import mp
 
-from lightning_edit.solvers import EMMET, MEMIT, ROME, RROME, AlphaEdit, EditProblem, LayerSolver, PreviousKeys
-from lightning_edit.solvers import preservation as metric_module
+from lightning_edit.solvers import EMMET, MEMIT, ROME, AlphaEdit, EditProblem, LayerSolver, PreviousKeys
+from lightning_edit.solvers import preservation as preservation_module
 from lightning_edit.solvers.cholesky import SingularError
 from lightning_edit.solvers.preservation import CancelledError
+from tests.solvers import cases
+from tests.solvers.cases import random
 
 D_IN, D_OUT, EPS = 10, 4, torch.finfo(torch.float64).eps
 # The relative error of an update is at most this many times eps times the condition number of C'.
@@ -25,10 +27,6 @@ CONDITIONS = [1e4, 1e8, 1e12]
 def fifty_digits():
     with mp.workdps(50):
         yield
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def ill_conditioned(condition, seed=0):
@@ -68,35 +66,24 @@ def reference(solver, problem, earlier=None):
         basis = vectors[:, : sum(value < solver.threshold for value in values)]
         gap = min(abs(value - solver.threshold) for value in values)
         inside = basis.T * previous * basis + solver.ridge * mp.eye(basis.cols)
-        metric, of_metric = basis * inside**-1 * basis.T, cond(inside) * float(max(values) / gap)
+        inverse, conditioned = basis * inside**-1 * basis.T, cond(inside) * float(max(values) / gap)
     else:
-        preservation = solver.second_moment_weight * moment + solver.ridge * mp.eye(D_IN) + previous
-        metric, of_metric = preservation**-1, cond(preservation)
+        preserved = solver.second_moment_weight * moment + solver.ridge * mp.eye(D_IN) + previous
+        inverse, conditioned = preserved**-1, cond(preserved)
     if isinstance(solver, ROME):
-        u = metric * keys
-        return residual * u.T / (u.T * exact(problem.bare_keys))[0], of_metric
-    system = keys.T * metric * keys + solver.lam(n) * mp.eye(n)
-    return residual * system**-1 * keys.T * metric, of_metric
+        u = inverse * keys
+        return residual * u.T / (u.T * exact(problem.bare_keys))[0], conditioned
+    system = keys.T * inverse * keys + solver.lam(n) * mp.eye(n)
+    return residual * system**-1 * keys.T * inverse, conditioned
 
 
-def error(found, expected):
-    return float(mp.norm(exact(found) - expected) / mp.norm(expected))
+def error(update, expected):
+    return float(mp.norm(exact(update) - expected) / mp.norm(expected))
 
 
-SOLVERS = [
-    pytest.param(ROME(), 1, id="rome"),
-    pytest.param(RROME(1e-3), 1, id="rrome-ridge"),
-    pytest.param(EMMET(5.0, emmet_lambda=0.0), 3, id="emmet-exact"),
-    pytest.param(EMMET(5.0, 1e-6, 0.1), 6, id="emmet-ridge"),
-    pytest.param(MEMIT(5.0), 3, id="memit"),
-    pytest.param(MEMIT(5.0, 1e-3), 6, id="memit-ridge"),
-    pytest.param(MEMIT(5.0), 15, id="memit-primal"),
-    pytest.param(AlphaEdit(1e-2, 0.1), 3, id="alphaedit"),
-    pytest.param(AlphaEdit(1e-2, 0.1), 9, id="alphaedit-primal"),
-]
 EARLIER = {"alone": None, "sequential": random(D_IN, 4, seed=30)}
 conditions = pytest.mark.parametrize("condition", CONDITIONS, ids=lambda c: f"{c:.0e}")
-solvers = pytest.mark.parametrize(("solver", "n"), SOLVERS)
+solvers = cases.solvers_and_edits(D_IN, sizes=("few", "many"))
 
 
 @conditions
@@ -160,14 +147,14 @@ def cancelling():
 def test_where_earlier_keys_take_nearly_all_a_new_factor_is_made(monkeypatch):
     problem, earlier = cancelling()
     expected, conditioned = reference(MEMIT(5.0), problem, earlier.recent[0])
-    kept = LayerSolver(MEMIT(5.0), problem.second_moment)
+    layer_solver = LayerSolver(MEMIT(5.0), problem.second_moment)
     with pytest.raises(CancelledError):
-        kept.given(earlier).weighted(problem.keys)
-    solution, after = kept.solve(problem, earlier)
-    assert (after.recent, kept.factored) == ((), 2)
+        layer_solver.state(earlier).weighted(problem.keys)
+    solution, after = layer_solver.solve(problem, earlier)
+    assert (after.recent, layer_solver.factored) == ((), 2)
     right = error(solution.update.dense(), expected)
     assert right <= ALLOWED * conditioned * EPS
     # What it is good for: the digits that would be lost.
-    monkeypatch.setattr(metric_module, "MOST_CANCELLED", float("inf"))
+    monkeypatch.setattr(preservation_module, "MOST_CANCELLED", float("inf"))
     wrong = LayerSolver(MEMIT(5.0), problem.second_moment).solve(problem, earlier)[0].update.dense()
     assert error(wrong, expected) > 1e5 * right

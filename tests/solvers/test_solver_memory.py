@@ -18,11 +18,11 @@ def growth(solver, n, in_a_run):
     )
     problem = EditProblem(keys, residual, text @ text.T / (2 * D_IN))
     small = EditProblem(keys[:64, :32].clone(), residual[:, :32], problem.second_moment[:64, :64].clone())
-    solver.condition_numbers(small, solver.solve(small))
+    solver.solve(solver.factor(small.second_moment), small).condition_numbers()
     growth = MemoryGrowth()
     if in_a_run:
         solution, _ = LayerSolver(solver, problem.second_moment).solve(problem, PreviousKeys())
-        solver.condition_numbers(solution.problem, solution)
+        solution.condition_numbers()
     else:
         solver(problem)
     return growth() / (8 * D_IN**2)
