@@ -1,32 +1,18 @@
-"""Metrics of edited models: pure functions, torchmetrics classes over them, and the pass that feeds them.
+"""Metrics of edited models: figures of a record as pure functions, one torchmetrics object over records, and its pass.
 
-The functions are in the modules of the classes, e.g. `lightning_edit.metrics.perplexity.perplexity`.
+The functions are in `answers`, `generated_text` and `perplexity`.
 """
 
 from lightning_edit.metrics.edit_metrics import FIGURES, EditMetrics, figures_of
 from lightning_edit.metrics.evaluation import evaluate
-from lightning_edit.metrics.generated_match import GeneratedMatch
-from lightning_edit.metrics.generation_entropy import GenerationEntropy
-from lightning_edit.metrics.locality import Locality
-from lightning_edit.metrics.perplexity import EssenceScore
-from lightning_edit.metrics.preference import Preference
-from lightning_edit.metrics.reference_score import ReferenceScore
 from lightning_edit.metrics.settings import EvaluationSettings, check_evaluation
-from lightning_edit.metrics.teacher_forcing import TargetScores, score_targets
-from lightning_edit.metrics.token_accuracy import TokenAccuracy
+from lightning_edit.metrics.token_scores import TargetScores, score_targets
 
 __all__ = [
     "FIGURES",
     "EditMetrics",
-    "EssenceScore",
     "EvaluationSettings",
-    "GeneratedMatch",
-    "GenerationEntropy",
-    "Locality",
-    "Preference",
-    "ReferenceScore",
     "TargetScores",
-    "TokenAccuracy",
     "check_evaluation",
     "evaluate",
     "figures_of",

@@ -6,10 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_edit.metrics.locality import locality
-from lightning_edit.metrics.preference import preference
+from lightning_edit.metrics.answers import locality, preference, token_accuracy
 from lightning_edit.metrics.record_means import RecordMeans, mean_and_error
-from lightning_edit.metrics.token_accuracy import token_accuracy
 from lightning_edit.requests import EditRequest
 
 KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute")
@@ -61,16 +59,16 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     Returns:
         Those of `FIGURES` that the record can tell.
     """
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for kind in KINDS:
         if record.get(kind):
-            found |= {f"{kind}_{name}": value for name, value in _of_answers(record[kind], kind).items()}
+            figures |= {f"{kind}_{name}": value for name, value in _of_answers(record[kind], kind).items()}
     if record.get("locality"):
-        rows = {name: _column(record["locality"], name) for name in ("tokens_correct", "tokens")}
+        rows: dict[str, Any] = {name: _column(record["locality"], name) for name in ("tokens_correct", "tokens")}
         unchanged = [entry.get("tokens_unchanged") for entry in record["locality"]]
-        known = None if None in unchanged else torch.tensor(unchanged)
-        found |= {f"locality_{name}": value for name, value in locality(**rows, tokens_unchanged=known).items()}
-    return found | {name: float(record[name]) for name in OF_TEXTS if record.get(name) is not None}
+        rows["tokens_unchanged"] = None if None in unchanged else torch.tensor(unchanged)
+        figures |= {f"locality_{name}": value for name, value in locality(**rows).items()}
+    return figures | {name: float(record[name]) for name in OF_TEXTS if record.get(name) is not None}
 
 
 def _of_answers(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, float]:
@@ -79,9 +77,9 @@ def _of_answers(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, fl
         true = _column(entries, "log_prob_true")
     wanted, other = (true, new) if kind == "neighborhood" else (new, true)
     assert wanted is not None
-    found = preference(wanted, other, _column(entries, "correct"))
-    found["token_accuracy"] = token_accuracy(_column(entries, "tokens_correct"), _column(entries, "tokens"))
-    return found
+    figures = preference(wanted, other, _column(entries, "correct"))
+    figures["token_accuracy"] = token_accuracy(_column(entries, "tokens_correct"), _column(entries, "tokens"))
+    return figures
 
 
 def _column(entries: Sequence[Mapping[str, Any]], name: str) -> Tensor:
@@ -130,24 +128,24 @@ class EditMetrics(RecordMeans):
         """
         self._add(figures)
         scores = [figures.get(f"{kind}_score") for kind in IN_SCORE]
-        known = torch.tensor([float(score is not None) for score in scores], dtype=torch.float64)
+        present = torch.tensor([float(score is not None) for score in scores], dtype=torch.float64)
         values = torch.tensor([score or 0.0 for score in scores], dtype=torch.float64)
-        added = torch.stack([known.outer(known), values.outer(known), values.outer(values)])
+        added = torch.stack([present.outer(present), values.outer(present), values.outer(values)])
         self.products += added.to(self.products.device)
 
     def compute(self) -> dict[str, Tensor]:
         """All figures that can be measured."""
-        found = super().compute()
+        figures = super().compute()
         rows = [self.names.index(f"{kind}_score") for kind in IN_SCORE]
         count, (means, errors) = self.sums[rows, 0], mean_and_error(self.sums[rows])
         if (count > 0).all():
-            found["S"] = harmonic_mean(means)
-            if (count > 1).all() and found["S"] > 0:
-                slopes = found["S"] ** 2 / (len(rows) * means**2)
+            figures["S"] = harmonic_mean(means)
+            if (count > 1).all() and figures["S"] > 0:
+                slopes = figures["S"] ** 2 / (len(rows) * means**2)
                 variance = slopes @ self._covariance(count, means, errors) @ slopes
-                found["S_stderr"] = variance.clamp(min=0).sqrt()
-            found["S_n"] = count.min()
-        return found
+                figures["S_stderr"] = variance.clamp(min=0).sqrt()
+            figures["S_n"] = count.min()
+        return figures
 
     def _covariance(self, count: Tensor, means: Tensor, errors: Tensor) -> Tensor:
         """Covariances ``(k, k)`` of the scores' means; records that have one score only say nothing of a pair."""

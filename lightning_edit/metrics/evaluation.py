@@ -6,12 +6,10 @@ from typing import Any
 
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.metrics.edit_metrics import KINDS, EditMetrics, answers_of, figures_of, prompts_of
-from lightning_edit.metrics.generated_match import generated_match
-from lightning_edit.metrics.generation_entropy import generation_entropy
+from lightning_edit.metrics.generated_text import generated_match, generation_entropy, reference_score
 from lightning_edit.metrics.perplexity import essence_nll, perplexity_of
-from lightning_edit.metrics.reference_score import reference_score
 from lightning_edit.metrics.settings import EvaluationSettings
-from lightning_edit.metrics.teacher_forcing import score_targets
+from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.generation import Sampling, generate
 from lightning_edit.models.tokenization import encode
@@ -108,7 +106,7 @@ def _add_answers(
 ) -> None:
     unrelated = [pair for request in requests for pair in request.locality]
     pairs = [pair for request in requests for pair in _pairs_of(request)]
-    found = _score(decoder, tokenizer, [*pairs, *unrelated], report, "score answers (tokens)")
+    scores = _score(decoder, tokenizer, [*pairs, *unrelated], report, "score answers (tokens)")
     before: dict[Pair, Record] = {}
     if unedited is not None and unrelated:
         with unedited():
@@ -117,10 +115,10 @@ def _add_answers(
         for kind in KINDS:
             prompts, wanted = prompts_of(request, kind), answers_of(request, kind)[0]
             if prompts and wanted is not None:
-                record[kind] = [_answered(found, request, prompt, wanted) for prompt in prompts]
+                record[kind] = [_answered(scores, request, prompt, wanted) for prompt in prompts]
         if request.locality:
             record["locality"] = [
-                _compared(tokenizer, pair, found[pair], before.get(pair)) for pair in request.locality
+                _compared(tokenizer, pair, scores[pair], before.get(pair)) for pair in request.locality
             ]
 
 
@@ -140,8 +138,8 @@ def _score(
     decoder: Decoder, tokenizer: Any, pairs: Sequence[Pair], report: Report, stage: str
 ) -> dict[Pair, dict[str, Any]]:
     """What `TargetScores` says of each pair, each asked once however many records need it."""
-    asked = list(dict.fromkeys(pairs))
-    scores = score_targets(decoder, tokenizer, asked, report, stage)
+    distinct = list(dict.fromkeys(pairs))
+    scores = score_targets(decoder, tokenizer, distinct, report, stage)
     columns = {
         "log_prob": scores.log_probs.tolist(),
         "correct": scores.correct.tolist(),
@@ -150,17 +148,17 @@ def _score(
         "predicted": scores.predicted,
     }
     return {
-        pair: dict(zip(columns, values, strict=True)) for pair, *values in zip(asked, *columns.values(), strict=True)
+        pair: dict(zip(columns, values, strict=True)) for pair, *values in zip(distinct, *columns.values(), strict=True)
     }
 
 
-def _answered(found: Mapping[Pair, Record], request: EditRequest, prompt: str, wanted: str) -> Record:
+def _answered(scores: Mapping[Pair, Record], request: EditRequest, prompt: str, wanted: str) -> Record:
     true = request.target_true
     return {
         "prompt": prompt,
-        "log_prob_new": found[prompt, request.target_new]["log_prob"],
-        "log_prob_true": None if true is None else found[prompt, true]["log_prob"],
-        **{name: found[prompt, wanted][name] for name in ("correct", "tokens_correct", "tokens")},
+        "log_prob_new": scores[prompt, request.target_new]["log_prob"],
+        "log_prob_true": None if true is None else scores[prompt, true]["log_prob"],
+        **{name: scores[prompt, wanted][name] for name in ("correct", "tokens_correct", "tokens")},
     }
 
 
@@ -190,8 +188,8 @@ def _add_generations(
     uses: list[tuple[int, str, int]] = []
     for i, request in enumerate(requests):
         # A prompt that a record names twice is drawn twice, not repeated.
-        asked = [prompt for prompt in request.generation_prompts for _ in range(settings.texts_per_prompt)]
-        uses += [(i, prompt, asked[:place].count(prompt)) for place, prompt in enumerate(asked)]
+        drawn = [prompt for prompt in request.generation_prompts for _ in range(settings.texts_per_prompt)]
+        uses += [(i, prompt, drawn[:place].count(prompt)) for place, prompt in enumerate(drawn)]
     prompts = [prompt for _, prompt, _ in uses]
     # As published, all texts have equally many tokens, prompts included, and go on where the model would end them:
     # entropy grows with length, and a model that ends early does not repeat itself.
@@ -202,10 +200,10 @@ def _add_generations(
     for (i, prompt, _), text in zip(uses, texts, strict=True):
         written.setdefault(i, []).append({"prompt": prompt, "text": text})
     for i, generations in written.items():
-        whole = [entry["prompt"] + entry["text"] for entry in generations]
-        records[i] |= {"generations": generations, "generation_entropy": generation_entropy(whole)}
+        texts_of = [entry["prompt"] + entry["text"] for entry in generations]
+        records[i] |= {"generations": generations, "generation_entropy": generation_entropy(texts_of)}
         if requests[i].reference_texts:
-            records[i]["reference_score"] = reference_score(whole, requests[i].reference_texts)
+            records[i]["reference_score"] = reference_score(texts_of, requests[i].reference_texts)
 
 
 def _add_essence(
@@ -217,7 +215,7 @@ def _add_essence(
     report: Report,
 ) -> None:
     chosen = [i for i, request in enumerate(requests) if request.essence_texts]
-    found = essence_nll(decoder, tokenizer, [requests[i].essence_texts for i in chosen], settings.max_length, report)
-    for i, nll in zip(chosen, found, strict=True):
+    nlls = essence_nll(decoder, tokenizer, [requests[i].essence_texts for i in chosen], settings.max_length, report)
+    for i, nll in zip(chosen, nlls, strict=True):
         if len(nll):
             records[i]["essence_score"] = perplexity_of(nll)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from lightning_edit.errors import EditError
-from lightning_edit.metrics.record_means import RecordMeans
 from lightning_edit.metrics.token_scores import score_tokens
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.tokenization import encode
@@ -32,13 +31,13 @@ def cut_windows(
     """
     size = window - len(leading)
     stride = size if stride is None else stride
-    found = []
+    windows = []
     for begin in range(0, len(ids), stride):
-        seen = 0 if begin == 0 else size - stride
-        found.append(([*leading, *ids[begin : begin + size]], max(1, len(leading) + seen)))
+        overlap = 0 if begin == 0 else size - stride
+        windows.append(([*leading, *ids[begin : begin + size]], max(1, len(leading) + overlap)))
         if begin + size >= len(ids):
             break
-    return found
+    return windows
 
 
 def perplexity(
@@ -85,10 +84,17 @@ def _windows_of(tokenizer: Any, text: str, window: int, stride: int | None) -> l
 
 
 def perplexity_of(nll: Tensor) -> float:
-    """Perplexity ``exp(mean NLL)``.
+    """Perplexity ``exp(mean NLL)``; of the texts about an edited subject it is the essence score of ROME (appendix B).
+
+    A model that has forgotten who the subject is finds such texts less likely than before.
 
     Args:
         nll: ``(tokens,)`` negative log-likelihood of each predicted token, in nats.
+
+    Example:
+        >>> import torch
+        >>> round(perplexity_of(torch.tensor([0.5, 0.25, 0.25]).log().neg()), 3)
+        3.175
     """
     return float(nll.double().mean().exp())
 
@@ -128,27 +134,6 @@ def essence_nll(
         For each record the negative log-likelihoods ``(tokens - 1,)`` of all tokens but the first, in nats.
     """
     length = length if decoder.context is None else min(length, decoder.context)
-    rows = [encode(tokenizer, " ".join(some))[0][:length] for some in texts]
+    rows = [encode(tokenizer, " ".join(record))[0][:length] for record in texts]
     scores = score_tokens(decoder, rows, [1] * len(rows), report, "essence texts (tokens)")
     return list((-scores.log_probs).split(scores.counts.tolist()))
-
-
-class EssenceScore(RecordMeans):
-    """Essence score of ROME (appendix B): mean over records of the perplexity of texts about the edited subject.
-
-    A model that has forgotten who the subject is finds such texts less likely than before.
-
-    Example:
-        >>> import torch
-        >>> score = EssenceScore()
-        >>> score.update(nll=torch.tensor([0.5, 0.25, 0.25]).log().neg())
-        >>> round(float(score.compute()["essence_score"]), 3)
-        3.175
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(("essence_score",), **kwargs)
-
-    def update(self, nll: Tensor) -> None:
-        """Adds the texts of one record; see `perplexity_of` for the argument."""
-        self._add({"essence_score": perplexity_of(nll)})

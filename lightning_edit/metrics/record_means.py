@@ -31,7 +31,7 @@ def mean_and_error(sums: Tensor) -> tuple[Tensor, Tensor]:
 class RecordMeans(Metric):
     """Base of the metrics: each record brings one value for a figure, or none.
 
-    ``compute`` gives for each figure that any record told its mean under its name, the number of those records under
+    ``compute`` gives for each figure that any record has its mean under its name, the number of those records under
     ``<name>_n`` and, from two records on, the standard error of the mean under ``<name>_stderr``. States are sums in
     float64, so processes that each saw some of the records agree on the result.
 
@@ -53,16 +53,16 @@ class RecordMeans(Metric):
         unknown = set(values) - set(self.names)
         if unknown:
             raise KeyError(f"{type(self).__name__} has no figure {sorted(unknown)[0]!r}, only {list(self.names)}.")
-        found = [values.get(name) for name in self.names]
-        rows = [(0.0, 0.0, 0.0) if value is None else (1.0, value, value * value) for value in found]
+        row = [values.get(name) for name in self.names]
+        rows = [(0.0, 0.0, 0.0) if value is None else (1.0, value, value * value) for value in row]
         self.sums += torch.tensor(rows, dtype=torch.float64, device=self.sums.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures that records told; see the class."""
-        found: dict[str, Tensor] = {}
+        """The figures that any record has; see the class."""
+        figures: dict[str, Tensor] = {}
         for name, count, mean, error in zip(self.names, self.sums[:, 0], *mean_and_error(self.sums), strict=True):
             if count > 0:
-                found[name] = mean
-                found |= {f"{name}_stderr": error} if count > 1 else {}
-                found[f"{name}_n"] = count
-        return found
+                figures[name] = mean
+                figures |= {f"{name}_stderr": error} if count > 1 else {}
+                figures[f"{name}_n"] = count
+        return figures

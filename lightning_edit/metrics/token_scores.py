@@ -1,4 +1,4 @@
-"""How likely a model finds tokens of texts: one batched pass, logits only where they are read."""
+"""How likely a model finds tokens of texts, and given answers: one batched pass, logits only where they are read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import change_input, frozen
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, passes
+from lightning_edit.models.tokenization import check_lengths, encode_target
 from lightning_edit.progress import Report, silent
 
 # Tokens of a batch, padding included. A processor is fastest while a batch's activations stay in its cache.
@@ -146,8 +147,8 @@ class _Reader:
             logits = self.decoder.model(**part.inputs()).logits[0]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         predicted = logits.argmax(-1)
-        found = logits.log_softmax(-1).gather(1, tokens.to(logits.device)[:, None])[:, 0]
-        self.log_probs[into], self.predicted[into] = found.double().cpu(), predicted.cpu()
+        log_probs = logits.log_softmax(-1).gather(1, tokens.to(logits.device)[:, None])[:, 0]
+        self.log_probs[into], self.predicted[into] = log_probs.double().cpu(), predicted.cpu()
         self.hits[into] = (predicted == tokens.to(predicted.device)).cpu()
 
 
@@ -160,3 +161,56 @@ def _budget(
     vocabulary = decoder.model.config.get_text_config().vocab_size
     most = min(MAX_TOKENS, MAX_TOKENS_CPU) if decoder.device.type == "cpu" else MAX_TOKENS
     return min(most, int(MAX_LOGITS / vocabulary / max(share, 1e-9)))
+
+
+@dataclass(frozen=True)
+class TargetScores:
+    """What a model thinks of m (prompt, answer) pairs.
+
+    Args:
+        log_probs: ``(m,)`` length-normalized log-probability, -mean NLL over the answer's tokens, in nats.
+        correct: ``(m,)`` whether every token of the answer is the argmax.
+        tokens: ``(m,)`` number of the answer's tokens.
+        tokens_correct: ``(m,)`` how many of them are the argmax.
+        predicted: For each pair the argmax in the place of each of the answer's tokens.
+    """
+
+    log_probs: Tensor
+    correct: Tensor
+    tokens: Tensor
+    tokens_correct: Tensor
+    predicted: tuple[tuple[int, ...], ...]
+
+
+def score_targets(
+    decoder: Decoder,
+    tokenizer: Any,
+    pairs: Sequence[tuple[str, str]],
+    report: Report = silent,
+    stage: str = "score answers (tokens)",
+) -> TargetScores:
+    """Scores answers after prompts, P(o | prompt) = exp(-mean NLL over o's tokens) (ROME, section 3.3).
+
+    Args:
+        decoder: The model.
+        tokenizer: Its fast tokenizer.
+        pairs: Complete prompts and their answers (without leading space).
+        report: Told how many tokens the model has read.
+        stage: What the report calls it.
+
+    Returns:
+        The scores in the order of the pairs, on the CPU.
+
+    Raises:
+        EditError: If a text does not fit the model's context.
+    """
+    encoded = [encode_target(tokenizer, prompt, target) for prompt, target in pairs]
+    check_lengths(
+        [len(ids) - 1 for ids, _ in encoded],
+        [f"The prompt {prompt[:80]!r} ..." for prompt, _ in pairs],
+        decoder.context,
+    )
+    scores = score_tokens(decoder, [ids for ids, _ in encoded], [start for _, start in encoded], report, stage)
+    tokens, hits = scores.counts, scores.sum(scores.hits).long()
+    predicted = tuple(tuple(part.tolist()) for part in scores.predicted.split(tokens.tolist()))
+    return TargetScores(scores.sum(scores.log_probs) / tokens, hits == tokens, tokens, hits, predicted)

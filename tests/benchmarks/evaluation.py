@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.datamodules import CounterFact, TinyWorld
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
-from lightning_edit.metrics.generation_entropy import generation_entropy
+from lightning_edit.metrics.generated_text import generation_entropy
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.requests import EditRequest

@@ -10,8 +10,7 @@ import transformers
 from lightning_edit import EditRequest
 from lightning_edit.errors import EditError
 from lightning_edit.metrics import FIGURES, EditMetrics, EvaluationSettings, check_evaluation, evaluate, figures_of
-from lightning_edit.metrics.generation_entropy import generation_entropy
-from lightning_edit.metrics.reference_score import reference_score
+from lightning_edit.metrics.generated_text import generation_entropy, reference_score
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.loading import load_model
 from lightning_edit.tiny import World

@@ -9,10 +9,8 @@ import torch
 from sklearn.feature_extraction.text import CountVectorizer
 
 from lightning_edit.errors import EditError
-from lightning_edit.metrics.generated_match import generated_match
-from lightning_edit.metrics.generation_entropy import generation_entropy, words_of
+from lightning_edit.metrics.generated_text import generated_match, generation_entropy, reference_score, words_of
 from lightning_edit.metrics.perplexity import cut_windows, essence_nll, perplexity
-from lightning_edit.metrics.reference_score import reference_score
 from lightning_edit.metrics.token_scores import shared_rows
 from lightning_edit.models.decoder import find_decoder
 from tests.small_models import make_gpt2, make_llama, make_tokenizer

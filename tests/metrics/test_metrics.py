@@ -10,8 +10,8 @@ from torch import distributed, multiprocessing
 
 from lightning_edit.errors import EditError
 from lightning_edit.keys.second_moment import SecondMoment
-from lightning_edit.metrics import EditMetrics, Preference, evaluate, score_targets, token_scores
-from lightning_edit.metrics.preference import preference as preference_of
+from lightning_edit.metrics import EditMetrics, evaluate, score_targets, token_scores
+from lightning_edit.metrics.answers import preference
 from lightning_edit.models.decoder import find_decoder
 from tests.small_models import make_gpt2, make_llama, make_request, make_tokenizer
 
@@ -60,30 +60,33 @@ def means(figures):
 
 
 def named(kind, *record):
-    return {f"{kind}_{name}": value for name, value in preference_of(*record).items()}
+    return {f"{kind}_{name}": value for name, value in preference(*record).items()}
+
+
+def measured(records):
+    """The figures of records of one kind, under their bare names."""
+    metrics = EditMetrics()
+    for record in records:
+        metrics.update(named("attribute", *record))
+    return {name.removeprefix("attribute_"): value for name, value in means(metrics.compute()).items()}
 
 
 def test_preference_is_the_mean_over_records_of_the_means_over_prompts():
     records = [record[1:] for record in random_records(5)]
-    preference = Preference()
-    for record in records:
-        preference.update(*record)
-    assert means(preference.compute()) == pytest.approx(reference(records))
+    assert measured(records) == pytest.approx(reference(records))
 
 
 def test_a_record_counts_once_however_many_prompts_it_has():
-    preference = Preference()
-    preference.update(torch.tensor([-1.0]), torch.tensor([-2.0]), torch.tensor([True]))
-    preference.update(torch.full((9,), -2.0), torch.full((9,), -1.0), torch.zeros(9, dtype=torch.bool))
-    figures = plain(preference.compute())
+    one = torch.tensor([-1.0]), torch.tensor([-2.0]), torch.tensor([True])
+    nine = torch.full((9,), -2.0), torch.full((9,), -1.0), torch.zeros(9, dtype=torch.bool)
+    figures = measured([one, nine])
     assert figures["score"] == figures["accuracy"] == 0.5
     assert figures["magnitude"] == pytest.approx(0, abs=1e-7)
 
 
 def test_equal_probabilities_are_no_preference():
-    preference = Preference()
-    preference.update(torch.tensor([-1.0]), torch.tensor([-1.0]), torch.tensor([True]))
-    assert means(preference.compute()) == {"score": 0, "magnitude": 0, "accuracy": 1}
+    equal = torch.tensor([-1.0]), torch.tensor([-1.0]), torch.tensor([True])
+    assert preference(*equal) == {"score": 0, "magnitude": 0, "accuracy": 1}
 
 
 def test_edit_metrics_keep_the_kinds_apart():
@@ -119,20 +122,18 @@ def test_a_kind_without_prompts_is_left_out(missing):
 
 
 def test_an_unknown_true_target_counts_for_accuracy_alone():
-    known, unknown = [record[1:] for record in random_records(2)[:2]]
-    preference = Preference()
-    preference.update(unknown[0], None, unknown[2])
-    assert means(preference.compute()) == pytest.approx({"accuracy": float(unknown[2].double().mean())})
-    preference.update(*known)
-    expected = reference([known]) | {"accuracy": reference([known, unknown])["accuracy"]}
-    assert means(preference.compute()) == pytest.approx(expected)
+    known, other = [record[1:] for record in random_records(2)[:2]]
+    unknown = (other[0], None, other[2])
+    assert measured([unknown]) == pytest.approx({"accuracy": float(other[2].double().mean())})
+    expected = reference([known]) | {"accuracy": reference([known, other])["accuracy"]}
+    assert measured([unknown, known]) == pytest.approx(expected)
 
 
 def test_a_model_that_answers_nan_prefers_nothing():
-    preference, broken = Preference(), torch.full((2,), float("nan"))
-    preference.update(broken, broken, torch.tensor([False, False]))
-    assert preference.compute()["score"] == 0
-    assert preference.compute()["magnitude"].isnan()
+    broken = torch.full((2,), float("nan"))
+    figures = measured([(broken, broken, torch.tensor([False, False]))])
+    assert figures["score"] == 0
+    assert math.isnan(figures["magnitude"])
 
 
 def sharded(rank, folder):
@@ -140,13 +141,11 @@ def sharded(rank, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     records = random_records(5)
-    edits, preference, moment = EditMetrics(), Preference(), SecondMoment(3)
+    edits, moment = EditMetrics(), SecondMoment(3)
     for kind, *record in records[rank::2]:
         edits.update(named(kind, *record))
-        preference.update(*record)
     moment.update(second_moment_keys()[:7] if rank == 0 else second_moment_keys()[7:])
-    found = {"edits": edits.compute(), "preference": preference.compute(), "moment": moment.compute()}
-    torch.save(found, f"{folder}/{rank}.pt")
+    torch.save({"edits": edits.compute(), "moment": moment.compute()}, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -156,15 +155,13 @@ def second_moment_keys():
 
 def test_two_processes_agree_with_one_that_sees_all(tmp_path):
     multiprocessing.spawn(sharded, (str(tmp_path),), nprocs=2)
-    edits, preference, moment = EditMetrics(), Preference(), SecondMoment(3)
+    edits, moment = EditMetrics(), SecondMoment(3)
     for kind, *record in random_records(5):
         edits.update(named(kind, *record))
-        preference.update(*record)
     moment.update(second_moment_keys())
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert plain(found["edits"]) == pytest.approx(plain(edits.compute()))
-        assert plain(found["preference"]) == pytest.approx(plain(preference.compute()))
         assert torch.allclose(found["moment"], moment.compute())
 
 
@@ -281,11 +278,11 @@ def test_evaluation_leaves_the_model_as_it_was():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-WITH_EXAMPLES = "edit_metrics generated_match generation_entropy locality perplexity preference reference_score"
-
-
-@pytest.mark.parametrize("name", [*WITH_EXAMPLES.split(), "token_accuracy", ".second_moment"])
+@pytest.mark.parametrize(
+    "name",
+    ["metrics.answers", "metrics.edit_metrics", "metrics.generated_text", "metrics.perplexity", "keys.second_moment"],
+)
 def test_examples_in_docstrings_run(name):
-    found = doctest.testmod(importlib.import_module(f".{name}", "lightning_edit.metrics"))
+    found = doctest.testmod(importlib.import_module(f"lightning_edit.{name}"))
     assert found.attempted > 0
     assert found.failed == 0

@@ -6,7 +6,8 @@ import statistics
 import pytest
 import torch
 
-from lightning_edit.metrics import EditMetrics, Locality, TokenAccuracy
+from lightning_edit.metrics import EditMetrics
+from lightning_edit.metrics.answers import locality, token_accuracy
 from lightning_edit.metrics.record_means import RecordMeans
 
 SCORES = ("efficacy_score", "paraphrase_score", "neighborhood_score")
@@ -139,20 +140,15 @@ def test_s_has_no_error_where_a_score_is_zero():
     assert "S_stderr" not in found
 
 
-def test_token_accuracy_is_the_mean_over_records_of_shares_of_tokens():
-    metric = TokenAccuracy()
-    metric.update(torch.tensor([1, 3]), torch.tensor([2, 3]))
-    metric.update(torch.tensor([0]), torch.tensor([5]))
-    assert float(metric.compute()["token_accuracy"]) == pytest.approx(((1 / 2 + 1) / 2 + 0) / 2)
+def test_token_accuracy_is_the_mean_over_prompts_of_shares_of_tokens():
+    assert token_accuracy(torch.tensor([1, 3]), torch.tensor([2, 3])) == pytest.approx((1 / 2 + 1) / 2)
+    assert token_accuracy(torch.tensor([0]), torch.tensor([5])) == 0
 
 
-def test_locality_without_the_unedited_model_tells_accuracy_alone():
-    metric = Locality()
-    metric.update(torch.tensor([1, 2]), torch.tensor([2, 2]))
-    assert plain(metric.compute()) == {"token_accuracy": 0.75, "token_accuracy_n": 1}
-    metric.update(torch.tensor([0]), torch.tensor([4]), torch.tensor([3]))
-    assert plain(metric.compute())["unchanged"] == 0.75
-    assert plain(metric.compute())["unchanged_n"] == 1
+def test_locality_without_the_unedited_model_is_accuracy_alone():
+    assert locality(torch.tensor([1, 2]), torch.tensor([2, 2])) == {"token_accuracy": 0.75}
+    unchanged = locality(torch.tensor([0]), torch.tensor([4]), torch.tensor([3]))
+    assert unchanged == {"token_accuracy": 0.0, "unchanged": 0.75}
 
 
 def test_the_error_of_s_counts_what_each_pair_of_scores_has_in_common():

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from lightning_edit import ContextTemplates, EditError, ModelUpdate, ValueSettings
-from lightning_edit.metrics.teacher_forcing import score_targets
+from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.fingerprints import fingerprint_model
 from lightning_edit.models.generation import Sampling, generate
