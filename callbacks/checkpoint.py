@@ -11,11 +11,10 @@ from lightning_edit.callbacks.log_files import cut_back, note_events, noted_even
 from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
 from lightning_edit.run.edit_callback import EditCallback
-from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.cache import Cache
-from lightning_edit.storage.checkpoint_file import FOLDER, NAME, checkpoints, number_of
+from lightning_edit.storage.checkpoint_file import FOLDER, NAME, checkpoints, number_of, save
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.storage.run_files import LOGS, UPDATES
+from lightning_edit.storage.run_files import LOGS, UPDATES, clear_killed_writers
 from lightning_edit.storage.run_folder import run_folder, shared_folder
 from lightning_edit.updates.history import History
 from lightning_edit.updates.model_update import LayerUpdate
@@ -55,7 +54,6 @@ class EditCheckpoint(EditCallback):
         self._saved_at: int | None = None
         self._edits_saved = 0
         self._told_at: int | None = None
-        self._met = False
 
     # -- a run begins, or goes on --------------------------------------------------------------------------------------
 
@@ -117,6 +115,7 @@ class EditCheckpoint(EditCallback):
         for path in checkpoints(self._folder):
             if number_of(path) > module.updates_written:
                 path.unlink()
+        clear_killed_writers(self._folder)
         open_now = open_events(self._folder, trainer.loggers)
         cut_back(self._folder, self._sizes, {*LOGS, *noted_events(self._folder, self._sizes)} - open_now)
         note_events(self._folder, open_now)
@@ -193,9 +192,6 @@ class EditCheckpoint(EditCallback):
         try:
             self._save(trainer, module)
         except OSError as error:
-            if not self._met:
-                # The other processes wait where a checkpoint that was written would have met them.
-                trainer.strategy.barrier("Trainer.save_checkpoint")
             before = checkpoints(self._folder)
             logger.warning(
                 "The checkpoint after update %d could not be written: %s. The run goes on without it; %s. Make room, "
@@ -206,14 +202,8 @@ class EditCheckpoint(EditCallback):
             )
 
     def _save(self, trainer: Any, module: Any) -> None:
-        path = self._folder / FOLDER / NAME.format(module.updates_written)
-        self._met = False
-        if not trainer.is_global_zero:
-            trainer.save_checkpoint(path, weights_only=False)
-        else:
-            with atomic_path(path) as scratch:
-                trainer.save_checkpoint(scratch, weights_only=False)
-                self._met = True
+        save(trainer, self._folder / FOLDER / NAME.format(module.updates_written))
+        if trainer.is_global_zero:
             for old in checkpoints(self._folder)[self.keep :]:
                 old.unlink(missing_ok=True)
             if self._values is not None and not module.queue.waiting and not module.queue.taken:

@@ -1,13 +1,19 @@
 """What a run leaves on disk: the edited model, the update alone, and a checkpoint of the edited tensors."""
 
 import logging
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from lightning_edit.errors import EditError
 from lightning_edit.models.sharding import gathered_weights
-from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.run_folder import run_folder
+from lightning_edit.storage.atomic import atomic_path, copy_others
+from lightning_edit.storage.checkpoint_file import EDITED, checkpoints, save
+from lightning_edit.storage.run_folder import WEIGHTS, run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +37,43 @@ class ExportEdits(Callback):
         run_folder(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes what there is to write; a run that made no update leaves nothing."""
+        """Writes what there is to write; a run that made no update leaves nothing.
+
+        Raises:
+            EditError: If one of them could not be written, after the others were tried.
+        """
         if stage != "fit" or pl_module.update is None or trainer.fast_dev_run:
             return
-        folder = run_folder(trainer)
+        folder, failed = run_folder(trainer), list[OSError]()
         if self.checkpoint:
-            trainer.save_checkpoint(folder / "edited.ckpt", weights_only=False)
+            with _collected(failed):
+                save(trainer, folder / EDITED)
         weights = gathered_weights(pl_module.model) if self.model else None
         if not trainer.is_global_zero:
             return
         if self.update:
-            pl_module.update.save(folder / "update.safetensors")
+            with _collected(failed):
+                pl_module.update.save(folder / "update.safetensors")
         if self.model:
-            with atomic_path(folder / "model") as scratch:
+            with _collected(failed), atomic_path(folder / "model") as scratch:
                 pl_module.model.save_pretrained(scratch, state_dict=weights)
                 pl_module.tokenizer.save_pretrained(scratch)
+                copy_others(folder / "model", scratch, WEIGHTS)
+        if failed:
+            raise EditError(f"{'; '.join(map(str, failed))}. {_remedy(folder)}") from failed[0]
         logger.info("The edited model is in %s.", folder)
+
+
+@contextmanager
+def _collected(failed: list[OSError]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        failed.append(error)
+
+
+def _remedy(folder: Path) -> str:
+    kept = checkpoints(folder)
+    if not kept:
+        return "Make room, or give another place as `trainer.logger.init_args.save_dir`."
+    return f"All edits are kept: make room, then fit --ckpt_path {shlex.quote(str(kept[0]))} writes what is missing."

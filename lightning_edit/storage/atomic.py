@@ -1,46 +1,134 @@
 """Files and folders that are either wholly there or not at all."""
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+# What follows the name of a file in that of the temporary folder it is made in.
+SCRATCH = r"[a-z0-9_]{8}"
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` which takes its place when all went well, and vanishes otherwise.
 
-    What was made is on the disk before it takes the place of an older one.
+    What was made is on the disk before it takes the place of an older one, with the permissions of any other new file.
 
     Args:
         path: The file or folder to make; an older one is replaced.
+
+    Raises:
+        OSError: If there is no room or no permission, whichever library wrote; what was there before is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    made = scratch / path.name
-    try:
-        yield made
-        _flush(made)
-        if not made.is_dir() or not path.exists():
-            made.replace(path)
-            return
-        # A folder cannot be replaced in one step; the old one waits beside the new one until that stands.
-        old = path.replace(scratch / "old")
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        made = scratch / path.name
         try:
-            made.replace(path)
-        except OSError:
-            old.replace(path)
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            yield made
+            _share(made)
+            _flush(made)
+            _take_place(made, path, scratch / "old")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Lets every failure to write be an `OSError` that names the file."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
+    except RuntimeError as error:
+        # torch.save has no type of its own for a disk that is full.
+        if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
+            raise OSError(f"{path} could not be written: {str(error).splitlines()[0]}") from error
+        raise
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def _share(made: Path) -> None:
+    """Gives safetensors' files, which are made for nobody but their owner, the permissions of any other new file."""
+    files = [file for file in _files(made) if file.suffix == ".safetensors"]
+    if files:
+        probe = made.parent / ".permissions"
+        probe.touch()
+        for file in files:
+            file.chmod(probe.stat().st_mode)
+        probe.unlink()
+
+
+def _files(made: Path) -> Iterator[Path]:
+    return (file for file in (made.rglob("*") if made.is_dir() else [made]) if file.is_file())
 
 
 def _flush(made: Path) -> None:
     # Some disks say only here that they are full; without it an empty file could replace a good one, or be what is left
     # after a power cut. If the new name itself is lost then, the old file is still there.
-    for file in made.rglob("*") if made.is_dir() else [made]:
-        if file.is_file():
-            with file.open("r+b") as opened:
-                os.fsync(opened.fileno())
+    for file in _files(made):
+        with file.open("r+b") as opened:
+            os.fsync(opened.fileno())
+
+
+def _take_place(made: Path, path: Path, aside: Path) -> None:
+    if not made.is_dir() or not path.exists():
+        made.replace(path)
+        return
+    # A folder cannot be replaced in one step; the old one waits beside the new one until that stands.
+    old = path.replace(aside)
+    try:
+        made.replace(path)
+    except OSError:
+        old.replace(path)
+        raise
+
+
+def copy_others(old: Path, new: Path, without: tuple[str, ...]) -> None:
+    """Copies what others have put into a folder into the one that is to replace it.
+
+    Args:
+        old: The folder; it need not exist.
+        new: The one that takes its place, which has its own files already.
+        without: Ends of names that are not copied.
+    """
+    for file in old.iterdir() if old.is_dir() else ():
+        if not (new / file.name).exists() and not file.name.endswith(without):
+            (shutil.copytree if file.is_dir() else shutil.copy2)(file, new / file.name)
+
+
+def clear_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Deletes what writers that were killed have left of some files; nobody may be writing them now.
+
+    A folder whose old version had been put aside, and whose new one did not stand yet, is put in its place again.
+
+    Args:
+        folder: Where the files are.
+        names: The names of files and folders that are written with `atomic_path`.
+    """
+    for scratch in folder.iterdir() if folder.is_dir() else ():
+        name = _left_of(scratch, names)
+        if name is None:
+            continue
+        # What was whole took the old one's place next.
+        whole = next((scratch / part for part in (name, "old") if (scratch / "old").exists()), None)
+        if whole is not None and not (folder / name).exists():
+            (whole if whole.exists() else scratch / "old").replace(folder / name)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _left_of(scratch: Path, names: Collection[str]) -> str | None:
+    for name in names:
+        if re.fullmatch(rf"\.{re.escape(name)}\.{SCRATCH}", scratch.name):
+            own = not scratch.is_symlink() and scratch.is_dir()
+            return name if own and {path.name for path in scratch.iterdir()} <= {name, "old", ".permissions"} else None
+    return None

@@ -117,7 +117,7 @@ class Cache:
         try:
             with atomic_path(path) as scratch:
                 save_file(plain, scratch, metadata)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             if not self._warned:
                 logger.warning(
                     "%s cannot be kept, so it would have to be computed again: %s. Nor may later results in this "

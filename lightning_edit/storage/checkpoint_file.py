@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lightning_edit.errors import EditError
+from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.run_files import CHECKPOINTS, check_no_link
 
 FOLDER = CHECKPOINTS
@@ -59,6 +60,31 @@ def damage(path: Path) -> str | None:
     except UNREADABLE as error:
         return f"it cannot be read safely ({str(error).splitlines()[0]})"
     return None if isinstance(content, dict) else "it is no checkpoint"
+
+
+def save(trainer: Any, path: Path) -> None:
+    """Writes a checkpoint, atomically; all processes must call it.
+
+    Args:
+        trainer: The trainer of the run.
+        path: The file.
+
+    Raises:
+        OSError: In the first process, if there is no room or no permission; the others have been met then.
+    """
+    if not trainer.is_global_zero:
+        trainer.save_checkpoint(path, weights_only=False)
+        return
+    met = False
+    try:
+        with atomic_path(path) as scratch:
+            trainer.save_checkpoint(scratch, weights_only=False)
+            met = True
+    except OSError:
+        if not met:
+            # The other processes wait where a checkpoint that was written would have met them.
+            trainer.strategy.barrier("Trainer.save_checkpoint")
+        raise
 
 
 def check_sound(path: Path, setting: str = "ckpt_path") -> None:

@@ -1,14 +1,20 @@
 """The names of the files that a run leaves in its folder, none of which is ever a link."""
 
+import re
 from pathlib import Path
 
 from lightning_edit.errors import EditError
+from lightning_edit.storage.atomic import clear_leftovers
 
 UPDATES = "updates"
 CHECKPOINTS = "checkpoints"
 # All that a run writes by itself, beside what its loggers write.
 LOGS = ("records.jsonl", "curves.jsonl", "downstream.jsonl", "updates.csv")
 FILES = (*LOGS, "metrics.json", "config.yaml", "update.safetensors", "edited.ckpt", "model", UPDATES, CHECKPOINTS)
+# Ends of the names of a model's files that are written anew with its weights.
+WEIGHTS = (".safetensors", ".bin", ".index.json")
+# The names of files in its folders.
+INNER = re.compile(r"update-\d{5,}\.(safetensors|ckpt)|(start|values-[0-9a-f]{32})\.safetensors|(removed|opened)\.json")
 # What Lightning's loggers write beside it.
 LOGGED = ("hparams.yaml", "metrics.csv", "events.out.tfevents.*")
 
@@ -49,3 +55,15 @@ def check_no_link(*paths: Path) -> None:
                 "they point to would be changed or deleted with the run. Put the file or folder itself in its place, "
                 "or delete the link."
             )
+
+
+def clear_killed_writers(folder: Path) -> None:
+    """Deletes what writers that were killed have left among a run's files; nobody else may be working on the run.
+
+    Args:
+        folder: The run's.
+    """
+    for place in (folder, folder / UPDATES, folder / CHECKPOINTS, folder / CHECKPOINTS / "values"):
+        # A file has its own name in the name of what was left of it.
+        found = [path.name.rpartition(".")[0][1:] for path in place.glob(".*.*")]
+        clear_leftovers(place, FILES if place == folder else [name for name in found if INNER.fullmatch(name)])

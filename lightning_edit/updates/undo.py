@@ -1,6 +1,5 @@
 """Updates taken out of a finished run, or put back: its weights are made again from the base model."""
 
-import shutil
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -14,15 +13,15 @@ from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import oriented_weight
 from lightning_edit.models.loading import load_model
 from lightning_edit.solvers.base import Factors
-from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.run_files import WEIGHTS
 from lightning_edit.updates.history import History
 from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate, same_update
 from lightning_edit.updates.update_list import REMOVED, open_updates
 from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
 
 UPDATE, MODEL, CONFIG = "update.safetensors", "model", "config.yaml"
-WEIGHTS = (".safetensors", ".bin", ".index.json")
 Action = Literal["remove", "apply"]
 
 
@@ -209,9 +208,7 @@ def _write(folder: Path, history: History, removed: set[int], update: ModelUpdat
         if old.is_dir():
             scratch = together.enter_context(atomic_path(old))
             model.save_pretrained(scratch)
-            for file in old.iterdir():
-                if not (scratch / file.name).exists() and not file.name.endswith(WEIGHTS):
-                    (shutil.copytree if file.is_dir() else shutil.copy2)(file, scratch / file.name)
+            copy_others(old, scratch, WEIGHTS)
             written.append(old)
     return written
 

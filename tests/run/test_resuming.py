@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_edit import PRUNE, EditError
-from lightning_edit.callbacks import EditCheckpoint, EditReport
+from lightning_edit.callbacks import EditCheckpoint, EditReport, ExportEdits
 from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import TinyWorld
@@ -171,6 +171,31 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path, caplog):
     kept = [path.name for path in checkpoints(folder)]
     assert kept[0] == "update-000003.ckpt"
     assert all(damage(path) is None for path in checkpoints(folder))
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_and_what_is_missing_is_written_later(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Fill(EditCallback):
+        def teardown(self, trainer, pl_module, stage):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+
+    data, logger = TinyWorld(edits=4), TensorBoardLogger(tmp_path, name="", version="run")
+    runner = quiet_trainer(tmp_path, Fill(), EditCheckpoint(), ExportEdits(), logger=logger)
+    try:
+        with pytest.raises(EditError, match=r"run/model.*All edits are kept: make room, then fit --ckpt_path") as told:
+            runner.fit(module(), datamodule=data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    folder = tmp_path / "run"
+    assert "edited.ckpt" in str(told.value)
+    assert sorted(path.name for path in folder.iterdir() if path.name in ("model", "edited.ckpt")) == []
+    logger = TensorBoardLogger(tmp_path, name="", version="run")
+    runner = quiet_trainer(tmp_path, EditCheckpoint(), ExportEdits(), logger=logger)
+    runner.fit(module(), datamodule=data, ckpt_path=checkpoints(folder)[0], weights_only=True)
+    assert (folder / "model" / "model.safetensors").is_file()
+    assert damage(folder / "edited.ckpt") is None
+    assert not list(folder.rglob(".*"))
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_edited(tmp_path):
