@@ -10,12 +10,13 @@ from rich.console import Console
 from lightning_edit.callbacks.log_files import cut_back, note_events, noted_events, open_events, sizes
 from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
+from lightning_edit.requests import replaced_by
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.checkpoint_file import FOLDER, NAME, checkpoints, number_of, save
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import LOGS, UPDATES, clear_killed_writers
-from lightning_edit.storage.run_folder import run_folder, shared_folder
+from lightning_edit.storage.run_folder import lock, run_folder, shared_folder, unlock
 from lightning_edit.updates.history import History
 from lightning_edit.updates.model_update import LayerUpdate
 
@@ -50,7 +51,9 @@ class EditCheckpoint(EditCallback):
         self.every_n_updates, self.keep, self.history = every_n_updates, keep, history
         self._folder = Path()
         self._values: Cache | None = None
-        self._sizes: dict[str, int] = {}
+        self._kept_in: History | None = None
+        self._unwritten: dict[int, Any] = {}
+        self._sizes: dict[str, int] | None = None
         self._saved_at: int | None = None
         self._edits_saved = 0
         self._told_at: int | None = None
@@ -65,18 +68,21 @@ class EditCheckpoint(EditCallback):
             raise EditError(
                 "EditCheckpoint: a run of `separate_updates` goes on from its updates: set `history: true`."
             )
-        self.on_resume(trainer, pl_module)
+        self._take_up(trainer, pl_module)
 
     def on_resume(self, trainer: Any, pl_module: Any) -> None:
-        """Takes up the folder of the run, now that it is known."""
-        if not self._works_for(trainer, pl_module):
-            return
+        """Takes up the folder of the run, now that it is known, and keeps others from it."""
+        if self._works_for(trainer, pl_module):
+            self._take_up(trainer, pl_module)
+            lock(trainer)
+
+    def _take_up(self, trainer: Any, pl_module: Any) -> None:
         self._folder = shared_folder(trainer)
         others = [cache for cache in pl_module.value_caches if cache is not self._values]
         self._values = Cache(self._folder / FOLDER / "values")
         pl_module.value_caches[:] = [self._values, *others]
         if self.history:
-            pl_module.history = History(self._folder / UPDATES)
+            pl_module.history = self._kept_in = History(self._folder / UPDATES)
 
     def _works_for(self, trainer: Any, module: Any) -> bool:
         return module.state() is not None and not trainer.fast_dev_run
@@ -89,8 +95,9 @@ class EditCheckpoint(EditCallback):
         """
         if not self._works_for(trainer, pl_module):
             return
-        history = History(self._folder / UPDATES)
+        history = self._kept_in or History(self._folder / UPDATES)
         if pl_module.resumed:
+            history.unwritten = self._unwritten
             if trainer.is_global_zero:
                 self._go_back(trainer, pl_module, history)
             self._saved_at = self._told_at = pl_module.updates_written
@@ -103,6 +110,8 @@ class EditCheckpoint(EditCallback):
             return
         run_folder(trainer)
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock(trainer)
             self._begin(trainer, pl_module, history)
         except OSError as error:
             raise EditError(
@@ -117,7 +126,8 @@ class EditCheckpoint(EditCallback):
                 path.unlink()
         clear_killed_writers(self._folder)
         open_now = open_events(self._folder, trainer.loggers)
-        cut_back(self._folder, self._sizes, {*LOGS, *noted_events(self._folder, self._sizes)} - open_now)
+        if self._sizes is not None:  # the checkpoint is of a run with this callback
+            cut_back(self._folder, self._sizes, {*LOGS, *noted_events(self._folder, self._sizes)} - open_now)
         note_events(self._folder, open_now)
         kept = module.updates_written
         if module.kept.finished and history.path(kept + 1).exists() and not history.record(kept + 1).edits:
@@ -159,34 +169,37 @@ class EditCheckpoint(EditCallback):
             self._try_to_save(trainer, pl_module)
 
     def _add_to_history(self, trainer: Any, module: Any) -> None:
-        last, history = module.last_update, History(self._folder / UPDATES)
+        last, history = module.last_update, module.history
         # A divided weight can be read by all processes together only.
         if last is None or not (trainer.is_global_zero or is_sharded(module.model)):
             return
         after = {layer: fingerprint(module.decoder.weight(layer)) for layer in last.written.factors}
-        if not (self.history and trainer.is_global_zero) or history.path(last.number).exists():
-            return
-        if last.number > 1 and not history.path(last.number - 1).exists():
+        if history is None or not trainer.is_global_zero or history.path(last.number).exists():
             return
         written = last.written
         keys = {layer: written.keys.get(layer, factors.left[:0, :0]) for layer, factors in written.factors.items()}
         updates, info = _layer_updates(module, written.factors), module.editor.describe()
         try:
+            if last.number > 1 and not history.path(last.number - 1).exists():
+                raise FileNotFoundError(f"{history.path(last.number - 1)} is not there (any more)")
             history.write(last.number, updates, keys, last.requests, written.figures, info, after)
         except OSError as error:
-            self.history = False
-            logger.warning(
-                "Update %d could not be kept by itself: %s. The run goes on, but its updates from here on cannot be "
-                "removed one by one.",
-                last.number,
-                error,
-            )
+            if not history.unwritten:
+                logger.warning(
+                    "Update %d could not be kept by itself: %s. The run goes on, but its updates from here on cannot "
+                    "be removed one by one.",
+                    last.number,
+                    error,
+                )
+            # An edit that is replaced later must be found, and its key taken out of C_p once.
+            needed = module.previous_keys and replaced_by(module.requests)
+            history.remember(last.number, written.keys if needed else {}, last.requests)
 
     def _note(self, trainer: Any) -> None:
         if trainer.is_global_zero:
             open_now = open_events(self._folder, trainer.loggers)
             note_events(self._folder, open_now)
-            self._sizes = sizes(self._folder, open_now | noted_events(self._folder, self._sizes))
+            self._sizes = sizes(self._folder, noted_events(self._folder, self._sizes))
 
     def _try_to_save(self, trainer: Any, module: Any) -> None:
         try:
@@ -214,19 +227,29 @@ class EditCheckpoint(EditCallback):
     def on_update_refused(self, trainer: Any, pl_module: Any) -> None:
         """Takes out of the run's files what was measured of an update that was undone."""
         if trainer.is_global_zero and self._works_for(trainer, pl_module):
-            cut_back(self._folder, self._sizes, [name for name in LOGS if name != "updates.csv"])
+            cut_back(self._folder, self._sizes or {}, [name for name in LOGS if name != "updates.csv"])
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Notes where the figures after the fit go, which a fit that goes on from its last checkpoint repeats."""
         if self._saved_at is not None and trainer.is_global_zero and self._works_for(trainer, pl_module):
+            lock(trainer)
             note_events(self._folder, open_events(self._folder, trainer.loggers))
 
     # -- a run is stopped ----------------------------------------------------------------------------------------------
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Keeps what is not kept yet, and says how to go on."""
-        if self._saved_at is None or not self._works_for(trainer, pl_module):
-            return
+        try:
+            if self._saved_at is not None and self._works_for(trainer, pl_module):
+                self._keep_rest(trainer, pl_module)
+        finally:
+            unlock(trainer)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Lets others work on the run."""
+        unlock(trainer)
+
+    def _keep_rest(self, trainer: Any, pl_module: Any) -> None:
         updates = pl_module.kept.updates_written
         # An update that others were told of, and not this callback, is not wholly in the logs.
         if trainer.world_size == 1 and updates > self._saved_at and updates == self._told_at:
@@ -244,12 +267,12 @@ class EditCheckpoint(EditCallback):
             Console(stderr=True).print(message, soft_wrap=True, highlight=False, markup=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """The sizes of the run's growing files when the update was kept."""
-        return {"sizes": self._sizes}
+        """The sizes of the run's growing files when the update was kept, and what its history lacks."""
+        return {"sizes": self._sizes or {}, "unwritten": {} if self._kept_in is None else self._kept_in.unwritten}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Finds them again."""
-        self._sizes = state_dict["sizes"]
+        self._sizes, self._unwritten = state_dict["sizes"], state_dict.get("unwritten", {})
 
 
 def _layer_updates(module: Any, factors: Any) -> dict[int, LayerUpdate]:

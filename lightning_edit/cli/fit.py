@@ -30,7 +30,7 @@ from lightning_edit.run.module import EditingModule  # noqa: F401  (makes its sh
 from lightning_edit.run.trainer_check import check_strategy_name
 from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.run_folder import run_folder, stay_in
+from lightning_edit.storage.run_folder import lock, run_folder, stay_in
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -76,6 +76,8 @@ class EditCLI(CheckpointCLI):
         self.model.check_trainer(self.trainer, self.subcommand == "fit")
         if self.subcommand == "fit":
             stay_in(self.trainer, self.config.fit.ckpt_path)
+            if self.config.fit.ckpt_path is not None:
+                lock(self.trainer)
         atexit.register(end_started, self.trainer.strategy.launcher)
 
     def before_fit(self) -> None:

@@ -1,5 +1,6 @@
 """What several processes of one run do together: each does its share of the work, and all know the whole result."""
 
+import socket
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -22,6 +23,12 @@ def processes() -> int:
 def in_a_group() -> bool:
     """Whether the run was started as one of several processes, of which there may be one."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def first_of_machine() -> bool:
+    """Whether this process is the first one on its machine, whatever started it; all must ask at the same time."""
+    names = gathered(socket.gethostname())
+    return processes() == 1 or names.index(socket.gethostname()) == torch.distributed.get_rank()
 
 
 def is_sharded(model: Any) -> bool:
@@ -72,6 +79,27 @@ def gathered(own: T) -> list[T]:
     found: list[Any] = [None] * processes()
     torch.distributed.all_gather_object(found, own)
     return found
+
+
+def by_first(job: Callable[[], T]) -> T:
+    """What a job of the first process returns, in every process; all must call it.
+
+    For what is read from a disk: the processes may see different ones, or look at different moments.
+
+    Args:
+        job: Is called in the first process alone. What it returns goes to the others: tensors should be on the CPU.
+
+    Raises:
+        EditError: In the others, if the first one failed.
+    """
+    if processes() == 1:
+        return job()
+    result: list[Any] = [None]
+    with Together():
+        if torch.distributed.get_rank() == 0:
+            result = [job()]
+    torch.distributed.broadcast_object_list(result, 0)
+    return result[0]
 
 
 class Together:

@@ -37,7 +37,8 @@ class PartialSums:
     """
 
     def __init__(self, cache: Cache, name: str, described: Mapping[str, Any]) -> None:
-        self._cache, self._name, self._described = cache, name, described
+        self._cache, self._name, self._whole = cache, name, name
+        self._described = {**described, "parts": {**described.get("parts", {}), "sums of": name}}
         self._last = time.monotonic()
 
     def begin(self, batches: Sequence[Sequence[int]]) -> dict[str, Tensor]:
@@ -60,10 +61,13 @@ class PartialSums:
             self._last = time.monotonic()
 
     def forget(self) -> None:
-        """Deletes what was kept, once the result is safe."""
-        # Where it cannot be deleted it does no harm.
-        with suppress(OSError):
-            delete(self._cache.path(KIND, self._name))
+        """Deletes what was kept, once the result is safe; also by a run of another number of processes."""
+        for entry in self._cache.entries():
+            parts = entry.described.get("parts")
+            if entry.kind == KIND and isinstance(parts, dict) and parts.get("sums of") == self._whole:
+                # Where it cannot be deleted it does no harm.
+                with suppress(OSError):
+                    delete(entry.path)
 
 
 def text_batches(decoder: Decoder, rows: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -8,11 +8,10 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
-import torch.distributed
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_edit.distributed.process_group import gathered, processes
+from lightning_edit.distributed.process_group import first_of_machine, gathered
 from lightning_edit.errors import EditError
 from lightning_edit.keys.full_precision import full_precision
 from lightning_edit.keys.moment_pass import PartialSums, count_keys
@@ -241,11 +240,12 @@ def _cached(
     missing = [layer for layer in layers if any(layer not in known for known in gathered(list(found)))]
     if missing:
         described = {"model": model, "tokens": tokens, "parts": parts}
+        # Processes of one machine share its disk.
+        writes = first_of_machine()
         kept = PartialSums(cache, fingerprint(*(names[layer] for layer in missing)), described)
         for layer, moment in compute_second_moments(decoder, rows, missing, report, kept).items():
             found[layer] = moment
-            # Processes of one machine share its disk.
-            if processes() == 1 or torch.distributed.get_node_local_rank(fallback_rank=0) == 0:
+            if writes:
                 described = {"model": model, "module": decoder.names[layer], "tokens": tokens, "parts": parts}
                 cache.write(KIND, names[layer], {KEY: moment}, described)
         # Those who are done wait for the one who writes.

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_edit.distributed.process_group import by_first
 from lightning_edit.editor import Editor
+from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 from lightning_edit.updates.history import History
+
+# Position of the request, number of the update that it replaces an edit of, that edit's target, and its keys.
+Replaced = tuple[int, int, str, dict[int, Tensor]]
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +57,10 @@ def release_replaced(
     Returns:
         How many edits are replaced.
     """
-    replaced = []
-    for request in requests:
-        for history in histories:
-            if found := history.find(request.subject, request.prompt):
-                replaced.append((history, *found, request))
-                break
-    for history, number, column, target, request in replaced:
+    # The files of a run are those of the first process, and what is in C_p must be the same in all.
+    replaced = by_first(lambda: _replaced(histories, requests, keys=editor.previous_keys is not None))
+    for position, number, target, keys in replaced:
+        request = requests[position]
         logger.log(
             logging.WARNING if told else logging.DEBUG,
             "%s: %r replaces %r of update %d for %r.",
@@ -69,9 +71,27 @@ def release_replaced(
             request.rewrite_prompt,
         )
         if editor.previous_keys is not None:
-            keys: dict[int, Tensor] = history.read(number).keys
-            editor.release({layer: _column(found, column) for layer, found in keys.items()})
+            editor.release(keys)
     return len(replaced)
+
+
+def _replaced(histories: Sequence[History], requests: Sequence[EditRequest], keys: bool) -> list[Replaced]:
+    replaced: list[Replaced] = []
+    for position, request in enumerate(requests):
+        try:
+            for history in histories:
+                if found := history.find(request.subject, request.prompt):
+                    number, column, target = found
+                    released = history.keys(number) if keys else {}
+                    columns = {layer: _column(all_keys, column) for layer, all_keys in released.items()}
+                    replaced.append((position, number, target, columns))
+                    break
+        except EditError as error:
+            # Nothing that was edited is lost with a file of an earlier update.
+            logger.warning(
+                "%s: if it replaces an earlier edit, that one's key stays preserved. %s", request.name, error
+            )
+    return replaced
 
 
 def _column(keys: Tensor, column: int) -> Tensor:

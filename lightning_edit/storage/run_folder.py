@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_edit.errors import EditError
 from lightning_edit.storage.run_files import CHECKPOINTS, FILES, check_own_files
+from lightning_edit.storage.run_lock import RunLock
 
 WITHOUT_LOGGER = "lightning_edit_run"
 
@@ -22,11 +23,13 @@ class _Place:
         folder: The folder.
         made: Whether it was made for this run and is empty so far.
         checked: Whether it is known to hold no other run's files.
+        lock: Held while a trainer works on the run.
     """
 
     folder: Path
     made: bool = False
     checked: bool = False
+    lock: RunLock | None = None
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -80,10 +83,39 @@ def stay_in(trainer: Trainer, checkpoint: str | Path | None) -> None:
         return
     check_own_files(file.parent.parent)
     before: _Place | None = getattr(trainer, "_edit_place", None)
-    if before is not None and before.made and before.folder != file.parent.parent:
+    if before is not None and before.folder.resolve() == file.parent.parent.resolve():
+        before.checked = True
+        return
+    if before is not None and before.made:
         with suppress(OSError):  # not empty: something was kept there
             before.folder.rmdir()
     trainer._edit_place = _Place(file.parent.parent, checked=True)
+
+
+def lock(trainer: Any) -> None:
+    """Keeps other processes from working on the run until `unlock`, or until this process ends.
+
+    Args:
+        trainer: The trainer of the run.
+
+    Raises:
+        EditError: If another process works on it.
+    """
+    place = _place(trainer)
+    if place.lock is None and trainer.is_global_zero and not trainer.fast_dev_run and place.folder.is_dir():
+        place.lock = RunLock(place.folder)
+
+
+def unlock(trainer: Any) -> None:
+    """Lets others work on the run.
+
+    Args:
+        trainer: The trainer of the run.
+    """
+    place: _Place | None = getattr(trainer, "_edit_place", None)
+    if place is not None and place.lock is not None:
+        place.lock.release()
+        place.lock = None
 
 
 def _place(trainer: Any) -> _Place:

@@ -11,13 +11,14 @@ from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 from lightning_edit.updates.distance import first_order_distance
 from lightning_edit.updates.model_update import LayerUpdate, add_factors
-from lightning_edit.updates.update_file import StoredUpdate, read_update, write_update
+from lightning_edit.updates.update_file import EDIT_FIELDS, StoredUpdate, read_update, write_update
 from lightning_edit.updates.update_list import REMOVED, UpdateList
 from lightning_edit.updates.update_record import EditIndex
 
 logger = logging.getLogger(__name__)
 
 START = "start.safetensors"
+Unwritten = dict[str, Any]
 
 
 class History(UpdateList):
@@ -29,6 +30,10 @@ class History(UpdateList):
         folder: Where the files are; it is made with the first of them. ``updates`` in the run's folder, as a rule.
         until: `find` looks no further than this update; None looks at all.
     """
+
+    def __init__(self, folder: str | Path, until: int | None = None) -> None:
+        super().__init__(folder, until)
+        self._unwritten: dict[int, Unwritten] = {}
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -78,6 +83,26 @@ class History(UpdateList):
         if wrong:
             raise EditError(f"Update {number}: layer {wrong[0]} needs keys (d_in, {edits}), a column for each edit.")
 
+    def remember(self, number: int, keys: Mapping[int, Tensor], requests: Sequence[EditRequest]) -> None:
+        """Keeps in memory what `find` and `keys` must know of an update that could not be written.
+
+        Args:
+            number: Its number.
+            keys: For each layer K ``(d_in, n)``; empty where no later edit asks for it.
+            requests: The n edits.
+        """
+        edits = [{name: str(getattr(request, name)) for name in EDIT_FIELDS} for request in requests]
+        self._unwritten[number] = {"edits": edits, "keys": {layer: found.cpu() for layer, found in keys.items()}}
+
+    @property
+    def unwritten(self) -> dict[int, Unwritten]:
+        """What was remembered, in plain types and tensors, for a checkpoint; whoever goes on from it sets it again."""
+        return dict(self._unwritten)
+
+    @unwritten.setter
+    def unwritten(self, kept: Mapping[int, Unwritten]) -> None:
+        self._unwritten, self._index = dict(kept), EditIndex()
+
     def write_start(self, updates: Mapping[int, LayerUpdate], info: Mapping[str, Any] | None = None) -> None:
         """Writes what the weights held before the first update, for a run on top of an earlier one.
 
@@ -117,7 +142,7 @@ class History(UpdateList):
         if number == 0:
             (self.folder / START).unlink(missing_ok=True)
         (self.folder / REMOVED).unlink(missing_ok=True)
-        self._index = EditIndex()
+        self.unwritten = {kept: edits for kept, edits in self._unwritten.items() if kept <= number}
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -130,8 +155,26 @@ class History(UpdateList):
         Raises:
             EditError: If there is no such update; `DamagedUpdateError` if its file is cut short or altered.
         """
-        self._check_known([number])
+        self._check_there(number)
         return read_update(self.path(number), number)
+
+    def keys(self, number: int) -> dict[int, Tensor]:
+        """For each layer the keys ``(d_in, n)`` of an update, also of one that could not be written.
+
+        Args:
+            number: Which.
+
+        Raises:
+            EditError: If there is no such update; `DamagedUpdateError` if its file is cut short or altered.
+        """
+        kept = self._unwritten.get(number)
+        return self.read(number).keys if kept is None else kept["keys"]
+
+    def _edits(self, number: int) -> Sequence[Mapping[str, str]] | None:
+        if number in self._unwritten:
+            return self._unwritten[number]["edits"]
+        edits = super()._edits(number)
+        return [] if edits is None and number < max(self._unwritten, default=0) else edits
 
     # -- adding up -----------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import WEIGHTS
+from lightning_edit.storage.run_lock import RunLock
 from lightning_edit.updates.history import History
 from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate, same_update
 from lightning_edit.updates.update_list import REMOVED, open_updates
@@ -79,7 +80,12 @@ def change_updates(
             model is not the one that was edited; nothing is changed then.
     """
     folder, history = Path(run).expanduser(), open_updates(run, History)
-    removed = _removed_after(history, action, set(numbers))
+    with RunLock(folder):
+        removed = _removed_after(history, action, set(numbers))
+        return _change(folder, history, removed, model, trust_remote_code)
+
+
+def _change(folder: Path, history: History, removed: set[int], model: str | None, trust_remote_code: bool) -> Change:
     notes = _check_run(folder, history, removed)
     kept = [number for number in history.numbers() if number not in removed]
     records, total = [history.record(number) for number in kept], history.sum(removed)

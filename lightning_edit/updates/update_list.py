@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,7 +58,7 @@ class UpdateList:
         Raises:
             EditError: If there is no such update; `DamagedUpdateError` if its file is cut short or altered.
         """
-        self._check_known([number])
+        self._check_there(number)
         return read_record(self.path(number), number)
 
     def find(self, subject: str, prompt: str) -> tuple[int, int, str] | None:
@@ -75,9 +75,13 @@ class UpdateList:
             self.numbers()
         removed = self.removed()
         last = float("inf") if self.until is None else self.until
-        while (number := self._index.updates + 1) <= last and self.path(number).exists():
-            self._index.add(number, [] if number in removed else read_record(self.path(number), number).edits)
+        while (number := self._index.updates + 1) <= last and (edits := self._edits(number)) is not None:
+            self._index.add(number, [] if number in removed else edits)
         return self._index.latest.get((subject.strip(), prompt.strip()))
+
+    def _edits(self, number: int) -> Sequence[Mapping[str, str]] | None:
+        """The edits of an update, None after the last one."""
+        return read_record(self.path(number), number).edits if self.path(number).exists() else None
 
     def removed(self) -> set[int]:
         """The numbers of the updates that the run's weights do not hold.
@@ -93,7 +97,7 @@ class UpdateList:
             if content.get("checksum") not in (None, fingerprint(numbers)):
                 raise ValueError("its checksum differs; leave the checksum out if you have mended it")
             return set(map(int, numbers))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return set()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EditError(
@@ -118,6 +122,11 @@ class UpdateList:
         if not self.folder.is_dir():
             return []
         return sorted(int(found[1]) for path in self.folder.iterdir() if (found := NAME.fullmatch(path.name)))
+
+    def _check_there(self, number: int) -> None:
+        # The folder is listed for the message alone: with thousands of updates that takes longer than reading one.
+        if number < 1 or not self.path(number).is_file():
+            self._check_known([number])
 
     def _check_known(self, numbers: Collection[int]) -> None:
         known = set(self.numbers())

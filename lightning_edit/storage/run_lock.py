@@ -1,0 +1,144 @@
+"""One process at a time works on a run: a lock on its folder."""
+
+import json
+import logging
+import os
+import socket
+import uuid
+from datetime import datetime
+from io import TextIOWrapper
+from pathlib import Path
+
+from lightning_edit.errors import EditError
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+FILE = ".lock"
+# Tells this process from others of the same number, as in containers.
+TOKEN = uuid.uuid4().hex
+
+
+class RunLock:
+    """Held from its creation until `release`, or until the process ends in whatever way.
+
+    The operating system keeps the lock, on shared disks (NFS, Lustre, GPFS) for all machines, and lets go of it when
+    its process dies. The file says who holds it. Where a disk keeps no locks, or may keep them for one machine only,
+    this is said.
+
+    Args:
+        folder: The run's.
+
+    Raises:
+        EditError: If another process works on the run; says which, and where.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._file = self._taken(folder)
+
+    def _taken(self, folder: Path) -> TextIOWrapper | None:
+        while True:
+            try:
+                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            except OSError as error:
+                raise EditError(f"{self.path}, the lock of the run, cannot be written ({error}).") from error
+            file = os.fdopen(handle, "r+", encoding="utf-8")
+            holder = _holder(file)
+            if holder.get("token") == TOKEN:
+                # This process has not let go of it yet, as after an error.
+                file.close()
+                return None
+            locked = _lock(file)
+            if locked is False or (locked is None and _is_alive(holder)):
+                file.close()
+                raise EditError(
+                    f"{folder} is in use: process {holder.get('pid', '(unknown)')} on "
+                    f"{holder.get('host', 'an unknown machine')} has been working on it since "
+                    f"{holder.get('since', 'an unknown time')}. Wait for its end, or stop it; nothing was changed."
+                )
+            if self._is_current(file):
+                break
+            # Whoever held it has deleted the file between the two steps.
+            file.close()
+        _warn(folder, holder, locked is None)
+        file.seek(0)
+        file.truncate()
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": TOKEN}, file)
+        file.flush()
+        return file
+
+    def _is_current(self, file: TextIOWrapper) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def __enter__(self) -> "RunLock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Lets others work on the run."""
+        if self._file is not None:
+            self.path.unlink(missing_ok=True)
+            self._file.close()
+            self._file = None
+
+
+def _holder(file: TextIOWrapper) -> dict[str, str | int]:
+    try:
+        content = json.loads(file.read(10_000))
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _lock(file: TextIOWrapper) -> bool | None:
+    """Whether the lock was free and is held now; None where the disk keeps no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_alive(holder: dict[str, str | int]) -> bool:
+    if holder.get("host") != socket.gethostname() or not isinstance(pid := holder.get("pid"), int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _warn(folder: Path, holder: dict[str, str | int], unsupported: bool) -> None:
+    elsewhere = holder.get("host") not in (None, socket.gethostname())
+    if unsupported:
+        logger.warning(
+            "The disk of %s keeps no locks, so it cannot be known whether another process works on this run. See to it "
+            "that none does.",
+            folder,
+        )
+    elif elsewhere:
+        logger.warning(
+            "Process %s on %s has worked on %s and left its lock behind. The disk says that it has ended; where a disk "
+            "keeps locks for one machine only, that cannot be known: see to it that it has.",
+            holder.get("pid"),
+            holder.get("host"),
+            folder,
+        )

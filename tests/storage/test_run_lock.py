@@ -1,0 +1,111 @@
+"""One process at a time works on a run."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_edit import EditError
+from lightning_edit.datamodules import TinyWorld
+from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.run_lock import RunLock
+from lightning_edit.updates.undo import change_updates
+from tests.small_runs import fit, module
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lightning_edit.storage.run_lock import RunLock
+lock = RunLock(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def hold():
+    """Starts another process that works on a run."""
+    started = []
+
+    def start(folder):
+        started.append(subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE))
+        assert started[-1].stdout.readline() == b"held\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_run_that_another_process_works_on_is_refused_and_one_whose_process_died_is_not(hold, tmp_path):
+    process = hold(tmp_path)
+    with pytest.raises(EditError, match=f"in use: process {process.pid} on {socket.gethostname()}"):
+        RunLock(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    lock = RunLock(tmp_path)
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_process_of_another_machine_left_is_told(tmp_path, caplog):
+    (tmp_path / ".lock").write_text(json.dumps({"pid": 1, "host": "node-17", "token": "another"}))
+    RunLock(tmp_path).release()
+    assert "Process 1 on node-17" in caplog.text
+    assert "cannot be known" in caplog.text
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_disk_that_keeps_no_locks_is_told(alive, tmp_path, monkeypatch, caplog):
+    def unsupported(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    pid = os.getppid() if alive else 2**22 + 1
+    (tmp_path / ".lock").write_text(json.dumps({"pid": pid, "host": socket.gethostname(), "token": "another"}))
+    if alive:
+        with pytest.raises(EditError, match="in use"):
+            RunLock(tmp_path)
+    else:
+        RunLock(tmp_path).release()
+        assert "keeps no locks" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"pid": "x", "host": 7}'])
+def test_a_damaged_note_stops_nobody(content, tmp_path):
+    (tmp_path / ".lock").write_text(content)
+    RunLock(tmp_path).release()
+
+
+class Look(EditCallback):
+    """Whether the run is locked while it goes."""
+
+    def on_update_kept(self, trainer, pl_module):
+        place = Path(trainer.logger.log_dir)
+        imports = "from pathlib import Path; from lightning_edit.storage.run_lock import RunLock"
+        code = f"{imports}; RunLock(Path({str(place)!r}))"
+        self.refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
+
+
+def test_a_fit_holds_the_lock_from_its_beginning_to_its_end(hold, tmp_path):
+    look = Look()
+    folder = fit(tmp_path, module(), TinyWorld(edits=4), look)
+    assert f"in use: process {os.getpid()}" in look.refused
+    assert not (folder / ".lock").exists()
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    process = hold(folder)
+    logger = TensorBoardLogger(tmp_path, name="", version=folder.name)
+    with pytest.raises(EditError, match=f"in use: process {process.pid}"):
+        fit(tmp_path, module(), TinyWorld(edits=4), ckpt_path=checkpoints(folder)[1], logger=logger)
+    with pytest.raises(EditError, match=f"in use: process {process.pid}"):
+        change_updates(folder, "remove", [2])
+    assert {path: path.read_bytes() for path in files} == files
