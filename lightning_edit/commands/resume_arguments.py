@@ -54,6 +54,9 @@ def _checkpoint(given: str, runs: str) -> Path:
     path = Path(runs if given == LAST else given).expanduser()
     if given != LAST and not path.is_dir():
         checkpoint_file.check_sound(path)
+        run = path.parent.parent
+        if path.parent.name == checkpoint_file.FOLDER and path in checkpoint_file.checkpoints(run)[:1]:
+            checkpoint_file.check_unfinished(run, [])
         return path
     file, passed_over = checkpoint_file.newest(path)
     for wrong in passed_over:

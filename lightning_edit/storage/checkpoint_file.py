@@ -1,8 +1,10 @@
 """Checkpoint files of a run: which there are, and whether they are as they were written."""
 
+import json
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,6 +17,7 @@ from lightning_edit.storage.run_files import CHECKPOINTS, check_no_link
 
 FOLDER = CHECKPOINTS
 EDITED = "edited.ckpt"
+SHOWN = 5
 NAME = "update-{:06d}.ckpt"
 OWN = re.compile(r"update-[0-9]{6,}\.ckpt")
 # What another file looks like to the reader depends on its first bytes.
@@ -127,7 +130,7 @@ def read(path: Path, setting: str = "ckpt_path") -> dict[str, Any]:
 
 
 def newest(folder: Path) -> tuple[Path, list[str]]:
-    """The newest checkpoint under a folder of runs that is whole.
+    """The newest checkpoint of the last run under a folder, if it is whole and the run has not ended.
 
     Args:
         folder: Where runs are kept, e.g. ``runs``.
@@ -136,16 +139,16 @@ def newest(folder: Path) -> tuple[Path, list[str]]:
         The file, and what is wrong with newer ones of the same run.
 
     Raises:
-        EditError: If there is none.
+        EditError: If there is none; if the last run is finished, with the names of those that are not.
     """
-    found = folder.rglob(f"{FOLDER}/update-*.ckpt") if folder.is_dir() else ()
-    runs = {file.parent.parent for file in found if OWN.fullmatch(file.name)}
+    runs = runs_under(folder)
     if not runs:
         raise EditError(
             f"`ckpt_path: last`: no run under {folder} has a checkpoint. A run has one as soon as its fit begins; "
             "give the file itself if the runs are kept elsewhere."
         )
-    run = max(runs, key=lambda run: max(file.stat().st_mtime for file in checkpoints(run)))
+    run, *earlier = runs
+    check_unfinished(run, earlier)
     passed_over: list[str] = []
     for file in checkpoints(run):
         wrong = damage(file)
@@ -153,3 +156,55 @@ def newest(folder: Path) -> tuple[Path, list[str]]:
             return file, passed_over
         passed_over.append(f"{file}: {wrong}")
     raise EditError(f"`ckpt_path: last`: no checkpoint of {run} is whole: {'; '.join(passed_over)}.")
+
+
+def check_unfinished(run: Path, earlier: Sequence[Path]) -> None:
+    """Refuses to go on with the last checkpoint of a finished run, which would write the same results again.
+
+    Args:
+        run: Its folder.
+        earlier: Other runs, one of which may be meant.
+
+    Raises:
+        EditError: Names those that are not finished.
+    """
+    if not is_finished(run):
+        return
+    others = [str(other) for other in earlier if not is_finished(other)]
+    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    named = f"Not finished: {', '.join(others[:SHOWN])}{more}. Give one of these as --ckpt_path. " if others else ""
+    raise EditError(
+        f"`ckpt_path`: the run {run} is finished, so there is nothing to go on with. {named}To make its last edits "
+        f"again, give an earlier checkpoint of {run / FOLDER}."
+    )
+
+
+def runs_under(folder: Path) -> list[Path]:
+    """The runs under a folder that have a checkpoint, the one that wrote the newest first.
+
+    Args:
+        folder: Where runs are kept.
+    """
+    found = folder.rglob(f"{FOLDER}/update-*.ckpt") if folder.is_dir() else ()
+    runs = {file.parent.parent for file in found if OWN.fullmatch(file.name)}
+    return sorted(runs, key=lambda run: max(file.stat().st_mtime for file in checkpoints(run)), reverse=True)
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has written and measured all its edits, as far as can be told.
+
+    Args:
+        run: Its folder.
+    """
+    try:
+        last = torch.load(checkpoints(run)[0], weights_only=True, map_location="meta")["run"]["finished"]
+    except (*UNREADABLE, TypeError):
+        return False
+    try:
+        report = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        # Without a report there is nothing to measure for.
+        return bool(last) and (run / EDITED).is_file()
+    except (OSError, ValueError, RecursionError):
+        return False
+    return bool(last) and isinstance(report, dict) and bool(report.get("after"))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import resource
 import shutil
 
@@ -74,6 +75,22 @@ def test_going_on_repeats_only_what_was_not_kept(run, finished, capsys):
     first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (finished, run))
     assert second["after"] == first["after"]
     assert second["before"] == first["before"]
+
+
+@pytest.mark.parametrize("given", ["last", "folder", "file"])
+def test_a_finished_run_does_not_go_on_and_those_that_can_are_named(finished, given, tmp_path, capsys):
+    for name in ("version_0", "version_1", "version_2"):
+        shutil.copytree(finished, tmp_path / name)
+    checkpoints(tmp_path / "version_0")[0].unlink()
+    for number, path in enumerate(checkpoints(tmp_path / "version_2")):
+        os.utime(path, (2_000_000_000 - number,) * 2)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "version_2").rglob("*")}
+    words = {"last": "last", "folder": tmp_path, "file": checkpoints(tmp_path / "version_2")[0]}
+    message = refused(capsys, "--ckpt_path", words[given], "--trainer.logger.save_dir", tmp_path).replace("\n", "")
+    assert f"the run {tmp_path / 'version_2'} is finished" in message
+    if given != "file":
+        assert f"Not finished: {tmp_path / 'version_0'}. Give one" in message
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "version_2").rglob("*")} == before
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,8 @@ class Look(EditCallback):
 
     def on_update_kept(self, trainer, pl_module):
         place = Path(trainer.logger.log_dir)
-        imports = "from pathlib import Path; from lightning_edit.storage.run_lock import RunLock"
-        code = f"{imports}; RunLock(Path({str(place)!r}))"
-        self.refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
+        command = [sys.executable, "-c", HOLD, str(place)]
+        self.refused = subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
 
 def test_a_fit_holds_the_lock_from_its_beginning_to_its_end(hold, tmp_path):
