@@ -13,7 +13,8 @@ from lightning_edit.errors import EditError
 from lightning_edit.models.sharding import gathered_weights
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.checkpoint_file import EDITED, checkpoints, save
-from lightning_edit.storage.run_folder import WEIGHTS, run_folder
+from lightning_edit.storage.run_files import WEIGHTS
+from lightning_edit.storage.run_folder import run_folder
 
 logger = logging.getLogger(__name__)
 
