@@ -44,7 +44,8 @@ class Source:
 
     def _unmade(self) -> set[str]:
         """The methods that are still abstract."""
-        made, own = set(), set()
+        made: set[str] = set()
+        own: set[str] = set()
         for line in self.node.body:
             if isinstance(line, ast.FunctionDef):
                 abstract = any("abstractmethod" in ast.unparse(decorator) for decorator in line.decorator_list)

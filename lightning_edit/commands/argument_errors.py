@@ -18,7 +18,7 @@ class EditArgumentParser(LightningArgumentParser):
 
     def format_help(self) -> str:
         """All options, those of Lightning's trainer after all others."""
-        groups = self._action_groups
+        groups: list[Any] = self._action_groups  # type: ignore[has-type]
         trainer = [group for group in groups if any(a.dest.startswith("trainer.") for a in group._group_actions)]
         self._action_groups = [group for group in groups if group not in trainer] + trainer
         try:
