@@ -130,23 +130,60 @@ def _dtype_name(weight: Tensor) -> str:
     return str(weight.dtype).removeprefix("torch.")
 
 
+def _input_size(module: Any) -> int:
+    return int(module.nx if isinstance(module, Conv1D) else module.in_features)
+
+
 def _down_projection(model: Any, block_name: str, block: nn.Module) -> str:
-    hidden_size = model.config.get_text_config().hidden_size
+    config = model.config.get_text_config()
     attention = {id(inner) for module in _attentions(block) for inner in module.modules()}
-    found = [
-        name
+    linear = {
+        name: module
         for name, module in block.named_modules()
-        if _output_size(module) == hidden_size and id(module) not in attention
-    ]
+        if _output_size(module) is not None and id(module) not in attention
+    }
+    found = _with_a_way_up(linear, config.hidden_size)
     # Experts are kept in one tensor of three dimensions; beside them only a shared expert would be found.
     if not found or any(parameter.dim() == 3 for parameter in block.parameters()):
         raise EditError(
-            f"No MLP down-projection (a linear map onto the {hidden_size} hidden units, outside attention) was found "
-            f"in {block_name} of {type(model).__name__}; mixtures of experts and quantized weights cannot be edited. "
-            "If there is one, name it with `down_projection`, e.g. model.layers.{}.mlp.down_proj."
+            f"No MLP down-projection (a linear map onto the {config.hidden_size} hidden units, outside attention) was "
+            f"found in {block_name} of {type(model).__name__}; mixtures of experts and quantized weights cannot be "
+            "edited. If there is one, name it with `down_projection`, e.g. model.layers.{}.mlp.down_proj."
         )
+    width = getattr(config, "intermediate_size", None)
+    as_wide = [name for name in found if _input_size(linear[name]) == width]
+    if len(as_wide) == 1:
+        found = as_wide
+    if len(found) > 1:
+        raise EditError(
+            f"Several modules in {block_name} of {type(model).__name__} could be the MLP's down-projection: "
+            f"{', '.join(found)}. Name the one to edit with `down_projection`, with {{}} for the layer's number."
+        )
+    return f"{block_name}.{found[0]}"
+
+
+def _with_a_way_up(linear: Mapping[str, nn.Module], hidden_size: int) -> list[str]:
+    """The ways down to the hidden units beside which, in the same part of the block, there is a way up of their width.
+
+    A gate and the way up may be one map, twice as wide. Where no way down has such a neighbor, all of them are meant.
+    """
+    last: dict[str, str] = {}
     # With a square MLP the up-projection fits as well; the way down is registered after the way up.
-    return f"{block_name}.{found[-1]}"
+    for name, module in linear.items():
+        if _output_size(module) == hidden_size:
+            last[name.rpartition(".")[0]] = name
+    paired = [
+        name
+        for part, name in last.items()
+        if any(
+            other != name
+            and other.rpartition(".")[0] == part
+            and _input_size(module) == hidden_size
+            and _output_size(module) in (_input_size(linear[name]), 2 * _input_size(linear[name]))
+            for other, module in linear.items()
+        )
+    ]
+    return paired or list(last.values())
 
 
 def _named(model: Any, name: str) -> str:
@@ -169,11 +206,21 @@ def _editable(model: Any, name: str, uses: Counter[int]) -> str:
     return name
 
 
+def _refuse_adapters(model: Any) -> None:
+    # An edit of a weight under an adapter is lost, or written into the adapter, when one of them is saved alone.
+    if hasattr(model, "peft_config") or any(hasattr(module, "base_layer") for module in model.modules()):
+        raise EditError(
+            f"{type(model).__name__} carries a PEFT adapter, which is not part of the weights that would be edited. "
+            "Merge it first: `model = model.merge_and_unload()`, or load the model without it."
+        )
+
+
 def find_decoder(model: Any, down_projection: str | None = None) -> Decoder:
     """Finds the blocks and down-projections of a model by its structure.
 
-    A block list has as many entries as the configuration has layers; the down-projection is the last linear map of a
-    block, outside its attention, onto the hidden size. No name of a model or module is looked at.
+    A block list has as many entries as the configuration has layers; the down-projection is the linear map of a block,
+    outside its attention, onto the hidden size, that has an up-projection beside it. Of several the one that is as wide
+    as the configuration says is meant. No name of a model or module is looked at.
 
     Args:
         model: A decoder-only transformers model with a language-modeling head.
@@ -182,6 +229,7 @@ def find_decoder(model: Any, down_projection: str | None = None) -> Decoder:
     Raises:
         EditError: If the model has no such parts, or none that can be edited in any layer.
     """
+    _refuse_adapters(model)
     if down_projection is None:
         block_name, blocks = _blocks(model)
     else:

@@ -52,6 +52,15 @@ def describe_numerics(model: Any) -> str:
     """
     return (
         f"torch {torch.__version__}, transformers {transformers.__version__}, {model.device.type}, "
-        f"float32 matmul {torch.get_float32_matmul_precision()}, "
+        f"float32 matmul {_matmul_precision()}, "
         f"attention {getattr(model.config, '_attn_implementation', None)}"
     )
+
+
+def _matmul_precision() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        # Set by torch's newer settings, one for each backend, of which the older one gives no account.
+        backends = (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+        return "/".join(str(backend.fp32_precision) for backend in backends)

@@ -13,7 +13,7 @@ from lightning_edit.models.offloading import DeviceMap
 from lightning_edit.models.tokenization import require_offsets
 from lightning_edit.tiny import MODEL_PATH
 
-TINY = "tiny"
+TINY, ADAPTER = "tiny", "adapter_config.json"
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 
 
@@ -30,6 +30,12 @@ def resolve(name: str) -> str:
         return str(MODEL_PATH)
     path = Path(name).expanduser()
     if path.is_dir():
+        if (path / ADAPTER).exists():
+            raise EditError(
+                f"`model`: {name} holds a PEFT adapter ({ADAPTER}), and the edit of a model that carries one would be "
+                "lost. Merge it into its base model first: peft.AutoPeftModelForCausalLM.from_pretrained(...)."
+                "merge_and_unload().save_pretrained(...)."
+            )
         if not (path / "config.json").is_file():
             raise EditError(f"`model`: the folder {name} holds no config.json, so it is no transformers model.")
         check_files(path)

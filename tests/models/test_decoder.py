@@ -8,6 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, ValueSettings, edit
 from lightning_edit.models.decoder import check_layers, find_decoder, oriented_weight
 from lightning_edit.models.hooks import change_output, frozen
+from lightning_edit.models.loading import load_model
 from lightning_edit.models.tokenization import encode_subject
 from lightning_edit.values.batch import prepare
 from lightning_edit.values.optimize import encode_texts, optimize_values
@@ -302,3 +303,53 @@ def test_a_module_that_the_model_does_not_run_is_refused(tokenizer):
     mlp.forward = lambda states: torch.nn.functional.linear(mlp.up_proj(states), mlp.down_proj.weight)
     with pytest.raises(EditError, match=r"Layer 0: .*down_proj is not run when the model reads a text"):
         edit_layers(model, tokenizer, [0])
+
+
+class Narrow(torch.nn.Module):
+    """A second pair of maps in a block, up and down again, as Gemma 4 has one for its per-layer inputs."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.gate, self.projection = torch.nn.Linear(32, width), torch.nn.Linear(width, 32)
+
+
+def test_a_second_way_down_is_not_taken_for_the_mlps():
+    model = build("Llama")
+    for block in model.model.layers:
+        # On the block itself, after the MLP.
+        block.per_layer_gate, block.per_layer_projection = torch.nn.Linear(32, 8), torch.nn.Linear(8, 32)
+        block.extra = torch.nn.Linear(16, 32)
+    assert find_decoder(model).names[1] == "model.layers.1.mlp.down_proj"
+
+
+def test_where_several_could_be_meant_they_are_named():
+    model = build("Llama")
+    model.model.layers[1].narrow = Narrow(64)
+    with pytest.raises(EditError, match=r"Layer 1: Several modules .*: mlp\.down_proj, narrow\.projection\. Name the"):
+        check_layers(find_decoder(model), [1])
+    assert check_layers(find_decoder(model), [0]) == [0]
+    named = find_decoder(model, "model.layers.{}.mlp.down_proj")
+    assert check_layers(named, [1]) == [1]
+
+
+def with_adapter(model):
+    peft = pytest.importorskip("peft")
+    return peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["down_proj", "up_proj"]))
+
+
+def test_a_model_with_an_adapter_is_refused_until_it_is_merged(tokenizer):
+    adapted = with_adapter(build("Llama"))
+    for model in (adapted, adapted.get_base_model()):
+        with pytest.raises(EditError, match=r"carries a PEFT adapter.*merge_and_unload"):
+            edit(model, tokenizer, REQUESTS, templates=TEMPLATES, progress=False)
+    edit_layers(adapted.merge_and_unload(), tokenizer, [0])
+
+
+def test_an_adapter_in_the_models_folder_is_refused(tokenizer, tmp_path):
+    adapted = with_adapter(build("Llama"))
+    adapted.save_pretrained(tmp_path / "alone")
+    build("Llama").save_pretrained(tmp_path / "both")
+    adapted.save_pretrained(tmp_path / "both")
+    for folder in ("alone", "both"):
+        with pytest.raises(EditError, match=r"holds a PEFT adapter.*merge_and_unload"):
+            load_model(str(tmp_path / folder))
