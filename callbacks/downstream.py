@@ -1,6 +1,5 @@
 """What the model can still do beside the edited facts, before, during and after editing."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from lightning_edit.downstream.rows import Table, read_folder
 from lightning_edit.downstream.task import TooLong
 from lightning_edit.errors import EditError
 from lightning_edit.progress import silent
+from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Downstream(Scheduled):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / FILE).open("a" if begun else "w", encoding="utf-8") as file:
             for record in records:
-                file.write(json.dumps({"task": record["task"], "edits": edits, **record}, ensure_ascii=False) + "\n")
+                file.write(to_json({"task": record["task"], "edits": edits, **record}, ensure_ascii=False) + "\n")
 
 
 def load_tasks(names: Sequence[str]) -> list[Task]:

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
 
 
@@ -42,4 +43,4 @@ class RecordResults(Callback):
             return
         stage = {"stage": "after" if pl_module.edits_written else "before", "edits": pl_module.edits_written}
         with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({**stage, **record}, ensure_ascii=False) + "\n" for record in outputs["records"])
+            file.writelines(to_json({**stage, **record}, ensure_ascii=False) + "\n" for record in outputs["records"])

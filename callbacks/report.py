@@ -1,6 +1,5 @@
 """The figures of a run: a table on the terminal and ``metrics.json``."""
 
-import json
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from lightning_edit.run.plain_settings import plain
 from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
 
 KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute", "locality")
@@ -49,7 +49,7 @@ class EditReport(Callback):
             return
         folder = run_folder(trainer)
         with atomic_path(folder / "metrics.json") as scratch:
-            scratch.write_text(json.dumps(self._figures(trainer, pl_module), indent=2) + "\n")
+            scratch.write_text(to_json(self._figures(trainer, pl_module), indent=2) + "\n")
         if self.table and "after" in pl_module.results:
             console = Console()
             console.print(table(pl_module.results, pl_module.edits_written))

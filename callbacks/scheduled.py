@@ -1,6 +1,5 @@
 """What all measurements in the middle of a run share: when they happen, and that they leave no trace in the model."""
 
-import json
 import statistics
 from abc import ABC, abstractmethod
 from typing import Any
@@ -11,6 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_edit.errors import EditError
 from lightning_edit.models.hooks import frozen
 from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
 
 # What goes with a figure under its name; a mean alone is drawn as a curve.
@@ -162,7 +162,7 @@ class Scheduled(EditCallback, ABC):
             path = run_folder(trainer) / "curves.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a" if len(module.curves) > 1 else "w", encoding="utf-8") as file:
-                file.write(json.dumps(module.curves[-1]) + "\n")
+                file.write(to_json(module.curves[-1]) + "\n")
 
 
 def _mean(measured: list[dict[str, float]]) -> dict[str, float]:

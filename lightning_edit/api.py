@@ -10,6 +10,7 @@ from lightning_edit.distributed.process_group import Together
 from lightning_edit.editor import Editor, batches_of, check_site, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
+from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.second_moment import SecondMomentSettings, prepare_second_moments
 from lightning_edit.models.decoder import check_layers, find_decoder
 from lightning_edit.models.loaded_weights import check_finite, check_vocabulary
@@ -98,6 +99,7 @@ def edit(
     check_projections(decoder, layers)
     values = settle_site(decoder, layers, values)
     solver, settings = solver or EMMET(), second_moment or SecondMomentSettings()
+    warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
     with ProgressBars() if progress else nullcontext(silent) as report:
         if moments is None:
             moments = prepare_second_moments(decoder, tokenizer, texts, layers, settings, solver, seed, report)

@@ -1,5 +1,7 @@
 """Keys: what enters the edited down-projection at the subject's last token."""
 
+import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,8 +19,10 @@ from lightning_edit.models.hooks import Captured, capture_input, capture_output,
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, passes
 from lightning_edit.models.tokenization import encode_subject
-from lightning_edit.requests import EditRequest
+from lightning_edit.requests import EditRequest, fact_of
 from lightning_edit.values.batch import Site
+
+logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 8192
 
@@ -121,3 +125,32 @@ def current_values(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequ
         return _at_subject(decoder, tokenizer, texts, lambda: capture_output(module, stop=True)).T.contiguous()
 
     return _shared(find, requests, decoder)
+
+
+def warn_of_shared_keys(updates: Sequence[Sequence[EditRequest]]) -> None:
+    """Warns of edits of one update that have one key: nothing but the key tells a weight which answer is asked for.
+
+    A key is made of the tokens up to the subject's last one, so prompts that begin with the same subject share it.
+
+    Args:
+        updates: The edits of each update.
+    """
+    shared: list[EditRequest] = []
+    for requests in updates:
+        same = defaultdict[str, dict[tuple[str, str], EditRequest]](dict)
+        for request in requests:
+            # A later edit of the same fact replaces the earlier one.
+            same[request.prompt.partition("{}")[0] + request.subject][fact_of(request)] = request
+        shared += [request for facts in same.values() if len(facts) > 1 for request in facts.values()]
+    if shared:
+        logger.warning(
+            "%d of %d edits share their key with another edit of the same update, because their prompts are the same "
+            "up to the end of the subject, e.g. %r and %r: one value has to give all of their answers, and some will "
+            "not be learned. Ways out: prompts in which the subject comes after what is asked (%r), or an update for "
+            "each edit (`edits_per_update: 1`).",
+            len(shared),
+            sum(map(len, updates)),
+            shared[0].rewrite_prompt,
+            shared[1].rewrite_prompt,
+            "The mother tongue of {} is",
+        )

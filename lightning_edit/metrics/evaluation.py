@@ -12,7 +12,7 @@ from lightning_edit.metrics.settings import EvaluationSettings
 from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.generation import Sampling, generate
-from lightning_edit.models.tokenization import encode
+from lightning_edit.models.tokenization import encode, without_special
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 
@@ -92,7 +92,8 @@ def _measure(
         prompts = [request.rewrite_prompt for request in requests]
         texts = generate(decoder, tokenizer, prompts, settings.match_tokens, report=report)
         for request, record, text in zip(requests, records, texts, strict=True):
-            record |= {"continuation": text, "generated_match": generated_match(text, request.target_new)}
+            target = without_special(tokenizer, request.target_new)
+            record |= {"continuation": text, "generated_match": generated_match(text, target)}
     return records
 
 

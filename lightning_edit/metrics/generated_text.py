@@ -105,4 +105,4 @@ def generated_match(continuation: str, target: str) -> bool:
         (True, False)
     """
     words = r"\s+".join(re.escape(word) for word in target.split())
-    return re.search(rf"(?<!\w){words}(?!\w)", continuation) is not None
+    return bool(words) and re.search(rf"(?<!\w){words}(?!\w)", continuation) is not None

@@ -138,3 +138,17 @@ def check_lengths(lengths: Sequence[int], names: Sequence[str], context: int | N
                 f"{name} has {length} tokens but the model's context holds {context}. Shorten it, or use shorter "
                 "context templates."
             )
+
+
+def without_special(tokenizer: Any, text: str) -> str:
+    """A text as it reads where special tokens are not shown, e.g. without the token that ends a turn.
+
+    Args:
+        tokenizer: A fast transformers tokenizer.
+        text: A text in which special tokens may be written out.
+    """
+    written = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    # The longest first: one may be the beginning of another.
+    for token in sorted(written, key=len, reverse=True):
+        text = text.replace(token, "")
+    return text.strip()

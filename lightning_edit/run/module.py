@@ -6,9 +6,10 @@ from typing import Literal
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_edit.distributed.process_group import gathered
-from lightning_edit.editor import Editor, check_site, check_written
+from lightning_edit.editor import Editor, batches_of, check_site, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
+from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.second_moment import SecondMomentSettings, prepare_second_moments
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.loading import Precision
@@ -140,6 +141,7 @@ class EditingModule(WritingModule):
         """
         if self.separate and replaced_by(self.requests):
             raise EditError("With `separate_updates` no edit can replace another: set `data.conflicts` to keep_first.")
+        warn_of_shared_keys(batches_of(self.requests, self.edits_per_update))
         templates = self.templates or ContextTemplates()
         encode_texts(self.tokenizer, self.requests, templates, self.value_settings.kl_prompt, self.decoder.context)
 

@@ -12,6 +12,7 @@ from lightning_edit.run.plain_settings import plain
 from lightning_edit.run.run_state import RunState, random_states, set_random_states
 from lightning_edit.run.same_run import check_base, check_same_run
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.numbers import refuse_not_finite
 from lightning_edit.storage.run_folder import stay_in
 from lightning_edit.updates.edited_weights import EditedWeights
 
@@ -80,6 +81,7 @@ class Resumable:
         if edits is None:
             raise EditError("The checkpoint holds no edits; give the edited.ckpt of a run.")
         check_base(edits, self.weights, self.model_name)
+        refuse_not_finite(checkpoint.get("state_dict", {}), "The checkpoint")
         self.edits_written = edits["edits_written"]
         if edits["before"] is not None:
             self.results["before"] = edits["before"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.solvers import Factors, PreviousKeys
+from lightning_edit.storage.numbers import refuse_not_finite
 from lightning_edit.values.search import Values
 
 Pending = tuple[list[int], Values]
@@ -70,12 +71,17 @@ class RunState:
 
         Args:
             content: As read from a checkpoint.
+
+        Raises:
+            EditError: If what was added to a weight is not finite.
         """
         # Sums over memory that is laid out in another way may round in another way.
         added = {
             layer: Factors(*(None if part is None else part.clone() for part in (pair["left"], pair["right"])))  # type: ignore[arg-type]
             for layer, pair in content["added"].items()
         }
+        for layer, factors in added.items():
+            refuse_not_finite({f"the sum of the updates of layer {layer}": factors.dense()}, "The checkpoint")
         pending = []
         for entry in content["pending"]:
             tensors = {name: value for name, value in entry.items() if name != "positions"}

@@ -13,6 +13,7 @@ from lightning_edit.solvers import PostProcessor, PreviousKeys, Solver
 from lightning_edit.storage import checkpoint_file
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.known_classes import known_classes
+from lightning_edit.storage.numbers import refuse_not_finite
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
@@ -103,6 +104,7 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
     """
     content = _built_upon(Path(path).expanduser())
     check_base(content["edits"], weights, model)
+    refuse_not_finite(content.get("state_dict", {}), "`on_top_of`")
     state, histories = RunState.unpacked(content["run"]), _chain(Path(path).expanduser(), content)
     earlier = state.previous_keys
     if previous_keys and not earlier:

@@ -16,6 +16,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.numbers import refuse_not_finite, to_json
 from lightning_edit.storage.tensor_file import checksum, read_tensors, write_tensors
 
 FORMAT = "lightning-edit update 2"
@@ -110,9 +111,12 @@ class ModelUpdate:
             model: The unedited model.
 
         Raises:
-            EditError: If a weight is not there or not the one the update was made for.
+            EditError: If a weight is not there or not the one the update was made for, or the update is not finite.
         """
         for layer, update in self.layers.items():
+            factors = {"left": update.factors.left, "right": update.factors.right}
+            given = {f"the {side} factor of layer {layer}": t for side, t in factors.items() if t is not None}
+            refuse_not_finite(given, "The update")
             if fingerprint(self._weight(model, update)) != update.base:
                 raise EditError(
                     f"Layer {layer} ({update.module}) holds other weights than the update was made for"
@@ -175,7 +179,7 @@ class ModelUpdate:
             if update.factors.right is not None:
                 tensors[f"right.{layer}"] = update.factors.right
             described[str(layer)] = {"module": update.module, "base": update.base}
-        metadata = {"format": FORMAT, "layers": json.dumps(described), "info": json.dumps(self.info)}
+        metadata = {"format": FORMAT, "layers": json.dumps(described), "info": to_json(self.info)}
         write_tensors(Path(path), tensors, metadata | {"checksum": checksum(tensors, metadata)})
 
     @staticmethod

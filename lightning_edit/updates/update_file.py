@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.tensor_file import read_tensors, write_tensors
 from lightning_edit.updates.model_update import LayerUpdate
 from lightning_edit.updates.update_record import (
@@ -80,9 +81,9 @@ def write_update(
         "number": str(number),
         "when": datetime.now().astimezone().isoformat(timespec="seconds"),
         "edits": json.dumps([{name: getattr(request, name) for name in EDIT_FIELDS} for request in requests]),
-        "figures": json.dumps(dict(figures)),
+        "figures": to_json(dict(figures)),
         "layers": json.dumps(layers),
-        "info": json.dumps(dict(info)),
+        "info": to_json(dict(info)),
         "tensors": _tensors_checksum(tensors),
     }
     write_tensors(path, tensors, metadata | {"checksum": checksum(metadata)})

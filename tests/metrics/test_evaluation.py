@@ -242,3 +242,14 @@ def test_what_can_be_measured_is_not_refused():
 def test_a_setting_out_of_range_is_named(name):
     with pytest.raises(EditError, match=f"`evaluation.{name}` must be a positive number, got 0"):
         EvaluationSettings(**{name: 0})
+
+
+def test_a_special_token_in_the_target_does_not_hide_a_match(tiny_tokenizer):
+    decoder, request = find_decoder(load_model("tiny", "auto")), world_requests(1)[0]
+    settings = EvaluationSettings(generated_match=True)
+    said = evaluate(decoder, tiny_tokenizer, [request], EditMetrics(), settings)[0]["continuation"].split()[0]
+    end = tiny_tokenizer.eos_token
+    for target, expected in ((said, True), (said + end, True), (f"{said} {end}", True), (end, False)):
+        asked = make_request(subject=request.subject, prompt=request.prompt, target_new=target)
+        record = evaluate(decoder, tiny_tokenizer, [asked], EditMetrics(), settings)[0]
+        assert record["generated_match"] is expected, target
