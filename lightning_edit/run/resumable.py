@@ -7,6 +7,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.distributed.process_group import processes
 from lightning_edit.errors import EditError
+from lightning_edit.run.checkpoint_fit import check_fits, check_form
 from lightning_edit.run.edit_callback import tell
 from lightning_edit.run.plain_settings import plain
 from lightning_edit.run.run_state import RunState, random_states, set_random_states
@@ -77,32 +78,38 @@ class Resumable:
         Raises:
             EditError: See `check_base` and `check_same_run`.
         """
-        edits = checkpoint.get("edits")
+        edits, fits = checkpoint.get("edits"), self.trainer.state.fn == TrainerFn.FITTING
         if edits is None:
             raise EditError("The checkpoint holds no edits; give the edited.ckpt of a run.")
+        check_form(checkpoint)
         check_base(edits, self.weights, self.model_name)
         refuse_not_finite(checkpoint.get("state_dict", {}), "The checkpoint")
+        goes_on = "run" in checkpoint and self.state() is not None
+        if fits and goes_on:
+            stay_in(self.trainer, self.trainer.ckpt_path)
+            tell(self, "on_resume")
+            self._check_same_run(checkpoint)
+        check_fits(checkpoint, self.weights, len(self.trainer.datamodule.requests) if fits else None)
         self.edits_written = edits["edits_written"]
         if edits["before"] is not None:
             self.results["before"] = edits["before"]
         self._loaded_records, self.left_out = edits["records"], edits["left_out"]
-        if "run" in checkpoint and self.state() is not None:
-            if self.trainer.state.fn == TrainerFn.FITTING:
-                stay_in(self.trainer, self.trainer.ckpt_path)
-                tell(self, "on_resume")
+        if goes_on:
             state = RunState.unpacked(checkpoint["run"])
             self.restore(state, edits)
-            if self.trainer.state.fn == TrainerFn.FITTING:
+            if fits:
                 self._resume(checkpoint, state)
-        elif self.trainer.state.fn == TrainerFn.FITTING:
+        elif fits:
             raise EditError("This checkpoint cannot be gone on from: fine-tuning makes all edits in one fit.")
 
-    def _resume(self, checkpoint: dict[str, Any], state: RunState) -> None:
+    def _check_same_run(self, checkpoint: dict[str, Any]) -> None:
         kept, own = checkpoint["hyper_parameters"], plain(self.hparams)
         data, own_data = checkpoint["datamodule_hyper_parameters"], plain(self.trainer.datamodule.hparams)
-        edits = checkpoint["edits"]
-        then = {"model": kept, "data": data, "edits of the data": edits["records"]}
+        then = {"model": kept, "data": data, "edits of the data": checkpoint["edits"]["records"]}
         check_same_run(then, {"model": own, "data": own_data, "edits of the data": self.records_fingerprint()})
+
+    def _resume(self, checkpoint: dict[str, Any], state: RunState) -> None:
+        edits = checkpoint["edits"]
         if edits["processes"] != processes():
             rank_zero_warn(
                 f"The run had {edits['processes']} processes and goes on with {processes()}: what follows is rounded "

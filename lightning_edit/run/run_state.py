@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_edit.errors import EditError
 from lightning_edit.solvers import Factors, PreviousKeys
 from lightning_edit.storage.numbers import refuse_not_finite
 from lightning_edit.values.search import Values
@@ -116,14 +117,20 @@ def set_random_states(states: dict[str, Any]) -> None:
 
     Args:
         states: As read from a checkpoint.
+
+    Raises:
+        EditError: If they are no states of these generators.
     """
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if "cuda" in states and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all(states["cuda"])
+    try:
+        version, internal, gauss = states["python"]
+        random.setstate((version, tuple(internal), gauss))
+        name, keys, *rest = states["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(states["torch"])
+        if "cuda" in states and torch.cuda.device_count() == len(states["cuda"]):
+            torch.cuda.set_rng_state_all(states["cuda"])
+    except (ValueError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
+        raise EditError(f"The checkpoint cannot be used: random: no states of random generators ({error}).") from error
 
 
 def differences(then: Any, now: Any, path: str = "") -> list[str]:

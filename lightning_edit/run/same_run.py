@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.errors import EditError
+from lightning_edit.run.checkpoint_fit import check_fits
 from lightning_edit.run.replaced_edits import valid_columns
 from lightning_edit.run.run_state import RunState, differences
 from lightning_edit.solvers import PostProcessor, PreviousKeys, Solver
@@ -105,6 +106,7 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
     content = _built_upon(Path(path).expanduser())
     check_base(content["edits"], weights, model)
     refuse_not_finite(content.get("state_dict", {}), "`on_top_of`")
+    check_fits(content, weights)
     state, histories = RunState.unpacked(content["run"]), _chain(Path(path).expanduser(), content)
     earlier = state.previous_keys
     if previous_keys and not earlier:

@@ -76,6 +76,11 @@ class Factors:
     left: Tensor
     right: Tensor | None = None
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(d_out, d_in)``."""
+        return self.left.shape[0], (self.left if self.right is None else self.right).shape[1]
+
     def dense(self) -> Tensor:
         """Delta ``(d_out, d_in)``."""
         return self.left if self.right is None else self.left @ self.right

@@ -13,6 +13,8 @@ import torch
 
 from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.checkpoint_form import check_checkpoint
+from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.run_files import CHECKPOINTS, check_no_link
 
 FOLDER = CHECKPOINTS
@@ -21,7 +23,10 @@ SHOWN = 5
 NAME = "update-{:06d}.ckpt"
 OWN = re.compile(r"update-[0-9]{6,}\.ckpt")
 # What another file looks like to the reader depends on its first bytes.
-UNREADABLE = (UnpicklingError, RuntimeError, KeyError, IndexError, ValueError, EOFError, AttributeError, OSError)
+UNREADABLE = (
+    *(UnpicklingError, RuntimeError, KeyError, IndexError, ValueError, EOFError, AttributeError, OSError),
+    *(TypeError, AssertionError, OverflowError, MemoryError),
+)
 READING = "Give a file of a run's checkpoints/, its edited.ckpt, or `last`."
 
 
@@ -61,8 +66,14 @@ def damage(path: Path) -> str | None:
         # What lies between the parts has no checksum, but then it cannot be read.
         content = torch.load(path, weights_only=True, map_location="meta")
     except UNREADABLE as error:
-        return f"it cannot be read safely ({str(error).splitlines()[0]})"
-    return None if isinstance(content, dict) else "it is no checkpoint"
+        return f"it cannot be read safely ({(str(error) or type(error).__name__).splitlines()[0]})"
+    try:
+        check_checkpoint(content)
+    except WrongFormError as error:
+        return f"it is not of the form that a run writes ({error})"
+    except RecursionError:
+        return "it is nested too deep"
+    return None
 
 
 def save(trainer: Any, path: Path) -> None:

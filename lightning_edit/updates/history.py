@@ -198,7 +198,8 @@ class History(UpdateList):
         for stored in self._read_all(set(self.numbers()) - set(without)):
             for layer, update in stored.updates.items():
                 known = total.get(layer)
-                if known is not None and (known.module, known.base) != (update.module, update.base):
+                same = known is None or (known.module, known.base) == (update.module, update.base)
+                if not same or (known is not None and known.factors.shape != update.factors.shape):
                     raise EditError(
                         f"Update {stored.record.number} edits {update.module} of another model than the updates before "
                         f"it. {self.folder} holds updates of several runs; give each run a folder of its own."

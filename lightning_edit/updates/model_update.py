@@ -16,8 +16,11 @@ from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
 from lightning_edit.storage.tensor_file import checksum, read_tensors, write_tensors
+from lightning_edit.updates.update_form import described
+from lightning_edit.updates.update_tensors import factors_of
 
 FORMAT = "lightning-edit update 2"
 # Without checksums.
@@ -122,6 +125,12 @@ class ModelUpdate:
                     f"Layer {layer} ({update.module}) holds other weights than the update was made for"
                     f"{self._made_for}. Load that model, in the same precision and without earlier edits."
                 )
+            shape = self._weight(model, update).shape
+            if update.factors.shape != shape:
+                raise EditError(
+                    f"The update of layer {layer} ({update.module}) has the shape {tuple(update.factors.shape)}, the "
+                    f"weight {tuple(shape)}: the file of the update is not what was written."
+                )
 
     def remove(self, model: Any, base: Any = None) -> None:
         """Gives the weights back as they were before `insert`, bit for bit.
@@ -206,13 +215,14 @@ class ModelUpdate:
                 f"{path} is damaged: it holds other numbers or texts than were written (the checksum differs). Take "
                 "another copy, or let a fit go on from the run's last checkpoint, which writes it anew."
             )
-        layers = {
-            int(layer): LayerUpdate(
-                entry["module"], entry["base"], Factors(tensors[f"left.{layer}"], tensors.get(f"right.{layer}"))
-            )
-            for layer, entry in json.loads(metadata["layers"]).items()
-        }
-        return ModelUpdate(layers, json.loads(metadata["info"]))
+        try:
+            layers = {
+                int(layer): LayerUpdate(entry["module"], entry["base"], factors_of(tensors, layer))
+                for layer, entry in described(metadata, "layers").items()
+            }
+            return ModelUpdate(layers, described(metadata, "info"))
+        except WrongFormError as error:
+            raise EditError(f"{path} is not an update of this tool: {error}.") from error
 
 
 @torch.no_grad()

@@ -7,14 +7,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from lightning_edit.requests import EditRequest
-from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.tensor_file import read_tensors, write_tensors
 from lightning_edit.updates.model_update import LayerUpdate
+from lightning_edit.updates.update_form import EDIT_FIELDS
 from lightning_edit.updates.update_record import (
     FORMAT,
     DamagedUpdateError,
@@ -23,8 +25,7 @@ from lightning_edit.updates.update_record import (
     read_metadata,
     record_of,
 )
-
-EDIT_FIELDS = ("case_id", "subject", "prompt", "target_new")
+from lightning_edit.updates.update_tensors import check_keys, factors_of
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,25 @@ def read_update(path: Path, number: int) -> StoredUpdate:
         DamagedUpdateError: If the file is cut short or altered, or is another update's.
     """
     metadata = read_metadata(path, number)
-    tensors, _ = read_tensors(path)
-    if metadata["tensors"] != _tensors_checksum(tensors):
+    try:
+        tensors, _ = read_tensors(path)
+    except SafetensorError as error:
+        raise DamagedUpdateError(number, path, f"cannot be read ({error})") from error
+    if metadata.get("tensors") != _tensors_checksum(tensors):
         raise DamagedUpdateError(number, path, "holds other numbers than were written (their checksum differs)")
-    record = record_of(metadata)
-    updates = {
-        layer: LayerUpdate(
-            entry["module"], entry["base"], Factors(tensors[f"left.{layer}"], tensors.get(f"right.{layer}"))
-        )
-        for layer, entry in record.layers.items()
-    }
-    keys = {layer: tensors[f"keys.{layer}"] for layer in record.layers if f"keys.{layer}" in tensors}
+    record = record_of(metadata, path)
+    try:
+        updates = {
+            layer: LayerUpdate(entry["module"], entry["base"], factors_of(tensors, layer))
+            for layer, entry in record.layers.items()
+        }
+        keys = {layer: tensors[f"keys.{layer}"] for layer in record.layers if f"keys.{layer}" in tensors}
+        if number and keys.keys() != updates.keys():
+            raise WrongFormError("keys", f"those of the layers {sorted(updates)}", sorted(keys))
+        for layer, found in keys.items():
+            check_keys(found, layer, updates[layer].factors, len(record.edits))
+    except WrongFormError as error:
+        raise DamagedUpdateError(number, path, f"is not of the form that was written ({error})") from error
     return StoredUpdate(record, updates, keys)
 
 

@@ -1,8 +1,8 @@
 """What is known of one update of a run without its tensors, read without torch, which takes seconds to import."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 
 from lightning_edit.errors import EditError
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.form import WrongFormError, fields, text
+from lightning_edit.updates.update_form import described
 
 FORMAT = "lightning-edit history 1"
 
@@ -90,7 +92,7 @@ def read_record(path: Path, number: int) -> UpdateRecord:
     Raises:
         DamagedUpdateError: If the file is cut short or altered, or is another update's.
     """
-    return record_of(read_metadata(path, number))
+    return record_of(read_metadata(path, number), path)
 
 
 def read_metadata(path: Path, number: int) -> dict[str, str]:
@@ -113,25 +115,35 @@ def read_metadata(path: Path, number: int) -> dict[str, str]:
         raise DamagedUpdateError(number, path, f"is no stored update (expected format {FORMAT!r})")
     if written != checksum(metadata):
         raise DamagedUpdateError(number, path, "says other things of itself than were written (the checksum differs)")
-    if metadata["number"] != str(number):
-        raise DamagedUpdateError(number, path, f"holds update {metadata['number']}")
+    if metadata.get("number") != str(number):
+        raise DamagedUpdateError(number, path, f"holds update {metadata.get('number')}")
     return metadata
 
 
-def record_of(metadata: Mapping[str, str]) -> UpdateRecord:
+def record_of(metadata: Mapping[str, str], path: Path) -> UpdateRecord:
     """The record that a file holds.
 
     Args:
         metadata: See `read_metadata`.
+        path: The file.
+
+    Raises:
+        DamagedUpdateError: If the file is not of the form that a run writes.
     """
-    return UpdateRecord(
-        number=int(metadata["number"]),
-        when=metadata["when"],
-        edits=json.loads(metadata["edits"]),
-        figures=json.loads(metadata["figures"]),
-        layers={int(layer): entry for layer, entry in json.loads(metadata["layers"]).items()},
-        info=json.loads(metadata["info"]),
-    )
+    number = int(metadata["number"])
+    try:
+        fields({"when": text, "tensors": text}, others=True)(metadata, "")
+        datetime.fromisoformat(metadata["when"])
+        return UpdateRecord(
+            number=number,
+            when=metadata["when"],
+            edits=described(metadata, "edits"),
+            figures=described(metadata, "figures"),
+            layers={int(layer): entry for layer, entry in described(metadata, "layers").items()},
+            info=described(metadata, "info"),
+        )
+    except (WrongFormError, ValueError) as error:
+        raise DamagedUpdateError(number, path, f"is not of the form that was written ({error})") from error
 
 
 def checksum(metadata: Mapping[str, str]) -> str:

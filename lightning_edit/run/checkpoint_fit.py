@@ -1,0 +1,97 @@
+"""Whether a checkpoint, whose form is right, fits the model and the edits of a run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lightning_edit.errors import EditError
+from lightning_edit.storage.checkpoint_form import check_checkpoint, tensors_of
+from lightning_edit.storage.form import WrongFormError
+from lightning_edit.storage.tensor_form import check_finite
+from lightning_edit.updates.edited_weights import EditedWeights
+
+
+def check_form(content: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint that is not of the form that a run writes.
+
+    Args:
+        content: The checkpoint.
+
+    Raises:
+        EditError: See `check_checkpoint`.
+    """
+    try:
+        check_checkpoint(content)
+    except WrongFormError as error:
+        raise EditError(f"The checkpoint cannot be used: {error}.") from error
+
+
+def check_fits(content: Mapping[str, Any], weights: EditedWeights, edits: int | None = None) -> None:
+    """Refuses a checkpoint whose tensors are no finite numbers or of other shapes than the model's.
+
+    Args:
+        content: The checkpoint, of the right form.
+        weights: Those of the run.
+        edits: How many edits the run makes; None where they are not those of the checkpoint's run.
+
+    Raises:
+        EditError: Says what does not fit.
+    """
+    try:
+        for place, tensor in tensors_of(content):
+            check_finite(place, tensor)
+        layers = sorted(map(int, content["edits"]["base"]))
+        _check_weights(content["state_dict"], weights, layers)
+        if "run" in content:
+            if wrong := content["run"]["added"].keys() - set(layers):
+                raise WrongFormError("run.added", f"only the layers {layers}, whose base is known", sorted(wrong))
+            _check_run(content["run"], weights, edits)
+    except WrongFormError as error:
+        raise EditError(f"The checkpoint cannot be used: {error}.") from error
+
+
+def _check_weights(state: Mapping[str, Tensor], weights: EditedWeights, layers: Sequence[int]) -> None:
+    decoder = weights.decoder
+    edited: dict[str, Tensor] = {
+        f"model.{decoder.names[layer]}.weight": decoder.down_projection(layer).get_parameter("weight")
+        for layer in layers
+    }
+    if state.keys() != edited.keys():
+        raise WrongFormError("state_dict", f"the edited weights {', '.join(edited)}", ", ".join(state))
+    for name, value in state.items():
+        if value.shape != edited[name].shape or value.dtype != edited[name].dtype:
+            expected = f"a tensor {tuple(edited[name].shape)} of {edited[name].dtype}"
+            raise WrongFormError(f"state_dict.{name}", expected, value)
+
+
+def _check_run(run: Mapping[str, Any], weights: EditedWeights, edits: int | None) -> None:
+    shapes = {layer: tuple(base.shape) for layer, base in weights.base.items()}
+    d_out = next(iter(shapes.values()))[0]
+    for name in ("added", "previous_keys"):
+        for layer, value in run[name].items():
+            if layer not in shapes:
+                raise WrongFormError(f"run.{name}", f"only the layers {list(shapes)}", layer)
+            for got in _shapes(value):
+                if any(length is not None and length != of for length, of in zip(got, shapes[layer], strict=True)):
+                    raise WrongFormError(f"run.{name}.{layer}", f"what fits a weight {shapes[layer]}", got)
+    for position, entry in enumerate(run["pending"]):
+        for name in ("z", "z0"):
+            if entry[name].shape[1] != d_out:
+                raise WrongFormError(f"run.pending.{position}.{name}", f"rows of length {d_out}", entry[name])
+    if edits is not None:
+        last = [run.get("offered", 0) + run.get("taken", 0) - 1, *run.get("left_out", {})]
+        last += [place for entry in run["pending"] for place in entry["positions"]]
+        if max(last) >= edits or run.get("edits_written", 0) > edits:
+            raise WrongFormError("run", f"positions of the run's {edits} edits", max(last))
+
+
+def _shapes(value: Any) -> Iterator[tuple[int | None, int | None]]:
+    """How large the weight must be that a sum of updates, or keys, belong to; None where they do not say."""
+    if isinstance(value, Tensor):
+        yield None, value.shape[1]
+    elif "left" in value:
+        yield value["left"].shape[0], (value["left"] if value["right"] is None else value["right"]).shape[1]
+    else:
+        moments = [] if value["moment"] is None else [value["moment"]]
+        yield from ((None, len(keys)) for keys in (*moments, *value["recent"]))

@@ -1,0 +1,172 @@
+"""What a checkpoint of a run holds, name by name."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_edit.storage.form import (
+    Form,
+    WrongFormError,
+    anything,
+    count,
+    digits,
+    each,
+    fields,
+    flag,
+    maybe,
+    number,
+    table,
+    text,
+)
+from lightning_edit.storage.tensor_form import factors, tensor
+
+MATRIX, ROWS, COLUMN = tensor(dimensions=2), tensor(torch.float64, dimensions=2), tensor(dimensions=1)
+VALUES = {"z": MATRIX, "z0": MATRIX, "nll": COLUMN, "kl": COLUMN, "decay": COLUMN}
+PENDING: Form = fields(
+    {
+        "positions": each(count),
+        **VALUES,
+        "steps": tensor(torch.int64, torch.int32, dimensions=1),
+        "finite": tensor(torch.bool, dimensions=1),
+    }
+)
+CURVE: Form = fields({"edits": count, "updates": count, "figures": table(text, number)})
+
+
+def _pending(value: Any, place: str) -> None:
+    PENDING(value, place)
+    for name, column in value.items():
+        if len(column) != len(value["positions"]):
+            raise WrongFormError(f"{place}.{name}", f"one entry for each of {len(value['positions'])} edits", column)
+
+
+def _previous_keys(value: Any, place: str) -> None:
+    # Earlier versions kept the sum alone.
+    content: Any = {"moment": value, "recent": []} if isinstance(value, Tensor) else value
+    fields({"moment": maybe(ROWS), "recent": each(ROWS)})(content, place)
+    moment: list[Tensor] = [] if content["moment"] is None else [content["moment"]]
+    sizes = {len(keys) for keys in [*moment, *content["recent"]]} | {square.shape[1] for square in moment}
+    if len(sizes) > 1:
+        raise WrongFormError(place, "keys of one length and a square moment", sorted(sizes))
+
+
+RUN: Form = fields(
+    {"added": table(count, factors), "previous_keys": table(count, _previous_keys), "pending": each(_pending)},
+    {
+        **dict.fromkeys(("offered", "taken", "micro_batches", "passes", "edits_written", "updates_written"), count),
+        "finished": flag,
+        "stopped": maybe(text),
+        "left_out": table(count, text),
+        "seconds": table(text, number),
+        "curves": each(CURVE),
+    },
+)
+EDITS: Form = fields(
+    {
+        "base": table(digits, text),
+        "edits_written": count,
+        "before": maybe(table(text, number)),
+        "records": text,
+        "left_out": each(text),
+    },
+    {"fingerprints": table(text, text), "processes": count, "context_templates": maybe(each(text))},
+    others=True,
+)
+RANDOM: Form = fields(
+    {"python": each(anything), "numpy": each(anything), "torch": tensor(torch.uint8, dimensions=1)},
+    {"cuda": each(tensor(torch.uint8, dimensions=1))},
+)
+MEASURED: Form = fields({"measured_at": each(count), "each_update": each(table(text, number))}, others=True)
+CALLBACKS: dict[str, Form] = {
+    "EditCheckpoint": fields({"sizes": table(text, count)}, others=True),
+    "Watch": fields(
+        {
+            "columns": each(text),
+            "rows": count,
+            "warned": each(text),
+            "unedited": maybe(number),
+            "text": each(anything),
+            "spent": number,
+            "edits": count,
+        },
+        others=True,
+    ),
+    **dict.fromkeys(("Downstream", "Harness", "Retention"), MEASURED),
+}
+
+
+def _callbacks(value: Any, place: str) -> None:
+    table(text, anything)(value, place)
+    for key, state in value.items():
+        form = CALLBACKS.get(key.partition("{")[0])
+        if form is not None:
+            form(state, f"{place}.{key.partition('{')[0]}")
+
+
+def _version(value: Any, place: str) -> None:
+    text(value, place)
+    if not all(part.isdecimal() for part in value.split(".")[:2]) or value.count(".") < 1:
+        raise WrongFormError(place, "the number of a version", value)
+
+
+CHECKPOINT: Form = fields(
+    {
+        "state_dict": table(text, MATRIX),
+        "hyper_parameters": table(text, anything),
+        "datamodule_hyper_parameters": table(text, anything),
+        "edits": EDITS,
+        "pytorch-lightning_version": _version,
+    },
+    {
+        "run": RUN,
+        "random": RANDOM,
+        "callbacks": _callbacks,
+        "epoch": count,
+        "global_step": count,
+        "optimizer_states": each(anything),
+        "lr_schedulers": each(anything),
+    },
+    others=True,
+)
+
+
+def check_checkpoint(content: Any) -> None:
+    """Refuses a checkpoint that is not of the form that a run writes; its tensors may be on the meta device.
+
+    Args:
+        content: As read.
+
+    Raises:
+        WrongFormError: Says where in it, what was expected and what is there.
+    """
+    CHECKPOINT(content, "")
+    if "loops" in content:
+        raise WrongFormError("loops", "nothing, as Lightning's loops count no updates", content["loops"])
+    for name in ("random", "edits.fingerprints", "edits.processes") if "run" in content else ():
+        part, _, key = name.rpartition(".")
+        if key not in (content[part] if part else content):
+            raise WrongFormError(
+                part, f"a table with {key}, as there is a run to go on with", sorted(map(str, content))
+            )
+
+
+def tensors_of(content: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a checkpoint in which every number must be finite.
+
+    Args:
+        content: A checkpoint of the right form.
+
+    Yields:
+        The place of each in the file, and the tensor.
+    """
+    yield from ((f"state_dict.{name}", value) for name, value in content["state_dict"].items())
+    run = content.get("run", {"added": {}, "previous_keys": {}, "pending": []})
+    for layer, pair in run["added"].items():
+        yield from ((f"run.added.{layer}.{name}", value) for name, value in pair.items() if value is not None)
+    for layer, keys in run["previous_keys"].items():
+        blocks = [keys] if isinstance(keys, Tensor) else [keys["moment"], *keys["recent"]]
+        yield from ((f"run.previous_keys.{layer}", value) for value in blocks if value is not None)
+    for position, entry in enumerate(run["pending"]):
+        yield from ((f"run.pending.{position}.{name}", entry[name]) for name in ("z", "z0"))

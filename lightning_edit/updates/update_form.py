@@ -1,0 +1,44 @@
+"""What files of updates say of themselves, name by name."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_edit.storage.form import (
+    Form,
+    WrongFormError,
+    anything,
+    count,
+    digits,
+    each,
+    fields,
+    number,
+    table,
+    text,
+)
+
+EDIT_FIELDS = ("case_id", "subject", "prompt", "target_new")
+LAYERS: Form = table(digits, fields({"module": text, "base": text}, {"after": text}))
+INFO: Form = fields({}, {"model": text, "dtype": text, "removed_updates": each(count)}, others=True)
+EDITS: Form = each(fields(dict.fromkeys(EDIT_FIELDS, text)))
+FIGURES: Form = table(text, number)
+FORMS = {"layers": LAYERS, "info": INFO, "edits": EDITS, "figures": FIGURES}
+
+
+def described(metadata: Mapping[str, str], name: str) -> Any:
+    """One of the JSON texts that a file says of itself.
+
+    Args:
+        metadata: What it says.
+        name: Which: ``layers``, ``info``, ``edits`` or ``figures``.
+
+    Raises:
+        WrongFormError: If it is not there, no JSON, or of another form.
+    """
+    fields({name: text}, others=True)(metadata, "")
+    try:
+        content = json.loads(metadata[name])
+    except (ValueError, RecursionError) as error:
+        raise WrongFormError(name, "JSON", metadata[name]) from error
+    FORMS.get(name, anything)(content, name)
+    return content
