@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lightning_edit.callbacks.log_files import cut_back, note_events, noted_events, open_events, sizes
+from lightning_edit.callbacks.log_files import cut_back, keep_csv, note_events, noted_events, open_events, sizes
 from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
 from lightning_edit.requests import replaced_by
@@ -75,6 +75,8 @@ class EditCheckpoint(EditCallback):
         if self._works_for(trainer, pl_module):
             self._take_up(trainer, pl_module)
             lock(trainer)
+            if trainer.is_global_zero:
+                keep_csv(trainer.loggers)
 
     def _take_up(self, trainer: Any, pl_module: Any) -> None:
         self._folder = shared_folder(trainer)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.run_files import CHECKPOINTS, LOGS
@@ -62,6 +62,22 @@ def note_events(folder: Path, names: Collection[str]) -> None:
     if set(names) - noted_events(folder):
         with atomic_path(folder / CHECKPOINTS / OPENED) as scratch:
             scratch.write_text(json.dumps(sorted({*names, *noted_events(folder)})), encoding="utf-8")
+
+
+def keep_csv(loggers: Sequence[Any]) -> None:
+    """Puts aside what CSV loggers wrote before a run goes on, as ``metrics.1.csv``: they begin their file anew.
+
+    Args:
+        loggers: Those of the trainer, which have not logged anything yet.
+    """
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            file = Path(logger.log_dir) / "metrics.csv"
+            number = 1
+            while (aside := file.with_name(f"metrics.{number}.csv")).exists():
+                number += 1
+            if file.is_file():
+                file.rename(aside)
 
 
 def sizes(folder: Path, events: Collection[str]) -> dict[str, int]:

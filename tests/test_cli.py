@@ -1,5 +1,6 @@
 """The real command line: what a run leaves, and what a mistake gets."""
 
+import gc
 import json
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightning_edit.cli import main as cli
+from lightning_edit.cli import sweep
 from tests.conftest import ROOT
 
 SMALL = ["--model.values.steps", "3", "--model.second_moment.tokens", "4000"]
@@ -163,8 +165,17 @@ fixed:
 def test_sweep_runs_every_combination_and_leaves_out_what_cannot_be_run(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweep.yaml").write_text(SWEEP)
+    fit, alive = sweep.run, []
+
+    def counted(words):
+        alive.append(sum(type(thing).__name__ == "EditingModule" for thing in gc.get_objects()))
+        return fit(words)
+
+    monkeypatch.setattr(sweep, "run", counted)
     cli.main(["sweep", "sweep.yaml", "--model.second_moment.tokens", "4000", "--trainer.logger.save_dir", "runs"])
     shown = capfd.readouterr()
+    assert len(alive) == 4
+    assert set(alive[1:]) == {min(alive)}  # no model of an earlier combination is held while the next one loads
     assert "left out: layers=[9] steps=3" in shown.err
     assert "layers=[0] steps=4" in shown.out
     assert (tmp_path / "runs" / "sweep.png").is_file()

@@ -24,6 +24,7 @@ from lightning_edit.configs import CONFIGS
 from lightning_edit.datamodules import EditDataModule, PreservationText
 from lightning_edit.distributed.shutdown import LOST, end_started, is_lost_connection, quieten_others
 from lightning_edit.errors import EditError
+from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.run.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.run.module import EditingModule  # noqa: F401  (makes its short name known)
@@ -154,6 +155,13 @@ def lightning_errors() -> Iterator[None]:
     except MisconfigurationException as error:
         raise EditError(str(error)) from error
     except Exception as error:
+        memory = next((cause for cause in causes(error) if is_out_of_memory(cause)), None)
+        if memory is not None and not isinstance(error, EditError):
+            raise EditError(
+                f"Out of memory: {(str(memory).splitlines() or ['the machine has none left'])[0]} Set "
+                "`data.batch_size` (edits at once) to a smaller number, load the model with `model.dtype: bfloat16`, "
+                "or spread it with `model.device_map: auto`."
+            ) from error
         if all(is_lost_connection(cause) for cause in causes(error)):
             raise EditError(LOST) from error
         raise

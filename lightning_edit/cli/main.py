@@ -3,6 +3,7 @@
 import pkgutil
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import metadata
 from typing import NamedTuple
@@ -56,6 +57,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[0] == "--version":
         sys.stdout.write(f"lightning-edit {metadata.version('lightning-edit')}\n")
         return
+    _stop_once()
     try:
         if words[0] not in COMMANDS:
             raise EditError(f"There is no command {words[0]}. There are: {', '.join(COMMANDS)}.")
@@ -67,6 +69,28 @@ def main(args: Sequence[str] | None = None) -> None:
     except Exception as error:
         _explain(error)
         raise
+
+
+class _FirstInterrupt:
+    """Lets the first Ctrl-C end the command, and further ones leave alone what is kept and said then.
+
+    It stays in place, for at the end of a fit the trainer puts back whatever it found in the beginning.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        if not self.came:
+            self.came = True
+            raise KeyboardInterrupt
+
+
+def _stop_once() -> None:
+    own = signal.getsignal(signal.SIGINT)
+    replaceable = own is signal.default_int_handler or isinstance(own, _FirstInterrupt)
+    if replaceable and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _FirstInterrupt())
 
 
 def usage() -> str:

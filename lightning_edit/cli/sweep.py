@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from rich.console import Console
 
 from lightning_edit.cli.fit import lightning_errors, run
@@ -10,6 +11,7 @@ from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.sweep import Sweep, describe
 from lightning_edit.errors import EditError
+from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.storage.run_folder import run_folder
 
 
@@ -36,22 +38,30 @@ def _run(plan: Sweep, settings: list[str], figure: str) -> None:
     for number, combination in enumerate(combinations, start=1):
         name = describe(combination)
         console.rule(f"{number} of {len(combinations)}: {name}")
+        # What is left of the model before, or the next one might not fit beside it.
+        garbage_collection_cuda()
         try:
-            cli = run(["fit", *settings, *plan.arguments(combination)])
-        except (EditError, SystemExit) as error:
+            figures, folder = _fit(["fit", *settings, *plan.arguments(combination)])
+        except (EditError, SystemExit, RuntimeError, MemoryError) as error:
             # One impossible combination must not cost the others; its settings are refused with status 2.
-            if isinstance(error, SystemExit) and error.code != 2:
+            left_out = error.code == 2 if isinstance(error, SystemExit) else isinstance(error, EditError)
+            if not left_out and not is_out_of_memory(error):
                 raise
-            why = "see above" if isinstance(error, SystemExit) else str(error)
+            why = "see above" if isinstance(error, SystemExit) else str(error) or "out of memory"
             console.print(f"left out: {name}: {why}", style="red", markup=False)
             continue
-        figures = cli.model.results["after"]
         if plan.metric not in figures:
             raise EditError(f"`metric`: {plan.metric} was not measured, only {', '.join(figures)}.")
-        finished.append((figures[plan.metric], name, str(run_folder(cli.trainer))))
+        finished.append((figures[plan.metric], name, folder))
     if not finished:
         raise EditError("No combination of the sweep could be run.")
     finished.sort(reverse=not quantity(plan.metric).lower_is_better)
     _, names, folders = zip(*finished, strict=True)
     output = str(Path(folders[0]).parent / figure)
     compare(list(folders), plan.metric, x="batch_size", output=output, labels=list(names))
+
+
+def _fit(words: list[str]) -> tuple[dict[str, float], str]:
+    """The figures and the folder of a fit, nothing of which is held afterwards."""
+    cli = run(words)
+    return cli.model.results["after"], str(run_folder(cli.trainer))

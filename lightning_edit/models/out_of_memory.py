@@ -1,18 +1,22 @@
-"""When a device has no room for so much at once: the same work in halves."""
+"""When a device has no room for so much at once: the same work in smaller parts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
 from lightning_edit.distributed.process_group import is_sharded
+from lightning_edit.errors import EditError
 
 T = TypeVar("T")
 R = TypeVar("R")
+# Main memory that is short for an eighth is short for other reasons, and each attempt would take long.
+SMALLEST_SHARE = 8
 
 
 def halving(job: Callable[[Sequence[T]], R], items: Sequence[T], model: Any) -> Iterator[R]:
-    """Does a job on all items at once, or where memory runs out on one half after the other.
+    """Does a job on all items at once, or where memory runs out on halves, quarters and so on, one after the other.
 
     With weights that are divided between processes it is not tried again: the others are in the middle of the pass.
 
@@ -25,18 +29,47 @@ def halving(job: Callable[[Sequence[T]], R], items: Sequence[T], model: Any) -> 
         What the job returns for each part, in the order of the items.
 
     Raises:
-        RuntimeError: If there is no room for a single item.
+        RuntimeError: If a device has no room for a single item.
+        EditError: If there is too little main memory for an eighth of the items, or for a single one.
     """
-    result: list[R] = []
-    try:
-        result.append(job(items))
-    except RuntimeError as error:
-        if len(items) < 2 or not is_oom_error(error) or is_sharded(model):
-            raise
-    # Only here, after the handler, is the failed attempt let go of with all that it had on the device.
-    if not result:
-        garbage_collection_cuda()
-        middle = len(items) // 2
-        yield from halving(job, items[:middle], model)
-        yield from halving(job, items[middle:], model)
-    yield from result
+    size, start = len(items), 0
+    while start < len(items) or not items:
+        part, result = items[start : start + size], list[R]()
+        try:
+            result.append(job(part))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or is_sharded(model):
+                raise
+            _check_smaller(error, len(part), len(items))
+        # Only here, after the handler, is the failed attempt let go of with all that it had on the device.
+        if result:
+            yield from result
+            start += max(size, 1)
+            if not items:
+                return
+        else:
+            garbage_collection_cuda()
+            size = len(part) // 2
+            rank_zero_warn(f"Out of memory with {len(part)} at once; going on with {size}, which takes longer.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the machine, has no memory left.
+
+    Args:
+        error: What was raised.
+    """
+    return isinstance(error, MemoryError) or (isinstance(error, Exception) and is_oom_error(error))
+
+
+def _check_smaller(error: BaseException, tried: int, of: int) -> None:
+    main_memory = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+    if main_memory and (tried < 2 or tried * SMALLEST_SHARE <= of):
+        said = (str(error).strip() or "MemoryError").splitlines()[0]
+        raise EditError(
+            f"The machine has too little main memory: there is none left for {tried} of {of} pieces of work ({said}). "
+            "End other programs, load the model with `model.dtype: bfloat16`, or set `data.batch_size` (edits at once) "
+            "to a smaller number."
+        ) from error
+    if tried < 2:
+        raise error

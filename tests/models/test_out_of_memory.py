@@ -3,7 +3,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from lightning_edit import ContextTemplates, ValueSettings
+from lightning_edit import ContextTemplates, EditError, ValueSettings
 from lightning_edit.keys.edit_keys import compute_keys
 from lightning_edit.metrics.token_scores import score_tokens
 from lightning_edit.models.decoder import find_decoder
@@ -55,7 +55,7 @@ def test_every_item_is_done_once_and_in_order():
         return list(items)
 
     assert [x for part in halving(job, range(10), None) for x in part] == list(range(10))
-    assert tried == [10, 5, 2, 3, 5, 2, 3]
+    assert tried == [10, 5, 2, 2, 2, 2, 2]
 
 
 def test_a_single_item_without_room_is_an_error_and_other_errors_are_not_tried_again():
@@ -77,8 +77,22 @@ def test_memory_that_really_ends_is_recognized():
     def job(items):
         torch.empty(len(items) << 50, dtype=torch.uint8)
 
-    with pytest.raises(RuntimeError, match="allocate"):
+    with pytest.raises(EditError, match=r"too little main memory: there is none left for 1 of 2 .*allocate"):
         list(halving(job, range(2), None))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_main_memory_that_is_short_for_an_eighth_ends_the_run_with_a_message(error):
+    tried = []
+
+    def job(items):
+        tried.append(len(items))
+        raise error
+
+    warned = pytest.warns(UserWarning, match="Out of memory with 64 at once; going on with 32")
+    with warned, pytest.raises(EditError, match=r"none left for 8 of 64 .*data\.batch_size"):
+        list(halving(job, range(64), None))
+    assert tried == [64, 32, 16, 8]
 
 
 @pytest.mark.parametrize("rows", [1, 5])

@@ -37,7 +37,7 @@ def start(folder, run, processes=1, **changes):
 
 
 def go_on(folder, run, processes=1):
-    given = ["fit", "--ckpt_path", "last", "--trainer.logger.save_dir", folder / run]
+    given = ["fit", "--ckpt_path", "last", "--trust_config", "--trainer.logger.save_dir", folder / run]
     return Command(given, folder / f"{run}.log", processes)
 
 
@@ -89,10 +89,22 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_does(number, tmp_path
     newest = checkpoints(run)[0]
     assert f"of {2 * UPDATES} edits are kept. To go on: fit --ckpt_path {newest}" in command.output
     assert "Traceback" not in command.output
-    again = Command(["fit", "--ckpt_path", newest], tmp_path / "again.log")
+    again = Command(["fit", "--trust_config", "--ckpt_path", newest], tmp_path / "again.log")
     assert again.wait() == [0], again.output
     assert f"{2 * UPDATES} edits" in again.output
     assert not (tmp_path / "asked" / "version_1").exists()
+
+
+def test_several_ctrl_c_at_once_keep_what_one_keeps(tmp_path):
+    run = tmp_path / "asked" / "version_0"
+    command = start(tmp_path, "asked")
+    until(lambda: len(checkpoints(run)) > 1, command)
+    for pause in (0.02, 0.03, 0.0, 0.2, 0.0):
+        command.send(signal.SIGINT)
+        time.sleep(pause)
+    assert command.wait() == [1]
+    assert f"of {2 * UPDATES} edits are kept. To go on: fit --ckpt_path {checkpoints(run)[0]}" in command.output
+    assert "Traceback" not in command.output
 
 
 def test_separate_updates_go_on_as_well(tmp_path):

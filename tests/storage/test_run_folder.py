@@ -16,6 +16,7 @@ from lightning_edit.callbacks import (
     Retention,
     Watch,
 )
+from lightning_edit.callbacks.log_files import keep_csv
 from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.run.edit_callback import EditCallback
@@ -153,7 +154,17 @@ def test_the_command_line_goes_on_without_a_logger(tmp_path, monkeypatch, capsys
     folder = tmp_path / "lightning_edit_run" / "version_0"
     first = json.loads((folder / "metrics.json").read_text())
     checkpoints(folder)[0].unlink()
-    cli.main(["fit", "--ckpt_path", str(checkpoints(folder)[0])])
+    cli.main(["fit", "--trust_config", "--ckpt_path", str(checkpoints(folder)[0])])
     assert json.loads((folder / "metrics.json").read_text())["after"] == first["after"]
     assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
     assert untouched(tmp_path)
+
+
+def test_what_a_csv_logger_wrote_is_kept_when_a_run_goes_on(tmp_path):
+    for value in (1.0, 2.0, 3.0):
+        logger = CSVLogger(tmp_path, name=None, version="run")
+        keep_csv([logger])
+        logger.log_metrics({"loss": value}, step=0)
+        logger.save()
+    contents = [(tmp_path / "run" / f"metrics{part}.csv").read_text().split()[1] for part in (".1", ".2", "")]
+    assert contents == ["1.0,0", "2.0,0", "3.0,0"]
