@@ -5,11 +5,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lightning_edit.callbacks.log_files import cut_back, keep_csv, note_events, noted_events, open_events, sizes
 from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted, terminal
 from lightning_edit.requests import replaced_by
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.storage.cache import Cache
@@ -107,7 +106,7 @@ class EditCheckpoint(EditCallback):
             self._say(
                 trainer,
                 f"Going on in {self._folder} after update {pl_module.updates_written} ({pl_module.edits_written} of "
-                f"{len(pl_module.requests)} edits).",
+                f"{counted(len(pl_module.requests), 'edit')}).",
             )
             return
         run_folder(trainer)
@@ -261,12 +260,12 @@ class EditCheckpoint(EditCallback):
         if kept and pl_module.stopped is None:
             edits, of_all = self._edits_saved, len(pl_module.requests)
             go_on = f"fit --ckpt_path {shlex.quote(str(kept[0]))}"
-            self._say(trainer, f"{edits} of {of_all} edits are kept. To go on: {go_on}")
+            self._say(trainer, f"{edits} of {counted(of_all, 'edit')} are kept. To go on: {go_on}")
 
     @staticmethod
     def _say(trainer: Any, message: str) -> None:
         if trainer.is_global_zero:
-            Console(stderr=True).print(message, soft_wrap=True, highlight=False, markup=False)
+            terminal(stderr=True).print(message, soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The sizes of the run's growing files when the update was kept, and what its history lacks."""

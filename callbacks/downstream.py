@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lightning_edit.callbacks.downstream_table import table
 from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.downstream import Fitting, Prepared, Task, load_task
 from lightning_edit.downstream.rows import Table, read_folder
 from lightning_edit.downstream.task import TooLong
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted, terminal
 from lightning_edit.progress import silent
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
@@ -87,8 +86,9 @@ class Downstream(Scheduled):
             fewer = [kept for kept in self._prepared[-1].shots if kept < shots]
             if fewer:
                 logger.warning(
-                    f"{task.name}: {len(fewer)} of {tests} questions have fewer than {shots} shots (down to "
-                    f"{min(fewer)}), as many as fit the model's context of {fitting.context} tokens."
+                    f"{task.name}: {len(fewer)} of {counted(tests, 'question')} have fewer than "
+                    f"{counted(shots, 'shot')} (down to {min(fewer)}), as many as fit the model's context of "
+                    f"{fitting.context} tokens."
                 )
 
     def _read(self, task: Task) -> Table:
@@ -112,7 +112,7 @@ class Downstream(Scheduled):
         """Measures the model that was tested, and shows the finished one."""
         super().on_test_end(trainer, pl_module)
         if self.active and pl_module.edits_written and trainer.is_global_zero:
-            Console().print(table(pl_module.curves, [task.name for task in self._tasks]))
+            terminal().print(table(pl_module.curves, [task.name for task in self._tasks]))
 
     def _write(self, trainer: Any, module: Any, records: Sequence[dict[str, Any]]) -> None:
         edits = module.edits_written + module.edits_waiting
@@ -187,7 +187,7 @@ def numbers_for(setting: str, given: int | str | Sequence[int], tasks: Sequence[
         return numbers * len(tasks)
     if tasks and len(numbers) != len(tasks):
         raise EditError(
-            f"Downstream: `{setting}` has {len(numbers)} numbers ({', '.join(map(str, numbers))}) for {len(tasks)} "
-            f"tasks ({', '.join(tasks)}). Give one for each, or one for all."
+            f"Downstream: `{setting}` has {counted(len(numbers), 'number')} ({', '.join(map(str, numbers))}) "
+            f"for {counted(len(tasks), 'task')} ({', '.join(tasks)}). Give one for each, or one for all."
         )
     return numbers

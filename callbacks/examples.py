@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
 from rich.table import Table
 
+from lightning_edit.messages import cells, terminal
 from lightning_edit.models.tokenization import encode
 from lightning_edit.requests import EditRequest
 
@@ -42,8 +42,8 @@ class ShowExamples(Callback):
     def _print(self, requests: Sequence[EditRequest], answers: Sequence[str]) -> None:
         table = Table("prompt", "to be learned", *(["before"] if self._before else []), "after")
         for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-            table.add_row(request.rewrite_prompt, request.target_new, *self._before[i : i + 1], answer)
-        Console().print(table)
+            table.add_row(*cells([request.rewrite_prompt, request.target_new, *self._before[i : i + 1], answer]))
+        terminal().print(table)
 
     @torch.no_grad()
     def _answer(self, module: Any, prompt: str) -> str:

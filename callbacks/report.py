@@ -5,9 +5,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from rich.console import Console
 from rich.table import Table
 
+from lightning_edit.messages import counted, terminal
 from lightning_edit.run.plain_settings import plain
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.numbers import to_json
@@ -41,7 +41,7 @@ class EditReport(Callback):
         """Says where the figures are when a run is stopped from outside."""
         if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.is_global_zero:
             message = f"Stopped. What was measured so far is in {run_folder(trainer)}."
-            Console(stderr=True).print(message, soft_wrap=True, highlight=False)
+            terminal(stderr=True).print(message, soft_wrap=True)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the figures known so far; the table waits for the edited model."""
@@ -51,16 +51,14 @@ class EditReport(Callback):
         with atomic_path(folder / "metrics.json") as scratch:
             scratch.write_text(to_json(self._figures(trainer, pl_module), indent=2) + "\n")
         if self.table and "after" in pl_module.results:
-            console = Console()
+            console = terminal()
             console.print(table(pl_module.results, pl_module.edits_written))
             for line in generation_lines(pl_module.results):
-                console.print(line, highlight=False)
-            console.print(
-                times(pl_module.edits_written, pl_module.seconds), soft_wrap=True, style="dim", highlight=False
-            )
+                console.print(line)
+            console.print(times(pl_module.edits_written, pl_module.seconds), soft_wrap=True, style="dim")
             if pl_module.separate:
                 console.print("Each update was made on the unedited model, so no edited model is kept.")
-            console.print(f"Results: {folder}", soft_wrap=True, highlight=False)
+            console.print(f"Results: {folder}", soft_wrap=True)
 
     def _figures(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         return {
@@ -90,7 +88,7 @@ def table(results: dict[str, dict[str, float]], edits: int) -> Table:
     # Token accuracy says something new only where there is no second answer to compare with.
     scored = any(f"{kind}_score" in after for kind in KINDS)
     figures = ("score", "magnitude", "accuracy") if scored else ("accuracy", "token_accuracy", "unchanged")
-    drawn = Table(title=f"{edits} edits", title_style="bold")
+    drawn = Table(title=counted(edits, "edit"), title_style="bold")
     drawn.add_column("%")
     for figure in figures:
         drawn.add_column(figure.replace("_", " "), justify="right")

@@ -4,10 +4,9 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.errors import EditError
+from lightning_edit.messages import terminal
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.requests import EditRequest, still_valid
 
@@ -71,7 +70,8 @@ class Retention(Scheduled):
         known = [line for line in pl_module.curves if NAME in line["figures"]]
         if pl_module.edits_written and known and trainer.is_global_zero:
             course = ", ".join(f"{100 * line['figures'][NAME]:.1f} after {line['edits']}" for line in known[-5:])
-            Console().print(f"retained efficacy score, in %: {course} edits", soft_wrap=True, highlight=False)
+            unit = "edit" if known[-1]["edits"] == 1 else "edits"
+            terminal().print(f"retained efficacy score, in %: {course} {unit}", soft_wrap=True)
 
 
 def valid_edits(module: Any) -> list[EditRequest]:

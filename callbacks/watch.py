@@ -15,6 +15,7 @@ from lightning_edit.callbacks.retention import draw, valid_edits
 from lightning_edit.callbacks.scheduled import SPREAD
 from lightning_edit.callbacks.updates_csv import UpdatesCSV
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.edit_metrics import figures_of
 from lightning_edit.models.hooks import frozen
@@ -231,12 +232,12 @@ class Watch(EditCallback):
         """Warns, or refuses the update, if a limit is exceeded."""
         found = self.limits.exceeded(self._row, self._unedited)
         if found and self.on_degradation == "stop":
-            module.refuse_update(f"after {module.edits_written} edits {'; '.join(found.values())}. {REMEDY}")
+            module.refuse_update(f"after {counted(module.edits_written, 'edit')} {'; '.join(found.values())}. {REMEDY}")
             return
         for kind in sorted(found.keys() - self._warned):
             self._warned.add(kind)
             rank_zero_warn(
-                f"The model begins to go: after {module.edits_written} edits {found[kind]}. {REMEDY} "
+                f"The model begins to go: after {counted(module.edits_written, 'edit')} {found[kind]}. {REMEDY} "
                 "`watch.on_degradation: stop` ends a run here and keeps the model from before."
             )
 

@@ -14,6 +14,7 @@ from lightning_edit.datamodules import selection
 from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
 from lightning_edit.requests import EditRequest, distinct, replaced_by, still_valid
 from lightning_edit.storage.known_classes import SafelyLoaded
 
@@ -114,7 +115,8 @@ class EditDataModule(SafelyLoaded, LightningDataModule, ABC):
             self.left_out.clear()
             found = self._chosen()
             for reason, names in self.left_out.items():
-                logger.warning("%d records are left out: %s (%s).", len(names), reason, _some(names))
+                count = counted(len(names), "record is", "records are")
+                logger.warning("%s left out: %s (%s).", count, reason, _some(names))
             if not found:
                 where = f" in {self.path}" if hasattr(self, "path") else ""
                 raise EditError(f"{type(self).__name__}: there are no edits{where}.")
@@ -154,8 +156,8 @@ class EditDataModule(SafelyLoaded, LightningDataModule, ABC):
         if replaced := replaced_by(requests):
             pairs = [f"{requests[old].name} by {requests[new].name}" for old, new in replaced.items()]
             logger.warning(
-                "%d edits are replaced by later ones of the same subject and prompt, `conflicts: replace` (%s).",
-                len(replaced),
+                "%s replaced by later ones of the same subject and prompt, `conflicts: replace` (%s).",
+                counted(len(replaced), "edit is", "edits are"),
                 _some(pairs),
             )
         return requests

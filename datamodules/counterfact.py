@@ -8,6 +8,7 @@ from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.datamodules.snippets import Snippets
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
 from lightning_edit.requests import EditRequest
 
 logger = logging.getLogger(__name__)
@@ -90,8 +91,9 @@ class CounterFact(RecordDataModule):
         without = sum(not request.reference_texts for request in requests)
         if without == len(requests):
             raise EditError(
-                f"`data.snippets`: {self.snippets} has no text for any of the {without} edits. Relations and the `id` "
-                "of targets must be those of the data set."
+                f"`data.snippets`: {self.snippets} has no text for any of {counted(without, 'edit')}. Relations and "
+                "the `id` of targets must be those of the data set."
             )
         if without:
-            logger.warning("%d of %d edits have no reference texts in %s.", without, len(requests), self.snippets)
+            count = counted(len(requests), "edit is", "edits are")
+            logger.warning("%d of %s without reference texts in %s.", without, count, self.snippets)

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from lightning_edit.messages import printable, terminal
+
 
 class Report(Protocol):
     """Called from long work, often."""
@@ -43,13 +45,13 @@ class ProgressBars:
 
     def __init__(self, console: Console | None = None) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}", justify="left"),
+            TextColumn("{task.description}", justify="left", markup=False),
             BarColumn(bar_width=18),
             MofNCompleteColumn(),
             _RateColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[figures]}", style="dim"),
-            console=console or Console(stderr=True),
+            TextColumn("{task.fields[figures]}", style="dim", markup=False),
+            console=console or terminal(stderr=True),
         )
         self._tasks: dict[str, int] = {}
 
@@ -60,7 +62,7 @@ class ProgressBars:
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in list(figures.items())[:room])
         if stage not in self._tasks:
             self.start()
-            self._tasks[stage] = self._progress.add_task(stage, total=total, figures=shown)
+            self._tasks[stage] = self._progress.add_task(printable(stage), total=total, figures=shown)
         self._progress.update(self._tasks[stage], completed=int(done), total=total, figures=shown)  # type: ignore[arg-type]
         if done >= total:
             del self._tasks[stage]

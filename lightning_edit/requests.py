@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +146,8 @@ def distinct(requests: Sequence[EditRequest], replace: bool = False) -> list[Edi
         holds[fact_of(request)] = request
         kept.append(request)
     if len(kept) < len(requests):
-        logger.warning("%d edits were given more than once; each is made once.", len(requests) - len(kept))
+        repeated = counted(len(requests) - len(kept), "edit was", "edits were")
+        logger.warning("%s given more than once; each is made once.", repeated)
     return kept
 
 

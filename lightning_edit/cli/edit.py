@@ -6,11 +6,10 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.configs import CONFIGS, shipped
 from lightning_edit.errors import EditError
+from lightning_edit.messages import terminal
 
 METHODS = sorted(path.stem for path in (CONFIGS / "solvers").glob("*.yaml"))
 DEVICES = ("auto", "cpu", "gpu")
@@ -33,7 +32,7 @@ def main(words: list[str]) -> None:
     given = _parser().parse_args(words)
     arguments = fit_arguments(given)
     command = shlex.join(["lightning-edit", "fit", *arguments])
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = terminal()
     if given.dry_run:
         console.print(command, soft_wrap=True)
         return

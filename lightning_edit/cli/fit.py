@@ -13,7 +13,6 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from rich.console import Console
 
 from lightning_edit.callbacks import Downstream, EditCheckpoint, Harness, Retention, Watch
 from lightning_edit.callbacks.report import table
@@ -24,6 +23,7 @@ from lightning_edit.configs import CONFIGS
 from lightning_edit.datamodules import EditDataModule, PreservationText
 from lightning_edit.distributed.shutdown import LOST, end_started, is_lost_connection, quieten_others
 from lightning_edit.errors import EditError
+from lightning_edit.messages import terminal
 from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.run.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
 from lightning_edit.run.measured_module import MeasuredModule
@@ -89,7 +89,7 @@ class EditCLI(CheckpointCLI):
     def after_test(self) -> None:
         """Shows the figures of a model that was not edited; those of an edited one are shown already."""
         if not self.model.edits_written:
-            Console().print(table({"after": self.model.results["before"]}, 0))
+            terminal().print(table({"after": self.model.results["before"]}, 0))
 
     def after_fit(self) -> None:
         """Measures the edited model."""

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
-from rich.console import Console
 
 from lightning_edit.cli.fit import lightning_errors, run
 from lightning_edit.commands.arguments import CommandParser
@@ -11,6 +10,7 @@ from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.sweep import Sweep, describe
 from lightning_edit.errors import EditError
+from lightning_edit.messages import terminal
 from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.storage.run_folder import run_folder
 
@@ -34,7 +34,7 @@ def main(words: list[str]) -> None:
 
 
 def _run(plan: Sweep, settings: list[str], figure: str) -> None:
-    combinations, finished, console = plan.combinations(), [], Console(stderr=True)
+    combinations, finished, console = plan.combinations(), [], terminal(stderr=True)
     for number, combination in enumerate(combinations, start=1):
         name = describe(combination)
         console.rule(f"{number} of {len(combinations)}: {name}")
@@ -48,7 +48,7 @@ def _run(plan: Sweep, settings: list[str], figure: str) -> None:
             if not left_out and not is_out_of_memory(error):
                 raise
             why = "see above" if isinstance(error, SystemExit) else str(error) or "out of memory"
-            console.print(f"left out: {name}: {why}", style="red", markup=False)
+            console.print(f"left out: {name}: {why}", style="red")
             continue
         if plan.metric not in figures:
             raise EditError(f"`metric`: {plan.metric} was not measured, only {', '.join(figures)}.")

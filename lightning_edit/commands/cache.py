@@ -14,6 +14,7 @@ from rich.text import Text
 
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
+from lightning_edit.messages import terminal
 from lightning_edit.storage.cache import OLD_FORMAT, Cache, DamagedError, Entry, check, delete
 
 DEFAULT_FOLDER = "~/.cache/lightning_edit"
@@ -89,7 +90,7 @@ def verify(cache: Cache) -> bool:
         Whether all is sound; files of the older format are said and do no harm.
     """
     entries, problems, old = cache.entries(), 0, 0
-    console, progress = _console(), Progress(console=Console(stderr=True), transient=True)
+    console, progress = _console(), Progress(console=terminal(stderr=True), transient=True)
     with progress:
         task = progress.add_task("reading", total=sum(entry.size for entry in entries))
         for entry in entries:
@@ -144,7 +145,7 @@ def clear(cache: Cache, kind: str | None = None, older_than: float | None = None
     if not yes:
         if not sys.stdin.isatty():
             raise EditError(f"`cache clear` would delete {what} in {cache.folder}. Nobody can be asked: give --yes.")
-        if not Confirm.ask(f"Delete {what} in {cache.folder}?", console=console, default=False):
+        if not Confirm.ask(Text(f"Delete {what} in {cache.folder}?"), console=console, default=False):
             return
     for path in [*(entry.path for entry in entries), *leftovers]:
         delete(path)
@@ -179,7 +180,7 @@ def _age(seconds: float) -> str:
 
 
 def _console() -> Console:
-    console = Console()
+    console = terminal()
     if not console.is_terminal:
         # A pipe or file has no width that the table would have to fit.
         console.width = 1000

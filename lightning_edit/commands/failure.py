@@ -4,8 +4,9 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-from rich.console import Console
 from rich.text import Text
+
+from lightning_edit.messages import terminal
 
 
 def fail(message: str) -> NoReturn:
@@ -15,7 +16,7 @@ def fail(message: str) -> NoReturn:
         message: What was expected, what was got, what to change.
     """
     # In one piece, as other processes may have something to say too.
-    Console(stderr=True).print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True)
+    terminal(stderr=True).print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True)
     sys.exit(2)
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_edit.commands.arguments import CommandParser
+from lightning_edit.messages import cells, counted, listed, printable, terminal
 from lightning_edit.updates.update_list import UpdateList, open_updates
 from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
 
@@ -41,7 +42,7 @@ def main(args: list[str]) -> None:
         EditError: If the run or a number is not there, or cannot be changed.
     """
     given = _parser().parse_args(args)
-    console = Console()
+    console = terminal()
     if given.action == "list":
         show_list(open_updates(given.run, UpdateList), console)
     elif given.action == "show":
@@ -114,13 +115,13 @@ def show_update(history: UpdateList, number: int, console: Console) -> None:
     """
     record = history.record(number)
     state = "removed" if number in history.removed() else "kept"
-    console.print(f"update {number}, {_when(record)}, {len(record.edits)} edits, {state}", highlight=False)
+    console.print(f"update {number}, {_when(record)}, {counted(len(record.edits), 'edit')}, {state}")
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("record", "prompt", "new answer"):
         drawn.add_column(heading, overflow="fold")
     for edit in record.edits:
         prompt = edit["prompt"].replace("{}", edit["subject"])
-        drawn.add_row(*(Text(text) for text in (str(edit["case_id"]), prompt, edit["target_new"])))
+        drawn.add_row(*cells([str(edit["case_id"]), prompt, edit["target_new"]]))
     console.print(drawn)
 
 
@@ -133,14 +134,15 @@ def show_change(run: Path, change: "Change", console: Console) -> None:
         console: Where to.
     """
     lines = [
-        f"Made anew: {', '.join(map(str, change.written))}, with {change.edits} edits in {len(change.kept)} updates."
+        f"Made anew: {', '.join(map(str, change.written))}, with {counted(change.edits, 'edit')} in "
+        f"{counted(len(change.kept), 'update')}."
         f" Removed: {_numbers(change.removed)}.",
         _likeness(change),
         *change.notes,
         *(f"{run / name} {what}." for name, what in STALE.items() if (run / name).exists()),
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _likeness(change: "Change") -> str:
@@ -183,8 +185,7 @@ def _edits(record: UpdateRecord) -> Text:
     if not record.edits:
         return Text("0: post-processing of the sum")
     subjects = list(dict.fromkeys(edit["subject"] for edit in record.edits))
-    more = ", ..." if len(subjects) > SUBJECTS else ""
-    return Text(f"{len(record.edits)}: {', '.join(subjects[:SUBJECTS])}{more}")
+    return Text(f"{len(record.edits)}: {printable(listed(subjects, SUBJECTS))}")
 
 
 def _figure(record: UpdateRecord, layer: int, names: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lightning_edit.downstream.rows import Row, Table
 from lightning_edit.downstream.task import Fitting
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
 from lightning_edit.models.tokenization import encode, encode_target
 
 
@@ -44,12 +45,12 @@ def split_rows(name: str, table: Table, pool: int, shots: int, tests: int) -> tu
         EditError: If there are fewer rows.
     """
     if shots > pool:
-        raise EditError(f"`shots`: the few-shot pool of {name} has {pool} rows, got {shots}. Ask for fewer.")
+        raise EditError(f"`shots`: the few-shot pool of {name} has {counted(pool, 'row')}, got {shots}. Ask for fewer.")
     there = max(0, len(table) - pool)
     if tests > there:
         raise EditError(
-            f"`tests`: {table.name} has {there} rows beside the few-shot pool of {pool}, but {tests} are to be "
-            f"measured with the task {name}. Ask for fewer."
+            f"`tests`: {table.name} has {counted(there, 'row')} beside the few-shot pool of {pool}, but "
+            f"{tests} are to be measured with the task {name}. Ask for fewer."
         )
     return [table[i] for i in range(shots)], [(i, table[i]) for i in range(pool, pool + tests)]
 

@@ -11,6 +11,7 @@ from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.downstream.rows import Table
 from lightning_edit.downstream.task import Fitting, Measured, Prepared, Task
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
 from lightning_edit.metrics.perplexity import cut_windows, perplexity_of
 from lightning_edit.metrics.token_scores import score_tokens
 from lightning_edit.models.decoder import Decoder
@@ -47,8 +48,8 @@ class TextTask(Task):
         windows = [(row, start) for row, start in cut_windows(ids, special, size)[:tests] if len(row) > start]
         if len(windows) < tests:
             raise EditError(
-                f"`tests`: {table.name} has text for {len(windows)} windows of {size} tokens, but {tests} are to be "
-                f"measured with the task {self.name}. Ask for fewer."
+                f"`tests`: {table.name} has text for {counted(len(windows), 'window')} of {size} tokens, "
+                f"but {tests} are to be measured with the task {self.name}. Ask for fewer."
             )
         return PreparedText(self.name, windows)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lightning_edit.downstream.rows import Row
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted, quoted
 
 FIELD = re.compile(r"(\w+)(?:\[(\d+)\])?")
 
@@ -61,7 +62,10 @@ def _value(name: str, row: Row) -> str:
     value = row[column]
     if index is not None:
         if not isinstance(value, list) or len(value) <= int(index):
-            raise EditError(f"{row.where}: `{name}` needs a list of at least {int(index) + 1} entries, got {value!r}.")
+            raise EditError(
+                f"{row.where}: `{name}` needs a list of at least {counted(int(index) + 1, 'entry', 'entries')}, "
+                f"got {quoted(value)}."
+            )
         value = value[int(index)]
     if isinstance(value, list | dict):
         raise EditError(f"{row.where}: the column `{name}` holds several values; name one of them, e.g. {{{name}[0]}}.")

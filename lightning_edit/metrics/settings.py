@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted, quoted
 from lightning_edit.models.tokenization import encode
 from lightning_edit.requests import EditRequest
 
@@ -80,7 +81,7 @@ def _check(tokenizer: Any, prompt: str, request: EditRequest, kind: str, limit: 
     length = len(encode(tokenizer, prompt)[0])
     if length >= limit:
         raise EditError(
-            f"{request.name}: the {kind} {prompt[:80]!r} has {length} tokens, which leaves nothing to generate of a "
-            f"{unit} of {limit}. Shorten it{'' if unit == 'context' else ' or raise the setting'}, or switch "
-            f"`evaluation.{'generate' if kind.startswith('generation') else 'generated_match'}` off."
+            f"{request.name}: the {kind} {quoted(prompt)} has {counted(length, 'token')}, which leaves nothing to "
+            f"generate of a {unit} of {limit}. Shorten it{'' if unit == 'context' else ' or raise the setting'}, or "
+            f"switch `evaluation.{'generate' if kind.startswith('generation') else 'generated_match'}` off."
         )

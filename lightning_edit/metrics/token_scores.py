@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.messages import quoted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import change_input, frozen
 from lightning_edit.models.out_of_memory import halving
@@ -207,7 +208,7 @@ def score_targets(
     encoded = [encode_target(tokenizer, prompt, target) for prompt, target in pairs]
     check_lengths(
         [len(ids) - 1 for ids, _ in encoded],
-        [f"The prompt {prompt[:80]!r} ..." for prompt, _ in pairs],
+        [f"The prompt {quoted(prompt)}" for prompt, _ in pairs],
         decoder.context,
     )
     scores = score_tokens(decoder, [ids for ids, _ in encoded], [start for _, start in encoded], report, stage)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from lightning_edit.messages import quoted
 from lightning_edit.models.batches import by_length, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen
@@ -102,7 +103,7 @@ def generate(
         EditError: If a prompt leaves no room in the model's context.
     """
     rows = [encode(tokenizer, prompt)[0] for prompt in prompts]
-    check_lengths([len(row) + 1 for row in rows], [f"The prompt {p[:80]!r} ..." for p in prompts], decoder.context)
+    check_lengths([len(row) + 1 for row in rows], [f"The prompt {quoted(p)}" for p in prompts], decoder.context)
     names = [f"{draw} {p}" for draw, p in zip(draws or [0] * len(prompts), prompts, strict=True)]
     wanted = [new_tokens] * len(rows) if isinstance(new_tokens, int) else list(new_tokens)
     room = [

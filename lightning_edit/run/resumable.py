@@ -7,6 +7,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.distributed.process_group import processes
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
 from lightning_edit.run.checkpoint_fit import check_fits, check_form
 from lightning_edit.run.edit_callback import tell
 from lightning_edit.run.plain_settings import plain
@@ -112,8 +113,8 @@ class Resumable:
         edits = checkpoint["edits"]
         if edits["processes"] != processes():
             rank_zero_warn(
-                f"The run had {edits['processes']} processes and goes on with {processes()}: what follows is rounded "
-                "in another way than in a run that was never stopped."
+                f"The run had {counted(edits['processes'], 'process', 'processes')} and goes on with {processes()}: "
+                "what follows is rounded in another way than in a run that was never stopped."
             )
         self.resumed = True
         self.curves, self.seconds = list(state.curves), {**self.seconds, **state.seconds}

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
 from lightning_edit.run.checkpoint_fit import check_fits
 from lightning_edit.run.replaced_edits import valid_columns
 from lightning_edit.run.run_state import RunState, differences
@@ -132,8 +133,8 @@ def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
     history = History(folder / UPDATES, until=content["run"]["updates_written"])
     if len(history.numbers()) < (history.until or 0):
         rank_zero_warn(
-            f"{history.folder} does not hold the {history.until} updates of {file}: what they wrote stays in the "
-            "weights, but an edit that replaces one of them cannot be told apart from a new one."
+            f"{history.folder} does not hold the {counted(history.until or 0, 'update')} of {file}: what they wrote "
+            "stays in the weights, but an edit that replaces one of them cannot be told apart from a new one."
         )
         return []
     if history.removed():

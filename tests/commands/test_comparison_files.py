@@ -138,7 +138,7 @@ def test_a_broken_file_is_named(tmp_path, file, text, messages):
         ({"metric": "middle", "x": "batch_size"}, "middle was not measured at the end of any run"),
         ({"metric": []}, "`metric`: expected at least one name"),
         ({"metric": ","}, "`metric`: expected at least one name"),
-        ({"labels": ["a", "b"]}, r"`labels`: expected one for each of the 1 runs \(.*a\), in this order, got 2"),
+        ({"labels": ["a", "b"]}, r"`labels`: expected one for each of 1 run \(.*a\), in this order, got 2"),
         ({"x": "updates"}, "`x` must be edits or batch_size, got updates"),
         ({"output": "figure.pdf"}, "`output` must be a file whose name ends in .png, got figure.pdf"),
     ],

@@ -103,7 +103,7 @@ def test_removing_the_last_updates_gives_the_earlier_weights_bit_for_bit(run, fi
     assert not equal(exported(run), finished[1][4])
     text = said(capsys)
     assert f"those that the run had after update {kept}, exactly, bit for bit (checked)." in text
-    assert f"{3 * kept} edits in {kept} updates" in text
+    assert f"{3 * kept} edits in {kept} update{'s' if kept > 1 else ''}." in text
 
 
 def test_the_model_folder_is_complete_and_otherwise_as_it_was(run):
@@ -385,7 +385,7 @@ def test_the_list_shows_every_update(run):
     record = History(run / "updates").record(1)
     figures = record.figures
     assert record.when[:10] in rows["1"]
-    assert f"3: {BATCHES[0][0].subject}, {BATCHES[0][1].subject}, ..." in rows["1"]
+    assert f"3: {BATCHES[0][0].subject}, {BATCHES[0][1].subject} and 1 more" in rows["1"]
     for name in ("update_norm", "memorization_error", "preservation_error"):
         assert f"{figures[f'layer_0/{name}']:.3g}" in rows["1"]
         assert f"{figures[f'layer_1/{name}']:.3g}" in lines[lines.index(rows["1"]) + 1]

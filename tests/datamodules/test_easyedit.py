@@ -74,7 +74,7 @@ def test_fields_may_be_lists_and_locality_of_several_kinds(tmp_path):
 def test_prompts_without_their_subject_are_counted(tmp_path, caplog):
     module = data(tmp_path, make_record(subject="Bo"), make_record())
     assert len(module.requests) == 1
-    assert "1 records are left out: their prompt does not hold their subject" in caplog.text
+    assert "1 record is left out: their prompt does not hold their subject" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -132,8 +132,8 @@ def test_conflicts_can_be_left_out(caplog):
     data = Edits(PAIRS, conflicts="keep_first")
     assert [request.case_id for request in data.requests] == ["c0", "c1", "c3", "c5", "c6"]
     assert list(data.left_out.values()) == [["record c4"]]
-    assert "1 records are left out: they contradict an earlier record" in caplog.text
-    assert "1 edits were given more than once" in caplog.text
+    assert "1 record is left out: they contradict an earlier record" in caplog.text
+    assert "1 edit was given more than once" in caplog.text
     # Which one is kept does not depend on the order in which they are made.
     assert "c4" not in chosen(PAIRS, conflicts="keep_first", shuffle=True, seed=2)
 

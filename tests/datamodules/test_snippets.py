@@ -61,11 +61,11 @@ def test_texts_are_chosen_as_published(tmp_path):
 def test_edits_without_texts_are_counted(tmp_path, caplog):
     records = [make_record(), make_record("Bo", relation_id="P9")]
     assert [len(request.reference_texts) for request in data(tmp_path, records).requests] == [3, 0]
-    assert "1 of 2 edits have no reference texts" in caplog.text
+    assert "1 of 2 edits are without reference texts" in caplog.text
 
 
 def test_snippets_of_another_data_set_are_refused(tmp_path):
-    assert "has no text for any of the 1 edits" in refusal(tmp_path, [make_record(relation_id="P9")])
+    assert "has no text for any of 1 edit." in refusal(tmp_path, [make_record(relation_id="P9")])
 
 
 def test_records_without_ids_are_refused(tmp_path):

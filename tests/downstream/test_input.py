@@ -54,7 +54,7 @@ def test_an_unknown_task_names_the_known_ones():
         ([{"question": "a"}, *GOOD[:3]], {}, r"line 1: the column `label` is missing"),
         (GOOD, {"prompt": "{question[1]}"}, r"`question\[1\]` needs a list of at least 2 entries"),
         ([{"question": ["a"], "label": 0}] * 4, {}, r"`question` holds several values"),
-        (GOOD[:3], {}, r"`tests`: .*own\.jsonl has 1 rows beside the few-shot pool of 2, but 2"),
+        (GOOD[:3], {}, r"`tests`: .*own\.jsonl has 1 row beside the few-shot pool of 2, but 2"),
         (GOOD, {"pool": 0}, r"`shots`: the few-shot pool of own has 0 rows, got 1"),
     ],
 )
@@ -82,7 +82,7 @@ def test_endings_that_do_not_suit_are_refused(row, message, tmp_path):
 def test_too_little_text_is_refused(tmp_path):
     write_rows(tmp_path / "own.jsonl", [{"body": "Paris."}])
     file = write_task(tmp_path, kind="text", text="body", prompt=None, label=None, answers=None, pool=None)
-    with pytest.raises(EditError, match="text for 1 windows of 64 tokens, but 2"):
+    with pytest.raises(EditError, match="text for 1 window of 64 tokens, but 2"):
         prepare(file, find_decoder(make_gpt2()), make_tokenizer())
 
 

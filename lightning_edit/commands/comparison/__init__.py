@@ -5,13 +5,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rich.console import Console
 from rich.text import Text
 
 from lightning_edit.commands.comparison.lines import Axis, lines_of
 from lightning_edit.commands.comparison.runs import Run, read_runs
 from lightning_edit.commands.comparison.table import columns_of, notes_of, table
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.atomic import atomic_path
 
 __all__ = ["compare"]
@@ -60,7 +60,7 @@ def compare(
         figure.savefig(scratch, format="png")
     write_tensorboard(path, figure, lines, metrics, x, path.parent / "comparison")
     _show(table(found, lines, columns_of(found, metrics)), [*notes, *notes_of(found, lines, metrics, x)])
-    Console().print(f"Written: {path}, {path.parent / 'comparison'}", soft_wrap=True, highlight=False, markup=False)
+    terminal().print(f"Written: {path}, {path.parent / 'comparison'}", soft_wrap=True)
 
 
 def _names(metric: str | Sequence[str]) -> list[str]:
@@ -98,12 +98,13 @@ def _check_labels(runs: Sequence[Run], labels: Sequence[str] | None) -> None:
     if labels is not None and len(labels) != len(runs):
         folders = ", ".join(str(run.folder) for run in runs)
         raise EditError(
-            f"`labels`: expected one for each of the {len(runs)} runs ({folders}), in this order, got {len(labels)}."
+            f"`labels`: expected one for each of {counted(len(runs), 'run')} ({folders}), in this order, "
+            f"got {len(labels)}."
         )
 
 
 def _show(drawn: Any, notes: Sequence[str]) -> None:
-    console = Console()
+    console = terminal()
     if not console.is_terminal:
         # A pipe or file has no width that the table would have to fit.
         console.width = max(console.width, console.measure(drawn, options=console.options.update(width=1000)).maximum)

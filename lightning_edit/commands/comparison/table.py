@@ -13,6 +13,7 @@ from lightning_edit.commands.comparison.lines import Axis, Line, points_of
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.comparison.runs import Run
 from lightning_edit.commands.comparison.settings import differing
+from lightning_edit.messages import counted
 
 # Where a score is lacking, as it needs the true answer, the accuracy says most.
 IN_PLACE = {f"{kind}_score": f"{kind}_accuracy" for kind in ("efficacy", "paraphrase", "neighborhood")}
@@ -117,12 +118,14 @@ def notes_of(runs: Sequence[Run], lines: Sequence[Line], metrics: Sequence[str],
         yield f"The runs were not measured on the same data ({shown}), so their figures cannot be compared."
     for run in runs:
         if run.left_out:
-            yield f"{run.folder.name}: {run.left_out} edits were left out because their values were not finite."
+            left_out = counted(run.left_out, "edit was", "edits were")
+            yield f"{run.folder.name}: {left_out} left out because no finite values were found."
     for line in lines:
         counts = Counter((run.edits, run.batch_size) for run in line.runs)
         for (edits, batch_size), count in counts.items():
             if count > 1:
-                yield f"{line.label}: {count} runs with {edits} edits by {batch_size}; the figure shows the last one."
+                made = f"{counted(edits, 'edit')} by {batch_size}"
+                yield f"{line.label}: {count} runs with {made}; the figure shows the last one."
     for metric in metrics:
         lacking = [line.label for line in lines if not points_of(line, metric, x)]
         if lacking:

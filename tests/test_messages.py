@@ -1,0 +1,116 @@
+"""What is said to the user: short, in one reading, and never markup."""
+
+import ast
+import io
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+
+from lightning_edit.callbacks.examples import ShowExamples
+from lightning_edit.errors import EditError
+from lightning_edit.messages import LONGEST, bounded, cells, counted, listed, printable, quoted, terminal
+from lightning_edit.progress import ProgressBars
+from lightning_edit.requests import EditRequest
+
+HOSTILE = [
+    "[/b]",
+    "[/INST] x",
+    "[red]",
+    "[link=file:///x]y[/link]",
+    ":smile:",
+    "\x1b[31m",
+    "\x07\x9b",
+    "a\u202eb",
+    "\\[",
+]
+ROOT = Path(__file__).parent.parent
+
+
+def shown(renderable, **options):
+    stream = io.StringIO()
+    terminal(file=stream, width=200, **options).print(renderable)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("in_a_table", [False, True])
+def test_a_text_of_the_users_is_shown_as_it_is(text, in_a_table):
+    table = Table("heading", title=text, caption=text)
+    table.add_row(*cells([text]))
+    found = shown(table if in_a_table else text, force_terminal=True)
+    assert printable(text) in found
+    assert not {"\x07", "\x9b", "\u202e"} & set(found)
+    assert "\x1b[31m" not in found
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_examples_show_what_a_model_answers(text, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    example = ShowExamples()
+    example._before = [text]
+    example._print([EditRequest(f"{text} x", "{} is", text)], [text])
+    assert capsys.readouterr().out.count(printable(text)) == 4
+
+
+def test_a_stage_is_shown_as_it_is_called():
+    stream = io.StringIO()
+    ProgressBars(terminal(file=stream, width=120))("[/b] \x1b[31m (rows)", 1, 1)
+    assert "[/b] \\x1b[31m (rows)" in stream.getvalue()
+
+
+def test_every_console_is_the_one_that_shows_texts_as_they_are():
+    sources = [
+        ROOT / "cli.py",
+        *(path for room in ("lightning_edit", "callbacks") for path in (ROOT / room).rglob("*.py")),
+    ]
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text())):
+            name = getattr(node.func, "id", None) if isinstance(node, ast.Call) else None
+            assert name != "Console", f"{source}, line {node.lineno}: use messages.terminal"
+            if name == "TextColumn":
+                assert any(keyword.arg == "markup" for keyword in node.keywords), f"{source}, line {node.lineno}"
+
+
+def test_control_characters_are_written_as_escapes():
+    assert printable("a\x1b[0m\r\u2028\ud800\tb\nc") == "a\\x1b[0m\\r\\u2028\\ud800\tb\nc"
+    assert printable("Zoë 纽约 🙂") == "Zoë 纽约 🙂"
+    assert str(EditError("got \x1b]0;title\x07.")) == "got \\x1b]0;title\\x07."
+
+
+def test_a_message_has_a_longest_length_and_keeps_what_to_change():
+    message = str(EditError(f"The subject is {'x' * 10**6}. Shorten it."))
+    assert len(message) <= LONGEST
+    assert message.startswith("The subject is xxx")
+    assert message.endswith("xxx. Shorten it.")
+    assert "characters are left out" in message
+    assert bounded("short") == "short"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a'b", '"a\'b"'),
+        ("x" * 10**6, f"'{'x' * 120}'... (1,000,000 characters)"),
+        (None, "None"),
+        (3, "3"),
+        (["a"], "['a']"),
+    ],
+)
+def test_a_value_is_quoted_in_short(value, expected):
+    assert quoted(value) == expected
+
+
+def test_a_deep_or_wide_value_is_quoted_in_short():
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    for value in (deep, {str(i): ["x" * 1000] * 1000 for i in range(1000)}):
+        assert len(quoted(value)) < 140
+
+
+def test_numbers_and_their_nouns():
+    assert [counted(n, "edit") for n in (0, 1, 2, 1000)] == ["0 edits", "1 edit", "2 edits", "1,000 edits"]
+    assert counted(2, "entry", "entries") == "2 entries"
+    assert listed(range(3)) == "0, 1, 2"
+    assert listed(range(20000)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 19,990 more"
