@@ -13,6 +13,7 @@ from lightning_edit.downstream.running_text import PreparedText
 from lightning_edit.errors import EditError
 from lightning_edit.metrics.perplexity import perplexity_error, perplexity_of
 from lightning_edit.progress import silent
+from lightning_edit.storage.user_files import check_file, lines_of
 
 REMEDY = (
     "Preserve more (`previous_keys: true`, a larger `ridge` or `second_moment_weight` of the solver, or AlphaEdit), or "
@@ -84,8 +85,7 @@ class WatchedText:
 
     def __init__(self, file: str, windows: int) -> None:
         self.file, self.windows = Path(file).expanduser(), windows
-        if not self.file.is_file():
-            raise EditError(f"Watch: `perplexity_file`: there is no file {file}.")
+        check_file(self.file, "Watch: `perplexity_file`: ")
         if windows < 1:
             raise EditError(f"Watch: `perplexity_windows` must be a positive number, got {windows}.")
         self._prepared: PreparedText | None = None
@@ -111,11 +111,8 @@ class WatchedText:
     def _table(self) -> Table:
         if self.file.suffix == ".jsonl":
             return read_jsonl(self.file)
-        try:
-            text = self.file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise EditError(f"{self.file} cannot be read as UTF-8 text: {error}.") from error
-        return Table(str(self.file), [{"text": line} for line in text.split("\n") if line.strip()])
+        lines = list(lines_of(self.file))
+        return Table(str(self.file), [{"text": line} for line, _ in lines], [where for _, where in lines])
 
     def perplexity(self, module: Any) -> tuple[float, float | None]:
         """Of the model as it is now, and its standard error over the windows; see `TextTask`.

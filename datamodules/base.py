@@ -174,6 +174,8 @@ class EditDataModule(SafelyLoaded, LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Reads and checks all edits, before anything expensive."""
         _ = self.requests
+        if self.preservation is not None:
+            self.preservation.check()
 
     def train_dataloader(self) -> DataLoader[EditRequest]:
         """Micro-batches of edits in their order."""

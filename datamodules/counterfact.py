@@ -8,7 +8,7 @@ from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.datamodules.snippets import Snippets
 from lightning_edit.errors import EditError
-from lightning_edit.messages import counted
+from lightning_edit.messages import counted, quoted
 from lightning_edit.requests import EditRequest
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class CounterFact(RecordDataModule):
         except (TypeError, AttributeError) as error:
             raise EditError(
                 "expected CounterFact's format, {'requested_rewrite': {'subject', 'prompt', 'target_new': {'str'}, "
-                f"...}}}}, got {str(record)[:80]!r}."
+                f"...}}}}, got {quoted(record)}."
             ) from error
 
     def check(self, requests: Sequence[EditRequest]) -> None:
@@ -86,6 +86,7 @@ class CounterFact(RecordDataModule):
         Raises:
             EditError: If there are snippets, but none for any edit.
         """
+        super().check(requests)
         if self.snippets is None:
             return
         without = sum(not request.reference_texts for request in requests)

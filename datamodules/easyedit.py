@@ -1,14 +1,16 @@
 """CounterFact in EasyEdit's flat format (Wang et al., 2024), and other data sets in it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_edit.datamodules.fields import first_text, required_text, texts
+from lightning_edit.datamodules.fields import entries, first_text, required_first_text, required_text, texts
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
-from lightning_edit.datamodules.subjects import cut_out
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
 from lightning_edit.requests import EditRequest
+
+LOCALITY = "`locality` must be {kind: [{'prompt', 'ground_truth'}, ...]}"
 
 
 class EasyEditCounterFact(RecordDataModule):
@@ -17,7 +19,8 @@ class EasyEditCounterFact(RecordDataModule):
     ``ground_truth`` is the true target and ``rephrase_prompt`` a paraphrase. ``locality_prompt`` and
     ``locality_ground_truth`` are a locality pair, always; where that answer is the true target as well, as everywhere
     in CounterFact, the prompt is also a neighborhood prompt. Each may be a text or a list of texts. A ``locality`` of
-    KnowEdit's form, ``{kind: [{"prompt", "ground_truth"}, ...]}``, adds to the pairs. Of several answers that say the
+    KnowEdit's form, ``{kind: [{"prompt", "ground_truth"}, ...]}``, adds to the pairs, but for prompts whose answer is
+    empty, with a warning that counts them. Of several answers that say the
     same, the first counts. Records whose prompt does not hold the subject are left out, with a warning that counts
     them; other fields (``portability``) are not read. A record without ``case_id`` has its position.
 
@@ -39,39 +42,54 @@ class EasyEditCounterFact(RecordDataModule):
         Raises:
             EditError: If the record lacks what is needed.
         """
-        case_id, true = str(record.get("case_id", position)), first_text(record.get("ground_truth"))
-        place = cut_out(required_text(record, "prompt"), required_text(record, "subject"))
+        case_id, true = str(record.get("case_id", position)), first_text(record, "ground_truth")
+        place = self.cut_out(required_text(record, "prompt"), required_text(record, "subject"))
         if place is None:
             return LeftOut("their prompt does not hold their subject", case_id=case_id)
-        pairs = _pairs(record)
+        pairs = self._pairs(record)
         return EditRequest(
             subject=place[1],
             prompt=place[0],
-            target_new=first_text(record["target_new"]),
+            target_new=required_first_text(record, "target_new"),
             target_true=true,
             case_id=case_id,
             paraphrase_prompts=texts(record, "rephrase_prompt"),
             neighborhood_prompts=tuple(prompt for prompt, answer in pairs if answer == true),
-            locality=tuple(pairs + _kinds_of_pairs(record.get("locality"))),
+            locality=tuple(pairs + self._kinds_of_pairs(record.get("locality"))),
         )
 
-
-def _pairs(record: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    prompts, answers = texts(record, "locality_prompt"), texts(record, "locality_ground_truth")
-    if len(prompts) != len(answers):
-        raise EditError(
-            "`locality_prompt` and `locality_ground_truth` must be of one length, "
-            f"got {len(prompts)} and {len(answers)}."
+    def _pairs(self, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+        name = "locality_ground_truth"
+        prompts, answers = texts(record, "locality_prompt"), entries(record, name)
+        if isinstance(record.get(name), str):
+            answers = (record[name],)
+        if len(prompts) != len(answers):
+            raise EditError(
+                f"`locality_prompt` and `{name}` must be of one length, got {len(prompts)} and {len(answers)}."
+            )
+        return self._answered(
+            [(p, first_text({name: answer}, name)) for p, answer in zip(prompts, answers, strict=True)]
         )
-    return [(prompt, first_text(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
 
+    def _kinds_of_pairs(self, locality: Any) -> list[tuple[str, str]]:
+        try:
+            kinds = {} if locality is None else locality
+            found = [entry for kind in kinds.values() for entry in kind or ()]
+            pairs = [(first_text(entry, "prompt"), first_text(entry, "ground_truth")) for entry in found]
+            complete = all("prompt" in entry and "ground_truth" in entry for entry in found)
+        except (TypeError, AttributeError) as error:
+            raise EditError(f"{LOCALITY}, got {quoted(locality)}.") from error
+        if not complete or not all(prompt for prompt, _ in pairs):
+            raise EditError(f"{LOCALITY}, got {quoted(locality)}.")
+        return self._answered(pairs)
 
-def _kinds_of_pairs(locality: Any) -> list[tuple[Any, Any]]:
-    try:
-        kinds = {} if locality is None else locality
-        entries = [entry for kind in kinds.values() for entry in kind or ()]
-        return [(first_text(entry["prompt"]), first_text(entry["ground_truth"])) for entry in entries]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise EditError(
-            f"`locality` must be {{kind: [{{'prompt', 'ground_truth'}}, ...]}}, got {str(locality)[:80]!r}."
-        ) from error
+    def _answered(self, pairs: Sequence[tuple[str | None, str | None]]) -> list[tuple[str, str]]:
+        """The pairs with an answer; data sets have some without."""
+        found = []
+        for prompt, answer in pairs:
+            if prompt and answer:
+                found.append((prompt, answer))
+            else:
+                what = "locality prompt without an answer is", "locality prompts without an answer are"
+                self.note(f"{what[0]} left out", f"{what[1]} left out", str(prompt))
+        return found

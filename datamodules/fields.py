@@ -1,9 +1,16 @@
 """Values of flat records, which are written in more than one way."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
+from lightning_edit.storage.user_json import parse_json
+
+# The bars of chat markup such as <|im_start|> separate nothing.
+JSON_LIST = re.compile(r'\s*\[\s*(?:"|\[\s*")')
+SEPARATOR = re.compile(r"(?<!<)\|(?!>)")
 
 
 def required_text(record: Mapping[str, Any], name: str) -> str:
@@ -18,17 +25,16 @@ def required_text(record: Mapping[str, Any], name: str) -> str:
     """
     value = record[name]
     if not isinstance(value, str) or not value.strip():
-        raise EditError(f"`{name}` must be a text that is not empty, got {value!r}.")
+        raise EditError(f"`{name}` must be a text that is not empty, got {quoted(value)}.")
     return value
 
 
-def texts(record: Mapping[str, Any], name: str, separator: str | None = None) -> tuple[Any, ...]:
-    """A field that may hold texts: nothing, one, or a list.
+def entries(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """A field that may hold several things: nothing, one text, or a list.
 
     Args:
         record: A record.
         name: The field, which may be absent.
-        separator: What stands between the parts of one text, where it is several.
 
     Returns:
         What the list holds, unchecked.
@@ -40,20 +46,82 @@ def texts(record: Mapping[str, Any], name: str, separator: str | None = None) ->
     if value is None:
         return ()
     if isinstance(value, str):
-        parts = [value] if separator is None else value.split(separator)
-        return tuple(part.strip() for part in parts if part.strip())
+        return (value.strip(),) if value.strip() else ()
     if not isinstance(value, list | tuple):
-        raise EditError(f"`{name}` must be a text or a list of texts, got {value!r}.")
+        raise EditError(f"`{name}` must be a text or a list of texts, got {quoted(value)}.")
     return tuple(value)
 
 
-def first_text(value: Any) -> Any:
+def texts(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A field that may hold texts: nothing, one, or a list.
+
+    Args:
+        record: A record.
+        name: The field, which may be absent.
+
+    Raises:
+        EditError: If the field holds something else, or a text of the list is empty.
+    """
+    found = entries(record, name)
+    for entry in found:
+        if not isinstance(entry, str) or not entry.strip():
+            raise EditError(
+                f"`{name}` must be a text or a list of texts that are not empty, got {quoted(entry)} in it."
+            )
+    return found
+
+
+def split_texts(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """A field that may hold texts, also several in one text: as a JSON list, or with ``|`` between them.
+
+    Args:
+        record: A record.
+        name: The field, which may be absent.
+
+    Raises:
+        EditError: See `entries`; and if a text that begins like a JSON list is none.
+    """
+    value = record.get(name)
+    if not isinstance(value, str):
+        return entries(record, name)
+    if JSON_LIST.match(value):
+        listed = parse_json(value, f"`{name}`")
+        return entries({name: listed}, name)
+    return tuple(part.strip() for part in SEPARATOR.split(value) if part.strip())
+
+
+def first_text(record: Mapping[str, Any], name: str) -> str | None:
     """One text of those that say the same.
 
     Args:
-        value: A text, or a list of texts or of such lists, of which the first is taken; anything else is returned as it
-            is, to be checked later.
+        record: A record.
+        name: The field: a text, or a list of texts or of such lists, of which the first counts. It may be absent.
+
+    Returns:
+        The text; None where there is none, or an empty one.
+
+    Raises:
+        EditError: If the field holds something else.
     """
-    while isinstance(value, list | tuple) and value:
-        value = value[0]
+    value = record.get(name)
+    while isinstance(value, list | tuple):
+        value = value[0] if value else None
+    if value is not None and not isinstance(value, str):
+        raise EditError(f"`{name}` must be a text or a list of texts, got {quoted(record[name])}.")
+    return value if value and value.strip() else None
+
+
+def required_first_text(record: Mapping[str, Any], name: str) -> str:
+    """One text of those that say the same, where one is needed.
+
+    Args:
+        record: A record.
+        name: The field.
+
+    Raises:
+        EditError: If it holds none.
+    """
+    value = first_text(record, name)
+    if value is None:
+        raise EditError(f"`{name}` must hold a text that is not empty, got {quoted(record.get(name))}.")
     return value

@@ -1,21 +1,20 @@
 """A user's own edits, in JSON, JSON lines or CSV."""
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
-from lightning_edit.datamodules.fields import required_text, texts
+from lightning_edit.datamodules.fields import required_text, split_texts
 from lightning_edit.datamodules.record_module import RecordDataModule, looks_like
-from lightning_edit.datamodules.subjects import cut_out
+from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
 from lightning_edit.requests import TEXT_LISTS, EditRequest
 
-logger = logging.getLogger(__name__)
-
-ACCEPTED = tuple(field.name for field in fields(EditRequest))
-SEPARATOR = "|"
+ACCEPTED = tuple(field.name for field in fields(EditRequest) if field.compare)
+CLOSE = 6
+TRIED = 200
 
 
 class OwnEdits(RecordDataModule):
@@ -23,9 +22,10 @@ class OwnEdits(RecordDataModule):
 
     The prompt holds ``{}`` in the place of the subject, or the subject itself (see `cut_out`). The optional fields:
     ``target_true``, ``case_id``, ``paraphrase_prompts``, ``neighborhood_prompts``, ``attribute_prompts``,
-    ``generation_prompts``, ``reference_texts`` and ``essence_texts``, each a list, or one text with ``|`` between
-    entries, as in CSV; and ``locality``, a list of pairs of prompt and answer (not in CSV). An unknown field is refused
-    where it looks like a slip of the pen, and else not read, with a warning.
+    ``generation_prompts``, ``reference_texts`` and ``essence_texts``, each a list, or one text: a JSON list, or with
+    ``|`` between entries, as in CSV (the bars of chat markup such as ``<|im_start|>`` separate nothing); and
+    ``locality``, a list of pairs of prompt and answer, in CSV as JSON. An unknown field is refused where it looks like
+    a slip of the pen, and else not read, with a warning.
 
     Args:
         path: A local file, a local folder, or the name of a hub data set (see `RecordDataModule`).
@@ -37,6 +37,11 @@ class OwnEdits(RecordDataModule):
     def __init__(self, path: str, **kwargs: Any) -> None:
         super().__init__(path, **kwargs)
         self._ignored: set[str] = set()
+
+    def load_requests(self) -> Iterator[EditRequest | LeftOut]:
+        """The records as edits; see `RecordDataModule`."""
+        self._ignored.clear()
+        yield from super().load_requests()
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest:
         """One record as an edit.
@@ -51,13 +56,12 @@ class OwnEdits(RecordDataModule):
         """
         values = {name: record[name] for name in ACCEPTED if record.get(name) is not None}
         values |= {name: required_text(record, name) for name in self.required}
-        values |= {name: texts(record, name, SEPARATOR) for name in TEXT_LISTS}
-        values["locality"] = texts(record, "locality")
-        place = cut_out(values["prompt"], values["subject"])
+        values |= {name: split_texts(record, name) for name in (*TEXT_LISTS, "locality")}
+        place = self.cut_out(values["prompt"], values["subject"])
         if place is None:
             raise EditError(
-                f"the prompt {values['prompt']!r} holds neither {{}} nor the subject {values['subject']!r}. "
-                "Put {} where the subject goes."
+                f"the prompt {quoted(values['prompt'])} holds neither {{}} nor the subject "
+                f"{quoted(values['subject'])}. Put {{}} where the subject goes."
             )
         values |= {"prompt": place[0], "subject": place[1], "case_id": str(values.get("case_id", ""))}
         return EditRequest(**values)
@@ -71,10 +75,18 @@ class OwnEdits(RecordDataModule):
         for name in record:
             if name in ACCEPTED or name in self._ignored:
                 continue
-            if close := get_close_matches(str(name).lower(), ACCEPTED, n=1):
+            if close := _close(str(name)) if len(self._ignored) < TRIED else "":
                 raise EditError(
-                    f"unknown field {name!r}: did you mean {close[0]!r}? Accepted: {', '.join(ACCEPTED)}."
+                    f"unknown field {quoted(name)}: did you mean {close!r}? Accepted: {', '.join(ACCEPTED)}."
                     f"{looks_like(record, type(self))}"
                 )
             self._ignored.add(name)
-            logger.warning("The field %r is not read. Accepted: %s.", name, ", ".join(ACCEPTED))
+            what = f"not read, being none of {', '.join(ACCEPTED)}"
+            self.note(f"field is {what}", f"fields are {what}", str(name))
+
+
+def _close(name: str) -> str:
+    """The accepted field that a name is a slip of, if any."""
+    longest = max(map(len, ACCEPTED)) + CLOSE
+    close = get_close_matches(name.lower(), ACCEPTED, n=1) if len(name) <= longest else []
+    return close[0] if close else ""

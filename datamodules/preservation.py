@@ -1,15 +1,20 @@
 """Ordinary text, whose keys an edit must leave alone."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Any
 
 import datasets
 
-from lightning_edit.datamodules.records import open_text
 from lightning_edit.errors import EditError
+from lightning_edit.messages import listed, one_line, quoted
+from lightning_edit.storage.user_files import check_file, lines_of
+from lightning_edit.storage.user_json import json_lines
+
+NAMED = "`preservation`: "
+CHECKED = 1000
 
 
 class PreservationText(ABC):
@@ -18,6 +23,9 @@ class PreservationText(ABC):
     @abstractmethod
     def texts(self) -> Iterator[str]:
         """The texts, in an order that is always the same; only as many are read as are needed."""
+
+    def check(self) -> None:  # noqa: B027  (a source without files has nothing to look at)
+        """Looks at the first texts, so that a file which is no such text is refused before a model is loaded."""
 
     def __repr__(self) -> str:
         """How it was made, by which a run tells whether it is still the same text."""
@@ -41,10 +49,18 @@ class TextFile(PreservationText):
         if not given:
             raise EditError("`preservation.path` names no file.")
         for file in self.paths:
-            if not file.is_file():
-                raise EditError(f"`preservation`: there is no file {file}.")
-            if not file.stat().st_size:
-                raise EditError(f"`preservation`: the file {file} is empty.")
+            check_file(file, NAMED)
+
+    def check(self) -> None:
+        """Reads the beginning of each file.
+
+        Raises:
+            EditError: See `texts`; and if there is nothing but spaces in a file.
+        """
+        for file in self.paths:
+            beginning = list(islice(self._texts_of(file), CHECKED))
+            if not any(text.strip() for text in beginning):
+                raise EditError(f"{NAMED}{file} holds no text in its first {CHECKED:,} entries.")
 
     def texts(self) -> Iterator[str]:
         """The texts that are not empty, one of each file in turn; a file that is at its end is passed over.
@@ -58,19 +74,17 @@ class TextFile(PreservationText):
             yield from (text for text in turn if text and text.strip())
 
     def _texts_of(self, file: Path) -> Iterator[str]:
-        with open_text(file) as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield self._text(line, f"{file}, line {number}") if file.suffix == ".jsonl" else line.strip()
+        if file.suffix.lower() == ".jsonl":
+            return (self._text(record, where) for record, where in json_lines(file, NAMED))
+        return (line.strip() for line, _ in lines_of(file, NAMED))
 
-    def _text(self, line: str, where: str) -> str:
-        try:
-            text = json.loads(line)[self.field]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise EditError(
-                f"{where}: expected a JSON object with a field {self.field!r}, got {line[:60]!r}."
-            ) from error
-        return str(text)
+    def _text(self, record: Any, where: str) -> str:
+        if not isinstance(record, dict) or self.field not in record:
+            raise EditError(f"{where}: expected a JSON object with a field {self.field!r}, got {quoted(record)}.")
+        text = record[self.field]
+        if text is not None and not isinstance(text, str):
+            raise EditError(f"{where}: the field {self.field!r} must hold a text, got {quoted(text)}.")
+        return text or ""
 
 
 class HubText(PreservationText):
@@ -94,13 +108,14 @@ class HubText(PreservationText):
         """
         try:
             rows = datasets.load_dataset(self.name, self.subset, split=self.split, streaming=True)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise EditError(f"`preservation`: {self.name} could not be opened: {error}") from error
+        except Exception as error:
+            # It stands for many readers and for the hub, each with errors of its own.
+            raise EditError(f"{NAMED}{self.name} could not be opened: {one_line(error)}") from error
         for row in rows:
             if self.field not in row:
-                raise EditError(f"`preservation`: {self.name} has no column {self.field!r}, only {sorted(row)}.")
+                raise EditError(f"{NAMED}{self.name} has no column {self.field!r}, only {listed(sorted(row))}.")
             text = row[self.field]
             if text is not None and not isinstance(text, str):
-                raise EditError(f"`preservation`: the column {self.field!r} of {self.name} holds no text: {text!r}.")
+                raise EditError(f"{NAMED}the column {self.field!r} of {self.name} holds no text: {quoted(text)}.")
             if text and text.strip():
                 yield text

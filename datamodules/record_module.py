@@ -1,15 +1,20 @@
 """A data module whose records are read from a file, a folder or the hub."""
 
+import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from lightning_edit.datamodules.base import EditDataModule
 from lightning_edit.datamodules.records import read_records
 from lightning_edit.datamodules.selection import LeftOut
+from lightning_edit.datamodules.subjects import cut_out, stands_in
 from lightning_edit.errors import EditError
+from lightning_edit.messages import counted, listed, quoted
 from lightning_edit.requests import EditRequest
+
+logger = logging.getLogger(__name__)
 
 
 class RecordDataModule(EditDataModule):
@@ -32,6 +37,7 @@ class RecordDataModule(EditDataModule):
     def __init__(self, path: str, subset: str | None = None, split: str = "train", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.path, self.subset, self.split = path, subset, split
+        self._notes: dict[tuple[str, str], list[str]] = {}
 
     @abstractmethod
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest | LeftOut:
@@ -54,18 +60,53 @@ class RecordDataModule(EditDataModule):
         Raises:
             EditError: If the source is not there or cannot be read, or a record is bad; the message names the record.
         """
+        self._notes.clear()
         for position, (record, where) in enumerate(read_records(self.path, self.subset, self.split)):
             try:
                 self._check_format(record)
                 entry = self.request(record, position)
             except EditError as error:
                 raise EditError(f"{where}: {error}") from error
+            if isinstance(entry, EditRequest):
+                # Checked already, so it need not be made again.
+                object.__setattr__(entry, "where", where)
             yield replace(entry, name=where) if isinstance(entry, LeftOut) else entry
+
+    def cut_out(self, prompt: str, subject: str) -> tuple[str, str] | None:
+        """`subjects.cut_out`, which notes prompts that say in two ways where the subject is.
+
+        Args:
+            prompt: A complete prompt, or one with ``{}``.
+            subject: The subject.
+        """
+        if "{}" in prompt and stands_in(prompt, subject):
+            what = "both {} and the subject; {} is taken for the subject's place and not as it stands"
+            self.note(f"prompt holds {what}", f"prompts hold {what}", prompt)
+        return cut_out(prompt, subject)
+
+    def note(self, one: str, many: str, example: str) -> None:
+        """Keeps what is to be said of the records, once and with a count.
+
+        Args:
+            one: What is to be said, to follow "1 ".
+            many: The same, to follow "2 ".
+            example: The user's text that it is about.
+        """
+        self._notes.setdefault((one, many), []).append(example)
+
+    def check(self, requests: Sequence[EditRequest]) -> None:
+        """Warns of what was noted.
+
+        Args:
+            requests: All edits of the run.
+        """
+        for (one, many), examples in self._notes.items():
+            logger.warning("%s (%s).", counted(len(examples), one, many), listed(map(quoted, examples), 3))
 
     def _check_format(self, record: Any) -> None:
         if not isinstance(record, Mapping):
             fields = ", ".join(self.required)
-            raise EditError(f"expected an object with the fields {fields}, got {str(record)[:80]!r}.")
+            raise EditError(f"expected an object with the fields {fields}, got {quoted(record)}.")
         for field in self.required:
             if field not in record:
                 raise EditError(f"the field {field!r} is missing.{looks_like(record, type(self))}")

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_edit.datamodules.records import read_records
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
+from lightning_edit.storage.user_json import json_records
 
 
 class Snippets:
@@ -23,18 +24,16 @@ class Snippets:
     """
 
     def __init__(self, path: str) -> None:
-        if not Path(path).expanduser().is_file():
-            raise EditError(f"`data.snippets`: there is no file {path}.")
         self._samples: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
         self._texts: dict[tuple[str, str], tuple[str, ...]] = {}
-        for entry, where in read_records(path):
+        for entry, where in json_records(Path(path).expanduser(), "`data.snippets`: "):
             try:
                 pairs = [(sample["name"], sample["text"]) for sample in entry["samples"] if sample["text"].strip()]
                 self._samples[entry["relation_id"], entry["target_id"]] += pairs
             except (KeyError, TypeError, AttributeError) as error:
                 raise EditError(
                     f"{where}: expected {{'relation_id', 'target_id', 'samples': [{{'name', 'text'}}, ...]}}, "
-                    f"got {str(entry)[:80]!r}."
+                    f"got {quoted(entry)}."
                 ) from error
 
     def reference_texts(self, rewrite: Mapping[str, Any]) -> tuple[str, ...]:

@@ -19,9 +19,24 @@ def cut_out(text: str, subject: str) -> tuple[str, str] | None:
     """
     if "{}" in text or not subject.strip():
         return text, subject
-    words = r"\s+".join(re.escape(word) for word in subject.split())
-    whole = rf"(?<!\w){words}(?!\w)"
+    words, whole = _patterns(subject)
     for pattern, flags in ((whole, re.NOFLAG), (whole, re.IGNORECASE), (words, re.NOFLAG)):
         if found := re.search(pattern, text, flags):
             return f"{text[: found.start()]}{{}}{text[found.end() :]}", found.group()
     return None
+
+
+def stands_in(text: str, subject: str) -> bool:
+    """Whether a text holds a subject as whole words in its own case.
+
+    Args:
+        text: A prompt.
+        subject: What to look for.
+    """
+    return bool(subject.strip()) and re.search(_patterns(subject)[1], text) is not None
+
+
+def _patterns(subject: str) -> tuple[str, str]:
+    """A subject anywhere, and as whole words; any white space may stand where it has some."""
+    words = r"\s+".join(re.escape(word) for word in subject.split())
+    return words, rf"(?<!\w){words}(?!\w)"

@@ -1,6 +1,7 @@
 """The embedded fictional world, as edits to make and as text to preserve."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from lightning_edit.datamodules.base import EditDataModule
 from lightning_edit.datamodules.preservation import PreservationText
@@ -54,7 +55,7 @@ class TinyWorld(EditDataModule):
     def load_requests(self) -> Iterator[EditRequest]:
         """The edits, each of another subject."""
         for record in World.generate().records(self.edits, self.seed):
-            prompts = {name: tuple(record[name]) for name in PROMPT_LISTS}
+            prompts: dict[str, Any] = {name: tuple(record[name]) for name in PROMPT_LISTS}
             yield EditRequest(
                 subject=record["subject"],
                 prompt=record["prompt"],

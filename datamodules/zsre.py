@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from lightning_edit.datamodules.fields import first_text, required_text, texts
+from lightning_edit.datamodules.fields import first_text, required_first_text, required_text, texts
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
-from lightning_edit.datamodules.subjects import cut_out
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 
@@ -52,16 +51,16 @@ class ZsRE(RecordDataModule):
         Raises:
             EditError: If the record lacks what is needed.
         """
-        case_id, answer = str(record.get("case_id", position)), first_text(record["answers"])
-        place = cut_out(required_text(record, "src"), required_text(record, "subject"))
+        case_id, answer = str(record.get("case_id", position)), required_first_text(record, "answers")
+        place = self.cut_out(required_text(record, "src"), required_text(record, "subject"))
         if place is None:
             return LeftOut("their question does not hold their subject", case_id=case_id)
         target, true = answer, None
         if self.target == "alt":
             if "alt" not in record:
                 raise EditError("the field 'alt' is missing, which `data.target: alt` writes.")
-            target, true = record["alt"], answer
-            if isinstance(target, str) and target.strip() in ("", str(answer).strip()):
+            target, true = first_text(record, "alt") or "", answer
+            if target.strip() in ("", answer.strip()):
                 return LeftOut("their `alt` is empty or the right answer (`target: alt`)", case_id=case_id)
         return EditRequest(
             subject=place[1],
@@ -75,8 +74,8 @@ class ZsRE(RecordDataModule):
 
 
 def _locality(record: Mapping[str, Any]) -> Any:
-    question, answer = record.get("loc"), first_text(record.get("loc_ans"))
+    question, answer = first_text(record, "loc"), first_text(record, "loc_ans")
     if question is None or answer is None:
         return ()
-    asked = question if str(question).endswith("?") else f"{question}?"
+    asked = question if question.endswith("?") else f"{question}?"
     return ((asked, answer),)

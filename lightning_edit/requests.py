@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lightning_edit.errors import EditError
-from lightning_edit.messages import counted
+from lightning_edit.messages import counted, quoted
 
 logger = logging.getLogger(__name__)
 
+LONGEST_ID = 80
 PROMPT_LISTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
 TEXT_LISTS = (*PROMPT_LISTS, "reference_texts", "essence_texts")
 
@@ -32,6 +33,7 @@ class EditRequest:
         locality: Pairs of an unrelated complete prompt and the data set's own answer to it.
         reference_texts: Texts about other subjects of which ``target_new`` is true, to compare generations with.
         essence_texts: Texts about the subject, which the edited model should still find likely.
+        where: File and line it was read from, for messages.
 
     Raises:
         EditError: If the record cannot be edited or measured; the message names it and says what to change.
@@ -49,33 +51,38 @@ class EditRequest:
     locality: tuple[tuple[str, str], ...] = ()
     reference_texts: tuple[str, ...] = ()
     essence_texts: tuple[str, ...] = ()
+    where: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("subject", "prompt", "target_new"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
-                raise EditError(f"{self.name}: `{name}` must be a text that is not empty, got {value!r}.")
+                raise EditError(f"{self.name}: `{name}` must be a text that is not empty, got {quoted(value)}.")
         self._check_locality()
         for name in TEXT_LISTS:
             prompts = getattr(self, name)
             if not isinstance(prompts, list | tuple) or not all(
                 isinstance(entry, str) and entry.strip() for entry in prompts
             ):
-                raise EditError(f"{self.name}: `{name}` must be a list of texts that are not empty, got {prompts!r}.")
+                raise EditError(
+                    f"{self.name}: `{name}` must be a list of texts that are not empty, got {quoted(prompts)}."
+                )
             object.__setattr__(self, name, tuple(prompts))
         holes = self.prompt.count("{}")
         if holes != 1:
             raise EditError(
                 f"{self.name}: the prompt must hold exactly one {{}} where the subject goes, got {holes} in "
-                f"{self.prompt!r}. Replace the subject in the prompt by {{}}."
+                f"{quoted(self.prompt)}. Replace the subject in the prompt by {{}}."
             )
         if self.target_true is not None:
             if not isinstance(self.target_true, str) or not self.target_true.strip():
-                raise EditError(f"{self.name}: `target_true` must be a text or be left out, got {self.target_true!r}.")
+                raise EditError(
+                    f"{self.name}: `target_true` must be a text or be left out, got {quoted(self.target_true)}."
+                )
             if self.target_true.strip() == self.target_new.strip():
                 raise EditError(
-                    f"{self.name}: `target_new` equals `target_true` ({self.target_true.strip()!r}): there is nothing "
-                    "to edit. Give another `target_new` or remove the record."
+                    f"{self.name}: `target_new` equals `target_true` ({quoted(self.target_true.strip())}): there is "
+                    "nothing to edit. Give another `target_new` or remove the record."
                 )
             object.__setattr__(self, "target_true", self.target_true.strip())
         object.__setattr__(self, "subject", self.subject.strip())
@@ -83,17 +90,21 @@ class EditRequest:
 
     def _check_locality(self) -> None:
         if not isinstance(self.locality, list | tuple):
-            raise EditError(f"{self.name}: `locality` must be a list of pairs, got {self.locality!r}.")
+            raise EditError(f"{self.name}: `locality` must be a list of pairs, got {quoted(self.locality)}.")
         pairs = tuple(tuple(pair) if isinstance(pair, list | tuple) else pair for pair in self.locality)
         for pair in pairs:
             if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(t, str) and t.strip() for t in pair)):
-                raise EditError(f"{self.name}: `locality` must hold pairs of a prompt and its answer, got {pair!r}.")
+                raise EditError(
+                    f"{self.name}: `locality` must hold pairs of a prompt and its answer, got {quoted(pair)}."
+                )
         object.__setattr__(self, "locality", tuple((prompt, answer.strip()) for prompt, answer in pairs))
 
     @property
     def name(self) -> str:
         """How messages call this record."""
-        return f"record {self.case_id}" if self.case_id != "" else f"the edit of {self.subject!r}"
+        if self.case_id != "":
+            return f"record {self.case_id if len(self.case_id) <= LONGEST_ID else quoted(self.case_id)}"
+        return f"the edit of {quoted(self.subject)}" + (f" ({self.where})" if self.where else "")
 
     @property
     def rewrite_prompt(self) -> str:
@@ -140,8 +151,8 @@ def distinct(requests: Sequence[EditRequest], replace: bool = False) -> list[Edi
             continue
         if known is not None and not replace:
             raise EditError(
-                f"{known.name} and {request.name} ask for different answers to {request.rewrite_prompt!r}: "
-                f"{known.target_new!r} and {request.target_new!r}. Keep one of them."
+                f"{known.name} and {request.name} ask for different answers to {quoted(request.rewrite_prompt)}: "
+                f"{quoted(known.target_new)} and {quoted(request.target_new)}. Keep one of them."
             )
         holds[fact_of(request)] = request
         kept.append(request)

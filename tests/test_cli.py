@@ -205,7 +205,7 @@ def test_compare_reads_what_runs_leave(tmp_path, capfd):
     [
         ("vary: 3", "`vary` must give a list of values"),
         ("values: {a: [1]}", "expected the keys vary (needed), fixed and metric"),
-        ("vary: {a: [", "is no YAML"),
+        ("vary: {a: [", "sweep.yaml, line 2, column 1: not YAML"),
         ("{vary: {a: [1]}, fixed: [1]}", "`fixed` must give a value"),
     ],
 )

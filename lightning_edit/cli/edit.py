@@ -10,6 +10,7 @@ from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.configs import CONFIGS, shipped
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
+from lightning_edit.storage.user_yaml import read_yaml
 
 METHODS = sorted(path.stem for path in (CONFIGS / "solvers").glob("*.yaml"))
 DEVICES = ("auto", "cpu", "gpu")
@@ -203,12 +204,7 @@ def published_settings(model: str, method: str) -> list[str]:
 
 def _settings_of(file: Path) -> dict[str, Any]:
     """The settings of the model in a configuration file, as far as there are any."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EditError(f"`--config`: {file} is no YAML: {error}") from error
+    content = read_yaml(file, "`--config`: ")
     model = content.get("model") if isinstance(content, dict) else None
     settings = model.get("init_args", model) if isinstance(model, dict) else None
     return settings if isinstance(settings, dict) else {}

@@ -14,6 +14,7 @@ import yaml
 
 from lightning_edit.errors import EditError
 from lightning_edit.storage.known_classes import ROOTS, check_names, known_classes, names_of
+from lightning_edit.storage.user_yaml import read_yaml
 
 TRUST = "--trust_config"
 REMEDY = f" If this is a run of your own, or you have read its config.yaml, give {TRUST}."
@@ -66,10 +67,7 @@ def checked_config(file: Path, accepted: Mapping[str, str]) -> str:
     Raises:
         EditError: If it is no configuration, or names another class.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise EditError(f"{file} is no YAML: {error}.") from error
+    content = read_yaml(file)
     if not isinstance(content, Mapping):
         raise EditError(f"{file} is not the configuration of a run.")
     return yaml.safe_dump(check_names(content, accepted, str(file), REMEDY), sort_keys=False)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
+from lightning_edit.storage.user_yaml import read_yaml
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,15 @@ class Sweep:
         Raises:
             EditError: If it is not there, no YAML, or says something else.
         """
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise EditError(f"There is no sweep file {path}.")
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise EditError(f"{path} is no YAML: {error}") from error
+        content = read_yaml(Path(path).expanduser(), "sweep: ")
         if not isinstance(content, dict) or not {"vary"} <= set(content) <= {"vary", "fixed", "metric"}:
-            raise EditError(f"{path}: expected the keys vary (needed), fixed and metric, got {content!r}.")
+            raise EditError(f"{path}: expected the keys vary (needed), fixed and metric, got {quoted(content)}.")
         vary = content["vary"]
         if not isinstance(vary, dict) or not all(isinstance(values, list) and values for values in vary.values()):
-            raise EditError(f"{path}: `vary` must give a list of values for each setting, got {vary!r}.")
+            raise EditError(f"{path}: `vary` must give a list of values for each setting, got {quoted(vary)}.")
         fixed = content.get("fixed") or {}
         if not isinstance(fixed, dict):
-            raise EditError(f"{path}: `fixed` must give a value for each setting, got {fixed!r}.")
+            raise EditError(f"{path}: `fixed` must give a value for each setting, got {quoted(fixed)}.")
         return Sweep(vary, fixed, content.get("metric", "S"))
 
     def combinations(self) -> list[dict[str, Any]]:

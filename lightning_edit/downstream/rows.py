@@ -1,6 +1,5 @@
 """The rows of a task, from a JSONL file or the hub, each of which can say where it stands."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,9 @@ from typing import Any
 import datasets
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import listed, one_line, quoted
+from lightning_edit.storage.user_files import is_there
+from lightning_edit.storage.user_json import json_lines
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Row:
         """
         if self.fields.get(column) is None:
             state = "is empty" if column in self.fields else "is missing"
-            raise EditError(f"{self.where}: the column `{column}` {state}. Columns: {', '.join(self.fields)}.")
+            raise EditError(f"{self.where}: the column `{column}` {state}. Columns: {listed(self.fields)}.")
         return self.fields[column]
 
 
@@ -42,19 +44,19 @@ class Table:
     Args:
         name: The file or data set.
         records: The columns of each row.
-        places: The line of each row; None counts the rows.
+        places: File and line of each row; None counts the rows.
     """
 
     name: str
     records: Sequence[Mapping[str, Any]]
-    places: Sequence[int] | None = None
+    places: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Row:
-        place = f"row {index + 1}" if self.places is None else f"line {self.places[index]}"
-        return Row(self.records[index], f"{self.name}, {place}")
+        place = f"{self.name}, row {index + 1}" if self.places is None else self.places[index]
+        return Row(self.records[index], place)
 
 
 def read_jsonl(file: Path) -> Table:
@@ -66,25 +68,11 @@ def read_jsonl(file: Path) -> Table:
     Raises:
         EditError: If it is not there, not UTF-8, or a line is no JSON object.
     """
-    try:
-        # Only a newline ends a line; `splitlines` would also split at separators inside the texts.
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise EditError(f"There is no readable file {file}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise EditError(f"{file} is not UTF-8 text ({error}); save it as UTF-8.") from error
-    places = [number for number, line in enumerate(lines, start=1) if line.strip()]
-    return Table(str(file), [_record(lines[place - 1], f"{file}, line {place}") for place in places], places)
-
-
-def _record(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise EditError(f"{where}, column {error.colno}: not JSON ({error.msg}); each line is one object.") from error
-    if not isinstance(record, dict):
-        raise EditError(f"{where}: expected a JSON object with the columns of a row, got {type(record).__name__}.")
-    return record
+    found = list(json_lines(file))
+    for record, where in found:
+        if not isinstance(record, dict):
+            raise EditError(f"{where}: expected a JSON object with the columns of a row, got {quoted(record)}.")
+    return Table(str(file), [record for record, _ in found], [where for _, where in found])
 
 
 def read_hub(dataset: str, subset: str | None, split: str, shuffle: int | None) -> Table:
@@ -101,9 +89,10 @@ def read_hub(dataset: str, subset: str | None, split: str, shuffle: int | None) 
     """
     try:
         rows = datasets.load_dataset(dataset, subset, split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:
+        # It stands for many readers and for the hub, each with errors of its own.
         raise EditError(
-            f"The data set {dataset} ({subset or 'default'}, {split}) could not be loaded from the hub: {error}. "
+            f"The data set {dataset} ({subset or 'default'}, {split}) could not be loaded: {one_line(error)}. "
             "Give a folder of JSONL files with `data_dir`."
         ) from error
     return Table(f"{dataset} ({split})", rows if shuffle is None else rows.shuffle(seed=shuffle))
@@ -120,9 +109,9 @@ def read_folder(folder: Path, task: str) -> Table:
         EditError: If the folder has no such file.
     """
     file = folder / f"{task}.jsonl"
-    if not folder.is_dir():
+    if not is_there(folder) or not folder.is_dir():
         raise EditError(f"`data_dir`: there is no folder {folder}.")
-    if not file.is_file():
-        there = ", ".join(sorted(path.name for path in folder.glob("*.jsonl"))) or "none"
+    if not is_there(file):
+        there = listed(sorted(path.name for path in folder.glob("*.jsonl"))) or "none"
         raise EditError(f"`data_dir`: the task {task} needs {file}, which is not there. JSONL files there: {there}.")
     return read_jsonl(file)

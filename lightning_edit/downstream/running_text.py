@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_edit.distributed.process_group import in_shares
-from lightning_edit.downstream.rows import Table
+from lightning_edit.downstream.rows import Row, Table
 from lightning_edit.downstream.task import Fitting, Measured, Prepared, Task
 from lightning_edit.errors import EditError
-from lightning_edit.messages import counted
+from lightning_edit.messages import counted, quoted
 from lightning_edit.metrics.perplexity import cut_windows, perplexity_of
 from lightning_edit.metrics.token_scores import score_tokens
 from lightning_edit.models.decoder import Decoder
@@ -57,12 +57,18 @@ class TextTask(Task):
         """Leading special tokens, and at least so many others as long as there is text."""
         count = min(64, len(table))
         while True:
-            texts = [str(table[i][self.text]).strip() for i in range(count)]
+            texts = [self._text(table[i]) for i in range(count)]
             ids, spans = encode(tokenizer, self.separator.join(text for text in texts if text))
             start = next((i for i, (_, end) in enumerate(spans) if end > 0), len(ids))
             if len(ids) - start >= enough or count == len(table):
                 return ids[:start], ids[start:]
             count = min(2 * count, len(table))
+
+    def _text(self, row: Row) -> str:
+        text = row[self.text]
+        if not isinstance(text, str):
+            raise EditError(f"{row.where}: the column `{self.text}` must hold a text, got {quoted(text)}.")
+        return text.strip()
 
 
 class PreparedText(Prepared):

@@ -6,7 +6,6 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lightning_edit.downstream.endings import EndingTask
@@ -14,6 +13,9 @@ from lightning_edit.downstream.labels import LabelTask
 from lightning_edit.downstream.running_text import TextTask
 from lightning_edit.downstream.task import Source, Task
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
+from lightning_edit.storage.user_files import is_there
+from lightning_edit.storage.user_yaml import read_yaml
 
 KINDS: dict[str, type[Task]] = {"labels": LabelTask, "endings": EndingTask, "text": TextTask}
 SUFFIXES = (".yaml", ".yml")
@@ -39,36 +41,29 @@ def load_task(name: str, folder: Path) -> Task:
         EditError: If there is no such task, or its file is not as it should be.
     """
     file = Path(name).expanduser() if name.endswith(SUFFIXES) else folder / f"{name}.yaml"
-    if not file.is_file():
+    if not is_there(file):
         known = known_tasks(folder)
         raise EditError(
             f"There is no task {name}.{_meant(name, known)} Known tasks: {', '.join(known)}; "
             "your own is given by the path of its YAML file."
         )
+    content = read_yaml(file)
     try:
-        return _task(file.stem, _read(file), file.parent)
+        return _task(file.stem, content, file.parent)
     except EditError as error:
         raise EditError(f"{file}: {error}") from error
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EditError(f"not readable as YAML: {error}") from error
+def _task(name: str, content: Any, home: Path) -> Task:
     if not isinstance(content, dict):
-        raise EditError(f"expected the keys of a task, got {type(content).__name__}.")
-    return content
-
-
-def _task(name: str, content: dict[str, Any], home: Path) -> Task:
+        raise EditError(f"expected the keys of a task, got {quoted(content)}.")
     kind = content.pop("kind", "labels")
     if kind not in KINDS:
-        raise EditError(f"`kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
+        raise EditError(f"`kind` must be one of {', '.join(KINDS)}, got {quoted(kind)}.")
     _check_keys(content, KINDS[kind], "", skipped={"name"})
     data = content["data"]
     if not isinstance(data, dict):
-        raise EditError(f"`data` must have the keys of a source, got {data!r}.")
+        raise EditError(f"`data` must have the keys of a source, got {quoted(data)}.")
     _check_keys(data, Source, "data.")
     if isinstance(data.get("file"), str):
         data["file"] = str(home / Path(data["file"]).expanduser())
@@ -105,10 +100,12 @@ def _check_keys(content: Mapping[str, Any], kind: type, prefix: str, skipped: It
 def _answers(answers: Any) -> dict[str, str]:
     """Labels as texts, whatever YAML takes them for; the words must be texts already."""
     if not isinstance(answers, dict):
-        raise EditError(f"`answers` must map each label to a word, got {answers!r}.")
+        raise EditError(f"`answers` must map each label to a word, got {quoted(answers)}.")
     for label, word in answers.items():
         if not isinstance(word, str):
-            raise EditError(f"`answers`: the word of {label!r} is read as {word!r}; put it in quotes, e.g. 'Yes'.")
+            raise EditError(
+                f"`answers`: the word of {label!r} is read as {quoted(word)}; put it in quotes, e.g. 'Yes'."
+            )
     return {str(label): word for label, word in answers.items()}
 
 

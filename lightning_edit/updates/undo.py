@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import oriented_weight
@@ -17,6 +16,7 @@ from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import WEIGHTS
 from lightning_edit.storage.run_lock import RunLock
+from lightning_edit.storage.user_yaml import read_yaml
 from lightning_edit.updates.history import History
 from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate, same_update
 from lightning_edit.updates.update_list import REMOVED, open_updates
@@ -187,9 +187,10 @@ def _settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         return {}
+    content = read_yaml(path)
     try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["init_args"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        return dict(content["model"]["init_args"])
+    except (KeyError, TypeError, ValueError) as error:
         raise EditError(f"{path} is not the configuration of a run ({error}); mend it or move it away.") from error
 
 

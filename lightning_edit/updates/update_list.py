@@ -10,6 +10,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import UPDATES, check_own_files
+from lightning_edit.storage.user_json import read_json
 from lightning_edit.updates.update_record import EditIndex, UpdateRecord, read_record
 
 REMOVED = "removed.json"
@@ -90,16 +91,16 @@ class UpdateList:
             EditError: If the note of them cannot be read.
         """
         path = self.folder / REMOVED
+        if not path.exists():
+            return set()
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             numbers = content["removed"]
             # None where the note was written by hand, or by an earlier version.
             if content.get("checksum") not in (None, fingerprint(numbers)):
                 raise ValueError("its checksum differs; leave the checksum out if you have mended it")
             return set(map(int, numbers))
-        except (FileNotFoundError, NotADirectoryError):
-            return set()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise EditError(
                 f'{path} should read {{"removed": [numbers of updates]}}, which is not so ({error}). Mend it; '
                 "`info` of the run's update.safetensors tells what is removed there."

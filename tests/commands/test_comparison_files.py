@@ -106,13 +106,13 @@ def test_runs_of_one_name_are_shown_with_as_much_of_their_paths_as_tells_them_ap
 @pytest.mark.parametrize(
     ("file", "text", "messages"),
     [
-        ("metrics.json", '{\n"before": {,', ["metrics.json, line 2: no valid JSON"]),
+        ("metrics.json", '{\n"before": {,', ["metrics.json, line 2, column 12: not JSON"]),
         ("metrics.json", "[]", ["expected an object with `before`, `after` and `config`"]),
         ("metrics.json", '{"before": {}, "after": null}', ["holds no figures `after` editing", "leave it out"]),
         ("metrics.json", '{"after": {"S": 1}, "edits": 0}', ["`edits` must be a whole number from 1 on, got 0"]),
         ("metrics.json", '{"after": {"S": "high"}, "edits": 1}', ["`after`: expected a number as S, got 'high'"]),
-        ("curves.jsonl", '{"edits": 1\n{"edits": 2, "figures": {}}\n', ["curves.jsonl, line 1: no valid JSON"]),
-        ("curves.jsonl", '{"edits": 1\n', ["curves.jsonl, line 1: no valid JSON"]),
+        ("curves.jsonl", '{"edits": 1\n{"edits": 2, "figures": {}}\n', ["curves.jsonl, line 1, column 12: not JSON"]),
+        ("curves.jsonl", '{"edits": 1\n', ["curves.jsonl, line 1, column 12: not JSON"]),
         ("curves.jsonl", "[1]\n", ["line 1: expected an object with `edits` and `figures`"]),
         ("curves.jsonl", '{"edits": 1}\n', ["line 1: expected figures as an object"]),
         ("curves.jsonl", '\n{"edits": -1, "figures": {}}\n', ["line 2: `edits` must be a whole number from 0 on"]),

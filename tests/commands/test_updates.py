@@ -335,10 +335,18 @@ def test_a_run_that_goes_on_is_listed_and_not_changed(run, capsys):
     assert history.removed() == set()
 
 
-@pytest.mark.parametrize("text", ["a: [", "[]", "model: 3"])
-def test_a_broken_configuration_is_refused(run, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", r"config\.yaml, line 2, column 1: not YAML"),
+        ("[]", r"config\.yaml is not the configuration of a run"),
+        ("model: 3", r"config\.yaml is not the configuration of a run"),
+        ("a: &a [*a]", r"config\.yaml, line 1: the alias \*a stands inside of what it stands for"),
+    ],
+)
+def test_a_broken_configuration_is_refused(run, text, message):
     (run / "config.yaml").write_text(text)
-    with pytest.raises(EditError, match=r"config\.yaml is not the configuration of a run"):
+    with pytest.raises(EditError, match=message):
         main(["remove", str(run), "1"])
 
 

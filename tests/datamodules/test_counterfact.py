@@ -92,7 +92,11 @@ def test_malformed_json_is_refused_by_line(tmp_path):
     assert f"counterfact.json, line {line}, column 3: not JSON" in message
 
 
-@pytest.mark.parametrize("text", ["", "[{", "case_id,subject\n1,Anna\n"])
+def test_an_empty_file_is_refused(tmp_path):
+    assert refusal(tmp_path, "").endswith("counterfact.json is empty.")
+
+
+@pytest.mark.parametrize("text", ["[{", "case_id,subject\n1,Anna\n"])
 def test_what_is_no_json_at_all_is_refused(tmp_path, text):
     assert "counterfact.json, line 1, column " in refusal(tmp_path, text)
 

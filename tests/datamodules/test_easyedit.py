@@ -81,11 +81,11 @@ def test_prompts_without_their_subject_are_counted(tmp_path, caplog):
     ("changes", "message"),
     [
         ({"prompt": ...}, "the field 'prompt' is missing."),
-        ({"target_new": None}, "`target_new` must be a text that is not empty, got None."),
+        ({"target_new": None}, "`target_new` must hold a text that is not empty, got None."),
         ({"target_new": "French"}, "nothing to edit"),
         ({"locality_ground_truth": ["French", "Paris"]}, "must be of one length, got 1 and 2."),
         ({"rephrase_prompt": 3}, "`rephrase_prompt` must be a text or a list of texts, got 3."),
-        ({"locality": [1]}, "`locality` must be {kind: [{'prompt', 'ground_truth'}, ...]}, got '[1]'."),
+        ({"locality": [1]}, "`locality` must be {kind: [{'prompt', 'ground_truth'}, ...]}, got [1]."),
         ({"locality": {"kind": [{"prompt": "x"}]}}, "`locality` must be {kind: "),
     ],
 )
@@ -108,3 +108,31 @@ def test_real_records_are_read(shared):
         assert request.neighborhood_prompts == (record["locality_prompt"],)
         assert request.case_id == str(record["case_id"])
     assert requests[0].prompt == "The mother tongue of {} is"
+
+
+@pytest.mark.parametrize("nothing", [[""], [], "", " ", None, [[]], ["", "x"]])
+def test_a_true_target_that_is_empty_is_none(tmp_path, nothing):
+    (request,) = data(tmp_path, make_record(ground_truth=nothing)).requests
+    assert request.target_true is None
+    assert request.locality == (("Michel Rocard speaks", "French"),)
+    assert request.neighborhood_prompts == ()
+
+
+def test_a_wrong_value_is_refused_under_the_name_it_has_in_the_file(tmp_path):
+    with pytest.raises(EditError, match=r"record 1: `ground_truth` must be a text or a list of texts, got 5\."):
+        data(tmp_path, make_record(ground_truth=5)).setup("fit")
+    with pytest.raises(EditError, match=r"record 1: `rephrase_prompt` must be .*, got 5 in it\."):
+        data(tmp_path, make_record(rephrase_prompt=[5])).setup("fit")
+
+
+def test_locality_prompts_without_an_answer_are_left_out_and_counted(tmp_path, caplog):
+    locality = {
+        "Forgetfulness": [{"prompt": f"Q{i}", "ground_truth": answer} for i, answer in enumerate(("", [""], "a"))]
+    }
+    records = make_record(locality=locality), make_record(prompt="Anna is", locality_ground_truth="")
+    first, second = data(tmp_path, *records).requests
+    assert first.locality == (("Michel Rocard speaks", "French"), ("Q2", "a"))
+    assert second.locality == ()
+    assert caplog.messages == [
+        "3 locality prompts without an answer are left out ('Q0', 'Q1', 'Michel Rocard speaks')."
+    ]

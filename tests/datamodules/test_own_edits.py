@@ -1,6 +1,8 @@
 """A user's own edits, and the slips that are caught."""
 
+import csv
 import json
+import time
 
 import pytest
 
@@ -85,7 +87,7 @@ def test_a_slip_of_the_pen_is_refused(tmp_path, name, meant):
 def test_other_fields_are_not_read_but_named_once(tmp_path, caplog):
     path = write(tmp_path, [EDIT | {"notes": "x"}, EDIT | {"notes": "y", "subject": "Bo"}])
     assert len(OwnEdits(path).requests) == 2
-    assert caplog.text.count("The field 'notes' is not read. Accepted: subject,") == 1
+    assert caplog.text.count("1 field is not read, being none of subject,") == 1
 
 
 @pytest.mark.parametrize(
@@ -111,8 +113,6 @@ def test_bad_edits_are_refused_by_name(tmp_path, changes, message):
 def test_a_bad_row_is_refused_by_line(tmp_path):
     path = write(tmp_path, "subject,prompt,target_new\nAnna,{} plays the,violin\nBo,{} plays the,\n", "a.csv")
     assert refusal(path) == f"{path}, line 3: the field 'target_new' is missing."
-    path = write(tmp_path, "subject;prompt;target_new\nAnna;{} plays the;violin\n", "b.csv")
-    assert refusal(path).startswith(f"{path}, line 2: ")
 
 
 def test_edits_of_a_known_data_set_get_a_hint(tmp_path):
@@ -120,3 +120,84 @@ def test_edits_of_a_known_data_set_get_a_hint(tmp_path):
     assert refusal(write(tmp_path, [record])).endswith("give --data EasyEditCounterFact.")
     record = {"requested_rewrite": EDIT, "case_id": 1}
     assert refusal(write(tmp_path, [record])).endswith("give --data CounterFact.")
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_other_delimiters_are_read(tmp_path, delimiter, suffix):
+    rows = "subject,prompt,target_new\nAnna,{} plays the,violin\n".replace(",", delimiter)
+    assert OwnEdits(write(tmp_path, rows, f"a.{suffix}")).requests[0].target_new == "violin"
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("a|b | c", ("a", "b", "c")),
+        ("<|im_start|>user\nHi<|im_end|>", ("<|im_start|>user\nHi<|im_end|>",)),
+        ("<|user|>a<|end|>|<|user|>b<|end|>", ("<|user|>a<|end|>", "<|user|>b<|end|>")),
+        ('["if a || b", "c"]', ("if a || b", "c")),
+        ("[INST] a [/INST]|[x]", ("[INST] a [/INST]", "[x]")),
+        ("|", ()),
+    ],
+)
+@pytest.mark.parametrize("in_csv", [False, True])
+def test_the_bars_of_chat_markup_separate_nothing(tmp_path, cell, expected, in_csv):
+    if in_csv:
+        with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [*EDIT, "paraphrase_prompts"])
+            writer.writeheader()
+            writer.writerow(EDIT | {"paraphrase_prompts": cell})
+        path = str(tmp_path / "a.csv")
+    else:
+        path = write(tmp_path, [EDIT | {"paraphrase_prompts": cell}])
+    assert OwnEdits(path).requests[0].paraphrase_prompts == expected
+
+
+def test_locality_pairs_stand_in_a_cell_as_json(tmp_path):
+    rows = 'subject,prompt,target_new,locality\nAnna,{} plays the,violin,"[[""The sky is"", ""blue""]]"\n'
+    assert OwnEdits(write(tmp_path, rows, "a.csv")).requests[0].locality == (("The sky is", "blue"),)
+    broken = rows.replace('""blue""]]', '""blue"" ')
+    assert "b.csv, line 2: `locality`, line 1, column 24: not JSON" in refusal(write(tmp_path, broken, "b.csv"))
+
+
+def test_a_prompt_with_a_hole_and_the_subject_is_warned_of_once(tmp_path, caplog):
+    prompts = ["In Python, {} is an empty dict; Bo plays the", "Bo and {} is", "{} plays the", "Bob says {} is"]
+    edits = OwnEdits(write(tmp_path, [EDIT | {"subject": "Bo", "prompt": prompt} for prompt in prompts])).requests
+    assert [edit.prompt for edit in edits] == prompts
+    (said,) = [entry.getMessage() for entry in caplog.records]
+    assert said.startswith("2 prompts hold both {} and the subject; {} is taken for the subject's place")
+    assert "('In Python, {} is an empty dict; Bo plays the', 'Bo and {} is')" in said
+
+
+def test_many_unknown_columns_get_one_short_warning(tmp_path, caplog):
+    began = time.monotonic()
+    record = EDIT | {f"column {i} {'x' * 50}": "a" for i in range(20_000)} | {"y" * 1_000_000: "a"}
+    assert len(OwnEdits(write(tmp_path, [record] * 3)).requests) == 1
+    found = [entry.getMessage() for entry in caplog.records if "field" in entry.getMessage()]
+    assert len(found) == 1
+    assert found[0].startswith("20,001 fields are not read, being none of subject, prompt,")
+    assert found[0].endswith("and 19,998 more).")
+    assert len(found[0]) < 1000
+    assert time.monotonic() - began < 5
+
+
+def test_a_very_long_text_is_quoted_in_short(tmp_path):
+    found = refusal(write(tmp_path, [EDIT | {"subject": "x" * 1_000_000, "prompt": "y" * 1_000_000}]))
+    assert "(1,000,000 characters)" in found
+    assert found.endswith("Put {} where the subject goes.")
+    assert len(found) < 1000
+
+
+def test_a_contradiction_names_both_lines(tmp_path):
+    rows = "subject,prompt,target_new\nBo,{} plays the,violin\nAnna,{} plays the,tuba\nBo,{} plays the,piano\n"
+    path = write(tmp_path, rows, "a.csv")
+    found = refusal(path)
+    assert found.startswith(f"the edit of 'Bo' ({path}, line 2) and the edit of 'Bo' ({path}, line 4) ask for")
+
+
+@pytest.mark.parametrize("text", ["A\\ud800B", "\\udfff"])
+def test_half_a_character_is_refused_as_the_file_is_read(tmp_path, text):
+    for name in ("subject", "prompt", "target_new", "target_true", "case_id", "paraphrase_prompts", "notes"):
+        content = json.dumps([EDIT | {name: "TEXT"}]).replace("TEXT", text)
+        found = refusal(write(tmp_path, content))
+        assert f"edits.json, record 1, field {name!r}: the text '{text}' holds half of a surrogate pair" in found

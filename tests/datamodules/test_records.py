@@ -1,6 +1,7 @@
 """Where records are read from, and what a message calls the place."""
 
 import json
+import os
 
 import datasets
 import pytest
@@ -61,7 +62,7 @@ def test_csv_gives_texts_by_the_header_without_empty_cells(tmp_path):
         ("a.csv", 'a,b\n1,"2\n', "a.csv, line 2: not CSV"),
         ("a.jsonl", '{"a": 1}\n\n{"a": 1,}\n', "a.jsonl, line 3, column 9: not JSON"),
         ("a.json", '{"a": 1}\n{"a": 2}\n', "a.json, line 2, column 1: not JSON (Extra data). If it holds one record a"),
-        ("a.json", "{}", "a.json: expected a list of records, got dict."),
+        ("a.json", "{}", "a.json: expected a list of records, got one object."),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_line(tmp_path, name, text, message):
@@ -130,3 +131,50 @@ def test_what_looks_like_a_file_is_not_sought_on_the_hub(name):
 )
 def test_lists_are_json_or_one_entry_a_line(tmp_path, name, text, found):
     assert [value for value, _ in read_list(write(tmp_path / name, text), "data.indices")] == found
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("d.py", "import os\n"),
+        ("README.md", "---\na: !!python/object/apply:os.getcwd []\n---\n"),
+        ("README.md", "---\na: [\n---\n"),
+    ],
+)
+def test_a_folder_with_more_than_data_gets_a_message_or_is_read(tmp_path, name, text):
+    write(tmp_path / "d" / "train.jsonl", '{"a": 1}\n')
+    write(tmp_path / "d" / name, text)
+    try:
+        found = list(read_records(str(tmp_path / "d")))
+    except EditError as error:
+        assert "/d could not be read: " in str(error)
+        assert str(error).endswith("A folder should hold data files alone, such as .jsonl, .csv or .parquet.")
+    else:
+        assert [record for record, _ in found] == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.xlsx", b"PK\x03\x04x", "a.xlsx is a zip archive or an office document: save a table as CSV (UTF-8)"),
+        ("a.csv", b"PK\x03\x04x", "a.csv is a zip archive or an office document"),
+        ("a.json", b"", "a.json is empty."),
+        ("a.csv", b"", "a.csv is empty."),
+        ("a.jsonl", b"", "a.jsonl is empty."),
+        ("a.parquet", b"", "a.parquet is empty."),
+        ("a.parquet", b"x", "a.parquet could not be read: "),
+        ("a.jsonl.gz", b"\x1f\x8bx", "a.jsonl.gz is packed by gzip: unpack it."),
+        ("a.txt", b"hello", "a.txt, line 1, column 1: not JSON (Expecting value)."),
+    ],
+)
+def test_what_is_no_data_file_is_said(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EditError) as error:
+        list(read_records(str(tmp_path / name)))
+    assert message in str(error.value)
+
+
+def test_a_pipe_is_no_data_file(tmp_path):
+    os.mkfifo(tmp_path / "edits")
+    with pytest.raises(EditError, match="edits is a pipe, which can be read only once"):
+        list(read_records(str(tmp_path / "edits")))

@@ -118,11 +118,11 @@ def test_alternatives_that_change_nothing_are_counted(tmp_path, alt):
         ({"src": None}, {}, "`src` must be a text that is not empty, got None."),
         ({"subject": 3}, {}, "`subject` must be a text that is not empty, got 3."),
         ({"subject": " "}, {}, "`subject` must be a text that is not empty, got ' '."),
-        ({"answers": []}, {}, "`target_new` must be a text that is not empty, got []."),
-        ({"answers": [" "]}, {}, "`target_new` must be a text"),
-        ({"rephrase": [""]}, {}, "`paraphrase_prompts` must be a list of texts"),
+        ({"answers": []}, {}, "`answers` must hold a text that is not empty, got []."),
+        ({"answers": [" "]}, {}, "`answers` must hold a text that is not empty"),
+        ({"rephrase": [""]}, {}, "`rephrase` must be a text or a list of texts that are not empty"),
         ({"rephrase": 3}, {}, "`rephrase` must be a text or a list of texts, got 3."),
-        ({"loc_ans": 3}, {}, "`locality` must hold pairs"),
+        ({"loc_ans": 3}, {}, "`loc_ans` must be a text or a list of texts, got 3."),
     ],
 )
 def test_bad_records_are_refused_by_name(tmp_path, changes, settings, message):

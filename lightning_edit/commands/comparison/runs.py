@@ -1,7 +1,7 @@
 """Reading what runs have left behind."""
 
-import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning_edit.commands.comparison.settings import METHOD, edits_of_update, flat_settings
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
+from lightning_edit.storage.user_json import json_lines, read_json
 
 Figures = dict[str, float]
 FILE = "metrics.json"
@@ -118,6 +120,9 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
             "Wait for the end of the run, or leave it out of `runs`."
         )
     edits = _number_of_edits(content.get("edits"), folder / FILE, least=1)
+    left_out = content.get("left_out") or []
+    if not isinstance(left_out, list):
+        raise EditError(f"{folder / FILE}: `left_out` must be a list, got {quoted(left_out)}.")
     measured = _read_curve(folder / "curves.jsonl", notes)
     for at, stage in ((0, "before"), (edits, "after")):
         if content.get(stage):
@@ -130,67 +135,48 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
         batch_size=min(edits, edits_of_update(settings) or edits),
         measured=dict(sorted(measured.items())),
         seconds=_figures(content.get("seconds") or {}, f"{folder / FILE}, `seconds`"),
-        left_out=len(content.get("left_out") or []),
+        left_out=len(left_out),
         settings=settings,
     )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise EditError(
-            f"{path}, line {error.lineno}: no valid JSON ({error.msg}). Restore it, or leave the run out of `runs`."
-        ) from error
+    content = read_json(path, hint=" Restore it, or leave the run out of `runs`.")
     if not isinstance(content, dict) or not isinstance(content.get("config") or {}, dict):
-        raise EditError(f"{path}: expected an object with `before`, `after` and `config`, got {content!r:.60}.")
+        raise EditError(f"{path}: expected an object with `before`, `after` and `config`, got {quoted(content)}.")
     return content
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise EditError(f"{path} is not UTF-8 text. Restore it, or leave the run out of `runs`.") from error
 
 
 def _read_curve(path: Path, notes: list[str]) -> dict[int, Figures]:
     """Figures by number of edits; a last line that is still being written is passed over."""
     found: dict[int, Figures] = {}
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         return found
-    text = _read_text(path)
-    lines = text.splitlines()
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError as error:
-            if number == len(lines) and not text.endswith("\n"):
-                notes.append(f"{where} is not complete and is left out.")
-                continue
-            raise EditError(
-                f"{where}: no valid JSON ({error.msg}), got {line[:60]!r}. Mend or delete the line."
-            ) from error
-        if entry is not None:
-            if not isinstance(entry, dict):
-                raise EditError(f"{where}: expected an object with `edits` and `figures`, got {line[:60]!r}.")
-            edits = _number_of_edits(entry.get("edits"), where, least=0)
-            found.setdefault(edits, {}).update(_figures(entry.get("figures"), where))
+
+    def pass_over(where: str) -> None:
+        notes.append(f"{where} is not complete and is left out.")
+
+    for entry, where in json_lines(path, on_unfinished=pass_over):
+        if not isinstance(entry, dict):
+            raise EditError(f"{where}: expected an object with `edits` and `figures`, got {quoted(entry)}.")
+        edits = _number_of_edits(entry.get("edits"), where, least=0)
+        found.setdefault(edits, {}).update(_figures(entry.get("figures"), where))
     return found
 
 
 def _number_of_edits(value: Any, where: str | Path, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise EditError(f"{where}: `edits` must be a whole number from {least} on, got {value!r}.")
+        raise EditError(f"{where}: `edits` must be a whole number from {least} on, got {quoted(value)}.")
     return value
 
 
 def _figures(value: Any, where: str) -> Figures:
     """Numbers under their names; what could not be measured (null) is left out."""
     if not isinstance(value, dict):
-        raise EditError(f"{where}: expected figures as an object of names and numbers, got {value!r:.60}.")
+        raise EditError(f"{where}: expected figures as an object of names and numbers, got {quoted(value)}.")
     for name, figure in value.items():
         if figure is not None and (isinstance(figure, bool) or not isinstance(figure, int | float)):
-            raise EditError(f"{where}: expected a number as {name}, got {figure!r:.60}.")
+            raise EditError(f"{where}: expected a number as {name}, got {quoted(figure)}.")
+        if isinstance(figure, int) and abs(figure) > sys.float_info.max:
+            raise EditError(f"{where}: {name} is too large a number.")
     return {name: float(figure) for name, figure in value.items() if figure is not None}

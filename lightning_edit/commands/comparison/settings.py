@@ -69,7 +69,7 @@ def _flatten(name: str, value: Any, found: dict[str, str]) -> None:
     if path is not None:
         found[name] = str(path).rpartition(".")[2]
     inner = value.get("init_args") if "class_path" in value else value
-    for key, entry in (inner or {}).items():
+    for key, entry in (inner if isinstance(inner, Mapping) else {}).items():
         if not key.startswith("_"):
             _flatten(f"{name}.{key}", entry, found)
 

@@ -1,0 +1,146 @@
+"""Files that a user brings, read within bounds; what is wrong is said with its place: file, line, column or field."""
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
+
+LARGEST = 2**30
+LONGEST_LINE = 2**26
+KINDS_OF_FILE = (
+    (stat.S_ISFIFO, "a pipe, which can be read only once: write what comes out of it to a file"),
+    (stat.S_ISSOCK, "a socket"),
+    (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "a device"),
+    (stat.S_ISDIR, "a folder"),
+)
+BEGINNINGS = {
+    b"PK\x03\x04": "a zip archive or an office document: save a table as CSV (UTF-8), unpack an archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word document: save the table as CSV (UTF-8)",
+    b"\x1f\x8b": "packed by gzip: unpack it",
+    b"\x28\xb5\x2f\xfd": "packed by zstd: unpack it",
+    b"BZh": "packed by bzip2: unpack it",
+    b"\xfd7zXZ": "packed by xz: unpack it",
+    b"PAR1": "a Parquet file: name it .parquet",
+    b"GGUF": "a model in llama.cpp's format",
+    b"%PDF": "a PDF document",
+    b"SQLite format 3": "an SQLite database",
+    b"\xff\xfe": "UTF-16 text: save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text: save it as UTF-8",
+}
+
+
+def check_file(path: str | Path, named: str = "") -> Path:
+    """Refuses what is no file with something in it.
+
+    Args:
+        path: The file; ``~`` is the user's home.
+        named: How a message begins, such as "`data.path`: ".
+
+    Returns:
+        The file.
+
+    Raises:
+        EditError: If it is not there, cannot be read, is empty, or is a folder, a pipe or the like.
+    """
+    file = Path(path).expanduser()
+    try:
+        found = file.stat()
+        for is_kind, what in KINDS_OF_FILE:
+            if is_kind(found.st_mode):
+                raise EditError(f"{named}{path} is {what}; a file is needed.")
+        with file.open("rb") as stream:
+            if not stream.read(1):
+                raise EditError(f"{named}{path} is empty.")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise EditError(f"{named}there is no file {path}.") from error
+    except EditError:
+        raise
+    except (OSError, ValueError) as error:
+        # A ValueError is a name that no file can have.
+        why = getattr(error, "strerror", None) or error
+        raise EditError(f"{named}{quoted(str(path))} cannot be read: {why}.") from error
+    return file
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is something of this name, which may be any text.
+
+    Args:
+        path: The name.
+    """
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def open_text(path: str | Path, named: str = "", newline: str | None = None) -> Iterator[TextIO]:
+    """A text file opened to be read, in UTF-8 with or without a byte order mark.
+
+    Args:
+        path: The file.
+        named: See `check_file`.
+        newline: See `open`.
+
+    Raises:
+        EditError: See `check_file`; and if it is no text, or what is read in the context is not UTF-8.
+    """
+    file = check_file(path, named)
+    with file.open("rb") as binary:
+        beginning = binary.read(16)
+    for sign, what in BEGINNINGS.items():
+        if beginning.startswith(sign):
+            raise EditError(f"{named}{path} is {what}.")
+    try:
+        with file.open(encoding="utf-8-sig", newline=newline) as stream:
+            yield stream
+    except UnicodeDecodeError as error:
+        raise EditError(f"{named}{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
+
+
+def read_text(path: str | Path, named: str = "", largest: int = LARGEST) -> str:
+    """The whole text of a file.
+
+    Args:
+        path: The file.
+        named: See `check_file`.
+        largest: The most bytes that make sense.
+
+    Raises:
+        EditError: See `open_text`; and if it is too large, or holds nothing but spaces.
+    """
+    size = check_file(path, named).stat().st_size
+    if size > largest:
+        raise EditError(f"{named}{path} has {size:,} bytes, more than the {largest:,} that are read at once.")
+    with open_text(path, named) as stream:
+        text = stream.read()
+    if not text.strip():
+        raise EditError(f"{named}{path} is empty: it holds nothing but spaces.")
+    return text
+
+
+def lines_of(path: str | Path, named: str = "", newline: str | None = None) -> Iterator[tuple[str, str]]:
+    """The lines of a text file that are not empty, each with its place.
+
+    Args:
+        path: The file.
+        named: See `check_file`.
+        newline: What ends a line; None: whatever does on any system.
+
+    Raises:
+        EditError: See `open_text`; and for a line that is too long to be one.
+    """
+    with open_text(path, named, newline) as stream:
+        number = 0
+        while line := stream.readline(LONGEST_LINE + 1):
+            number += 1
+            where = f"{path}, line {number}"
+            if len(line) > LONGEST_LINE:
+                raise EditError(f"{where}: the line has more than {LONGEST_LINE:,} characters.")
+            if line.strip():
+                yield line, where

@@ -1,0 +1,142 @@
+"""JSON of a user's: no value that is nested too deep, or holds what is no character."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
+from lightning_edit.storage.user_files import lines_of, read_text
+
+Placed = tuple[Any, str]
+"""A value and its place as messages call it, such as "edits.jsonl, line 3"."""
+
+DEPTH = 100
+
+
+def parse_json(text: str, where: str, hint: str = "") -> Any:
+    """A JSON value, checked by `check_value`.
+
+    Args:
+        text: The JSON.
+        where: The file, or the file and line where there is one value a line.
+        hint: What to say after that a text is no JSON.
+
+    Raises:
+        EditError: If it is no JSON, or not a value that `check_value` accepts.
+    """
+    value = _loads(text, where, hint)
+    check_value(value, where)
+    return value
+
+
+def _loads(text: str, where: str, hint: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = "" if ", line " in where else f", line {error.lineno}"
+        raise EditError(f"{where}{line}, column {error.colno}: not JSON ({error.msg}).{hint}") from error
+    except RecursionError as error:
+        raise EditError(f"{where}: nested more than {DEPTH} levels deep.") from error
+    except ValueError as error:
+        # The only other one: a number with so many digits that reading it would take long.
+        raise EditError(f"{where}: a number has too many digits ({error}).") from error
+
+
+def check_value(value: Any, where: str) -> None:
+    """Refuses values that other code could not go through or write down again.
+
+    Args:
+        value: Of dictionaries, lists, texts and numbers.
+        where: Its place.
+
+    Raises:
+        EditError: If it is nested too deep, or a text holds half of a surrogate pair, which is no character.
+    """
+    found = _fault(value, DEPTH)
+    if found is not None:
+        field, fault = found
+        raise EditError(f"{where}{f', field {quoted(field)}' if field else ''}: {fault}.")
+
+
+def _fault(value: Any, depth: int) -> tuple[str, str] | None:
+    """The field, with dots, and what is wrong there."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            return "", f"the text {quoted(value)} holds half of a surrogate pair, which is no character; remove it"
+        return None
+    if not isinstance(value, dict | list | tuple):
+        return None
+    if not depth:
+        return "", f"nested more than {DEPTH} levels deep"
+    entries: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, entry in entries:
+        found = _fault(entry, depth - 1) or (_fault(name, depth - 1) if isinstance(name, str) else None)
+        if found is not None:
+            # All levels of what is too deep would be a long name.
+            inner = found[0] if found[0].count(".") < 3 else ""
+            return f"{name}.{inner}".rstrip("."), found[1]
+    return None
+
+
+def read_json(path: str | Path, named: str = "", hint: str = "") -> Any:
+    """The value of a JSON file.
+
+    Args:
+        path: The file.
+        named: See `check_file`.
+        hint: What to say after that the file is no JSON.
+
+    Raises:
+        EditError: See `read_text` and `parse_json`.
+    """
+    return parse_json(read_text(path, named), str(path), hint)
+
+
+def json_lines(
+    path: str | Path, named: str = "", on_unfinished: Callable[[str], None] | None = None
+) -> Iterator[Placed]:
+    """The values of a file with one JSON value a line; empty lines do not count.
+
+    Args:
+        path: The file.
+        named: See `check_file`.
+        on_unfinished: Is given the place of a last line that is no JSON and has no end, as where a file is still being
+            written; None refuses it.
+
+    Raises:
+        EditError: See `lines_of` and `parse_json`.
+    """
+    # Only a newline ends a line; other separators may stand inside the texts.
+    for line, where in lines_of(path, named, "\n"):
+        try:
+            value = parse_json(line.rstrip("\r\n"), where, " Each line must be one JSON value.")
+        except EditError:
+            if on_unfinished is None or line.endswith("\n"):
+                raise
+            on_unfinished(where)
+            return
+        yield value, where
+
+
+def json_records(path: str | Path, named: str = "") -> Iterator[Placed]:
+    """The entries of a JSON list.
+
+    Args:
+        path: The file.
+        named: See `check_file`.
+
+    Raises:
+        EditError: See `read_json`; and if it is no list.
+    """
+    text = read_text(path, named)
+    lines = " If it holds one record a line, name it .jsonl." if text.lstrip().startswith("{") else ""
+    records = _loads(text, str(path), lines)
+    if not isinstance(records, list):
+        kind = "one object" if isinstance(records, dict) else quoted(records)
+        raise EditError(f"{named}{path}: expected a list of records, got {kind}.{lines}")
+    for number, record in enumerate(records, start=1):
+        where = f"{path}, record {number}"
+        check_value(record, where)
+        yield record, where
