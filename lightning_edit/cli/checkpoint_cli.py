@@ -11,6 +11,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from lightning_edit.commands.resume_arguments import restored_settings, resume_arguments, same_folder
 from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, typed_classes
+from lightning_edit.commands.setting_checks import bound_yaml, check_settings
 from lightning_edit.errors import EditError
 from lightning_edit.storage.known_classes import accept_former_names, known_classes, named_classes, only_imports
 
@@ -41,8 +42,10 @@ class CheckpointCLI(LightningCLI):
         if arguments is not typed and resumed and accepted is not None:
             self.may_import = [*accepted, *typed_classes(typed)]
         self._typed = tuple(typed)
+        bound_yaml()
         with self._imports():
             super().parse_arguments(parser, arguments)
+        check_settings(self.config[self.config.subcommand])
         if self.config[self.config.subcommand].ckpt_path is not None:
             self._with_checkpoint(typed)
 

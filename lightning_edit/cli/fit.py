@@ -23,7 +23,7 @@ from lightning_edit.configs import CONFIGS
 from lightning_edit.datamodules import EditDataModule, PreservationText
 from lightning_edit.distributed.shutdown import LOST, end_started, is_lost_connection, quieten_others
 from lightning_edit.errors import EditError
-from lightning_edit.messages import terminal
+from lightning_edit.messages import one_line, terminal
 from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.run.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
 from lightning_edit.run.measured_module import MeasuredModule
@@ -71,6 +71,20 @@ class EditCLI(CheckpointCLI):
             settings.strategy = "ModelParallelStrategy"
         self.check_remote_code()
         self.take_over_data()
+
+    def instantiate_classes(self) -> None:
+        """Makes the classes; what Lightning or another library finds wrong with a setting is a mistake of the user's.
+
+        Raises:
+            EditError: In the words of whoever refused a setting.
+        """
+        try:
+            super().instantiate_classes()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            first = list(causes(error))[-1]
+            if any(isinstance(cause, EditError) for cause in causes(error)):
+                raise
+            raise EditError(f"These settings cannot be used: {one_line(first)} ({type(first).__name__})") from error
 
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""

@@ -109,3 +109,6 @@ def _explain(error: Exception) -> None:
     for cause in causes(error):
         if isinstance(cause, EditError):
             fail(str(cause))
+    for cause in causes(error):
+        if isinstance(cause, UnicodeDecodeError):
+            fail(f"A file of settings is not UTF-8 text ({cause}); save it as UTF-8.")

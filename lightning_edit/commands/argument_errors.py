@@ -1,14 +1,20 @@
 """A mistake on the command line, answered with what would have been right."""
 
 import inspect
+import os
 import re
 import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from jsonargparse import get_loader
 from lightning.pytorch.cli import LightningArgumentParser
+from yaml import YAMLError
 
 from lightning_edit.commands.failure import fail
+from lightning_edit.errors import EditError
+from lightning_edit.storage.user_files import read_text
+from lightning_edit.storage.user_yaml import LARGEST
 
 NOISE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value type:")
 
@@ -25,6 +31,15 @@ class EditArgumentParser(LightningArgumentParser):
             return super().format_help()
         finally:
             self._action_groups = groups
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Reads a configuration file within bounds; what is wrong in it is said with its name."""
+        text = read_text(os.fspath(path), "`config`: ", LARGEST)
+        try:
+            get_loader("yaml")(text)
+        except (EditError, YAMLError) as error:
+            raise EditError(f"`config`: {os.fspath(path)}: {error}") from error
+        return super().parse_path(path, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Shows what is wrong and what is accepted in its place, and leaves with status 2."""

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from rich.text import Text
 
-from lightning_edit.messages import terminal
+from lightning_edit.messages import bounded, terminal
 
 
 def fail(message: str) -> NoReturn:
@@ -16,7 +16,7 @@ def fail(message: str) -> NoReturn:
         message: What was expected, what was got, what to change.
     """
     # In one piece, as other processes may have something to say too.
-    terminal(stderr=True).print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True)
+    terminal(stderr=True).print(Text.assemble(("error:", "bold red"), " ", bounded(message, 6000)), soft_wrap=True)
     sys.exit(2)
 
 
