@@ -11,6 +11,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.requests import replaced_by
 from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.settings import Count
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.checkpoint_file import FOLDER, NAME, checkpoints, number_of, save
 from lightning_edit.storage.fingerprint import fingerprint
@@ -42,11 +43,8 @@ class EditCheckpoint(EditCallback):
 
     told_last = True
 
-    def __init__(self, every_n_updates: int = 1, keep: int = 3, history: bool = True) -> None:
+    def __init__(self, every_n_updates: Count = 1, keep: Count = 3, history: bool = True) -> None:
         super().__init__()
-        for name, value in (("every_n_updates", every_n_updates), ("keep", keep)):
-            if value < 1:
-                raise EditError(f"EditCheckpoint: `{name}` must be a positive number, got {value}.")
         self.every_n_updates, self.keep, self.history = every_n_updates, keep, history
         self._folder = Path()
         self._values: Cache | None = None

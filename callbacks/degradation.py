@@ -33,11 +33,6 @@ class Limits:
     growth: float | None
     perplexity_factor: float | None
 
-    def __post_init__(self) -> None:
-        for name, value in (("max_growth", self.growth), ("max_perplexity_factor", self.perplexity_factor)):
-            if value is not None and not value > 1:
-                raise EditError(f"Watch: `{name}` must be a number above 1, or null for no limit, got {value}.")
-
     def exceeded(self, figures: Mapping[str, Any], unedited_perplexity: float | None) -> dict[str, str]:
         """What is beyond a limit; a figure that is no number is beyond all.
 
@@ -80,14 +75,12 @@ class WatchedText:
         windows: How many windows of the model's context (at most 1024 tokens) to measure.
 
     Raises:
-        EditError: If there is no such file, or the number is not positive.
+        EditError: If there is no such file.
     """
 
     def __init__(self, file: str, windows: int) -> None:
         self.file, self.windows = Path(file).expanduser(), windows
         check_file(self.file, "Watch: `perplexity_file`: ")
-        if windows < 1:
-            raise EditError(f"Watch: `perplexity_windows` must be a positive number, got {windows}.")
         self._prepared: PreparedText | None = None
 
     def prepare(self, module: Any) -> None:

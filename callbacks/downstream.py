@@ -13,6 +13,7 @@ from lightning_edit.downstream.task import TooLong
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.progress import silent
+from lightning_edit.settings import Count, CountOrZero
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
 
@@ -45,8 +46,8 @@ class Downstream(Scheduled):
     def __init__(
         self,
         tasks: str | list[str] = "",
-        shots: int | str | list[int] = 3,
-        tests: int | str | list[int] = 20,
+        shots: CountOrZero | str | list[CountOrZero] = 3,
+        tests: Count | str | list[Count] = 20,
         data_dir: str | None = None,
         too_long: TooLong = "refuse",
         generations: bool = True,

@@ -12,9 +12,10 @@ from rich.table import Table
 from lightning_edit.messages import cells, terminal
 from lightning_edit.models.tokenization import encode
 from lightning_edit.requests import EditRequest
+from lightning_edit.settings import Checked, Count, CountOrZero
 
 
-class ShowExamples(Callback):
+class ShowExamples(Checked, Callback):
     """Prints what the model answers by itself (greedily) to the first rewrite prompts, unedited and edited.
 
     Args:
@@ -22,7 +23,7 @@ class ShowExamples(Callback):
         tokens: How many tokens to generate for each.
     """
 
-    def __init__(self, count: int = 3, tokens: int = 4) -> None:
+    def __init__(self, count: CountOrZero = 3, tokens: Count = 4) -> None:
         self.count, self.tokens = count, tokens
         self._before: list[str] = []
 

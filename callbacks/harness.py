@@ -19,6 +19,7 @@ from lightning_edit.callbacks.downstream import names_of
 from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.errors import EditError
+from lightning_edit.settings import Count, CountOrZero
 
 # What the harness seeds numpy, torch and the choice of shots with, unless told otherwise.
 SEED = 1234
@@ -47,17 +48,14 @@ class Harness(Scheduled):
         self,
         tasks: str | list[str] = "",
         include_path: str | None = None,
-        limit: int | None = None,
-        num_fewshot: int | None = None,
-        batch_size: int | str = 8,
-        bootstrap_iters: int = 0,
+        limit: Count | None = None,
+        num_fewshot: CountOrZero | None = None,
+        batch_size: Count | str = 8,
+        bootstrap_iters: CountOrZero = 0,
         **schedule: Any,
     ) -> None:
         super().__init__(**schedule)
         self.tasks = names_of(tasks, "Harness")
-        for name, value, least in (("limit", limit, 1), ("num_fewshot", num_fewshot, 0), ("batch_size", batch_size, 1)):
-            if isinstance(value, int) and value < least:
-                raise EditError(f"Harness: `{name}` must be {least} or more, got {value}.")
         if isinstance(batch_size, str) and not batch_size.startswith("auto"):
             raise EditError(f"Harness: `batch_size` must be a number or auto, got {batch_size!r}.")
         self.include_path = None if include_path is None else Path(include_path).expanduser()

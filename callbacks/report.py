@@ -9,6 +9,7 @@ from rich.table import Table
 
 from lightning_edit.messages import counted, terminal
 from lightning_edit.run.plain_settings import plain
+from lightning_edit.settings import settings_without_effect
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
@@ -74,6 +75,9 @@ class EditReport(Callback):
                 **plain({"model": pl_module.hparams, "data": trainer.datamodule.hparams}),
                 **pl_module.describe(),
             },
+            "settings_without_effect": sorted(
+                settings_without_effect({"model": type(pl_module), "data": type(trainer.datamodule)}, "methods")
+            ),
         }
 
 

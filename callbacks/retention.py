@@ -9,6 +9,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.requests import EditRequest, still_valid
+from lightning_edit.settings import Count, Seed
 
 NAME = "retention/efficacy_score"
 
@@ -28,14 +29,12 @@ class Retention(Scheduled):
 
     def __init__(
         self,
-        sample: int | None = 100,
-        seed: int = 0,
-        every_n_updates: int | None = None,
-        every_n_micro_batches: int | None = None,
+        sample: Count | None = 100,
+        seed: Seed = 0,
+        every_n_updates: Count | None = None,
+        every_n_micro_batches: Count | None = None,
     ) -> None:
         super().__init__(every_n_updates, every_n_micro_batches, before=False)
-        if sample is not None and sample < 1:
-            raise EditError(f"Retention: `sample` must be a positive number or null for all edits, got {sample}.")
         self.sample, self.seed = sample, seed
 
     @property

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_edit.errors import EditError
 from lightning_edit.models.hooks import frozen
 from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.settings import Count
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
 
@@ -35,14 +36,11 @@ class Scheduled(EditCallback, ABC):
 
     def __init__(
         self,
-        every_n_updates: int | None = 1,
-        every_n_micro_batches: int | None = None,
+        every_n_updates: Count | None = 1,
+        every_n_micro_batches: Count | None = None,
         before: bool = True,
         after: bool = True,
     ) -> None:
-        for name, value in (("every_n_updates", every_n_updates), ("every_n_micro_batches", every_n_micro_batches)):
-            if value is not None and value < 1:
-                raise EditError(f"{type(self).__name__}: `{name}` must be a positive number or null, got {value}.")
         self.every_n_updates, self.every_n_micro_batches = every_n_updates, every_n_micro_batches
         self.before, self.after = before, after
         self._module: Any = None

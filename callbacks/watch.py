@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -14,16 +14,17 @@ from lightning_edit.callbacks.degradation import REMEDY, Limits, WatchedText
 from lightning_edit.callbacks.retention import draw, valid_edits
 from lightning_edit.callbacks.scheduled import SPREAD
 from lightning_edit.callbacks.updates_csv import UpdatesCSV
-from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.edit_metrics import figures_of
 from lightning_edit.models.hooks import frozen
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.settings import Count, Range, Seed
 from lightning_edit.storage.run_folder import run_folder
 
 OnDegradation = Literal["warn", "stop"]
+Limit = Annotated[float, Range(above=1)]
 FILE = "updates.csv"
 COUNTS = ("update", "edits")
 # More neighbors of an edit say little that is new, and would take most of the time.
@@ -72,20 +73,15 @@ class Watch(EditCallback):
 
     def __init__(
         self,
-        every_n_updates: int | None = 1,
-        sample: int | None = 50,
-        seed: int = 0,
+        every_n_updates: Count | None = 1,
+        sample: Count | None = 50,
+        seed: Seed = 0,
         perplexity_file: str | None = None,
-        perplexity_windows: int = 10,
-        max_growth: float | None = 2.0,
-        max_perplexity_factor: float | None = 2.0,
+        perplexity_windows: Count = 10,
+        max_growth: Limit | None = 2.0,
+        max_perplexity_factor: Limit | None = 2.0,
         on_degradation: OnDegradation = "warn",
     ) -> None:
-        for name, value in (("every_n_updates", every_n_updates), ("sample", sample)):
-            if value is not None and value < 1:
-                raise EditError(f"Watch: `{name}` must be a positive number or null, got {value}.")
-        if on_degradation not in get_args(OnDegradation):
-            raise EditError(f"Watch: `on_degradation` must be warn or stop, got {on_degradation!r}.")
         self.every_n_updates, self.sample, self.seed = every_n_updates, sample, seed
         self.limits, self.on_degradation = Limits(max_growth, max_perplexity_factor), on_degradation
         self.text = None if perplexity_file is None else WatchedText(perplexity_file, perplexity_windows)

@@ -5,7 +5,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
@@ -16,6 +16,7 @@ from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
 from lightning_edit.requests import EditRequest, distinct, replaced_by, still_valid
+from lightning_edit.settings import AMOUNT, NO_EFFECT, SOURCE, Checked, Count, CountOrZero, Seed
 from lightning_edit.storage.known_classes import SafelyLoaded
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def _as_list(requests: list[EditRequest]) -> list[EditRequest]:
     return requests
 
 
-class EditDataModule(SafelyLoaded, LightningDataModule, ABC):
+class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
     """Edits to make and to measure; a data set is one subclass with one method.
 
     The edits of a run are chosen in this order: `case_ids` or `indices`, `conflicts`, `unique_subjects`, `shuffle`,
@@ -50,9 +51,11 @@ class EditDataModule(SafelyLoaded, LightningDataModule, ABC):
         indices: Only the records at these positions, in this order, counted from 0: a list, or a file like that.
 
     Raises:
-        EditError: If a size is no positive number, both `case_ids` and `indices` are given, or `unique_subjects` leaves
+        EditError: If a number is out of its range, both `case_ids` and `indices` are given, or `unique_subjects` leaves
             nothing to ``replace``.
     """
+
+    section = "data"
 
     @classmethod
     def named_kinds(cls) -> tuple[type, ...]:
@@ -61,23 +64,18 @@ class EditDataModule(SafelyLoaded, LightningDataModule, ABC):
 
     def __init__(
         self,
-        limit: int | None = None,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        preservation: PreservationText | None = None,
+        limit: Annotated[Count | None, AMOUNT] = None,
+        batch_size: Count = 64,
+        eval_batch_size: Annotated[Count, NO_EFFECT] = 256,
+        preservation: Annotated[PreservationText | None, SOURCE] = None,
         shuffle: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
         unique_subjects: bool = False,
         conflicts: Conflicts = "refuse",
         case_ids: list[int | str] | str | None = None,
-        indices: list[int] | str | None = None,
+        indices: list[CountOrZero] | str | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("limit", limit), ("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value is not None and value < 1:
-                raise EditError(f"`data.{name}` must be a positive number, got {value}.")
-        if conflicts not in get_args(Conflicts):
-            raise EditError(f"`data.conflicts` must be one of {', '.join(get_args(Conflicts))}, got {conflicts!r}.")
         if case_ids is not None and indices is not None:
             raise EditError("`data.case_ids` and `data.indices` both choose records. Give one of them.")
         if conflicts == "replace" and unique_subjects:

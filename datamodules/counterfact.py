@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
@@ -10,6 +10,7 @@ from lightning_edit.datamodules.snippets import Snippets
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.requests import EditRequest
+from lightning_edit.settings import SOURCE
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,9 @@ class CounterFact(RecordDataModule):
 
     required = ("requested_rewrite",)
 
-    def __init__(self, path: str, snippets: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, path: Annotated[str, SOURCE], snippets: Annotated[str | None, SOURCE] = None, **kwargs: Any
+    ) -> None:
         super().__init__(path, **kwargs)
         self.snippets = snippets
         self._snippets: Snippets | None = None

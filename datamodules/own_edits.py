@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
 from lightning_edit.datamodules.fields import required_text, split_texts
 from lightning_edit.datamodules.record_module import RecordDataModule, looks_like
@@ -11,6 +11,7 @@ from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.requests import TEXT_LISTS, EditRequest
+from lightning_edit.settings import SOURCE
 
 ACCEPTED = tuple(field.name for field in fields(EditRequest) if field.compare)
 CLOSE = 6
@@ -34,7 +35,7 @@ class OwnEdits(RecordDataModule):
 
     required = ("subject", "prompt", "target_new")
 
-    def __init__(self, path: str, **kwargs: Any) -> None:
+    def __init__(self, path: Annotated[str, SOURCE], **kwargs: Any) -> None:
         super().__init__(path, **kwargs)
         self._ignored: set[str] = set()
 

@@ -10,6 +10,7 @@ import datasets
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import listed, one_line, quoted
+from lightning_edit.settings import Checked
 from lightning_edit.storage.user_files import check_file, lines_of
 from lightning_edit.storage.user_json import json_lines
 
@@ -17,14 +18,14 @@ NAMED = "`preservation`: "
 CHECKED = 1000
 
 
-class PreservationText(ABC):
+class PreservationText(Checked, ABC):
     """A source of ordinary text for the second moments."""
 
     @abstractmethod
     def texts(self) -> Iterator[str]:
         """The texts, in an order that is always the same; only as many are read as are needed."""
 
-    def check(self) -> None:  # noqa: B027  (a source without files has nothing to look at)
+    def check(self) -> None:
         """Looks at the first texts, so that a file which is no such text is refused before a model is loaded."""
 
     def __repr__(self) -> str:

@@ -4,7 +4,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from lightning_edit.datamodules.base import EditDataModule
 from lightning_edit.datamodules.records import read_records
@@ -13,6 +13,7 @@ from lightning_edit.datamodules.subjects import cut_out, stands_in
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, listed, quoted
 from lightning_edit.requests import EditRequest
+from lightning_edit.settings import SOURCE
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,9 @@ class RecordDataModule(EditDataModule):
     typical: ClassVar[tuple[str, ...]] = ()
     """The fields by which the format is recognized, where they are not the required ones."""
 
-    def __init__(self, path: str, subset: str | None = None, split: str = "train", **kwargs: Any) -> None:
+    def __init__(
+        self, path: Annotated[str, SOURCE], subset: str | None = None, split: str = "train", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.path, self.subset, self.split = path, subset, split
         self._notes: dict[tuple[str, str], list[str]] = {}

@@ -1,12 +1,13 @@
 """The embedded fictional world, as edits to make and as text to preserve."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 from lightning_edit.datamodules.base import EditDataModule
 from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.errors import EditError
 from lightning_edit.requests import PROMPT_LISTS, EditRequest
+from lightning_edit.settings import AMOUNT, NO_EFFECT, SOURCE, Count, Seed
 from lightning_edit.tiny import World
 
 
@@ -17,7 +18,7 @@ class TinyWorldText(PreservationText):
         seed: Their order.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: Seed = 0) -> None:
         self.seed = seed
 
     def texts(self) -> Iterator[str]:
@@ -29,26 +30,24 @@ class TinyWorld(EditDataModule):
     """Counterfactual edits of the embedded fictional world.
 
     Args:
-        edits: How many, each of another subject.
+        edits: How many of the 400 subjects get a new answer.
         seed: Which ones.
-        batch_size: See `EditDataModule`.
-        eval_batch_size: See `EditDataModule`.
-        preservation: See `EditDataModule`; the world's own sentences if not given.
+        preservation: Ordinary text for the second moments; the world's own sentences if not given.
     """
 
     def __init__(
         self,
-        edits: int = 64,
-        seed: int = 0,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        preservation: PreservationText | None = None,
+        edits: Annotated[Count, AMOUNT] = 64,
+        seed: Seed = 0,
+        batch_size: Count = 64,
+        eval_batch_size: Annotated[Count, NO_EFFECT] = 256,
+        preservation: Annotated[PreservationText | None, SOURCE] = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size, eval_batch_size=eval_batch_size, preservation=preservation or TinyWorldText()
         )
         subjects = len(World.generate().subjects)
-        if not 1 <= edits <= subjects:
+        if edits > subjects:
             raise EditError(f"`data.edits` must be from 1 to {subjects}, the number of subjects, got {edits}.")
         self.edits, self.seed = edits, seed
 

@@ -1,13 +1,14 @@
 """zsRE in MEND's format (Mitchell et al., 2022): questions, their answers, and an unrelated question each."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from lightning_edit.datamodules.fields import first_text, required_first_text, required_text, texts
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
+from lightning_edit.settings import SOURCE
 
 Target = Literal["answers", "alt"]
 
@@ -35,10 +36,8 @@ class ZsRE(RecordDataModule):
 
     required = ("subject", "src", "answers")
 
-    def __init__(self, path: str, target: Target = "answers", **kwargs: Any) -> None:
+    def __init__(self, path: Annotated[str, SOURCE], target: Target = "answers", **kwargs: Any) -> None:
         super().__init__(path, **kwargs)
-        if target not in get_args(Target):
-            raise EditError(f"`data.target` must be one of {', '.join(get_args(Target))}, got {target!r}.")
         self.target = target
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest | LeftOut:

@@ -19,6 +19,7 @@ from lightning_edit.models.probe import check_projections
 from lightning_edit.models.tokenization import require_offsets
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.requests import EditRequest, distinct
+from lightning_edit.settings import Count, Seed, check
 from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.solvers.layer_distribution import LayerDistribution
@@ -41,8 +42,8 @@ def edit(
     templates: ContextTemplates | None = None,
     second_moment: SecondMomentSettings | None = None,
     distribution: LayerDistribution = "uniform",
-    micro_batch: int = 64,
-    seed: int = 0,
+    micro_batch: Count = 64,
+    seed: Seed = 0,
     progress: bool = True,
 ) -> ModelUpdate:
     """Writes facts into a model, without any trainer; where there are several processes, all of them must call it.
@@ -81,6 +82,7 @@ def edit(
         >>> update = lightning_edit.edit(model, tokenizer, [fact], layers=[0], progress=False)
         >>> update.remove(model)
     """
+    check(edit, {"distribution": distribution, "micro_batch": micro_batch, "seed": seed})
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
     requests = distinct(requests)

@@ -1,8 +1,10 @@
 """What several tests need: the material beside the project, where it is there, and small real models."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 
 # Lightning logs to the standard error of the moment when it is imported, which must not be that of a single test.
@@ -11,6 +13,16 @@ from lightning_edit.models.loading import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps second moments out of the user's own cache; commands that tests start inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Where matplotlib has its fonts already, as finding them again takes seconds.
+        patch.setenv("MPLCONFIGDIR", matplotlib.get_configdir())
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")

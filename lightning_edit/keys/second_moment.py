@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from lightning_edit.keys.own_text import sample_texts
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.progress import Report, silent
+from lightning_edit.settings import NO_EFFECT, Count, Settings
 from lightning_edit.solvers.base import Solver
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.storage.cache import Cache
@@ -91,30 +92,30 @@ class SecondMoment(Metric):
 
 
 @dataclass(frozen=True)
-class SecondMomentSettings:
-    """From what and how much text, and where the result is kept.
+class SecondMomentSettings(Settings):
+    """From what and how much text second moments are computed, and where the result is kept.
 
-    Args:
-        tokens: How many tokens of ordinary text to use; None for 10 x d_in, which suffices (arXiv 2506.04226).
-        length: Texts are cut to this many tokens (at most the model's context).
-        cache_dir: Folder of finished second moments, found again by everything they depend on; None keeps none.
-        source: Where C comes from. ``text``: E[k k^T] over ordinary text. ``identity``: C = I, so that all directions
-            count alike (EasyEdit's ``mom2_adjustment: false``). ``none``: C = 0, so that only the solver's ridge
-            preserves. The last two read no text.
+    Raises:
+        EditError: If a number is out of its range.
     """
 
-    tokens: int | None = None
-    length: int = 512
-    cache_dir: str | None = None
-    source: Source = "text"
+    section: ClassVar[str] = "second_moment"
 
-    def __post_init__(self) -> None:
-        if (self.tokens is not None and self.tokens < 1) or self.length < 1:
-            raise EditError(f"`second_moment`: `tokens` and `length` must be positive, got {self}.")
-        if self.source not in get_args(Source):
-            raise EditError(
-                f"`second_moment.source` must be one of {', '.join(get_args(Source))}, got {self.source!r}."
-            )
+    tokens: Count | None = None
+    """How many tokens of ordinary text to use; null for 10 x d_in, which suffices (arXiv 2506.04226)."""
+
+    length: Count = 512
+    """Texts are cut to this many tokens (at most the model's context)."""
+
+    cache_dir: Annotated[str | None, NO_EFFECT] = "~/.cache/lightning_edit"
+    """Folder of finished second moments, found again by everything they depend on; null keeps none."""
+
+    source: Source = "text"
+    """Where C comes from: ``text``, ``identity`` (C = I) or ``none`` (C = 0, the ridge alone preserves).
+
+    ``text`` is E[k k^T] over ordinary text. With ``identity`` all directions count alike (EasyEdit's
+    ``mom2_adjustment: false``). The last two read no text.
+    """
 
 
 def tokens_wanted(decoder: Decoder, layers: Sequence[int], settings: SecondMomentSettings) -> int:

@@ -2,45 +2,48 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.models.tokenization import encode
 from lightning_edit.requests import EditRequest
-
-POSITIVE = ("max_length", "texts_per_prompt", "top_k", "match_tokens")
+from lightning_edit.settings import Count, Seed, Settings
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(Settings):
     """What is measured beyond teacher-forced answers, which cost least and are always measured.
 
-    Args:
-        generate: Whether the model writes a text after each generation prompt: generation entropy, and reference and
-            essence scores of records that have such texts.
-        max_length: Tokens of a generated text, its prompt included (100 in ROME's code), fewer where the context ends;
-            and tokens of the essence texts that are read.
-        texts_per_prompt: Texts written after each generation prompt.
-        top_k: The next token of a text is drawn among so many of the likeliest (5 in ROME's code).
-        generated_match: Whether to look for the new target in a greedy continuation of the rewrite prompt.
-        match_tokens: Tokens of that continuation; fewer where the context ends.
-        seed: Decides the generated texts; the same texts whatever the batches are.
+    Raises:
+        EditError: If a number is out of its range.
     """
 
-    generate: bool = False
-    max_length: int = 100
-    texts_per_prompt: int = 1
-    top_k: int = 5
-    generated_match: bool = False
-    match_tokens: int = 50
-    seed: int = 0
+    section: ClassVar[str] = "evaluation"
 
-    def __post_init__(self) -> None:
-        for name in POSITIVE:
-            value = getattr(self, name)
-            if value < 1:
-                raise EditError(f"`evaluation.{name}` must be a positive number, got {value}.")
+    generate: bool = False
+    """Whether the model writes texts after generation prompts: their entropy, reference and essence scores."""
+
+    max_length: Count = 100
+    """Tokens of a generated text with its prompt, and of the essence texts that are read (100 in ROME's code).
+
+    Fewer where the context ends.
+    """
+
+    texts_per_prompt: Count = 1
+    """Texts written after each generation prompt."""
+
+    top_k: Count = 5
+    """The next token of a text is drawn among so many of the likeliest (5 in ROME's code)."""
+
+    generated_match: bool = False
+    """Whether to look for the new target in a greedy continuation of the rewrite prompt."""
+
+    match_tokens: Count = 50
+    """Tokens of that continuation; fewer where the context ends."""
+
+    seed: Seed = 0
+    """Decides the generated texts; the same texts whatever the batches are."""
 
 
 def check_evaluation(

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_edit.editor import Written
 from lightning_edit.requests import EditRequest
+from lightning_edit.settings import Checked
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class LastUpdate:
         return self.written.figures
 
 
-class EditCallback(Callback):
+class EditCallback(Checked, Callback):
     """A callback with hooks for the moments of an editing run; all of them do nothing here.
 
     Attributes:

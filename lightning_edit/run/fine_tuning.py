@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
@@ -20,6 +20,7 @@ from lightning_edit.models.tokenization import check_lengths, encode_target
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.edit_callback import tell
 from lightning_edit.run.measured_module import MeasuredModule
+from lightning_edit.settings import NO_EFFECT, NotNegative, Positive, Seed
 from lightning_edit.solvers import Factors
 
 
@@ -77,21 +78,17 @@ class FineTuning(MeasuredModule):
         self,
         model: str,
         layers: list[int],
-        lr: float = 5e-4,
-        weight_decay: float = 0.0,
-        norm_constraint: float | None = None,
-        early_stop_loss: float = 0.01,
-        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
+        lr: Positive = 5e-4,
+        weight_decay: NotNegative = 0.0,
+        norm_constraint: Positive | None = None,
+        early_stop_loss: NotNegative = 0.01,
+        evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         down_projection: str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__(model, layers, evaluation, dtype, down_projection, seed, trust_remote_code=trust_remote_code)
-        if lr <= 0 or weight_decay < 0:
-            raise EditError(f"`lr` must be positive and `weight_decay` not negative, got {lr} and {weight_decay}.")
-        if norm_constraint is not None and norm_constraint <= 0:
-            raise EditError(f"`norm_constraint` must be positive, or null for none, got {norm_constraint}.")
         self.save_hyperparameters(ignore="trust_remote_code")
         self.lr, self.weight_decay, self.eps = lr, weight_decay, norm_constraint
         self.early_stop_loss = early_stop_loss

@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -23,13 +23,14 @@ from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.resumable import Resumable
 from lightning_edit.run.trainer_check import check_trainer
+from lightning_edit.settings import NO_EFFECT, Checked, Seed
 from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage.known_classes import SafelyLoaded
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate
 
 
-class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
+class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
     """A language model whose facts are edited in a fit and measured in a test.
 
     ``trainer.test`` before ``trainer.fit`` measures the unedited model, after it the edited one. A method of editing is
@@ -42,13 +43,15 @@ class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
         seed: Of all that is drawn.
-        device_map: None for a model on the trainer's device; ``auto``, or a device for each part, spreads it over the
-            devices of this machine by accelerate, and what is on ``cpu`` or ``disk`` is brought when it is run.
+        device_map: Spreads the model over the devices of this machine by accelerate: ``auto``, or a device for each
+            part, also ``cpu`` or ``disk``; null keeps it on the trainer's device. What is on ``cpu`` or ``disk`` is
+            brought when it is run.
         offload_folder: Where weights are kept that are on ``disk`` and cannot be read from the model's own files.
         trust_remote_code: Whether Python code that comes with the model may be run, which can do anything that you can.
             A checkpoint does not remember it: each command that needs it has to say so.
     """
 
+    section = "model"
     separate = False
     tells_micro_batches = True
     single_epoch = True
@@ -59,12 +62,12 @@ class MeasuredModule(SafelyLoaded, Resumable, LightningModule, ABC):
         self,
         model: str,
         layers: list[int],
-        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
+        evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         down_projection: str | None = None,
-        seed: int = 0,
-        device_map: DeviceMap | None = None,
-        offload_folder: str | None = None,
+        seed: Seed = 0,
+        device_map: Annotated[DeviceMap | None, NO_EFFECT] = None,
+        offload_folder: Annotated[str | None, NO_EFFECT] = None,
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The LightningModule: when things happen in a run. What happens is in `editing`, `values` and `metrics`."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -22,8 +22,8 @@ from lightning_edit.run.same_run import earlier_edits
 from lightning_edit.run.value_finder import ValueFinder
 from lightning_edit.run.value_log import log_values, logged
 from lightning_edit.run.writing_module import WritingModule
+from lightning_edit.settings import NO_EFFECT, Count, Seed
 from lightning_edit.solvers import EMMET, PostProcessor, Solver
-from lightning_edit.solvers.checks import check_solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
@@ -37,14 +37,15 @@ class EditingModule(WritingModule):
 
     Args:
         model: A folder or hub name of a decoder-only transformers model; ``tiny`` is the embedded one.
-        layers: The layers to edit, the lowest block is 0.
-        solver: Which member of the family writes the update.
+        layers: The layers whose MLP down-projection is edited, the lowest block is 0.
+        solver: Which member of the family writes the update: EMMET, MEMIT, ROME, RROME or AlphaEdit.
         values: How value vectors are optimized.
         second_moment: How much ordinary text is used, and the cache.
-        layer_distribution: How the residual is shared between several layers.
-        context_templates: Texts with one ``{}`` each, the first bare; None lets the model write five from ``seed``.
+        layer_distribution: How several layers share the residual: ``uniform``, ``sqrt``, ``last`` (one takes all) or
+            ``first_last``.
+        context_templates: Texts with one ``{}`` each, the first bare; null lets the model write five from ``seed``.
         key_average: ``nested`` gives the bare prompt half of the mean key, ``flat`` gives all texts the same.
-        edits_per_update: None writes all edits at the end of the fit; a number writes an update whenever so many edits
+        edits_per_update: Null writes all edits at the end of the fit; a number writes an update whenever so many edits
             have values, and later values are found on the model as it is then. A solver may allow fewer.
         separate_updates: Whether each update starts from the unedited model and is measured on its own edits, as in the
             papers' tables over batch sizes; such a run has figures and leaves no edited model.
@@ -52,15 +53,12 @@ class EditingModule(WritingModule):
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
         previous_keys: Whether each update also preserves what earlier ones wrote, by adding C_p, the sum of k k^T over
-            their keys, to C' (sequential MEMIT, ENCORE); None does as the solver was published (AlphaEdit does).
+            their keys, to C' (sequential MEMIT, ENCORE); null does as the solver was published (AlphaEdit does).
         post_processing: What becomes of each update before it is added to the weights: RECT, PRUNE, or a list of them.
         on_top_of: A checkpoint of an earlier run on the same model: its edits are in the weights from the start, and
             its C_p goes on. Context templates, keys and values are those of the model as it left it; the second
             moments are those of the unedited model.
         seed: Of generated templates and texts.
-        device_map: See `MeasuredModule`.
-        offload_folder: The same.
-        trust_remote_code: The same.
     """
 
     def __init__(
@@ -73,23 +71,21 @@ class EditingModule(WritingModule):
         layer_distribution: LayerDistribution = "uniform",
         context_templates: list[str] | None = None,
         key_average: Literal["nested", "flat"] = "nested",
-        edits_per_update: int | None = None,
+        edits_per_update: Count | None = None,
         separate_updates: bool = False,
-        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
+        evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008
         dtype: Precision = "auto",
         down_projection: str | None = None,
         previous_keys: bool | None = None,
         post_processing: PostProcessor | list[PostProcessor] | None = None,
         on_top_of: str | None = None,
-        seed: int = 0,
-        device_map: DeviceMap | None = None,
-        offload_folder: str | None = None,
+        seed: Seed = 0,
+        device_map: Annotated[DeviceMap | None, NO_EFFECT] = None,
+        offload_folder: Annotated[str | None, NO_EFFECT] = None,
         trust_remote_code: bool = False,
     ) -> None:
         places = (device_map, offload_folder)
         super().__init__(model, layers, evaluation, dtype, down_projection, seed, *places, trust_remote_code)
-        if edits_per_update is not None and edits_per_update < 1:
-            raise EditError(f"`edits_per_update` must be a positive number or null, got {edits_per_update}.")
         self.save_hyperparameters(ignore="trust_remote_code")
         self.distribution, self.key_average = layer_distribution, key_average
         self.solver, self.value_settings, self.moment_settings = solver or EMMET(), values, second_moment
@@ -108,7 +104,6 @@ class EditingModule(WritingModule):
         self._next = 0
 
     def _check_settings(self, previous_keys: bool) -> None:
-        check_solver(self.solver)
         if self.separate and (previous_keys or self.on_top_of):
             wrong = "`previous_keys`" if previous_keys else "`on_top_of`"
             raise EditError(f"{wrong}: with `separate_updates` no update knows the earlier ones. Give one of the two.")

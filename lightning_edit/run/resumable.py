@@ -13,6 +13,7 @@ from lightning_edit.run.edit_callback import tell
 from lightning_edit.run.plain_settings import plain
 from lightning_edit.run.run_state import RunState, random_states, set_random_states
 from lightning_edit.run.same_run import check_base, check_same_run
+from lightning_edit.settings import settings_without_effect
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.numbers import refuse_not_finite
 from lightning_edit.storage.run_folder import stay_in
@@ -107,7 +108,9 @@ class Resumable:
         kept, own = checkpoint["hyper_parameters"], plain(self.hparams)
         data, own_data = checkpoint["datamodule_hyper_parameters"], plain(self.trainer.datamodule.hparams)
         then = {"model": kept, "data": data, "edits of the data": checkpoint["edits"]["records"]}
-        check_same_run(then, {"model": own, "data": own_data, "edits of the data": self.records_fingerprint()})
+        now = {"model": own, "data": own_data, "edits of the data": self.records_fingerprint()}
+        owners = {"model": type(self), "data": type(self.trainer.datamodule)}
+        check_same_run(then, now, settings_without_effect(owners, "resuming"))
 
     def _resume(self, checkpoint: dict[str, Any], state: RunState) -> None:
         edits = checkpoint["edits"]

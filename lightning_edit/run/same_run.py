@@ -1,6 +1,6 @@
 """Going on from a checkpoint: whether it is of the same run, and what comes with it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +20,38 @@ from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
 
-# What changes neither the edits nor their values: how they are measured, and where things are kept. What is read from
-# files is compared by its fingerprint.
-FREE = (
-    *("evaluation", "cache_dir", "eval_batch_size", "path", "preservation", "device_map", "offload_folder"),
-    *("_instantiator", "_class_path"),
-)
 SHOWN = 10
 
 
-def _settled(settings: Any, names: Mapping[str, str]) -> Any:
-    """What two runs must share, with today's names of classes."""
-    if isinstance(settings, Mapping):
-        return {
-            key: names.get(value, value) if key == "class_path" else _settled(value, names)
-            for key, value in settings.items()
-            if key not in FREE
-        }
-    return [_settled(entry, names) for entry in settings] if isinstance(settings, list) else settings
+def _settled(settings: Any, names: Mapping[str, str], free: Collection[str], path: str = "") -> Any:
+    """What two runs must share, with today's names of classes and without what Lightning notes beside it."""
+    if isinstance(settings, list):
+        return [_settled(entry, names, free, path) for entry in settings]
+    if not isinstance(settings, Mapping):
+        return settings
+    inner = {key: f"{path}.{key}" if path else key for key in settings if not key.startswith("_")}
+    return {
+        key: names.get(settings[key], settings[key])
+        if key == "class_path"
+        else _settled(settings[key], names, free, dotted)
+        for key, dotted in inner.items()
+        if dotted not in free
+    }
 
 
-def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> None:
     """Refuses to go on with other settings, edits or tokens than those of the checkpoint.
 
     Args:
         then: ``model`` and ``data`` settings and the fingerprints of the checkpoint, in plain types.
         now: The same of this run.
+        free: The dotted names of what may differ.
 
     Raises:
         EditError: Lists what is different.
     """
     names = known_classes(Solver, PostProcessor)
-    lines = differences(_settled(then, names), _settled(now, names))
+    lines = differences(_settled(then, names, free), _settled(now, names, free))
     if lines:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         raise EditError(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.errors import EditError
+from lightning_edit.settings import Positive
 from lightning_edit.solvers.base import Solver
 from lightning_edit.solvers.preservation import LazyCholesky, Preservation, ScaledIdentity
 
@@ -29,20 +30,16 @@ class AlphaEdit(Solver):
     The threshold is a mean square of keys along a direction, so it has the scale of the model's keys: 0.02 suits the
     models of the paper. A good one leaves most dimensions free and almost all of C's trace (the sum of its eigenvalues)
     to the others.
-
-    Args:
-        threshold: Eigenvalues of C below this are free; above all of them it is plain ridge regression.
-        ridge: L2, in units of squared keys: what a change costs in every direction. 10 as published.
     """
 
-    threshold: float = 2e-2
-    ridge: float = 10.0
+    threshold: Positive = 2e-2
+    """Eigenvalues of C below this are free; above all of them it is plain ridge regression."""
+
+    ridge: Positive = 10.0
+    """L2, in units of squared keys: what a change costs in every direction (10 as published)."""
+
     preserves_edits: ClassVar[bool] = True
     second_moment_weight: ClassVar[float] = 0.0  # type: ignore[misc]
-
-    def __post_init__(self) -> None:
-        if not self.threshold > 0 or not self.ridge > 0:
-            raise EditError(f"AlphaEdit needs `threshold` > 0 and `ridge` > 0, got {self}.")
 
     def lam(self, edits: int) -> float:
         """1, as in MEMIT."""

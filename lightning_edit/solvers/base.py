@@ -25,6 +25,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from lightning_edit.settings import Checked
 from lightning_edit.solvers.cholesky import Cholesky
 from lightning_edit.solvers.preservation import LazyCholesky, Preservation, dual_system
 from lightning_edit.solvers.previous_keys import SHARE
@@ -118,7 +119,7 @@ class Solution:
         return {"preservation": self.state.condition, "keys": self.system.condition()}
 
 
-class Solver(ABC):
+class Solver(Checked, ABC):
     """Turns an `EditProblem` into an update; knows no model, device or logger.
 
     A new member of the family is a frozen dataclass with ``second_moment_weight``, ``ridge`` and `lam`. One that does

@@ -8,21 +8,6 @@ from lightning_edit.solvers.base import Solver
 from lightning_edit.solvers.cholesky import SingularError
 
 
-def check_solver(solver: Solver) -> None:
-    """Refuses a solver whose preservation metric no text could make positive definite.
-
-    Args:
-        solver: Any solver.
-
-    Raises:
-        EditError: If w is not positive or l2 is negative.
-    """
-    # Only where w is a setting: some solvers have a fixed one.
-    weight = vars(solver).get("second_moment_weight", 1.0)
-    if not weight > 0 or not solver.ridge >= 0:
-        raise EditError(f"A solver needs `second_moment_weight` > 0 and `ridge` >= 0, got {solver}.")
-
-
 def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
     """Refuses second moments that a solver cannot use, before anything expensive is done.
 
@@ -33,7 +18,6 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
     Raises:
         EditError: Names the layer and what to change; for one that cannot be inverted, its rank.
     """
-    check_solver(solver)
     for layer, moment in moments.items():
         if not bool(moment.isfinite().all()):
             raise EditError(

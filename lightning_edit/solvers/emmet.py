@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lightning_edit.settings import NotNegative, Positive
 from lightning_edit.solvers.base import Solver
 
 
@@ -16,16 +17,16 @@ class EMMET(Solver):
 
     Preconditions: C of full rank, or a ridge; with lam = 0 linearly independent keys, so at most d_in edits and no two
     of one subject. Instead: a lambda above 0, or `MEMIT`, for keys that depend on each other or are many.
-
-    Args:
-        second_moment_weight: w, the weight of preservation.
-        ridge: l2 added to the diagonal; needed where the text is too short for C to have full rank.
-        emmet_lambda: lam for n > 1, 0.1 as published.
     """
 
-    second_moment_weight: float = 1000.0
-    ridge: float = 0.0
-    emmet_lambda: float = 0.1
+    second_moment_weight: Positive = 1000.0
+    """w, the weight of preservation."""
+
+    ridge: NotNegative = 0.0
+    """l2, added to the diagonal of w C; needed where the text is too short for C to have full rank."""
+
+    emmet_lambda: NotNegative = 0.1
+    """lam for n > 1; 0 writes every edit exactly (0.1 as published)."""
 
     def lam(self, edits: int) -> float:
         """`emmet_lambda`, and 0 for a single edit."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lightning_edit.settings import NotNegative, Positive
 from lightning_edit.solvers.base import Solver
 
 
@@ -18,14 +19,13 @@ class MEMIT(Solver):
 
     Preconditions: C of full rank, or a ridge. Instead: `EMMET` with a small lambda where every edit must take;
     `AlphaEdit` where ordinary keys leave a large null space.
-
-    Args:
-        second_moment_weight: w, the weight of preservation (`mom2_update_weight` of the published code).
-        ridge: l2 added to the diagonal; needed where the text is too short for C to have full rank.
     """
 
-    second_moment_weight: float = 20000.0
-    ridge: float = 0.0
+    second_moment_weight: Positive = 20000.0
+    """w, the weight of preservation (`mom2_update_weight` of the published code)."""
+
+    ridge: NotNegative = 0.0
+    """l2, added to the diagonal of w C; needed where the text is too short for C to have full rank."""
 
     def lam(self, edits: int) -> float:
         """1, which is what makes MEMIT of EMMET."""

@@ -3,15 +3,15 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_edit.errors import EditError
+from lightning_edit.settings import Checked, Range
 
 
-class PostProcessor(ABC):
+class PostProcessor(Checked, ABC):
     """Makes an update smaller: no entry of it, or no singular value, ever grows.
 
     What it takes away is missing from what the edits were to write, so efficacy can only be lost: measure it.
@@ -43,16 +43,10 @@ class RECT(PostProcessor):
 
     Made for ROME and single edits. With many edits in one update no entry belongs to one edit alone; there a ridge
     bounds the change and still writes what it can.
-
-    Args:
-        keep: The fraction of entries that is kept, above 0; 1 changes nothing. 0.4 as published.
     """
 
-    keep: float = 0.4
-
-    def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
-            raise EditError(f"RECT's `keep` must be above 0 and at most 1, got {self.keep}.")
+    keep: Annotated[float, Range(above=0, at_most=1)] = 0.4
+    """The fraction of entries that is kept; 1 changes nothing (0.4 as published)."""
 
     def __call__(self, update: Tensor, base: Tensor) -> Tensor:
         """The update with the entries of small relative change set to 0."""
@@ -74,17 +68,12 @@ class PRUNE(PostProcessor):
     above smax where smax < 1 / ln(alpha), hence the minimum. A sum whose singular values are all below smax is left as
     it is. PRUNE mends, once and at the cost of edits, what long runs of `ROME` or of solvers without ridge have done; a
     ridge prevents it.
-
-    Args:
-        alpha: Base of the logarithm, above 1; larger compresses more. The paper chooses it for each model and method.
     """
 
-    alpha: float = 1.2
-    of_sum: ClassVar[bool] = True
+    alpha: Annotated[float, Range(above=1)] = 1.2
+    """Base of the logarithm; larger compresses more. The paper chooses it for each model and method."""
 
-    def __post_init__(self) -> None:
-        if not self.alpha > 1:
-            raise EditError(f"PRUNE's `alpha` must be above 1, got {self.alpha}.")
+    of_sum: ClassVar[bool] = True
 
     def __call__(self, update: Tensor, base: Tensor) -> Tensor:
         """The sum of the updates with its largest singular values compressed."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from lightning_edit.settings import NotNegative
 from lightning_edit.solvers.base import EditProblem, Factors, Solution, Solver
 from lightning_edit.solvers.preservation import Preservation
 
@@ -19,12 +20,11 @@ class ROME(Solver):
 
     Preconditions: one edit per update; C of full rank, or a ridge; `EditProblem.bare_keys`, without which it is
     `RROME`. Instead: `RROME` for single edits, `EMMET` or `MEMIT` for many at once.
-
-    Args:
-        ridge: l2 added to the diagonal of C, 0 as published.
     """
 
-    ridge: float = 0.0
+    ridge: NotNegative = 0.0
+    """l2, added to the diagonal of C, 0 as published."""
+
     edits_per_update: ClassVar[int | None] = 1
     second_moment_weight: ClassVar[float] = 1.0  # type: ignore[misc]
 
@@ -53,12 +53,11 @@ class RROME(Solver):
 
     Preconditions: one edit per update; C of full rank, or a ridge. Instead: `EMMET` or `MEMIT` for many edits at once;
     after many single edits a sequential `MEMIT` or `AlphaEdit`, because nothing here preserves earlier ones by default.
-
-    Args:
-        ridge: l2 added to the diagonal of C.
     """
 
-    ridge: float = 0.0
+    ridge: NotNegative = 0.0
+    """l2, added to the diagonal of C."""
+
     edits_per_update: ClassVar[int | None] = 1
     second_moment_weight: ClassVar[float] = 1.0  # type: ignore[misc]
 

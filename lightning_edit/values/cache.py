@@ -15,6 +15,7 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model, fingerprint_tokenizer
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
+from lightning_edit.settings import compared_fields
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.values.search import Values
@@ -26,8 +27,6 @@ KIND = "values"
 # To be raised whenever `optimize_values` comes to find other values from the same input.
 METHOD = "values 3"
 CALLS = "report"
-# Settings that change no value; every other one counts, those to come included.
-NOT_COUNTED = frozenset({"cache_dir"})
 # Where a model was loaded from is shown, and changes nothing of what it computes.
 SHOWN_ONLY = frozenset({"model"})
 
@@ -44,7 +43,6 @@ def value_parts(
         layer: The block where delta is added.
         settings: How values are optimized.
     """
-    counted = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in NOT_COUNTED}
     return {
         "model": getattr(decoder.model, "name_or_path", ""),
         "module": decoder.names[layer],
@@ -52,7 +50,7 @@ def value_parts(
         "base weights and configuration": fingerprint_model(decoder.model),
         "tokenizer": fingerprint_tokenizer(tokenizer),
         "templates": json.dumps([templates.average, *templates.texts]),
-        "settings": json.dumps(counted, sort_keys=True, default=repr),
+        "settings": json.dumps(compared_fields(settings), sort_keys=True, default=repr),
         "numerics": describe_numerics(decoder.model),
         "method": f"{METHOD}: {', '.join(f.name for f in fields(Values))}",
     }

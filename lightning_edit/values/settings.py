@@ -3,56 +3,67 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.probe import altered_on_the_way
+from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Settings
 from lightning_edit.values.batch import Site
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ValueSettings:
+class ValueSettings(Settings):
     """How value vectors are optimized (ROME, appendix E.5, and MEMIT, section 4.3; defaults from their GPT-2 XL).
-
-    Args:
-        lr: Learning rate of Adam.
-        steps: Forward passes; the last one makes no step (`v_num_grad_steps` of the published code).
-        weight_decay: Factor of ``|delta| / |z0|^2`` in the loss.
-        clamp_norm_factor: After each step ``|delta|`` is at most this times ``|z0|``.
-        kl_factor: Factor of the divergence on the KL prompt.
-        early_stop_loss: An edit stops as soon as its loss is below this.
-        mpes: An edit also stops in the pass in which, for the so many-th time, each token of the new target is the
-            likeliest one after every prefixed prompt (most-probable early stopping of ENCORE, see `optimize_values`);
-            null for no such stop.
-        kl_prompt: What the model must go on saying of the subject; one ``{}``.
-        site: Where delta is added: ``block`` to the hidden state leaving the block (MEMIT, EMMET), ``mlp`` to the
-            output of the down-projection itself (ROME). Where a norm follows the MLP, as in Gemma 2, ``mlp`` alone is
-            exact and is used for either, see `settle_site`.
-        cache_dir: Folder of finished value vectors, found again by everything they depend on; null keeps none. It has
-            no influence on results.
 
     Raises:
         EditError: If a number is out of its range, or the KL prompt has not exactly one ``{}``.
     """
 
-    lr: float = 0.5
-    steps: int = 20
-    weight_decay: float = 0.5
-    clamp_norm_factor: float = 0.75
-    kl_factor: float = 0.0625
-    early_stop_loss: float = 0.05
-    mpes: int | None = None
+    section: ClassVar[str] = "values"
+
+    lr: Positive = 0.5
+    """Learning rate of Adam."""
+
+    steps: Count = 20
+    """Forward passes; the last one makes no step (`v_num_grad_steps` of the published code)."""
+
+    weight_decay: NotNegative = 0.5
+    """Factor of ``|delta| / |z0|^2`` in the loss."""
+
+    clamp_norm_factor: Positive = 0.75
+    """After each step ``|delta|`` is at most this times ``|z0|``."""
+
+    kl_factor: NotNegative = 0.0625
+    """Factor of the divergence on the KL prompt."""
+
+    early_stop_loss: NotNegative = 0.01
+    """An edit stops as soon as its loss, in nats, is below this (0.05 in the papers)."""
+
+    mpes: CountOrZero | None = None
+    """Stops an edit when its answer was the likeliest in so many passes (ENCORE); null or 0 for no such stop.
+
+    The likeliest means each token of the new target after every prefixed prompt; this is most-probable early stopping,
+    see `optimize_values`.
+    """
+
     kl_prompt: str = "{} is a"
+    """What the model must go on saying of the subject; one ``{}``."""
+
     site: Site = "block"
-    cache_dir: str | None = None
+    """Where delta is added: ``block`` (MEMIT, EMMET) or ``mlp`` (ROME).
+
+    ``block`` is the hidden state leaving the block, ``mlp`` the output of the down-projection itself. Where a norm
+    follows the MLP, as in Gemma 2, ``mlp`` alone is exact and is used for either, see `settle_site`.
+    """
+
+    cache_dir: Annotated[str | None, NO_EFFECT] = None
+    """Folder of finished value vectors, found again by everything they depend on; null keeps none."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.lr <= 0 or self.clamp_norm_factor <= 0:
-            raise EditError(f"`steps` >= 1, `lr` > 0 and `clamp_norm_factor` > 0 are needed, got {self}.")
-        if self.mpes is not None and self.mpes < 0:
-            raise EditError(f"`mpes` counts passes, from 1 on, and null or 0 stops no edit by it; got {self.mpes}.")
+        super().__post_init__()
         # A nested null cannot be given on a command line.
         object.__setattr__(self, "mpes", self.mpes or None)
         if self.kl_prompt.count("{}") != 1:

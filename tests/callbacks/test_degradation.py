@@ -102,9 +102,9 @@ def test_a_broken_model_is_beyond_all_limits(tmp_path, watched):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"every_n_updates": 0}, "`every_n_updates` must be a positive number or null, got 0"),
-        ({"sample": 0}, "`sample` must be a positive number or null, got 0"),
-        ({"max_growth": 1.0}, "`max_growth` must be a number above 1, or null for no limit, got 1.0"),
+        ({"every_n_updates": 0}, "`every_n_updates` must be a whole number of 1 or more or null, got 0"),
+        ({"sample": 0}, "`sample` must be a whole number of 1 or more or null, got 0"),
+        ({"max_growth": 1.0}, "`max_growth` must be a number above 1 or null, got 1.0"),
         ({"max_perplexity_factor": 0.5}, "`max_perplexity_factor` must be a number above 1"),
         ({"on_degradation": "halt"}, "`on_degradation` must be warn or stop, got 'halt'"),
         ({"perplexity_file": "absent.txt"}, "`perplexity_file`: there is no file absent.txt"),
@@ -123,5 +123,5 @@ def test_too_little_text_is_refused_before_editing(tmp_path):
             made, datamodule=TinyWorld(edits=2)
         )
     assert made.editor is None
-    with pytest.raises(EditError, match="`perplexity_windows` must be a positive number, got 0"):
+    with pytest.raises(EditError, match="`perplexity_windows` must be a whole number of 1 or more, got 0"):
         Watch(perplexity_file=str(tmp_path / "short.txt"), perplexity_windows=0)

@@ -170,8 +170,8 @@ def test_without_tasks_nothing_is_asked_for(module):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"limit": 0}, "`limit` must be 1 or more, got 0"),
-        ({"num_fewshot": -1}, "`num_fewshot` must be 0 or more"),
+        ({"limit": 0}, "`limit` must be a whole number of 1 or more or null, got 0"),
+        ({"num_fewshot": -1}, "`num_fewshot` must be a whole number of 0 or more"),
         ({"batch_size": "many"}, "`batch_size` must be a number or auto, got 'many'"),
         ({"include_path": "nowhere"}, "`include_path`: there is no folder nowhere"),
         ({"tasks": "a,,b"}, "Harness: `tasks` has an empty name"),

@@ -182,7 +182,7 @@ def test_a_missing_file_is_refused(tmp_path, name):
 @pytest.mark.parametrize("setting", ["limit", "batch_size", "eval_batch_size"])
 @pytest.mark.parametrize("value", [0, -3])
 def test_sizes_must_be_positive(setting, value):
-    with pytest.raises(EditError, match=rf"^`data\.{setting}` must be a positive number, got {value}\.$"):
+    with pytest.raises(EditError, match=rf"^`data\.{setting}` must be a whole number of 1 or more.*, got {value}\.$"):
         CounterFact("counterfact.json", **{setting: value})
 
 

@@ -173,7 +173,7 @@ def test_keeping_the_first_subject_and_replacing_it_exclude_each_other():
 
 
 def test_another_rule_for_conflicts_is_refused():
-    with pytest.raises(EditError, match=r"`data\.conflicts` must be one of refuse, keep_first, replace, got 'last'"):
+    with pytest.raises(EditError, match=r"`data\.conflicts` must be one of refuse, keep_first or replace, got 'last'"):
         Edits(PAIRS, conflicts="last")
 
 

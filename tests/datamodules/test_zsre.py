@@ -141,7 +141,7 @@ def test_records_of_another_format_get_a_hint(tmp_path):
 
 
 def test_another_target_is_refused():
-    with pytest.raises(EditError, match=r"`data\.target` must be one of answers, alt, got 'pred'"):
+    with pytest.raises(EditError, match=r"`data\.target` must be answers or alt, got 'pred'"):
         ZsRE("zsre.json", target="pred")
 
 

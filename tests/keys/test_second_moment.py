@@ -198,7 +198,7 @@ def test_no_text_is_refused(texts):
 
 @pytest.mark.parametrize("settings", [{"tokens": 0}, {"tokens": -1}, {"length": 0}], ids=str)
 def test_impossible_settings_are_refused(settings):
-    with pytest.raises(EditError, match="`second_moment`: `tokens` and `length` must be positive"):
+    with pytest.raises(EditError, match=r"`second_moment\.\w+` must be a whole number of 1 or more"):
         SecondMomentSettings(**settings)
 
 
@@ -234,7 +234,7 @@ def test_the_identity_suffices_without_a_ridge_and_nothing_does_not():
 
 
 def test_another_source_is_refused():
-    with pytest.raises(EditError, match=r"`second_moment\.source` must be one of text, identity, none, got 'wiki'"):
+    with pytest.raises(EditError, match=r"`second_moment\.source` must be one of text, identity or none, got 'wiki'"):
         SecondMomentSettings(source="wiki")
 
 

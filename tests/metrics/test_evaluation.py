@@ -240,7 +240,7 @@ def test_what_can_be_measured_is_not_refused():
 
 @pytest.mark.parametrize("name", ["max_length", "texts_per_prompt", "top_k", "match_tokens"])
 def test_a_setting_out_of_range_is_named(name):
-    with pytest.raises(EditError, match=f"`evaluation.{name}` must be a positive number, got 0"):
+    with pytest.raises(EditError, match=f"`evaluation.{name}` must be a whole number of 1 or more, got 0"):
         EvaluationSettings(**{name: 0})
 
 

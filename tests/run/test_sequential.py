@@ -131,7 +131,7 @@ def test_every_part_goes_with_a_sequential_run_and_its_history_adds_up(changes, 
         ({"previous_keys": True, "edits_per_update": None}, "set `edits_per_update`"),
         ({"previous_keys": True, "separate_updates": True}, "no update knows the earlier ones"),
         ({"on_top_of": "x.ckpt", "separate_updates": True}, "no update knows the earlier ones"),
-        ({"edits_per_update": 0}, "must be a positive number"),
+        ({"edits_per_update": 0}, "must be a whole number of 1 or more"),
     ],
 )
 def test_combinations_that_make_no_sense_are_refused(changes, told):

@@ -163,7 +163,7 @@ def test_a_second_moment_that_is_not_finite_is_refused_as_such():
 
 @pytest.mark.parametrize("settings", [{"threshold": 0.0}, {"threshold": -1.0}, {"ridge": 0.0}, {"ridge": float("nan")}])
 def test_impossible_settings_are_refused(settings):
-    with pytest.raises(EditError, match="`threshold` > 0 and `ridge` > 0"):
+    with pytest.raises(EditError, match=f"AlphaEdit: `{next(iter(settings))}` must be a number above 0"):
         AlphaEdit(**settings)
 
 

@@ -124,13 +124,13 @@ def test_prune_bounds_the_edited_weight():
 
 @pytest.mark.parametrize("keep", [0.0, -0.1, 1.1, float("nan")])
 def test_impossible_fractions_are_refused(keep):
-    with pytest.raises(EditError, match="`keep` must be above 0 and at most 1"):
+    with pytest.raises(EditError, match="`keep` must be a number above 0 and at most 1"):
         RECT(keep)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5, float("nan")])
 def test_impossible_bases_are_refused(alpha):
-    with pytest.raises(EditError, match="`alpha` must be above 1"):
+    with pytest.raises(EditError, match="`alpha` must be a number above 1"):
         PRUNE(alpha)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_edit.commands.comparison.settings import METHOD, edits_of_update, flat_settings
+from lightning_edit.commands.comparison.settings import BEFORE_NOTED, METHOD, edits_of_update, flat_settings
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.storage.user_json import json_lines, read_json
@@ -127,7 +127,7 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
     for at, stage in ((0, "before"), (edits, "after")):
         if content.get(stage):
             measured.setdefault(at, {}).update(_figures(content[stage], f"{folder / FILE}, `{stage}`"))
-    settings = flat_settings(content.get("config") or {})
+    settings = flat_settings(content.get("config") or {}, content.get("settings_without_effect", BEFORE_NOTED))
     settings[METHOD] = settings[METHOD] or folder.name
     return Run(
         folder=folder,

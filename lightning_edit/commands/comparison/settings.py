@@ -1,7 +1,7 @@
 """The settings of a run, flat and as texts: what two runs must share to be one method, and what tells methods apart."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import PurePath
 from typing import Any
@@ -12,25 +12,22 @@ ONCE = "model.edits_per_update"
 METHOD = "method"
 LAYERS = "model.layers"
 MODEL = "model.model"
-# Where things are kept, how fast they go and what else is measured; the number of edits is told apart.
-WITHOUT_EFFECT = {
-    "data.edits",
-    "data.limit",
-    "data.eval_batch_size",
-    "model.second_moment.cache_dir",
-    "model.evaluation.generate",
-    "model.evaluation.generated_match",
-}
+# Runs note by themselves which of their settings have no effect; these stand in for those of runs that did not yet.
+BEFORE_NOTED = (
+    *("data.edits", "data.limit", "data.eval_batch_size", "model.second_moment.cache_dir", "model.values.cache_dir"),
+    *("model.evaluation", "model.device_map", "model.offload_folder"),
+)
 # Solvers that write one edit at a time, whatever was set; to ask them would take the seconds that torch needs.
 ONE_EDIT = {"ROME", "RROME"}
 LONGEST = 24
 
 
-def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
+def flat_settings(config: Mapping[str, Any], without_effect: Collection[str] = BEFORE_NOTED) -> dict[str, str]:
     """The settings that tell one method and data set from another.
 
     Args:
         config: ``config`` of a ``metrics.json``. A class may be given as ``class_path`` and ``init_args``.
+        without_effect: Dotted names of settings that do not, and of sections of such settings.
 
     Returns:
         Texts under dotted names; the name of a class stands under the name of what it is the class of, e.g.
@@ -45,7 +42,7 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, str]:
         found["model.solver"] = "EMMET" if found["model.solver"] == "null" else found["model.solver"]
     found[ONCE] = _once(found)
     found[METHOD] = method_of(found, _flatten)
-    return {name: value for name, value in found.items() if name not in WITHOUT_EFFECT}
+    return {name: value for name, value in found.items() if not any(_is_of(name, part) for part in without_effect)}
 
 
 def edits_of_update(settings: Mapping[str, str]) -> int | None:
@@ -55,6 +52,10 @@ def edits_of_update(settings: Mapping[str, str]) -> int | None:
         settings: As from `flat_settings`.
     """
     return None if settings[ONCE] == "null" else int(settings[ONCE])
+
+
+def _is_of(name: str, section: str) -> bool:
+    return name == section or name.startswith(f"{section}.")
 
 
 def _flatten(name: str, value: Any, found: dict[str, str]) -> None:
