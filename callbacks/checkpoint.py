@@ -61,9 +61,9 @@ class EditCheckpoint(EditCallback):
         """Finds the run's folder, and gives values a place until their update is written."""
         if stage != "fit" or not self._works_for(trainer, pl_module):
             return
-        if pl_module.separate and not self.history:
+        if pl_module.independent and not self.history:
             raise EditError(
-                "EditCheckpoint: a run of `separate_updates` goes on from its updates: set `history: true`."
+                "EditCheckpoint: a run of `independent_updates` goes on from its updates: set `history: true`."
             )
         self._take_up(trainer, pl_module)
 

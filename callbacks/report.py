@@ -57,7 +57,7 @@ class EditReport(Callback):
             for line in generation_lines(pl_module.results):
                 console.print(line)
             console.print(times(pl_module.edits_written, pl_module.seconds), soft_wrap=True, style="dim")
-            if pl_module.separate:
+            if pl_module.independent:
                 console.print("Each update was made on the unedited model, so no edited model is kept.")
             console.print(f"Results: {folder}", soft_wrap=True)
 

@@ -48,9 +48,9 @@ class Retention(Scheduled):
         Raises:
             EditError: If every update starts from the unedited model.
         """
-        if module.separate:
+        if module.independent:
             raise EditError(
-                "Retention: with `separate_updates` no update sees the earlier ones, so there is nothing to retain. "
+                "Retention: with `independent_updates` no update sees the earlier ones, so there is nothing to retain. "
                 "Set `retention.every_n_updates` to null."
             )
 

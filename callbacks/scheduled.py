@@ -72,8 +72,8 @@ class Scheduled(EditCallback, ABC):
         """
         if not self.active or self._module is pl_module:
             return
-        if self.every_n_micro_batches is not None and (pl_module.separate or not pl_module.tells_micro_batches):
-            why = "with `separate_updates`" if pl_module.separate else "in fine-tuning"
+        if self.every_n_micro_batches is not None and (pl_module.independent or not pl_module.tells_micro_batches):
+            why = "with `independent_updates`" if pl_module.independent else "in fine-tuning"
             raise EditError(
                 f"{type(self).__name__}: `every_n_micro_batches` measures edits that wait for their update, and {why} "
                 "there are none. Set it to null."
@@ -109,7 +109,7 @@ class Scheduled(EditCallback, ABC):
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Measures the model that was tested."""
         edited = pl_module.edits_written > 0
-        if (self.after if edited else self.before) and not (edited and pl_module.separate):
+        if (self.after if edited else self.before) and not (edited and pl_module.independent):
             self._measure(trainer, pl_module)
 
     def on_values_found(self, trainer: Any, pl_module: Any) -> None:
@@ -130,7 +130,7 @@ class Scheduled(EditCallback, ABC):
         """Measures the finished model, if the last update did not."""
         if pl_module.post_processed:
             self._measured_at.discard(pl_module.edits_written)
-        if pl_module.separate:
+        if pl_module.independent:
             if not pl_module.was_finished:
                 self._keep(trainer, pl_module, _mean(self._each_update))
         elif self.after:
@@ -143,7 +143,7 @@ class Scheduled(EditCallback, ABC):
         with isolate_rng(), torch.no_grad(), frozen(module.model), module.edits_so_far():
             figures = self.measure(trainer, module)
         self._measured_at.add(edits)
-        if module.separate and edits:
+        if module.independent and edits:
             self._each_update.append(figures)
         else:
             self._keep(trainer, module, figures)

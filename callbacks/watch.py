@@ -194,7 +194,7 @@ class Watch(EditCallback):
 
     def _reads(self, module: Any) -> bool:
         """Whether perplexity is measured in this run."""
-        return self.text is not None and self.every_n_updates is not None and not module.separate
+        return self.text is not None and self.every_n_updates is not None and not module.independent
 
     def _columns(self, module: Any) -> list[str]:
         """What is measured in this run, if not of every update."""
@@ -264,7 +264,7 @@ def _is_watched(module: Any) -> bool:
 def _several_updates(module: Any) -> bool:
     """Whether updates follow each other; a single one is measured after the fit, separate ones each on its own."""
     size = module.edits_per_update
-    return size is not None and size < len(module.requests) and not module.separate
+    return size is not None and size < len(module.requests) and not module.independent
 
 
 def _lean(request: EditRequest, neighbors: int = NEIGHBORS) -> EditRequest:

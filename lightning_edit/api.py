@@ -17,6 +17,7 @@ from lightning_edit.models.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.models.offloading import keep_in_memory
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.tokenization import require_offsets
+from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.requests import EditRequest, distinct
 from lightning_edit.settings import Count, Seed, check
@@ -29,6 +30,7 @@ from lightning_edit.values.search import Values
 from lightning_edit.values.settings import ValueSettings, settle_site
 
 
+@reads_old_names
 def edit(
     model: Any,
     tokenizer: Any,

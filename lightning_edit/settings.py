@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get
 import docstring_parser
 
 from lightning_edit.errors import EditError
+from lightning_edit.old_names import current
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ def check(owner: Any, values: Mapping[str, Any]) -> None:
         EditError: Says what was expected and what was got.
     """
     annotations = accepted(owner)
-    for name, value in values.items():
+    # Whoever takes settings under old names says so.
+    for name, value in current(values, warn=False).items():
         if name in annotations and not _fits(value, annotations[name]):
             section = getattr(owner, "section", "")
             where = f"`{section}.{name}`" if section else f"{owner.__name__}: `{name}`"

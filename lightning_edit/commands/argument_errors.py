@@ -4,15 +4,17 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import get_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from yaml import YAMLError
 
+from lightning_edit.commands.argument_words import in_order, under_current_names, with_class_names
 from lightning_edit.commands.failure import fail
 from lightning_edit.errors import EditError
+from lightning_edit.old_names import current
 from lightning_edit.storage.user_files import read_text
 from lightning_edit.storage.user_yaml import LARGEST
 
@@ -21,6 +23,16 @@ NOISE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'None
 
 class EditArgumentParser(LightningArgumentParser):
     """Answers a wrong key or type with the right ones instead of the usage of everything."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any) -> Any:
+        """Parses arguments of which the order does not matter, under old names as well."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args(in_order(under_current_names(words)), *others, **kwargs)
+
+    def _apply_actions(self, cfg: Any, *others: Any, **kwargs: Any) -> Any:
+        """Reads settings of a file or checkpoint under their old names, and classes in any case, as well."""
+        given = with_class_names(current(cfg)) if isinstance(cfg, dict) else cfg
+        return super()._apply_actions(given, *others, **kwargs)
 
     def format_help(self) -> str:
         """All options, those of Lightning's trainer after all others."""

@@ -29,7 +29,7 @@ def check_device_map(device_map: DeviceMap | None, processes: int) -> None:
             "and set `trainer.strategy: ModelParallelStrategy`, or set `trainer.devices: 1`."
         )
     if not is_accelerate_available():
-        raise EditError("`device_map` needs accelerate: pip install 'lightning-edit[spread]'.")
+        raise EditError("`device_map` needs accelerate: pip install 'lightning-edit[accelerate]'.")
 
 
 def is_offloaded(model: Any) -> bool:

@@ -20,7 +20,7 @@ from lightning_edit.models.tokenization import check_lengths, encode_target
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.edit_callback import tell
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.settings import NO_EFFECT, NotNegative, Positive, Seed
+from lightning_edit.settings import NO_EFFECT, CountOrZero, NotNegative, Positive, Seed
 from lightning_edit.solvers import Factors
 
 
@@ -77,7 +77,7 @@ class FineTuning(MeasuredModule):
     def __init__(
         self,
         model: str,
-        layers: list[int],
+        layers: list[CountOrZero] | CountOrZero,
         lr: Positive = 5e-4,
         weight_decay: NotNegative = 0.0,
         norm_constraint: Positive | None = None,

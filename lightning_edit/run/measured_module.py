@@ -23,7 +23,7 @@ from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.resumable import Resumable
 from lightning_edit.run.trainer_check import check_trainer
-from lightning_edit.settings import NO_EFFECT, Checked, Seed
+from lightning_edit.settings import NO_EFFECT, Checked, CountOrZero, Seed
 from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage.known_classes import SafelyLoaded
 from lightning_edit.updates.edited_weights import EditedWeights
@@ -52,7 +52,7 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
     """
 
     section = "model"
-    separate = False
+    independent = False
     tells_micro_batches = True
     single_epoch = True
     many_processes = False
@@ -61,7 +61,7 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
     def __init__(
         self,
         model: str,
-        layers: list[int],
+        layers: list[CountOrZero] | CountOrZero,
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         down_projection: str | None = None,
@@ -74,7 +74,8 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
         self.trust_remote_code = trust_remote_code
         self.model_name, self.dtype_name, self.down_projection = model, dtype, down_projection
         self.device_map, self.offload_folder = device_map, offload_folder
-        self.layers, self.seed, self.evaluation = layers, seed, evaluation
+        self.layers = [layers] if isinstance(layers, int) else list(layers)
+        self.seed, self.evaluation = seed, evaluation
         self.strict_loading = False
         # Every process knows what all of them measured, so there is nothing to add up between them.
         self.metrics = EditMetrics(sync_on_compute=False)
@@ -148,6 +149,9 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
         check_vocabulary(self.model, self.tokenizer)
         self.decoder = find_decoder(self.model, self.down_projection)
         self.layers = check_layers(self.decoder, self.layers)
+        if isinstance(self.hparams.layers, int):
+            # One way to say it, by which runs are compared.
+            self.hparams["layers"] = self.layers
         for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
             keep_in_memory(self.model, module)
         self.weights = EditedWeights(self.decoder, self.layers)

@@ -14,6 +14,7 @@ from lightning_edit.keys.second_moment import SecondMomentSettings, prepare_seco
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.loading import Precision
 from lightning_edit.models.offloading import DeviceMap
+from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.edit_callback import tell
@@ -22,7 +23,7 @@ from lightning_edit.run.same_run import earlier_edits
 from lightning_edit.run.value_finder import ValueFinder
 from lightning_edit.run.value_log import log_values, logged
 from lightning_edit.run.writing_module import WritingModule
-from lightning_edit.settings import NO_EFFECT, Count, Seed
+from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, Seed
 from lightning_edit.solvers import EMMET, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.storage.cache import Cache
@@ -47,8 +48,8 @@ class EditingModule(WritingModule):
         key_average: ``nested`` gives the bare prompt half of the mean key, ``flat`` gives all texts the same.
         edits_per_update: Null writes all edits at the end of the fit; a number writes an update whenever so many edits
             have values, and later values are found on the model as it is then. A solver may allow fewer.
-        separate_updates: Whether each update starts from the unedited model and is measured on its own edits, as in the
-            papers' tables over batch sizes; such a run has figures and leaves no edited model.
+        independent_updates: Whether each update starts from the unedited model and is measured on its own edits, as in
+            the papers' tables over batch sizes; such a run has figures and leaves no edited model.
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
@@ -61,10 +62,11 @@ class EditingModule(WritingModule):
         seed: Of generated templates and texts.
     """
 
+    @reads_old_names
     def __init__(
         self,
         model: str,
-        layers: list[int],
+        layers: list[CountOrZero] | CountOrZero,
         solver: Solver | None = None,
         values: ValueSettings = ValueSettings(),  # noqa: B008  (frozen; the default shows in --help)
         second_moment: SecondMomentSettings = SecondMomentSettings(),  # noqa: B008
@@ -72,7 +74,7 @@ class EditingModule(WritingModule):
         context_templates: list[str] | None = None,
         key_average: Literal["nested", "flat"] = "nested",
         edits_per_update: Count | None = None,
-        separate_updates: bool = False,
+        independent_updates: bool = False,
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008
         dtype: Precision = "auto",
         down_projection: str | None = None,
@@ -92,21 +94,23 @@ class EditingModule(WritingModule):
         self.templates = None if context_templates is None else ContextTemplates(tuple(context_templates), key_average)
         limits = [n for n in (edits_per_update, self.solver.edits_per_update) if n is not None]
         self.edits_per_update = min(limits) if limits else None
-        self.separate = separate_updates
-        published = self.solver.preserves_edits and not separate_updates
+        self.independent = independent_updates
+        published = self.solver.preserves_edits and not independent_updates
         self.previous_keys = published if previous_keys is None else previous_keys
         given = [post_processing] if isinstance(post_processing, PostProcessor) else post_processing
         self.post_processing, self.on_top_of = given or [], on_top_of
         self._check_settings(bool(previous_keys))
         self.automatic_optimization = False
-        self.queue = EditQueue(self.edits_per_update, together=self.separate)
+        self.queue = EditQueue(self.edits_per_update, together=self.independent)
         self.value_caches = [] if values.cache_dir is None else [Cache(values.cache_dir)]
         self._next = 0
 
     def _check_settings(self, previous_keys: bool) -> None:
-        if self.separate and (previous_keys or self.on_top_of):
+        if self.independent and (previous_keys or self.on_top_of):
             wrong = "`previous_keys`" if previous_keys else "`on_top_of`"
-            raise EditError(f"{wrong}: with `separate_updates` no update knows the earlier ones. Give one of the two.")
+            raise EditError(
+                f"{wrong}: with `independent_updates` no update knows the earlier ones. Give one of the two."
+            )
         if previous_keys and self.edits_per_update is None and not self.on_top_of:
             raise EditError(
                 "`previous_keys` preserves earlier updates, but all edits are written in one: set `edits_per_update`."
@@ -134,8 +138,10 @@ class EditingModule(WritingModule):
         Raises:
             EditError: See `encode_texts`.
         """
-        if self.separate and replaced_by(self.requests):
-            raise EditError("With `separate_updates` no edit can replace another: set `data.conflicts` to keep_first.")
+        if self.independent and replaced_by(self.requests):
+            raise EditError(
+                "With `independent_updates` no edit can replace another: set `data.conflicts` to keep_first."
+            )
         warn_of_shared_keys(batches_of(self.requests, self.edits_per_update))
         templates = self.templates or ContextTemplates()
         encode_texts(self.tokenizer, self.requests, templates, self.value_settings.kl_prompt, self.decoder.context)
@@ -223,10 +229,10 @@ class EditingModule(WritingModule):
         if self.edits_waiting and self.stopped is None:
             self._write()
         check_written(self.edits_written, self.stopped)
-        if not self.kept.finished and not self.separate:
+        if not self.kept.finished and not self.independent:
             self.last_update = self._finish()
         self._keep_state(finished=True)
-        if not self.separate:
+        if not self.independent:
             self.update = self.weights.update(**self.editor.describe(), edits=self.edits_written)
         tell(self, "on_edits_done")
         if self.trainer.received_sigterm:

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_edit.distributed.process_group import processes
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
+from lightning_edit.old_names import current
 from lightning_edit.run.checkpoint_fit import check_fits, check_form
 from lightning_edit.run.edit_callback import tell
 from lightning_edit.run.plain_settings import plain
@@ -105,7 +106,7 @@ class Resumable:
             raise EditError("This checkpoint cannot be gone on from: fine-tuning makes all edits in one fit.")
 
     def _check_same_run(self, checkpoint: dict[str, Any]) -> None:
-        kept, own = checkpoint["hyper_parameters"], plain(self.hparams)
+        kept, own = current(checkpoint["hyper_parameters"], warn=False), plain(self.hparams)
         data, own_data = checkpoint["datamodule_hyper_parameters"], plain(self.trainer.datamodule.hparams)
         then = {"model": kept, "data": data, "edits of the data": checkpoint["edits"]["records"]}
         now = {"model": own, "data": own_data, "edits of the data": self.records_fingerprint()}

@@ -42,9 +42,9 @@ def log_values(module: Any, values: Values) -> None:
         "z0_norm": values.z0.norm(dim=1),
         "delta_norm": (values.z - values.z0).norm(dim=1),
     }
-    module.log_figures({f"found/{name}": float(value.nanmean()) for name, value in per_edit.items()}, step)
+    module.log_figures({f"value_search/{name}": float(value.nanmean()) for name, value in per_edit.items()}, step)
     for logger in module.loggers:
         if isinstance(logger, TensorBoardLogger) and values.finite.any():
             for name, value in per_edit.items():
                 # Under a scalar's own name a histogram would make TensorBoard drop the scalar.
-                logger.experiment.add_histogram(f"found_each/{name}", value[values.finite], step)
+                logger.experiment.add_histogram(f"value_search_each/{name}", value[values.finite], step)

@@ -13,10 +13,10 @@ from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import LastUpdate, tell
 from lightning_edit.run.edit_queue import EditQueue
+from lightning_edit.run.independent_updates import IndependentUpdates
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.run.replaced_edits import release_replaced
 from lightning_edit.run.run_state import RunState
-from lightning_edit.run.separate_updates import SeparateUpdates
 from lightning_edit.solvers import Factors
 from lightning_edit.updates.history import History
 
@@ -50,7 +50,7 @@ class WritingModule(MeasuredModule):
         self.history: History | None = None
         self.earlier_histories: list[History] = []
         self.kept = RunState()
-        self.separate_updates = SeparateUpdates()
+        self.independent_updates = IndependentUpdates()
         self.passes = 0
 
     # -- what callbacks may look at ------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class WritingModule(MeasuredModule):
         with self.timed("solve"):
             release_replaced(self.editor, self._histories, requests)
             written = self.editor.write(requests, z)
-            if self.separate:
+            if self.independent:
                 for layer, added in self.editor.finish().items():
                     written.factors[layer] = Factors(written.factors[layer].dense() + added.dense())
         self.edits_written += len(requests)
@@ -116,8 +116,8 @@ class WritingModule(MeasuredModule):
             self.trainer.should_stop = True
             tell(self, "on_update_refused")
             return
-        if self.separate:
-            self.separate_updates.keep(requests, self.weights)
+        if self.independent:
+            self.independent_updates.keep(requests, self.weights)
         self._keep_state()
         tell(self, "on_update_kept")
 
@@ -171,12 +171,12 @@ class WritingModule(MeasuredModule):
     # -- measuring -----------------------------------------------------------------------------------------------------
 
     def _edited_together(self, requests: Sequence[EditRequest]) -> list[Sequence[EditRequest]]:
-        return self.separate_updates.split(requests)
+        return self.independent_updates.split(requests)
 
     @contextmanager
     def as_edited(self, requests: Sequence[EditRequest]) -> Iterator[None]:
         """The weights on which the requests, written together, are measured."""
-        with self.separate_updates.inserted(requests, self.weights):
+        with self.independent_updates.inserted(requests, self.weights):
             yield
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
@@ -197,15 +197,15 @@ class WritingModule(MeasuredModule):
             described: What `describe` told.
         """
         self.kept, self.stopped, self.was_finished = state, state.stopped, state.finished
-        if self.separate and state.updates_written:
+        if self.independent and state.updates_written:
             if self.history is None:
                 raise EditError(
-                    "Separate updates are kept in the run's updates/ alone, which a fit with EditCheckpoint reads; "
+                    "Independent updates are kept in the run's updates/ alone, which a fit with EditCheckpoint reads; "
                     "this checkpoint holds no edited weights."
                 )
             written = [position for position in range(state.offered + state.taken) if position not in state.left_out]
             requests = [self.requests[position] for position in written[: state.edits_written]]
-            self.separate_updates.load(self.history, state.updates_written, requests)
+            self.independent_updates.load(self.history, state.updates_written, requests)
         if described["context_templates"] is not None:
             self.templates = ContextTemplates(tuple(described["context_templates"]), self.key_average)
         self.return_to_kept()

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-LayerDistribution = Literal["uniform", "sqrt", "highest", "ends"]
+LayerDistribution = Literal["uniform", "sqrt", "last", "first_last"]
 
 
 def residual_share(index: int, layers: int, distribution: LayerDistribution) -> float:
@@ -16,8 +16,8 @@ def residual_share(index: int, layers: int, distribution: LayerDistribution) -> 
         index: Position of the layer among the edited ones, 0 for the lowest.
         layers: Number of edited layers L.
         distribution: ``uniform`` writes 1 / (L - index) (MEMIT, equation 20), the same for every layer; ``sqrt``
-            1 / sqrt(L - index) (PMET), more in the lower layers; ``highest`` all in the highest layer, as if it were
-            the only one; ``ends`` half in the lowest and the rest in the highest (boundary layers, arXiv 2502.03748).
+            1 / sqrt(L - index) (PMET), more in the lower layers; ``last`` all in the highest layer, as if it were the
+            only one; ``first_last`` half in the lowest and the rest in the highest (boundary layers, arXiv 2502.03748).
     """
     left = layers - index
     if left == 1:
@@ -27,7 +27,7 @@ def residual_share(index: int, layers: int, distribution: LayerDistribution) -> 
             return 1 / left
         case "sqrt":
             return 1 / math.sqrt(left)
-        case "highest":
+        case "last":
             return 0.0
-        case "ends":
+        case "first_last":
             return 0.5 if index == 0 else 0.0

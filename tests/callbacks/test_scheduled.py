@@ -152,9 +152,9 @@ def test_retention_measures_no_more_than_the_sample(tmp_path):
     assert [line["figures"]["retention/efficacy_score_n"] for line in curve(folder)] == [1, 1]
 
 
-def test_separate_updates_are_each_measured_on_the_base_model(tmp_path):
+def test_independent_updates_are_each_measured_on_the_base_model(tmp_path):
     solver = RROME(ridge=0.01)
-    made, folder = run(tmp_path, RecordResults(), ShowExamples(), solver=solver, separate_updates=True, test=True)
+    made, folder = run(tmp_path, RecordResults(), ShowExamples(), solver=solver, independent_updates=True, test=True)
     assert made.update is None
     assert made.edits_written == 4
     assert torch.equal(made.decoder.weight(0), made.weights.base[0])
@@ -167,20 +167,20 @@ def test_separate_updates_are_each_measured_on_the_base_model(tmp_path):
     assert made.results["after"]["efficacy_score"] == 1
 
 
-def test_separate_updates_are_measured_each_and_kept_as_their_mean(tmp_path):
-    _, folder = run(tmp_path, Efficacy(), solver=RROME(ridge=0.01), separate_updates=True, test=True)
+def test_independent_updates_are_measured_each_and_kept_as_their_mean(tmp_path):
+    _, folder = run(tmp_path, Efficacy(), solver=RROME(ridge=0.01), independent_updates=True, test=True)
     lines = curve(folder)
     # Each of the four updates makes one of the four records right.
     assert [(line["edits"], line["figures"]["efficacy"]) for line in lines] == [(0, 0), (4, 0.25)]
 
 
-def test_micro_batches_and_separate_updates_exclude_each_other(tmp_path):
+def test_micro_batches_and_independent_updates_exclude_each_other(tmp_path):
     with pytest.raises(EditError, match="every_n_micro_batches"):
-        run(tmp_path, Efficacy(every_n_micro_batches=1), solver=RROME(ridge=0.01), separate_updates=True)
+        run(tmp_path, Efficacy(every_n_micro_batches=1), solver=RROME(ridge=0.01), independent_updates=True)
 
 
-def test_separate_updates_equal_runs_of_one_edit(tmp_path):
-    made, _ = run(tmp_path / "all", solver=RROME(ridge=0.01), edits=3, separate_updates=True)
+def test_independent_updates_equal_runs_of_one_edit(tmp_path):
+    made, _ = run(tmp_path / "all", solver=RROME(ridge=0.01), edits=3, independent_updates=True)
     data = TinyWorld(edits=3)
     for request in data.requests:
         with made.as_edited([request]):
@@ -191,9 +191,9 @@ def test_separate_updates_equal_runs_of_one_edit(tmp_path):
         torch.testing.assert_close(alone.decoder.weight(0), weight, rtol=1e-4, atol=1e-6)
 
 
-def test_retention_and_separate_updates_exclude_each_other(tmp_path):
+def test_retention_and_independent_updates_exclude_each_other(tmp_path):
     with pytest.raises(EditError, match="nothing to retain"):
-        run(tmp_path, Retention(every_n_updates=1), solver=RROME(ridge=0.01), separate_updates=True)
+        run(tmp_path, Retention(every_n_updates=1), solver=RROME(ridge=0.01), independent_updates=True)
 
 
 @pytest.mark.parametrize("settings", [{"every_n_updates": 0}, {"every_n_micro_batches": -1}])

@@ -209,7 +209,7 @@ class Passes(Watch):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"edits_per_update": None}, {"edits_per_update": 6}, {"solver": RROME(ridge=0.01), "separate_updates": True}],
+    [{"edits_per_update": None}, {"edits_per_update": 6}, {"solver": RROME(ridge=0.01), "independent_updates": True}],
 )
 def test_updates_that_are_measured_anyway_cost_nothing(tmp_path, settings):
     watch = Passes(max_growth=1.00001)
@@ -223,9 +223,9 @@ def test_updates_that_are_measured_anyway_cost_nothing(tmp_path, settings):
     assert float(found[0]["layer_0/weight_growth"]) > 1
 
 
-def test_separate_updates_have_no_perplexity_of_their_own(tmp_path, text):
+def test_independent_updates_have_no_perplexity_of_their_own(tmp_path, text):
     watch = Passes(perplexity_file=str(text), perplexity_windows=2)
-    run(tmp_path, watch, solver=RROME(ridge=0.01), separate_updates=True, data=TinyWorld(edits=2))
+    run(tmp_path, watch, solver=RROME(ridge=0.01), independent_updates=True, data=TinyWorld(edits=2))
     assert watch.count == 0
     assert "perplexity" not in rows(tmp_path)[0]
 

@@ -147,10 +147,10 @@ def test_tensorboard_shows_losses_norms_and_metrics(finished):
     events = EventAccumulator(str(finished[2])).Reload()
     scalars = set(events.Tags()["scalars"])
     assert {"values/loss", "values/nll", "values/kl", "values/weight_decay"} <= scalars
-    assert {"found/z0_norm", "found/delta_norm", "found/steps", "layer_0/update_norm"} <= scalars
+    assert {"value_search/z0_norm", "value_search/delta_norm", "value_search/steps", "layer_0/update_norm"} <= scalars
     assert [event.step for event in events.Scalars("edit/efficacy_score")] == [0, 6]
     assert len(events.Scalars("values/loss")) == VALUES.steps
-    assert "found_each/delta_norm" in events.Tags()["histograms"]
+    assert "value_search_each/delta_norm" in events.Tags()["histograms"]
 
 
 def test_same_seed_gives_the_same_weights(finished, tmp_path):

@@ -107,12 +107,12 @@ def test_earlier_keys_protect_earlier_edits(tmp_path):
     [
         {"solver": AlphaEdit(threshold=0.05, ridge=1.0), "layers": [0, 1]},
         {"post_processing": [RECT(0.3), PRUNE(1.2)]},
-        {"layer_distribution": "highest", "layers": [0, 1]},
-        {"layer_distribution": "ends", "layers": [0, 1]},
+        {"layer_distribution": "last", "layers": [0, 1]},
+        {"layer_distribution": "first_last", "layers": [0, 1]},
         {"second_moment": SecondMomentSettings(source="identity")},
         {"second_moment": SecondMomentSettings(source="none"), "solver": MEMIT(1.0, ridge=1.0), "previous_keys": True},
     ],
-    ids=["alphaedit", "post_processing", "highest", "ends", "identity", "none"],
+    ids=["alphaedit", "post_processing", "last", "first_last", "identity", "none"],
 )
 def test_every_part_goes_with_a_sequential_run_and_its_history_adds_up(changes, tmp_path):
     made = module(**changes)
@@ -122,15 +122,15 @@ def test_every_part_goes_with_a_sequential_run_and_its_history_adds_up(changes, 
     assert set(total) == set(made.weights.added)
     for layer, update in total.items():
         assert torch.equal(update.factors.dense(), made.weights.added[layer].dense())
-    assert set(made.layers) - set(total) == ({0} if changes.get("layer_distribution") == "highest" else set())
+    assert set(made.layers) - set(total) == ({0} if changes.get("layer_distribution") == "last" else set())
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"previous_keys": True, "edits_per_update": None}, "set `edits_per_update`"),
-        ({"previous_keys": True, "separate_updates": True}, "no update knows the earlier ones"),
-        ({"on_top_of": "x.ckpt", "separate_updates": True}, "no update knows the earlier ones"),
+        ({"previous_keys": True, "independent_updates": True}, "no update knows the earlier ones"),
+        ({"on_top_of": "x.ckpt", "independent_updates": True}, "no update knows the earlier ones"),
         ({"edits_per_update": 0}, "must be a whole number of 1 or more"),
     ],
 )

@@ -107,8 +107,8 @@ def test_several_ctrl_c_at_once_keep_what_one_keeps(tmp_path):
     assert "Traceback" not in command.output
 
 
-def test_separate_updates_go_on_as_well(tmp_path):
-    changes = {"model.separate_updates": "true", "model.previous_keys": "null", "retention.every_n_updates": "null"}
+def test_independent_updates_go_on_as_well(tmp_path):
+    changes = {"model.independent_updates": "true", "model.previous_keys": "null", "retention.every_n_updates": "null"}
     changes |= {"data.edits": 9, "data.batch_size": 5}
     assert start(tmp_path, "alone", **changes).wait() == [0]
     run = tmp_path / "killed" / "version_0"

@@ -41,10 +41,10 @@ def test_square_roots_give_more_to_the_lower_layers():
     assert written(4, "sqrt")[:3] == sorted(written(4, "sqrt")[:3], reverse=True)
 
 
-def test_highest_edits_one_layer():
-    assert written(5, "highest") == [0, 0, 0, 0, 1]
+def test_last_edits_one_layer():
+    assert written(5, "last") == [0, 0, 0, 0, 1]
 
 
-def test_ends_edit_two_layers_as_uniform_does_with_two():
-    assert written(5, "ends") == [0.5, 0, 0, 0, 0.5]
-    assert written(2, "ends") == written(2, "uniform")
+def test_first_last_edits_two_layers_as_uniform_does_with_two():
+    assert written(5, "first_last") == [0.5, 0, 0, 0, 0.5]
+    assert written(2, "first_last") == written(2, "uniform")

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lightning_edit.commands.comparison.methods import method_of
+from lightning_edit.old_names import current
 
 ONCE = "model.edits_per_update"
 METHOD = "method"
@@ -35,7 +36,7 @@ def flat_settings(config: Mapping[str, Any], without_effect: Collection[str] = B
     """
     found: dict[str, str] = {}
     for part in ("model", "data"):
-        _flatten(part, config.get(part) or {}, found)
+        _flatten(part, current(config.get(part) or {}, warn=False), found)
     if "model.solver" in found:
         # Values are found for so many edits at once; a method that trains on batches is another matter.
         found.pop("data.batch_size", None)

@@ -10,7 +10,7 @@ from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
 
 
-class SeparateUpdates:
+class IndependentUpdates:
     """Which edits were written together, and what was added to the weights for them."""
 
     def __init__(self) -> None:

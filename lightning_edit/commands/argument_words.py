@@ -1,0 +1,100 @@
+"""The words of a command line, put in the order and under the names in which the parser reads them rightly."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lightning_edit.old_names import current_name, current_value
+from lightning_edit.settings import Checked
+
+CONFIG = ("--config", "-c")
+# The settings that are classes, whose names may be written in any case.
+CLASSES = ("model", "data", "solver", "post_processing", "preservation")
+
+
+def in_order(words: Sequence[str]) -> list[str]:
+    """The same words with the files first, so that a flag wins over every file, wherever both stand.
+
+    A class also comes before its own settings: ``--data.path`` may stand before ``--data``. What is given twice keeps
+    its order, so that the later one wins.
+
+    Args:
+        words: All arguments, a subcommand and its options.
+    """
+    start = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    options = list(_options(words[start:]))
+    files = [option for option in options if _name(option) in CONFIG]
+    flags: list[list[str]] = []
+    for option in (option for option in options if _name(option) not in CONFIG):
+        names = [_name(flag) for flag in flags]
+        own = next((place for place, name in enumerate(names) if name.startswith(f"{_name(option)}.")), None)
+        # A class that is given twice begins anew the second time.
+        flags.insert(len(flags) if own is None or _name(option) in names else own, option)
+    return [*words[:start], *(word for option in (*files, *flags) for word in option)]
+
+
+def class_name(value: Any) -> Any:
+    """The name of a class as it is written, from that name in any case; all else is left as it is.
+
+    Args:
+        value: What was given as the name of a class, perhaps a dotted path.
+    """
+    if not isinstance(value, str) or "." in value:
+        return value
+    return next((known for known in _classes(Checked) if known.lower() == value.lower()), value)
+
+
+def with_class_names(settings: Any, name: str = "class_path") -> Any:
+    """Settings of a configuration, with classes under their exact names.
+
+    Args:
+        settings: Nested as in a configuration.
+        name: Under which it stands there.
+    """
+    if isinstance(settings, Mapping):
+        return {key: with_class_names(value, str(key)) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [with_class_names(value, name) for value in settings]
+    # A language model's name is nobody's class.
+    return class_name(settings) if name in ("class_path", *CLASSES[1:]) else settings
+
+
+def _classes(base: type) -> Iterator[str]:
+    for child in base.__subclasses__():
+        yield child.__name__
+        yield from _classes(child)
+
+
+def under_current_names(words: Sequence[str]) -> list[str]:
+    """The same words with classes under their exact names, and settings of another name now under it, with a warning.
+
+    Args:
+        words: All arguments.
+    """
+    found: list[str] = []
+    for option in _options(words):
+        if not option[0].startswith("--"):
+            found += option
+            continue
+        name, equals, value = option[0][2:].partition("=")
+        values = [current_value(name, value) for value in ([value] if equals else option[1:])]
+        if name in CLASSES[:2] or name.rpartition(".")[2].rstrip("+") in CLASSES[2:]:
+            values = [class_name(value) for value in values]
+        found += [f"--{current_name(name)}={values[0]}"] if equals else [f"--{current_name(name)}", *values]
+    return found
+
+
+def _options(words: Sequence[str]) -> Iterator[list[str]]:
+    """Each option with its values; words before the first option stand alone."""
+    option: list[str] = []
+    for word in words:
+        begins = word.startswith("--") or word in CONFIG
+        if option and (begins or not option[0].startswith("-") or "=" in option[0]):
+            yield option
+            option = []
+        option.append(word)
+    if option:
+        yield option
+
+
+def _name(option: Sequence[str]) -> str:
+    return option[0].partition("=")[0]
