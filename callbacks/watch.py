@@ -47,9 +47,9 @@ class Watch(EditCallback):
     time of an edit so far, measurements and checkpoints included. The row also has each layer's norms, errors and
     condition numbers, which the module logs by itself, and what other callbacks measured at this number of edits.
 
-    A run whose edits are all written in one update measures them after it anyway, separate updates are measured each on
-    its own edits: for both the row has only what costs nothing, and there are no limits. In fine-tuning there is
-    nothing to watch.
+    A run whose edits are all written in one update measures them after it anyway, independent updates are measured each
+    on its own edits: for both the row has only what costs nothing. The limits hold for a single update as well; for
+    independent updates, none of which is kept, there are none. In fine-tuning there is nothing to watch.
 
     A model begins to go when the norm of an edited weight grows (ENCORE, arXiv 2502.01636): values found on a larger
     weight are larger themselves, so the growth feeds itself, up to a sudden collapse (arXiv 2602.02543). At
@@ -136,7 +136,7 @@ class Watch(EditCallback):
                 self._row |= self._measure(trainer, pl_module)
         self._row |= {"seconds": last.seconds, "edits_per_second": len(last.requests) / max(last.seconds, 1e-9)}
         self._row |= {"seconds_to_go": None, **last.figures}
-        if _several_updates(pl_module) or pl_module.on_top_of is not None:
+        if not pl_module.independent:
             self._judge(pl_module)
 
     def on_update_kept(self, trainer: Any, pl_module: Any) -> None:

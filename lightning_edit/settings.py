@@ -165,7 +165,8 @@ def accepted(owner: Any) -> dict[str, Any]:
     for function in _constructors(owner) if isinstance(owner, type) else [owner]:
         parameters = inspect.signature(function).parameters.values()
         for parameter in parameters:
-            if parameter.annotation is not parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
+            several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if parameter.annotation is not parameter.empty and not several:
                 found.setdefault(parameter.name, parameter.annotation)
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
             break

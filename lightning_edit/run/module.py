@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_edit.distributed.process_group import gathered
@@ -221,6 +222,20 @@ class EditingModule(WritingModule):
             log_values(self, values)
         return values
 
+    def _tell_of_edits_left(self) -> None:
+        """Says so where the trainer ended the fit before all edits had their turn, e.g. at its `max_time`.
+
+        Raises:
+            EditError: If none had.
+        """
+        left = len(self.requests) - self.queue.offered - self.queue.taken
+        if left <= 0 or self.stopped is not None or self.trainer.received_sigterm:
+            return
+        ended = f"The trainer ended the fit before {left} of {len(self.requests)} edits had their turn"
+        if not self.edits_written:
+            raise EditError(f"{ended}, so nothing is edited. Raise or leave out `trainer.max_time`.")
+        rank_zero_warn(f"{ended}; the others are made. Raise or leave out `trainer.max_time` to make all.")
+
     def on_fit_end(self) -> None:
         """Writes what has values and no update yet, and keeps the whole update of the run."""
         # The strategy has moved the module to the CPU by now.
@@ -228,6 +243,7 @@ class EditingModule(WritingModule):
         assert self.editor is not None
         if self.edits_waiting and self.stopped is None:
             self._write()
+        self._tell_of_edits_left()
         check_written(self.edits_written, self.stopped)
         if not self.kept.finished and not self.independent:
             self.last_update = self._finish()

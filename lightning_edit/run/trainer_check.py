@@ -20,8 +20,8 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
         many_processes: Whether the method knows how to share its work.
 
     Raises:
-        EditError: For processes that cannot work together, a device without float64, more than one epoch or a
-            precision plugin.
+        EditError: For processes that cannot work together, a device without float64, more than one epoch, fewer than
+            all edits or a precision plugin.
     """
     if trainer.world_size > 1 and not many_processes:
         raise EditError(f"This method runs on one device, got {trainer.world_size}. Set `trainer.devices: 1`.")
@@ -30,6 +30,7 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
         raise EditError("The solvers need float64, which this device has not. Set `trainer.accelerator: cpu`.")
     if trainer.precision != "32-true":
         raise EditError(f"`model.dtype` sets the precision of a model, not `trainer.precision` ({trainer.precision}).")
+    _check_all_edits(trainer, fit, single_epoch)
     if fit and single_epoch and trainer.max_epochs != 1:
         raise EditError(f"Each edit is made once: set `trainer.max_epochs` to 1, got {trainer.max_epochs}.")
     if fit and not single_epoch and (trainer.max_epochs is None or trainer.max_epochs < 1):
@@ -37,6 +38,25 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
             f"Fine-tuning needs a number of passes over the edits: set `trainer.max_epochs` to 1 or more (25 in the "
             f"papers), got {trainer.max_epochs}."
         )
+
+
+def _check_all_edits(trainer: Any, fit: bool, single_epoch: bool) -> None:
+    """Refuses what would silently make or measure some of the edits only."""
+    if trainer.fast_dev_run:
+        raise EditError(
+            "`trainer.fast_dev_run` makes one batch of edits and keeps nothing. For a quick trial set `data.limit: 1` "
+            "(`data.edits: 1` for TinyWorld)."
+        )
+    for name in [*(["limit_train_batches"] if fit else []), "limit_test_batches"]:
+        # A whole number counts batches, a fraction is a share of them.
+        limit = getattr(trainer, name)
+        if not (isinstance(limit, float) and limit == 1):
+            raise EditError(
+                f"`trainer.{name}` leaves out edits of the run, got {limit}. Leave it out and choose "
+                "edits by `data.limit`, `data.indices` or `data.case_ids` (`data.edits` for TinyWorld)."
+            )
+    if fit and single_epoch and trainer.max_steps != -1:
+        raise EditError(f"Edits are not counted in steps: leave out `trainer.max_steps`, got {trainer.max_steps}.")
 
 
 def check_strategy_name(name: Any) -> None:

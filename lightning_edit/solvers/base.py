@@ -63,7 +63,7 @@ class EditProblem:
         return float((update.apply(self.keys) - self.residual).norm() / self.residual.norm())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Factors:
     """An update Delta (d_out x d_in) as a product, or dense where that is smaller.
 
@@ -76,6 +76,11 @@ class Factors:
 
     left: Tensor
     right: Tensor | None = None
+
+    def __repr__(self) -> str:
+        """The shapes, without the numbers."""
+        shapes = " x ".join(str(tuple(part.shape)) for part in (self.left, self.right) if part is not None)
+        return f"Factors({shapes})"
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -79,7 +79,7 @@ class LayerUpdate:
     factors: Factors
 
 
-@dataclass
+@dataclass(repr=False)
 class ModelUpdate:
     """The updates of all edited layers of a model.
 
@@ -91,6 +91,11 @@ class ModelUpdate:
     layers: dict[int, LayerUpdate]
     info: dict[str, Any] = field(default_factory=dict)
     _originals: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """What it is, without its numbers."""
+        said = [f"{name}={self.info[name]}" for name in ("edits", "solver", "model") if name in self.info]
+        return f"ModelUpdate({', '.join([f'layers={sorted(self.layers)}', *said])})"
 
     def insert(self, model: Any) -> None:
         """Adds the update to the model's weights: W <- cast(W + Delta), the sum in float64.

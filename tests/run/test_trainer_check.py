@@ -1,0 +1,68 @@
+"""Trainers that would edit or measure only some of the edits are refused, or say how many they left."""
+
+import warnings
+
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from lightning_edit.datamodules import TinyWorld
+from lightning_edit.errors import EditError
+from tests.small_runs import module
+
+
+class StopAfter(Callback):
+    """Ends the fit after some micro-batches, as `max_time` does."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        trainer.should_stop = batch_idx + 1 >= self.batches
+        return -1 if batch_idx >= self.batches else None
+
+
+def fit(folder, *callbacks, **settings):
+    made = module(edits_per_update=None)
+    quiet = {"enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False}
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        **{"max_epochs": 1, **quiet, **settings},
+    )
+    trainer.fit(made, datamodule=TinyWorld(edits=3, batch_size=1))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"limit_train_batches": 1}, "`trainer.limit_train_batches` leaves out edits of the run, got 1"),
+        ({"limit_train_batches": 0.5}, "`trainer.limit_train_batches` leaves out edits"),
+        ({"limit_train_batches": 0}, "`trainer.limit_train_batches` leaves out edits"),
+        ({"overfit_batches": 1}, "leaves out edits"),
+        ({"limit_test_batches": 1}, "`trainer.limit_test_batches` leaves out edits"),
+        ({"fast_dev_run": True}, "`trainer.fast_dev_run` makes one batch of edits and keeps nothing"),
+        ({"max_steps": 1}, "leave out `trainer.max_steps`, got 1"),
+    ],
+)
+def test_fewer_than_all_edits_are_refused_before_the_model_is_loaded(tmp_path, settings, message, monkeypatch):
+    monkeypatch.setattr("lightning_edit.run.measured_module.load_model", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(EditError, match=message):
+        fit(tmp_path, **settings)
+
+
+def test_a_fit_that_ends_early_says_how_many_edits_it_left(tmp_path):
+    with pytest.warns(UserWarning, match="before 2 of 3 edits had their turn"):
+        made = fit(tmp_path, StopAfter(1))
+    assert made.edits_written == 1
+    with pytest.raises(EditError, match="before 3 of 3 edits had their turn, so nothing is edited"):
+        fit(tmp_path, max_time={"seconds": 0})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*had their turn")
+        made = fit(tmp_path)
+    assert made.edits_written == 3
+    assert repr(made.update).startswith("ModelUpdate(layers=[0], edits=3, solver=MEMIT(")
+    assert len(repr(made.update)) < 300
