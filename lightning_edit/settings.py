@@ -148,11 +148,39 @@ def check(owner: Any, values: Mapping[str, Any]) -> None:
     annotations = accepted(owner)
     # Whoever takes settings under old names says so.
     for name, value in current(values, warn=False).items():
-        if name in annotations and not _fits(value, annotations[name]):
+        if name in annotations:
             section = getattr(owner, "section", "")
             where = f"`{section}.{name}`" if section else f"{owner.__name__}: `{name}`"
-            shown = value if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
-            raise EditError(f"{where} must be {_words(annotations[name])}, got {shown!r}.")
+            refuse_unfit(where, value, annotations[name])
+
+
+def refuse_unfit(where: str, value: Any, annotation: Any) -> None:
+    """Refuses one value that is not what an annotation accepts.
+
+    Args:
+        where: How messages call the setting.
+        value: What was given.
+        annotation: What is accepted.
+
+    Raises:
+        EditError: Says what was expected and what was got.
+    """
+    if not _fits(value, annotation):
+        shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
+        raise EditError(f"{where} must be {_words(annotation)}, got {shown}.")
+
+
+def as_number(text: str) -> int | float:
+    """The number that a text on the command line means, as YAML reads it.
+
+    Args:
+        text: A number; ``.nan`` and ``.inf`` are some as well.
+    """
+    plain = text.strip().replace("_", "").lower()
+    try:
+        return int(plain)
+    except ValueError:
+        return float(plain.replace(".inf", "inf").replace(".nan", "nan"))
 
 
 def accepted(owner: Any) -> dict[str, Any]:

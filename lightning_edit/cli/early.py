@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from lightning_edit import settings
 from lightning_edit.cli.fit_help import help_text
 from lightning_edit.cli.signatures import Module, Source, kinds_of
+from lightning_edit.commands.argument_words import under_current_names
 from lightning_edit.errors import EditError
+from lightning_edit.settings import as_number, refuse_unfit
 
 DATA = "lightning_edit.datamodules"
 # For each section of the settings the class that it makes, if the user names no other one.
@@ -30,6 +33,9 @@ OTHERS = (
     *("config", "trainer", "seed_everything", "weights_only", "ckpt_path"),
     *("print_config", "trust_config", "verbose", "help_all"),
 )
+# The annotations that stand for a range of numbers, by the names that sources give them.
+NUMBERS = {name: getattr(settings, name) for name in ("Positive", "NotNegative", "Count", "CountOrZero", "Seed")}
+LAYERS = ("list[CountOrZero]", "CountOrZero")
 NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?\.?inf|\.?nan", re.IGNORECASE)
 
 
@@ -40,6 +46,7 @@ def fit(words: list[str]) -> None:
         words: The arguments after the command.
     """
     if not _helped("fit", words):
+        words = under_current_names(words)
         check(words)
         from lightning_edit.cli import fit as command
 
@@ -53,6 +60,7 @@ def test(words: list[str]) -> None:
         words: The arguments after the command.
     """
     if not _helped("test", words):
+        words = under_current_names(words)
         check(words)
         from lightning_edit.cli import fit as command
 
@@ -146,12 +154,14 @@ def _check_setting(name: str, path: Sequence[str], value: str | None, owner: Sou
 def _check_value(name: str, kind: str, value: str | None) -> None:
     """Refuses what is no number, where the annotation wants one and nothing else."""
     first, *rest = kind.split(" | ")
+    if (first, *rest) == LAYERS and not re.search(r"\d", value or "0"):
+        raise EditError(f"`{name}` must be a list of whole numbers such as [5], got {value}.")
     if value is None or rest not in ([], ["None"]) or (rest and value.lower() in ("null", "none", "~")):
         return
-    if first in ("int", "float") and not NUMBER.fullmatch(value.strip()):
+    if first in ("int", "float", *NUMBERS) and not NUMBER.fullmatch(value.strip()):
         raise EditError(f"`{name}` must be a number{' or null' if rest else ''}, got {value}.")
-    if first == "list[int]" and not re.search(r"\d", value):
-        raise EditError(f"`{name}` must be a list of whole numbers such as [5], got {value}.")
+    if first in NUMBERS:
+        refuse_unfit(f"`{name}`", as_number(value), NUMBERS[first])
 
 
 def _unknown(name: str, part: str, known: Iterable[str]) -> str:

@@ -136,15 +136,16 @@ def test(words: list[str]) -> None:
         run(["test", *words])
 
 
-def run(args: ArgsType) -> EditCLI:
+def run(args: ArgsType, kind: type[EditCLI] = EditCLI) -> EditCLI:
     """Runs ``fit`` or ``test``.
 
     Args:
         args: The arguments.
+        kind: What runs it.
     """
     quieten()
     defaults: dict[str, Any] = {"default_config_files": [str(CONFIGS / "default.yaml")]}
-    return EditCLI(
+    return kind(
         MeasuredModule,
         EditDataModule,
         subclass_mode_model=True,

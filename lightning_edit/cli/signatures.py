@@ -28,11 +28,11 @@ class Source:
         if any("dataclass" in ast.unparse(decorator) for decorator in self.node.decorator_list):
             fields = [line for line in self.node.body if isinstance(line, ast.AnnAssign)]
             found = {ast.unparse(line.target): ast.unparse(line.annotation) for line in fields}
-            return {name: kind for name, kind in found.items() if "ClassVar" not in kind} | self._of_parents()
+            return {name: _bare(kind) for name, kind in found.items() if "ClassVar" not in kind} | self._of_parents()
         made = next((line for line in self.node.body if getattr(line, "name", "") == "__init__"), None)
         if isinstance(made, ast.FunctionDef):
             given = [*made.args.args[1:], *made.args.kwonlyargs]
-            found = {one.arg: ast.unparse(one.annotation) if one.annotation else "" for one in given}
+            found = {one.arg: _bare(ast.unparse(one.annotation)) if one.annotation else "" for one in given}
             if made.args.kwarg is None:
                 return found
         return self._of_parents() | found
@@ -126,6 +126,12 @@ def kinds_of(base: Source) -> Iterator[Source]:
             source = Source(module, line) if isinstance(line, ast.ClassDef) else None
             if source is not None and base.node.name in source.ancestors() and not source.is_abstract:
                 yield source
+
+
+def _bare(annotation: str) -> str:
+    """An annotation without what ``Annotated`` adds to it."""
+    inner = annotation.removeprefix("Annotated[")
+    return annotation if inner == annotation else inner.partition(",")[0]
 
 
 def _folder(package: str) -> Path | None:

@@ -4,15 +4,23 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
 
-from lightning_edit.cli.fit import lightning_errors, run
+from lightning_edit.cli.fit import EditCLI, lightning_errors, run
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.quantities import quantity
-from lightning_edit.commands.sweep import Sweep, describe
+from lightning_edit.commands.sweep import LAYERS, Sweep, describe
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
+from lightning_edit.models.loading import depth_of
 from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.storage.run_folder import run_folder
+
+
+class Preview(EditCLI):
+    """Makes what a run is made of, and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Does nothing."""
 
 
 def main(words: list[str]) -> None:
@@ -34,7 +42,9 @@ def main(words: list[str]) -> None:
 
 
 def _run(plan: Sweep, settings: list[str], figure: str) -> None:
-    combinations, finished, console = plan.combinations(), [], terminal(stderr=True)
+    console = terminal(stderr=True)
+    plan = _fitted(plan, settings, console)
+    combinations, finished = plan.combinations(), []
     for number, combination in enumerate(combinations, start=1):
         name = describe(combination)
         console.rule(f"{number} of {len(combinations)}: {name}")
@@ -65,3 +75,14 @@ def _fit(words: list[str]) -> tuple[dict[str, float], str]:
     """The figures and the folder of a fit, nothing of which is held afterwards."""
     cli = run(words)
     return cli.model.results["after"], str(run_folder(cli.trainer))
+
+
+def _fitted(plan: Sweep, settings: list[str], console: Console) -> Sweep:
+    """The sweep for its model and its records, read before the first run."""
+    first = {name: values[0] for name, values in plan.vary.items() if name != LAYERS}
+    made = run(["fit", *settings, *plan.arguments(first)], Preview)
+    plan, note = plan.for_records(made.datamodule.requests, made.model.evaluation)
+    if note is not None:
+        console.print(note, style="yellow")
+    relative = any(isinstance(value, str) for value in plan.vary.get(LAYERS, ()))
+    return plan.for_depth(depth_of(made.model.model_name, made.model.trust_remote_code)) if relative else plan

@@ -2,13 +2,19 @@
 
 import itertools
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
+from lightning_edit.metrics.settings import EvaluationSettings, measurable
+from lightning_edit.requests import EditRequest
 from lightning_edit.storage.user_yaml import read_yaml
+
+LAYERS = "model.layers"
+INSTEAD_OF_S = ("efficacy_score", "efficacy_accuracy")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,49 @@ class Sweep:
             raise EditError(f"{path}: `fixed` must give a value for each setting, got {quoted(fixed)}.")
         return Sweep(vary, fixed, content.get("metric", "S"))
 
+    def for_depth(self, depth: int) -> "Sweep":
+        """The sweep for a model, with layers given in percent of its depth as numbers.
+
+        ``25%`` is the layer a quarter of the way up, ``10%-25%`` all layers between the two. The last block, which
+        cannot be edited, is never among them, and what comes to the same layers is tried once.
+
+        Args:
+            depth: The number of the model's blocks.
+        """
+        if LAYERS not in self.vary:
+            return self
+        found: list[Any] = []
+        for value in self.vary[LAYERS]:
+            layers = _layers(value, depth) if isinstance(value, str) else value
+            found += [] if layers in found else [layers]
+        return replace(self, vary={**self.vary, LAYERS: found})
+
+    def for_records(
+        self, requests: Sequence[EditRequest], evaluation: EvaluationSettings
+    ) -> tuple["Sweep", str | None]:
+        """The sweep for some edits, with a figure that can be measured on them.
+
+        Args:
+            requests: The edits of all runs.
+            evaluation: What is measured of them.
+
+        Returns:
+            The sweep, and what to say where it compares by another figure than it was to.
+
+        Raises:
+            EditError: If its figure cannot be measured, and is not S, for which others can stand in.
+        """
+        figures = measurable(requests, evaluation)
+        if self.metric in figures:
+            return self, None
+        if self.metric != "S":
+            raise EditError(f"`metric`: {self.metric} cannot be measured on these records, only {', '.join(figures)}.")
+        metric = next(name for name in INSTEAD_OF_S if name in figures)
+        return replace(self, metric=metric), (
+            "S cannot be measured on these records: it needs `target_true`, `paraphrase_prompts` and "
+            f"`neighborhood_prompts`. The runs are compared by {metric}, which says nothing of what else changes."
+        )
+
     def combinations(self) -> list[dict[str, Any]]:
         """The settings in which the runs differ, one dictionary a run."""
         return [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
@@ -61,6 +110,14 @@ class Sweep:
             f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
             for name, value in {**self.fixed, **combination}.items()
         ]
+
+
+def _layers(value: str, depth: int) -> list[int]:
+    bounds = [part.strip() for part in value.split("-")]
+    if len(bounds) > 2 or not all(bound.endswith("%") and bound[:-1].strip().isdecimal() for bound in bounds):
+        raise EditError(f"`vary`: {LAYERS}: expected a list of layers, 25% or 10%-25% of the depth, got {value!r}.")
+    places = [min(depth * int(bound[:-1]) // 100, max(depth - 2, 0)) for bound in bounds]
+    return list(range(places[0], places[-1] + 1)) or places[:1]
 
 
 def describe(combination: dict[str, Any]) -> str:

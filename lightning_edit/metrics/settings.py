@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
+from lightning_edit.metrics.edit_metrics import IN_SCORE, KINDS, answers_of, prompts_of
 from lightning_edit.models.tokenization import encode
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, Seed, Settings
@@ -75,6 +76,31 @@ def check_evaluation(
     if settings.generated_match and context is not None:
         for request in requests:
             _check(tokenizer, request.rewrite_prompt, request, "rewrite prompt", context, "context")
+
+
+def measurable(requests: Sequence[EditRequest], settings: EvaluationSettings) -> list[str]:
+    """The names of the figures that some records will have, see `EditMetrics`.
+
+    Args:
+        requests: The records.
+        settings: What is measured of them beyond teacher-forced answers.
+    """
+    names = []
+    for kind in KINDS:
+        answers = [answers_of(request, kind) for request in requests if prompts_of(request, kind)]
+        if any(wanted is not None for wanted, _ in answers):
+            names += [f"{kind}_accuracy", f"{kind}_token_accuracy"]
+        if any(None not in both for both in answers):
+            names += [f"{kind}_score", f"{kind}_magnitude"]
+    if all(f"{kind}_score" in names for kind in IN_SCORE):
+        names.append("S")
+    if any(request.locality for request in requests):
+        names += ["locality_token_accuracy", "locality_unchanged"]
+    written = [request for request in requests if settings.generate and request.generation_prompts]
+    names += ["generation_entropy"] * bool(written)
+    names += ["reference_score"] * any(request.reference_texts for request in written)
+    names += ["essence_score"] * (settings.generate and any(request.essence_texts for request in requests))
+    return names + ["generated_match"] * settings.generated_match
 
 
 def _check(tokenizer: Any, prompt: str, request: EditRequest, kind: str, limit: int, unit: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.loaded_weights import check_finite, check_loaded
@@ -61,6 +61,23 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     require_offsets(tokenizer)
     return tokenizer
+
+
+def depth_of(name: str, trust_remote_code: bool = False) -> int:
+    """The number of blocks of a model, without loading it.
+
+    Args:
+        name: See `resolve`.
+        trust_remote_code: Whether code that comes with the model may be run.
+
+    Raises:
+        EditError: If its configuration cannot be read or does not say so.
+    """
+    try:
+        config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
+        return int(config.get_text_config().num_hidden_layers)
+    except (OSError, ValueError, AttributeError) as error:
+        raise EditError(f"`model`: how many layers {name} has could not be read: {error}") from error
 
 
 def load_model(
