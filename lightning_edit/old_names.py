@@ -65,7 +65,7 @@ def reads_old_names(function: Callable[Parameters, Result]) -> Callable[Paramete
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        return function(*args, **current(kwargs))  # type: ignore[arg-type]
+        return function(*args, **current(kwargs))
 
     return call
 

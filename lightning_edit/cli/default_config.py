@@ -63,8 +63,8 @@ TRAINER = """trainer:
 def default_config() -> str:
     """The text of ``configs/default.yaml``."""
     lines = [HEADER.rstrip()]
-    for section, owner, given in (("model", EditingModule, EXAMPLE), ("data", TinyWorld, {})):
-        lines += [f"{section}:", f"  class_path: {owner.__name__}", "  init_args:", *_settings(owner, 4, given)]
+    for section, (chosen, given) in {"model": (EditingModule, EXAMPLE), "data": (TinyWorld, {})}.items():
+        lines += [f"{section}:", f"  class_path: {chosen.__name__}", "  init_args:", *_settings(chosen, 4, given)]
     for section, (owner, what) in CALLBACKS.items():
         lines += [f"{section}:  # {what}", *_settings(owner, 2, {})]
     return "\n".join([*lines, TRAINER])

@@ -59,7 +59,8 @@ def with_class_names(settings: Any, name: str = "class_path") -> Any:
 
 
 def _classes(base: type) -> Iterator[str]:
-    for child in base.__subclasses__():
+    children: list[type] = base.__subclasses__()
+    for child in children:
         yield child.__name__
         yield from _classes(child)
 
