@@ -1,5 +1,6 @@
 """From value vectors to edited weights: the part of a run that knows neither trainer nor files."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,8 +109,9 @@ class Editor:
             measured: Whether to measure the update.
 
         Returns:
-            The update, with figures of each layer: ``layer_L/update_norm`` (Frobenius), ``relative_update_norm`` (to
-            the unedited weight), ``weight_norm`` and ``weight_growth`` (|W| / |W0|) with the update in it,
+            The update, with figures of each layer: ``layer_L/update_norm`` (Frobenius), ``update_norm_per_edit`` (over
+            sqrt(n), which compares updates of different sizes), ``relative_update_norm`` (to the unedited weight),
+            ``weight_norm`` and ``weight_growth`` (|W| / |W0|) with the update in it,
             ``preservation_error`` and ``memorization_error`` (see `EditProblem`), and the condition numbers
             ``preservation_condition`` and ``keys_condition``.
 
@@ -192,6 +194,7 @@ class Editor:
         edited = float(self.weights.decoder.weight(layer).detach().double().norm())
         return {
             f"layer_{layer}/update_norm": norm,
+            f"layer_{layer}/update_norm_per_edit": norm / math.sqrt(problem.keys.shape[1]),
             f"layer_{layer}/relative_update_norm": norm / base,
             f"layer_{layer}/weight_norm": edited,
             f"layer_{layer}/weight_growth": edited / base,

@@ -45,6 +45,8 @@ def log_values(module: Any, values: Values) -> None:
     module.log_figures({f"value_search/{name}": float(value.nanmean()) for name, value in per_edit.items()}, step)
     for logger in module.loggers:
         if isinstance(logger, TensorBoardLogger) and values.finite.any():
+            # TensorBoard draws distributions between two steps: those of the part's first and last edit.
             for name, value in per_edit.items():
-                # Under a scalar's own name a histogram would make TensorBoard drop the scalar.
-                logger.experiment.add_histogram(f"value_search_each/{name}", value[values.finite], step)
+                for place in sorted({module.queue.offered + 1, step}):
+                    # Under a scalar's own name a histogram would make TensorBoard drop the scalar.
+                    logger.experiment.add_histogram(f"value_search_each/{name}", value[values.finite], place)

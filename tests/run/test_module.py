@@ -147,7 +147,8 @@ def test_tensorboard_shows_losses_norms_and_metrics(finished):
     events = EventAccumulator(str(finished[2])).Reload()
     scalars = set(events.Tags()["scalars"])
     assert {"values/loss", "values/nll", "values/kl", "values/weight_decay"} <= scalars
-    assert {"value_search/z0_norm", "value_search/delta_norm", "value_search/steps", "layer_0/update_norm"} <= scalars
+    assert {"value_search/z0_norm", "value_search/delta_norm", "value_search/steps"} <= scalars
+    assert {"layer_0/update_norm", "layer_0/update_norm_per_edit"} <= scalars
     assert [event.step for event in events.Scalars("edit/efficacy_score")] == [0, 6]
     assert len(events.Scalars("values/loss")) == VALUES.steps
     assert "value_search_each/delta_norm" in events.Tags()["histograms"]
