@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
+from rich.console import Console
 
 from lightning_edit.cli.fit import EditCLI, lightning_errors, run
 from lightning_edit.commands.arguments import CommandParser
