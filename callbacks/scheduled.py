@@ -2,6 +2,8 @@
 
 import statistics
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -140,7 +142,7 @@ class Scheduled(EditCallback, ABC):
         edits = module.edits_written + module.edits_waiting
         if not self.active or edits in self._measured_at:
             return
-        with isolate_rng(), torch.no_grad(), frozen(module.model), module.edits_so_far():
+        with untouched(module), module.edits_so_far():
             figures = self.measure(trainer, module)
         self._measured_at.add(edits)
         if module.independent and edits:
@@ -161,6 +163,17 @@ class Scheduled(EditCallback, ABC):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a" if len(module.curves) > 1 else "w", encoding="utf-8") as file:
                 file.write(to_json(module.curves[-1]) + "\n")
+
+
+@contextmanager
+def untouched(module: Any) -> Iterator[None]:
+    """Measures inside: random state, training mode and gradients are as they were afterwards.
+
+    Args:
+        module: The module whose model is measured.
+    """
+    with isolate_rng(), torch.no_grad(), frozen(module.model):
+        yield
 
 
 def _mean(measured: list[dict[str, float]]) -> dict[str, float]:

@@ -1,23 +1,19 @@
 """A long run under watch: a row for each update, and a word when the model begins to go."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_edit.callbacks.degradation import REMEDY, Limits, WatchedText
 from lightning_edit.callbacks.retention import draw, valid_edits
-from lightning_edit.callbacks.scheduled import SPREAD
+from lightning_edit.callbacks.scheduled import SPREAD, untouched
 from lightning_edit.callbacks.updates_csv import UpdatesCSV
 from lightning_edit.messages import counted
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.edit_metrics import figures_of
-from lightning_edit.models.hooks import frozen
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.settings import Count, Range, Seed
@@ -132,7 +128,7 @@ class Watch(EditCallback):
         last = pl_module.last_update
         self._row = {"update": last.number, "edits": pl_module.edits_written, **dict.fromkeys(self._columns(pl_module))}
         if self.every_n_updates is not None and last.number % self.every_n_updates == 0:
-            with _untouched(pl_module):
+            with untouched(pl_module):
                 self._row |= self._measure(trainer, pl_module)
         self._row |= {"seconds": last.seconds, "edits_per_second": len(last.requests) / max(last.seconds, 1e-9)}
         self._row |= {"seconds_to_go": None, **last.figures}
@@ -248,12 +244,6 @@ class Watch(EditCallback):
         shown = {names[name]: value for name, value in self._row.items() if name in names and value is not None}
         self._bar_is_open = done < of_all
         report("updates (edits)", done, of_all, minutes_to_go=(self._row["seconds_to_go"] or 0) / 60, **shown)
-
-
-@contextmanager
-def _untouched(module: Any) -> Iterator[None]:
-    with isolate_rng(), torch.no_grad(), frozen(module.model):
-        yield
 
 
 def _is_watched(module: Any) -> bool:

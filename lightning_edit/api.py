@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_edit.distributed.process_group import Together
-from lightning_edit.editor import Editor, batches_of, check_site, check_written
+from lightning_edit.editor import Editor, batches_of, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
@@ -27,7 +27,7 @@ from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate
 from lightning_edit.values.search import Values
-from lightning_edit.values.settings import ValueSettings, settle_site
+from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 
 
 @reads_old_names

@@ -11,7 +11,6 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import compute_keys, current_values
-from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
@@ -27,7 +26,6 @@ from lightning_edit.solvers import (
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.solvers.layer_distribution import LayerDistribution, residual_share
 from lightning_edit.updates.edited_weights import EditedWeights
-from lightning_edit.values.batch import Site
 from lightning_edit.values.optimize import optimize_values
 from lightning_edit.values.search import Values
 from lightning_edit.values.settings import ValueSettings
@@ -231,30 +229,6 @@ class Editor:
             "layers": self.layers,
             "context_templates": list(self.templates.texts),
         }
-
-
-def check_site(decoder: Decoder, layers: Sequence[int], site: Site) -> None:
-    """Refuses layers at which a value cannot be written so that it is read.
-
-    Args:
-        decoder: The model.
-        layers: The edited layers, ascending.
-        site: Where delta is added.
-
-    Raises:
-        EditError: For several layers with site ``mlp``, and for the last block.
-    """
-    if site == "mlp" and len(layers) > 1:
-        raise EditError(
-            f"`values.site: mlp` writes one layer's own output, but layers {list(layers)} are to share it. Use "
-            "`site: block`, or edit one layer."
-        )
-    last = len(decoder.blocks) - 1
-    if layers[-1] == last:
-        raise EditError(
-            f"Layer {last} is the last block: what is written at the subject there reaches no later token, so the "
-            f"answer cannot change. Edit layers from 0 to {last - 1}."
-        )
 
 
 def check_written(edits: int, stopped: str | None = None) -> None:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lightning_edit.distributed.process_group import in_shares, sharing
 from lightning_edit.keys.context_templates import ContextTemplates
-from lightning_edit.models.activations import fused_activations
-from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.hooks import Captured, capture_input, capture_output, frozen, run_until
+from lightning_edit.models.decoder import Decoder, Site
+from lightning_edit.models.fast_ops import fused_activations
+from lightning_edit.models.hooks import Captured, by_position, capture_input, capture_output, frozen, run_until
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, passes
 from lightning_edit.models.tokenization import encode_subject
@@ -54,12 +54,11 @@ def _at_subject(
     rows = [text.ids[: text.subject_last + 1] for text in encoded]
     states: dict[int, Tensor] = {}
 
-    def run(whole: Pass, chosen: Sequence[int]) -> None:
-        part = whole.select(chosen)
-        (seen,) = run_until(decoder.model, part.inputs(), capture())
+    def run(rows_of_pass: Pass, chosen: Sequence[int]) -> None:
+        part = rows_of_pass.select(chosen)
+        (captured,) = run_until(decoder.model, part.inputs(), capture())
         last = part.batch.real.sum(1) - 1
-        # Some models flatten rows and positions before the MLP.
-        by_row = seen.value.reshape(*part.batch.input_ids.shape, -1)
+        by_row = by_position(captured.value, len(last))
         states.update(zip(part.rows, by_row[torch.arange(len(last)), last.to(by_row.device)].double(), strict=True))
 
     with frozen(decoder.model), fused_activations(decoder.model):

@@ -12,10 +12,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_edit.distributed.process_group import Together, gathered, is_sharded, own_share, sharing, summed
-from lightning_edit.models.activations import fused_activations
 from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.hooks import capture_input, frozen, run_until
+from lightning_edit.models.fast_ops import fused_activations
+from lightning_edit.models.hooks import by_position, capture_input, frozen, run_until
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.cache import Cache, delete
@@ -123,8 +123,8 @@ def _count_share(
     first = 0 if kept is None else _restore(kept.begin(batches), metrics, decoder)
     for number, batch in enumerate(batches[first:], first + 1):
         for keys in halving(partial(_keys, decoder, rows, sorted(metrics)), batch, decoder.model):
-            for layer, found in keys.items():
-                metrics[layer].update(found)
+            for layer, of_layer in keys.items():
+                metrics[layer].update(of_layer)
         report("second moments (tokens)", done[number - 1], done[-1])
         if kept is not None and number < len(batches):
             kept.keep({"batches": torch.tensor(number), **_states(metrics)})
@@ -136,10 +136,9 @@ def _keys(
     padded = pad([rows[i] for i in batch], decoder.device)
     real = padded.real.flatten().nonzero().squeeze(1)
     captures = [capture_input(decoder.down_projection(layer), stop=layer == layers[-1]) for layer in layers]
-    seen = run_until(decoder.model, padded.inputs(), *captures)
-    # Some models flatten rows and positions before the MLP.
-    keys = [one.value.reshape(-1, one.value.shape[-1]) for one in seen]
-    return {layer: found[real.to(found.device)].to(decoder.device) for layer, found in zip(layers, keys, strict=True)}
+    # One row of all tokens, which some models make of them already.
+    keys = [by_position(captured.value, 1)[0] for captured in run_until(decoder.model, padded.inputs(), *captures)]
+    return {layer: each[real.to(each.device)].to(decoder.device) for layer, each in zip(layers, keys, strict=True)}
 
 
 def _states(metrics: Mapping[int, Metric]) -> dict[str, Tensor]:
@@ -148,13 +147,13 @@ def _states(metrics: Mapping[int, Metric]) -> dict[str, Tensor]:
     }
 
 
-def _restore(found: Mapping[str, Tensor], metrics: Mapping[int, Metric], decoder: Decoder) -> int:
-    done = int(found.get("batches", 0))
+def _restore(sums: Mapping[str, Tensor], metrics: Mapping[int, Metric], decoder: Decoder) -> int:
+    done = int(sums.get("batches", 0))
     # Where each process holds a part of the weights, all go through the same batches together.
     if is_sharded(decoder.model) and len(set(gathered(done))) > 1:
         return 0
     if done:
         for layer, metric in metrics.items():
-            states = {name: found[f"{layer} {name}"].to(decoder.device) for name in metric.metric_state}
+            states = {name: sums[f"{layer} {name}"].to(decoder.device) for name in metric.metric_state}
             metric.merge_state(states)
     return done

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_edit.messages import quoted
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.hooks import change_input, frozen
+from lightning_edit.models.hooks import frozen, logits_at
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, passes
 from lightning_edit.models.tokenization import check_lengths, encode_target
@@ -107,9 +107,9 @@ def score_tokens(
     first = [min(column for column, *_ in at) for at in places]
     read, done = _Reader(decoder, places, len(owner)), 0
     with frozen(decoder.model):
-        for whole in passes(decoder, rows, first, _budget(decoder, rows, first, places)):
-            list(halving(partial(read, whole), range(len(whole.rows)), decoder.model))
-            done += sum(len(rows[i]) for i in whole.rows)
+        for batch in passes(decoder, rows, first, _budget(decoder, rows, first, places)):
+            list(halving(partial(read, batch), range(len(batch.rows)), decoder.model))
+            done += sum(len(rows[i]) for i in batch.rows)
             report(stage, done, sum(map(len, rows)))
     return TokenScores(read.log_probs, read.predicted, read.hits, torch.tensor(owner, dtype=torch.long), len(texts))
 
@@ -119,7 +119,7 @@ class _Reader:
 
     Args:
         decoder: The model.
-        places: For each row the columns to read, the token asked about, and where the result goes.
+        places: For each row the columns to read, the token to score, and where the result goes.
         count: How many results there will be.
     """
 
@@ -129,14 +129,14 @@ class _Reader:
         self.predicted = torch.zeros(count, dtype=torch.long)
         self.hits = torch.zeros(count, dtype=torch.bool)
 
-    def __call__(self, whole: Pass, chosen: Sequence[int]) -> None:
-        """Notes log-probability of the tokens asked about, argmax, and whether they agree.
+    def __call__(self, batch: Pass, chosen: Sequence[int]) -> None:
+        """Notes log-probability of the tokens to score, argmax, and whether they agree.
 
         Args:
-            whole: A pass.
+            batch: A pass.
             chosen: The places of the rows in it that are to be run.
         """
-        part = whole.select(chosen)
+        part = batch.select(chosen)
         wanted = [
             (i, column - head, token, into)
             for i, (row, head) in enumerate(zip(part.rows, part.heads.tolist(), strict=True))
@@ -144,7 +144,7 @@ class _Reader:
         ]
         rows, columns, tokens, into = torch.tensor(wanted).unbind(1)
         tokens = tokens.to(self.decoder.device)
-        with change_input(self.decoder.head, lambda hidden: hidden[rows, columns][None]):
+        with logits_at(self.decoder.head, rows, columns):
             logits = self.decoder.model(**part.inputs()).logits[0]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         predicted = logits.argmax(-1)

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.errors import EditError
 
 logger = logging.getLogger(__name__)
+# Where a value is read and written: the hidden state that leaves a block, or the output of its down-projection.
+Site = Literal["block", "mlp"]
 
 
 @dataclass(frozen=True)

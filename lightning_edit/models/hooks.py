@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ class StopForward(Exception):
 
 
 class Captured:
-    """What a hook saw in the last forward pass.
+    """What a hook recorded in the last forward pass.
 
     Attributes:
         value: The tensor.
@@ -29,6 +29,16 @@ class Captured:
 def hidden_of(output: Any) -> Tensor:
     """The hidden state in what a module returned: the tensor itself, or the first entry of a tuple."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def by_position(states: Tensor, rows: int) -> Tensor:
+    """What enters or leaves a module as ``(rows, length, width)``: some models flatten rows and positions in the MLP.
+
+    Args:
+        states: ``(rows, length, width)`` or ``(rows * length, width)``.
+        rows: Number of rows of the pass.
+    """
+    return states.reshape(rows, -1, states.shape[-1])
 
 
 def with_hidden(output: Any, hidden: Tensor) -> Any:
@@ -84,7 +94,7 @@ def capture_output(module: nn.Module, stop: bool = False) -> Iterator[Captured]:
 
 @contextmanager
 def change_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Replaces the first argument of a module, e.g. keeps only the positions whose logits are wanted.
+    """Replaces the first argument of a module.
 
     Args:
         module: Whose argument to replace.
@@ -99,6 +109,17 @@ def change_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Itera
         yield
     finally:
         handle.remove()
+
+
+def logits_at(head: nn.Module, rows: Tensor, columns: Tensor) -> AbstractContextManager[None]:
+    """Keeps only the positions whose logits are wanted, so that a pass returns logits ``(1, positions, vocabulary)``.
+
+    Args:
+        head: The language-modeling head; of an offloaded model it may be on another device than the tokens.
+        rows: ``(positions,)`` row of each.
+        columns: ``(positions,)`` column of each.
+    """
+    return change_input(head, lambda hidden: hidden[rows.to(hidden.device), columns.to(hidden.device)][None])
 
 
 @contextmanager
@@ -178,11 +199,11 @@ def run_until(model: nn.Module, inputs: dict[str, Any], *captures: Any) -> list[
         captures: Context managers of this module, one of which may stop the pass.
     """
     with ExitStack() as stack:
-        seen = [stack.enter_context(capture) for capture in captures]
+        captured = [stack.enter_context(capture) for capture in captures]
         try:
             model(**inputs)
         except StopForward:
             if isinstance(model, FSDPModule):
                 # What was gathered for the rest of the pass would hide later changes of the weights.
                 model.reset_iter_state()
-    return seen
+    return captured

@@ -11,9 +11,9 @@ from lightning_edit.models.loaded_weights import check_finite, check_loaded
 from lightning_edit.models.model_files import check_files, loading
 from lightning_edit.models.offloading import DeviceMap
 from lightning_edit.models.tokenization import require_offsets
-from lightning_edit.tiny import MODEL_PATH
 
 TINY, ADAPTER = "tiny", "adapter_config.json"
+TINY_PATH = Path(__file__).parents[1] / "tiny" / "model"
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 
 
@@ -27,7 +27,7 @@ def resolve(name: str) -> str:
         EditError: If it looks like a path and nothing is there, or the folder holds no model or a damaged one.
     """
     if name == TINY:
-        return str(MODEL_PATH)
+        return str(TINY_PATH)
     path = Path(name).expanduser()
     if path.is_dir():
         if (path / ADAPTER).exists():

@@ -12,7 +12,15 @@ from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.errors import EditError
 from lightning_edit.models.batches import pad
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.hooks import Captured, capture_input, capture_output, change_output, frozen, run_until
+from lightning_edit.models.hooks import (
+    Captured,
+    by_position,
+    capture_input,
+    capture_output,
+    change_output,
+    frozen,
+    run_until,
+)
 
 TOKENS = 4
 # Relative to the norm. A linear map in half precision or TF32 stays below it; quantized activations do not.
@@ -75,10 +83,12 @@ def altered_on_the_way(decoder: Decoder, layers: Sequence[int]) -> dict[int, flo
 
     def outputs() -> list[Tensor]:
         captures = [capture_output(block, stop=block is blocks[-1]) for block in blocks]
-        seen = run_until(decoder.model, inputs, *captures)
-        shape = (*inputs["input_ids"].shape, -1)
+        rows = len(inputs["input_ids"])
         # One row for each layer: only there is its update written.
-        return [each.value.reshape(shape)[row, -1] for row, each in enumerate(seen)]
+        return [
+            by_position(captured.value, rows)[row, -1]
+            for row, captured in enumerate(run_until(decoder.model, inputs, *captures))
+        ]
 
     with frozen(decoder.model), ExitStack() as stack:
         plain = outputs()
@@ -104,8 +114,7 @@ def _random_like(state: Tensor) -> Tensor:
 
 
 def _added(update: Tensor, row: int, rows: int, states: Tensor) -> Tensor:
-    # Some models flatten rows and positions before the MLP.
-    changed = states.reshape(rows, TOKENS, -1).clone()
+    changed = by_position(states, rows).clone()
     changed[row, -1] += update.to(changed)
     return changed.reshape(states.shape)
 

@@ -14,7 +14,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.batches import pad
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.hooks import change_input
+from lightning_edit.models.hooks import logits_at
 from lightning_edit.models.loading import Precision
 from lightning_edit.models.tokenization import check_lengths, encode_target
 from lightning_edit.requests import EditRequest, replaced_by
@@ -41,7 +41,7 @@ def target_nll(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]
         (row, start - 1 + i, token) for row, (ids, start) in enumerate(encoded) for i, token in enumerate(ids[start:])
     ]
     rows, columns, tokens = (torch.tensor(column, device=decoder.device) for column in zip(*places, strict=True))
-    with change_input(decoder.head, lambda hidden: hidden[rows, columns][None]):
+    with logits_at(decoder.head, rows, columns):
         logits = decoder.model(**batch.inputs()).logits[0]
     nll = cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), tokens, reduction="none")
     return nll.new_zeros(len(requests)).index_add(0, rows, nll) / torch.bincount(rows)

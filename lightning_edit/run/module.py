@@ -31,7 +31,7 @@ from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.values.optimize import encode_texts
 from lightning_edit.values.search import Values
-from lightning_edit.values.settings import ValueSettings, settle_site
+from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 
 
 class EditingModule(WritingModule):

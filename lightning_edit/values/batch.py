@@ -7,19 +7,17 @@ prefix of each text goes into a frozen cache, and each step runs the blocks abov
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_edit.models.batches import TokenBatch, pad
-from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.hooks import capture_output, change_input, change_output, resume_from, run_until
+from lightning_edit.models.decoder import Decoder, Site
+from lightning_edit.models.hooks import by_position, capture_output, change_output, logits_at, resume_from, run_until
 from lightning_edit.models.prefix_cache import PrefixCache
 from lightning_edit.models.shared_prefixes import aligned_right, cache_prefixes
 from lightning_edit.models.tokenization import Encoded
-
-Site = Literal["block", "mlp"]
 
 
 @dataclass(frozen=True)
@@ -89,21 +87,19 @@ class ValueBatch:
         moved = delta[self.row_edits]
 
         def add(states: Tensor) -> Tensor:
-            # Some models flatten rows and positions before the MLP.
-            hidden = states.reshape(*self.suffixes.input_ids.shape, -1)
+            hidden = by_position(states, len(self))
             first = (hidden[:, :1].to(moved.dtype) + moved[:, None].to(hidden.device)).to(hidden.dtype)
             return torch.cat([first, hidden[:, 1:]], dim=1).reshape(states.shape)
 
-        picks = self.picks
         with ExitStack() as stack:
             if self.hidden is not None:
                 hidden = add(self.hidden) if self.site == "block" else self.hidden
                 stack.enter_context(resume_from(list(self.decoder.blocks[: self.first_block]), self.output, hidden))
             if self.site == "mlp":
                 stack.enter_context(change_output(self.decoder.down_projection(self.layer), add))
-            stack.enter_context(change_input(self.decoder.head, lambda h: _picked(h, picks)[None]))
+            stack.enter_context(logits_at(self.decoder.head, self.picks.rows, self.picks.columns))
             inputs = {**self.suffixes.inputs(), "attention_mask": self.mask, **self.cache.inputs()}
-            # Undoes `_picked`; on the way back an index would fill another tensor of this size with zeros.
+            # Undoes `logits_at`; on the way back an index would fill another tensor of this size with zeros.
             return self.decoder.model(**inputs).logits.squeeze(0).to(delta)
 
     @property
@@ -145,11 +141,6 @@ class ValueBatch:
             row_edits=self.row_edits[index],
             picks=replace(picks, rows=new_row[picks.rows]),
         )
-
-
-def _picked(hidden: Tensor, picks: Picks) -> Tensor:
-    # Of a model that is spread over devices, the head may be on another one than the tokens.
-    return hidden[picks.rows.to(hidden.device), picks.columns.to(hidden.device)]
 
 
 def _picks(

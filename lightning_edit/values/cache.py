@@ -1,7 +1,6 @@
 """Value vectors that were found before, for the same edits on the same model with the same settings."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -20,8 +19,6 @@ from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.values.search import Values
 from lightning_edit.values.settings import ValueSettings
-
-logger = logging.getLogger(__name__)
 
 KIND = "values"
 # To be raised whenever `optimize_values` comes to find other values from the same input.
@@ -101,7 +98,7 @@ def cached_values(
             tensors = None
         if tensors is not None:
             values = _replay(tensors, report, device)
-            _warn_left_out(values, requests)
+            values.warn_left_out(requests)
             break
         lacking.append(cache)
     else:
@@ -135,17 +132,11 @@ def _record(compute: Callable[[Report], Values], report: Report) -> tuple[Values
     # Copies, for the values may be views of one tensor, which no file can hold.
     tensors = {f.name: getattr(values, f.name).detach().cpu().clone() for f in fields(Values)}
     # JSON writes numbers so that they read back to the same bit.
-    told = bytearray(json.dumps(calls).encode())
-    return values, tensors | {CALLS: torch.frombuffer(told, dtype=torch.uint8)}
+    written = bytearray(json.dumps(calls).encode())
+    return values, tensors | {CALLS: torch.frombuffer(written, dtype=torch.uint8)}
 
 
 def _replay(tensors: dict[str, Tensor], report: Report, device: torch.device | str) -> Values:
     for stage, done, total, figures in json.loads(tensors[CALLS].numpy().tobytes()):
         report(stage, done, total, **figures)
     return Values(**{f.name: tensors[f.name].to(device) for f in fields(Values)})
-
-
-def _warn_left_out(values: Values, requests: Sequence[EditRequest]) -> None:
-    """Says what `optimize_values` said when the values were computed."""
-    for edit in (~values.finite).nonzero()[:, 0].tolist():
-        logger.warning("%s: the loss is not a finite number; this edit is left out.", requests[edit].name)

@@ -1,6 +1,5 @@
 """Value vectors: what the hidden state at the subject's last token must become for the model to give the new answer."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,18 +9,16 @@ from torch import Tensor
 from lightning_edit.distributed.process_group import agreed
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.batches import by_length, tokens_of_a_pass
-from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.decoder import Decoder, Site
 from lightning_edit.models.fast_ops import fast
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.tokenization import Encoded, check_lengths, encode_subject
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
-from lightning_edit.values.batch import Site, ValueBatch, prepare
+from lightning_edit.values.batch import ValueBatch, prepare
 from lightning_edit.values.search import Search, Values
 from lightning_edit.values.settings import ValueSettings
-
-logger = logging.getLogger(__name__)
 
 # Of a step, and of the pass over prefixes, which keeps no gradient.
 MAX_TOKENS, MAX_PREFIX_TOKENS = 8192, 32768
@@ -124,8 +121,7 @@ def optimize_values(
             if int(going.sum()) < int(before.sum()):
                 groups = [kept for group in groups if (kept := group.keep(going)) is not None]
     values = search.result()
-    for edit in (~values.finite).nonzero()[:, 0].tolist():
-        logger.warning("%s: the loss is not a finite number; this edit is left out.", requests[edit].name)
+    values.warn_left_out(requests)
     return values
 
 

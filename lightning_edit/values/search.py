@@ -1,5 +1,6 @@
 """The search for value vectors: one delta for each edit, one Adam for all, and an end for each by itself."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,8 +10,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lightning_edit.models.out_of_memory import halving
+from lightning_edit.requests import EditRequest
 from lightning_edit.values.batch import ValueBatch
 from lightning_edit.values.settings import ValueSettings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,15 @@ class Values:
     def to(self, device: torch.device | str) -> "Values":
         """The same on a device."""
         return Values(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def warn_left_out(self, requests: Sequence[EditRequest]) -> None:
+        """Names the edits whose loss was not a finite number in a warning.
+
+        Args:
+            requests: The n edits.
+        """
+        for edit in (~self.finite).nonzero()[:, 0].tolist():
+            logger.warning("%s: the loss is not a finite number; this edit is left out.", requests[edit].name)
 
     @staticmethod
     def join(parts: Sequence["Values"]) -> "Values":

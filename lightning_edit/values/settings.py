@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from lightning_edit.errors import EditError
-from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.decoder import Decoder, Site
 from lightning_edit.models.probe import altered_on_the_way
 from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Settings
 from lightning_edit.values.batch import Site
@@ -97,3 +97,27 @@ def settle_site(decoder: Decoder, layers: Sequence[int], values: ValueSettings) 
         raise EditError(f"{found} Edit one layer, with `values.site: mlp`.")
     logger.warning("%s `values.site: mlp` is used instead, which is exact.", found)
     return replace(values, site="mlp")
+
+
+def check_site(decoder: Decoder, layers: Sequence[int], site: Site) -> None:
+    """Refuses layers at which a value cannot be written so that it is read.
+
+    Args:
+        decoder: The model.
+        layers: The edited layers, ascending.
+        site: Where delta is added.
+
+    Raises:
+        EditError: For several layers with site ``mlp``, and for the last block.
+    """
+    if site == "mlp" and len(layers) > 1:
+        raise EditError(
+            f"`values.site: mlp` writes one layer's own output, but layers {list(layers)} are to share it. Use "
+            "`site: block`, or edit one layer."
+        )
+    last = len(decoder.blocks) - 1
+    if layers[-1] == last:
+        raise EditError(
+            f"Layer {last} is the last block: what is written at the subject there reaches no later token, so the "
+            f"answer cannot change. Edit layers from 0 to {last - 1}."
+        )
