@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from lightning_edit.api import edit
     from lightning_edit.errors import EditError
     from lightning_edit.keys.context_templates import ContextTemplates
-    from lightning_edit.keys.second_moment import SecondMomentSettings
+    from lightning_edit.keys.layer_stats import SecondMomentSettings
     from lightning_edit.requests import EditRequest
     from lightning_edit.run.fine_tuning import FineTuning
     from lightning_edit.run.module import EditingModule
@@ -32,7 +32,7 @@ _DEFINED_IN = {
     "EditingModule": "lightning_edit.run.module",
     "FineTuning": "lightning_edit.run.fine_tuning",
     "ModelUpdate": "lightning_edit.updates.model_update",
-    "SecondMomentSettings": "lightning_edit.keys.second_moment",
+    "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "ValueSettings": "lightning_edit.values.settings",
     "edit": "lightning_edit.api",
     "inserted": "lightning_edit.updates.model_update",

@@ -11,7 +11,7 @@ from lightning_edit.editor import Editor, batches_of, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
-from lightning_edit.keys.second_moment import SecondMomentSettings, prepare_second_moments
+from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
 from lightning_edit.models.decoder import check_layers, find_decoder
 from lightning_edit.models.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.models.offloading import keep_in_memory

@@ -3,7 +3,7 @@
 import torch
 
 from lightning_edit import SecondMomentSettings
-from lightning_edit.keys.second_moment import second_moments
+from lightning_edit.keys.layer_stats import second_moments
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.storage.cache import Cache
 from tests.small_models import SENTENCES, make_gpt2, make_tokenizer

@@ -7,7 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_edit import MEMIT, ValueSettings
 from lightning_edit.callbacks import EditCheckpoint, ExportEdits
 from lightning_edit.datamodules import TinyWorld
-from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.run.module import EditingModule
 from tests.trainers import quiet_trainer

@@ -4,7 +4,7 @@ import csv
 
 from lightning_edit import EMMET, ValueSettings
 from lightning_edit.datamodules import TinyWorld
-from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.run.module import EditingModule
 from lightning_edit.tiny import World
 from tests.trainers import quiet_trainer

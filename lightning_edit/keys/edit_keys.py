@@ -20,7 +20,6 @@ from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, passes
 from lightning_edit.models.tokenization import encode_subject
 from lightning_edit.requests import EditRequest, fact_of
-from lightning_edit.values.batch import Site
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_edit.distributed.process_group import Together, gathered, is_sharded, own_share, sharing, summed
+from lightning_edit.keys.second_moment import SecondMoment
 from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
@@ -109,6 +110,41 @@ def count_keys(
     with together, frozen(decoder.model), fused_activations(decoder.model):
         _count_share(decoder, rows, batches, metrics, kept, report)
     summed([state for metric in metrics.values() for state in metric.metric_state.values()], decoder.model)
+
+
+def compute_second_moments(
+    decoder: Decoder,
+    rows: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    report: Report = silent,
+    kept: PartialSums | None = None,
+) -> dict[int, Tensor]:
+    """E[k k^T] of every layer's keys over all tokens of the rows, in one pass that ends at the highest layer.
+
+    Args:
+        decoder: The model.
+        rows: Token ids of ordinary text, the same in every process.
+        layers: The layers wanted.
+        report: Told about the tokens done.
+        kept: Where an earlier attempt left its sums; None begins anew and keeps none.
+
+    Returns:
+        For each layer ``(d_in, d_in)`` in float64, on the model's device; the same in every process.
+
+    Raises:
+        EditError: If another process failed.
+    """
+    moments = {}
+    for layer in sorted(layers):
+        d_in = decoder.weight(layer).shape[1]
+        with decoder.device:
+            moments[layer] = SecondMoment(d_in, sync_on_compute=False)
+    count_keys(decoder, rows, moments, kept, report)
+    for moment in moments.values():
+        if not moment.update_called:
+            # There are more processes than batches, and this one knows the sums of the others.
+            moment.update(torch.empty(0, len(moment.total), device=decoder.device))
+    return {layer: moments.pop(layer).compute() for layer in sorted(layers)}
 
 
 def _count_share(

@@ -7,11 +7,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_edit.distributed.process_group import gathered
-from lightning_edit.editor import Editor, batches_of, check_site, check_written
+from lightning_edit.editor import Editor, batches_of, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
-from lightning_edit.keys.second_moment import SecondMomentSettings, prepare_second_moments
+from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.loading import Precision
 from lightning_edit.models.offloading import DeviceMap

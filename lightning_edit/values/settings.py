@@ -9,7 +9,6 @@ from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder, Site
 from lightning_edit.models.probe import altered_on_the_way
 from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Settings
-from lightning_edit.values.batch import Site
 
 logger = logging.getLogger(__name__)
 

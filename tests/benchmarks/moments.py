@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from lightning_edit.keys.moment_pass import text_batches
-from lightning_edit.keys.second_moment import compute_second_moments
+from lightning_edit.keys.moment_pass import compute_second_moments, text_batches
 from lightning_edit.models.batches import pad
 from lightning_edit.models.decoder import Decoder, find_decoder
 from lightning_edit.models.hooks import capture_input, run_until

@@ -8,7 +8,8 @@ from rich.table import Table
 from torch import Tensor
 
 from lightning_edit.editor import Editor
-from lightning_edit.keys.second_moment import TOKENS_PER_DIMENSION, compute_second_moments
+from lightning_edit.keys.layer_stats import TOKENS_PER_DIMENSION
+from lightning_edit.keys.moment_pass import compute_second_moments
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars
 from lightning_edit.requests import EditRequest

@@ -12,7 +12,7 @@ from tokenizers import normalizers
 from lightning_edit import EMMET, EditError, ValueSettings
 from lightning_edit.callbacks import Downstream
 from lightning_edit.datamodules import TinyWorld
-from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.run.module import EditingModule
 from lightning_edit.tiny import World
 from tests.downstream_reference import write_rows, write_task

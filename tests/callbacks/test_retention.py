@@ -6,7 +6,7 @@ from lightning_edit import EMMET, EditRequest, ValueSettings
 from lightning_edit.callbacks import Retention
 from lightning_edit.callbacks.retention import draw, valid_edits
 from lightning_edit.datamodules import EditDataModule, TinyWorld
-from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.run.module import EditingModule
 from tests.small_models import make_request
 from tests.trainers import quiet_trainer

@@ -13,8 +13,8 @@ from lightning_edit import ContextTemplates, SecondMomentSettings, ValueSettings
 from lightning_edit.commands.cache import main
 from lightning_edit.errors import EditError
 from lightning_edit.keys import moment_pass
+from lightning_edit.keys.layer_stats import second_moments
 from lightning_edit.keys.moment_pass import PartialSums
-from lightning_edit.keys.second_moment import second_moments
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.storage.cache import LEFTOVER_SECONDS, Cache
 from lightning_edit.values.cache import cached_values, edited_part, value_parts

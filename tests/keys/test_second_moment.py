@@ -7,13 +7,9 @@ from lightning_edit import EMMET, MEMIT, SecondMomentSettings
 from lightning_edit.api import edit
 from lightning_edit.errors import EditError
 from lightning_edit.keys import moment_pass
-from lightning_edit.keys.second_moment import (
-    SecondMoment,
-    compute_second_moments,
-    prepare_second_moments,
-    second_moments,
-    tokens_wanted,
-)
+from lightning_edit.keys.layer_stats import prepare_second_moments, second_moments, tokens_wanted
+from lightning_edit.keys.moment_pass import compute_second_moments
+from lightning_edit.keys.second_moment import SecondMoment
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.hooks import capture_input, run_until
 from lightning_edit.solvers.checks import check_second_moments

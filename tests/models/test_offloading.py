@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 from lightning_edit import MEMIT, EditError, ValueSettings
 from lightning_edit.callbacks import ExportEdits
 from lightning_edit.datamodules import TinyWorld
-from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.fingerprints import fingerprint_model
 from lightning_edit.models.loading import load_model

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lightning_edit import EMMET, MEMIT, ROME, RROME, EditError, ModelUpdate, ValueSettings, edit
 from lightning_edit.callbacks import EditReport, ExportEdits
 from lightning_edit.datamodules import TinyWorld
-from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.loading import load_model, load_tokenizer
 from lightning_edit.run.module import EditingModule

@@ -6,7 +6,7 @@ import torch
 from lightning_edit import MEMIT, PRUNE, RECT, AlphaEdit, EditError, EditRequest, ValueSettings
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.keys.edit_keys import compute_keys
-from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.requests import still_valid
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.updates.history import History

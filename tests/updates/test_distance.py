@@ -7,7 +7,7 @@ from lightning_edit import EMMET, ValueSettings
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.editor import Editor
 from lightning_edit.keys.context_templates import ContextTemplates
-from lightning_edit.keys.second_moment import SecondMomentSettings, prepare_second_moments
+from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.loading import load_model
 from lightning_edit.solvers import EditProblem, Factors

@@ -1,0 +1,206 @@
+"""The second moments of the edited layers of a run: from which text, from the cache or computed, and checked."""
+
+import itertools
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from lightning_edit.distributed.process_group import first_of_machine, gathered
+from lightning_edit.errors import EditError
+from lightning_edit.keys.moment_pass import PartialSums, compute_second_moments
+from lightning_edit.keys.own_text import sample_texts
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model
+from lightning_edit.progress import Report, silent
+from lightning_edit.settings import NO_EFFECT, Count, Settings
+from lightning_edit.solvers.base import Solver
+from lightning_edit.solvers.checks import check_second_moments
+from lightning_edit.storage.cache import Cache
+from lightning_edit.storage.fingerprint import fingerprint
+
+Source = Literal["text", "identity", "none"]
+KIND, KEY = "second-moment", "second_moment"
+# To be raised whenever `compute_second_moments` comes to give other numbers for the same input.
+METHOD = "second moment 3"
+TOKENS_PER_DIMENSION = 10
+
+
+@dataclass(frozen=True)
+class SecondMomentSettings(Settings):
+    """From what and how much text second moments are computed, and where the result is kept.
+
+    Raises:
+        EditError: If a number is out of its range.
+    """
+
+    section: ClassVar[str] = "second_moment"
+
+    tokens: Count | None = None
+    """How many tokens of ordinary text to use; null for 10 x d_in, which suffices (arXiv 2506.04226)."""
+
+    length: Count = 512
+    """Texts are cut to this many tokens (at most the model's context)."""
+
+    cache_dir: Annotated[str | None, NO_EFFECT] = "~/.cache/lightning_edit"
+    """Folder of finished second moments, found again by everything they depend on; null keeps none."""
+
+    source: Source = "text"
+    """Where C comes from: ``text``, ``identity`` (C = I) or ``none`` (C = 0, the ridge alone preserves).
+
+    ``text`` is E[k k^T] over ordinary text. With ``identity`` all directions count alike (EasyEdit's
+    ``mom2_adjustment: false``). The last two read no text.
+    """
+
+
+def tokens_wanted(decoder: Decoder, layers: Sequence[int], settings: SecondMomentSettings) -> int:
+    """How many tokens of ordinary text the settings ask for.
+
+    Args:
+        decoder: The model.
+        layers: The edited layers.
+        settings: See `SecondMomentSettings`.
+    """
+    return settings.tokens or TOKENS_PER_DIMENSION * max(decoder.weight(layer).shape[1] for layer in layers)
+
+
+def _tokenize(tokenizer: Any, texts: Iterable[str], wanted: int, length: int) -> list[Sequence[int]]:
+    # Four bytes a token: 50 million tokens take 200 MB, which spares reading, or keeping, the text twice.
+    rows: list[Sequence[int]] = []
+    count = 0
+    for chunk in _chunks(texts, 256):
+        for ids in tokenizer(chunk, verbose=False)["input_ids"]:
+            row = array("i", ids[: min(length, wanted - count)])
+            if row:
+                rows.append(row)
+                count += len(row)
+            if count >= wanted:
+                return rows
+    return rows
+
+
+def _chunks(texts: Iterable[str], size: int) -> Iterable[list[str]]:
+    iterator = iter(texts)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def second_moments(
+    decoder: Decoder,
+    tokenizer: Any,
+    texts: Iterable[str],
+    layers: Sequence[int],
+    settings: SecondMomentSettings,
+    report: Report = silent,
+) -> dict[int, Tensor]:
+    """The second moments of the edited layers, from the cache where they are there already.
+
+    A cached file is named after the weights, the token ids and the layer, so a change of any of them is another file.
+    A pass of more than some minutes keeps its sums there from time to time, and goes on from them if it was killed.
+    With the source ``identity`` or ``none`` no text is read.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        texts: Ordinary text; read until there are enough tokens.
+        layers: The edited layers.
+        settings: See `SecondMomentSettings`.
+        report: Told about the tokens done.
+
+    Returns:
+        For each layer ``(d_in, d_in)`` in float64.
+
+    Raises:
+        EditError: If there is no text, or another process failed.
+    """
+    if settings.source != "text":
+        return {layer: _without_text(decoder, layer, settings.source) for layer in layers}
+    length = min(settings.length, decoder.context or settings.length)
+    rows = _tokenize(tokenizer, texts, tokens_wanted(decoder, layers, settings), length)
+    if not rows:
+        raise EditError("There is no ordinary text for the second moments; give `data.preservation` a text.")
+    if settings.cache_dir is None:
+        return compute_second_moments(decoder, rows, layers, report)
+    return _cached(decoder, rows, layers, Cache(settings.cache_dir), report)
+
+
+def _cached(
+    decoder: Decoder, rows: Sequence[Sequence[int]], layers: Sequence[int], cache: Cache, report: Report
+) -> dict[int, Tensor]:
+    parts = {
+        "weights": fingerprint_model(decoder.model),
+        "text": fingerprint(*rows),
+        "numerics": describe_numerics(decoder.model),
+        "method": METHOD,
+    }
+    model, tokens = getattr(decoder.model, "name_or_path", ""), sum(map(len, rows))
+    names = {layer: fingerprint(*parts.values(), decoder.names[layer]) for layer in layers}
+    read = {layer: cache.read(KIND, names[layer]) for layer in layers}
+    found = {layer: tensors[KEY] for layer, tensors in read.items() if tensors is not None}
+    # Other processes may see another disk, or look at it at another time.
+    missing = [layer for layer in layers if any(layer not in known for known in gathered(list(found)))]
+    if missing:
+        described = {"model": model, "tokens": tokens, "parts": parts}
+        # Processes of one machine share its disk.
+        writes = first_of_machine()
+        kept = PartialSums(cache, fingerprint(*(names[layer] for layer in missing)), described)
+        for layer, moment in compute_second_moments(decoder, rows, missing, report, kept).items():
+            found[layer] = moment
+            if writes:
+                described = {"model": model, "module": decoder.names[layer], "tokens": tokens, "parts": parts}
+                cache.write(KIND, names[layer], {KEY: moment}, described)
+        # Those who are done wait for the one who writes.
+        gathered(None)
+        kept.forget()
+    return {layer: found[layer].to(decoder.device) for layer in layers}
+
+
+def _without_text(decoder: Decoder, layer: int, source: Source) -> Tensor:
+    d_in = decoder.weight(layer).shape[1]
+    moment = torch.zeros(d_in, d_in, dtype=torch.float64, device=decoder.device)
+    return moment.fill_diagonal_(1.0) if source == "identity" else moment
+
+
+def prepare_second_moments(
+    decoder: Decoder,
+    tokenizer: Any,
+    texts: Iterable[str] | None,
+    layers: Sequence[int],
+    settings: SecondMomentSettings,
+    solver: Solver,
+    seed: int,
+    report: Report = silent,
+) -> dict[int, Tensor]:
+    """The second moments of a run, checked, from the model's own text where there is no other.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        texts: Ordinary text, or None.
+        layers: The edited layers.
+        settings: See `SecondMomentSettings`.
+        solver: Must be able to use them.
+        seed: Of the model's own text.
+        report: Told about tokens written and done.
+
+    Returns:
+        For each layer ``(d_in, d_in)`` in float64.
+
+    Raises:
+        EditError: If there is no text, or too little for the solver; if neither C nor the solver's ridge preserves.
+    """
+    if settings.source == "none" and not solver.ridge:
+        raise EditError(
+            "`second_moment.source: none` takes C = 0 and the solver's `ridge` is 0, so nothing would be preserved and "
+            "the update is not defined. Raise the solver's `ridge`, or set `second_moment.source` to text or identity."
+        )
+    if texts is None and settings.source == "text":
+        wanted = tokens_wanted(decoder, layers, settings)
+        texts = gathered(sample_texts(decoder.model, tokenizer, wanted, seed, report))[0]
+    moments = second_moments(decoder, tokenizer, texts or (), layers, settings, report)
+    check_second_moments(moments, solver)
+    return moments
