@@ -12,7 +12,7 @@ from lightning_edit.cli.early import KINDS, SECTIONS, check
 from lightning_edit.cli.fit_help import help_text, settings
 from lightning_edit.cli.signatures import Module, kinds_of
 from lightning_edit.errors import EditError
-from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.values.settings import ValueSettings
 

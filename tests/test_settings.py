@@ -15,7 +15,7 @@ from lightning_edit.cli import main as cli
 from lightning_edit.cli.default_config import explanations
 from lightning_edit.datamodules import OwnEdits, TinyWorld
 from lightning_edit.errors import EditError
-from lightning_edit.keys.second_moment import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.run.fine_tuning import FineTuning
 from lightning_edit.run.module import EditingModule
