@@ -8,9 +8,12 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = "lightning_edit"
+# Files that everybody imports count as one room.
+WORDS = ("errors", "progress", "requests")
+WORDS_ROOM = ", ".join(WORDS)
 # Folders of the repository that are installed inside the package.
 BESIDE = ("callbacks", "datamodules", "configs")
-WIDTH, BOX_WIDTH, BOX_HEIGHT, GAP, MARGIN = 980, 170, 50, 62, 24
+WIDTH, BOX_WIDTH, BOX_HEIGHT, GAP, MARGIN = 980, 200, 50, 56, 24
 STYLE = """
   .box { fill: #eef0fb; stroke: #4051b5; stroke-width: 1.5 }
   .name { font: 600 15px sans-serif; fill: #222; text-anchor: middle }
@@ -27,12 +30,16 @@ def files_of(repository: Path) -> dict[str, list[Path]]:
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).parts
         if parts != ("__init__.py",):
-            rooms.setdefault(parts[0].removesuffix(".py"), []).append(path)
+            rooms.setdefault(_room(parts[0].removesuffix(".py")), []).append(path)
     for name in BESIDE:
         if found := sorted((repository / name).rglob("*.py")):
             rooms[name] = found
     rooms["cli"] = [*rooms.pop("cli", []), repository / "cli.py"]
     return rooms
+
+
+def _room(name: str) -> str:
+    return WORDS_ROOM if name in WORDS else name
 
 
 def imported_rooms(path: Path, rooms: dict[str, list[Path]], public: dict[str, str]) -> list[str]:
@@ -48,7 +55,7 @@ def imported_rooms(path: Path, rooms: dict[str, list[Path]], public: dict[str, s
         for name in names:
             first, _, rest = name.partition(".")
             room = rest.partition(".")[0] if first == PACKAGE else first
-            room = public.get(room, room)
+            room = _room(public.get(room, room))
             if room in rooms and (first == PACKAGE or first in BESIDE):
                 found.append(room)
     return found
@@ -129,6 +136,7 @@ def draw(repository: Path) -> str:
         repository: The folder with the library.
     """
     rooms, arrows = files_of(repository), arrows_of(repository)
+    rooms = {room: files for room, files in rooms.items() if any(room in arrow for arrow in arrows)}
     floors, shown = floors_of(list(rooms), arrows), without_shortcuts(arrows)
     places = places_of(floors, shown)
     height = 2 * MARGIN + (max(floors.values()) + 1) * (BOX_HEIGHT + GAP) - GAP

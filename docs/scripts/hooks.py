@@ -4,6 +4,7 @@ import html
 import io
 import os
 import re
+import shutil
 import sys
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from draw_rooms import draw
+from draw_rooms import BESIDE, PACKAGE, draw
 from settings_tables import summary_of, table_of
 
 REPOSITORY = Path(__file__).parents[2]
@@ -22,13 +23,25 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>',
 HELP = re.compile(r"^<!-- help: (\w+) -->$", re.MULTILINE)
 SETTINGS = re.compile(r"^<!-- settings: (\S+) ?(\S*) -->$", re.MULTILINE)
 COLUMNS = "96"
+AT_THE_TOP = ("CONTRIBUTING", "SECURITY", "CHANGELOG")
+
+
+def on_startup(**_: Any) -> None:
+    """Shows mkdocstrings the library as it is installed: with the folders that stand beside it in the repository."""
+    view = REPOSITORY / "build" / "import_view" / PACKAGE
+    shutil.rmtree(view, ignore_errors=True)
+    for source, target in ((PACKAGE, view), *((name, view / name) for name in BESIDE)):
+        shutil.copytree(REPOSITORY / source, target, ignore=shutil.ignore_patterns("__pycache__", "model"))
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds the figure of the rooms, and the files that stand at the top of the repository."""
     files.append(File.generated(config, "images/rooms.svg", content=draw(REPOSITORY)))
-    for page, name in (("contributing.md", "CONTRIBUTING.md"), ("changelog.md", "CHANGELOG.md")):
-        files.append(File.generated(config, page, content=(REPOSITORY / name).read_text(encoding="utf-8")))
+    for name in AT_THE_TOP:
+        text = (REPOSITORY / f"{name}.md").read_text(encoding="utf-8").replace("](docs/", "](")
+        for other in AT_THE_TOP:
+            text = text.replace(f"]({other}.md", f"]({other.lower()}.md")
+        files.append(File.generated(config, f"{name.lower()}.md", content=text))
     return files
 
 
@@ -50,7 +63,7 @@ def on_page_content(content: str, **_: Any) -> str:
 
 def help_of(command: str) -> str:
     """What ``lightning-edit COMMAND --help`` prints."""
-    from lightning_edit.cli import main
+    from lightning_edit.cli.main import main
 
     printed, before = io.StringIO(), os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = COLUMNS

@@ -58,11 +58,11 @@ def table_of(owner: type, prefix: str) -> str:
         owner: The class.
         prefix: What stands before the names on the command line.
     """
-    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    lines = ["| setting | meaning |", "|---|---|"]
     for setting in settings_of(owner):
-        default = "required" if setting.default is MISSING else _shown(setting.default)
-        cells = (f"`{prefix}{setting.name}`", f"`{setting.kind}`", default, setting.text)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        default = "required" if setting.default is MISSING else f"default {_shown(setting.default)}"
+        meaning = f"{setting.text}<br><small>{setting.kind}; {default}</small>"
+        lines.append(f"| `{prefix}{setting.name}` | {meaning.replace('|', chr(92) + '|')} |")
     return "\n".join(lines)
 
 
@@ -116,10 +116,10 @@ def _kind(annotation: Any) -> str:
     if annotation is MISSING:
         return "any"
     if typing.get_origin(annotation) is typing.Literal:
-        return " | ".join(map(repr, typing.get_args(annotation)))
+        return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
     parts = typing.get_args(annotation) if not isinstance(annotation, type) else ()
     if parts and typing.get_origin(annotation) not in (list, dict, tuple):
-        return " | ".join("null" if part is type(None) else _kind(part) for part in parts)
+        return " or ".join("null" if part is type(None) else _kind(part) for part in parts)
     if isinstance(annotation, type) and not parts and not hasattr(annotation, "__origin__"):
         return annotation.__name__
     return re.sub(r"(\w+\.)+", "", str(annotation))
