@@ -1,0 +1,168 @@
+"""What the reference pages list is what a real run writes and what the data modules read."""
+
+import csv
+import json
+import re
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_edit import EditRequest
+from lightning_edit.datamodules import CounterFact, EasyEditCounterFact, OwnEdits, ZsRE
+from lightning_edit.requests import TEXT_LISTS
+from lightning_edit.tiny import World
+from tests.data_files import counterfact, easyedit, zsre
+from tests.docs import shell
+from tests.docs.blocks import REPOSITORY
+
+PLACEHOLDERS = {"...": ".+", "TASK": r"[^/]+", "METRIC": ".+", "NAME": r"[^/]+", "L": r"\d+"}
+SPREAD = re.compile("_(stderr|n)$")
+
+
+def page(name):
+    return (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+
+
+def section(text, heading):
+    """The part of a page under a heading of the second level."""
+    return re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
+
+
+def first_cells(text):
+    """The code in the first cells of all tables."""
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    return [name for cell in cells for name in re.findall("`([^`]+)`", cell)]
+
+
+def pattern(name):
+    """A name of a page as a regular expression, with its placeholders."""
+    parts = re.split(r"(\.\.\.|\bTASK\b|\bMETRIC\b|\bNAME\b|(?<=_)L\b)", name)
+    return re.compile("".join(PLACEHOLDERS.get(part, re.escape(part)) for part in parts))
+
+
+def missing(names, listed):
+    patterns = [pattern(name) for name in listed]
+    return sorted(name for name in names if not any(found.fullmatch(name) for found in patterns))
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A run with everything switched on that writes a tag or a file."""
+    folder = tmp_path_factory.mktemp("reference")
+    world = World.generate()
+    (folder / "text.txt").write_text("\n".join(world.sentences(0)))
+    records = [{**record, "locality": [["The small book stood near the", "market"]]} for record in world.records(4, 0)]
+    for record in records:
+        record |= {"reference_texts": ["A roofer works on a roof."], "essence_texts": ["Hulbin Larrem is a man."]}
+    (folder / "edits.jsonl").write_text("\n".join(map(json.dumps, records)))
+    rows = [{"text": text, "label": label} for label in (0, 1) for text in ("A market.", "A church.")]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = {"prompt": "{text} is", "label": "label", "answers": {0: "good", 1: "bad"}, "pool": 2}
+    (folder / "task.yaml").write_text(json.dumps({**task, "data": {"file": "rows.jsonl"}}))
+    text = {"kind": "text", "text": "text", "separator": " ", "data": {"file": "words.jsonl"}}
+    (folder / "words.jsonl").write_text("\n".join(json.dumps({"text": s}) for s in list(world.sentences(0))[:400]))
+    (folder / "words.yaml").write_text(json.dumps(text))
+    shell.run(
+        [
+            "fit",
+            "--data=OwnEdits",
+            f"--data.path={folder / 'edits.jsonl'}",
+            "--data.preservation=TextFile",
+            f"--data.preservation.path={folder / 'text.txt'}",
+            "--model.edits_per_update=2",
+            "--model.evaluation.generate=true",
+            "--model.evaluation.generated_match=true",
+            "--retention.every_n_updates=1",
+            f"--downstream.tasks={folder / 'task.yaml'},{folder / 'words.yaml'}",
+            "--downstream.shots=1,0",
+            "--downstream.tests=2",
+            f"--watch.perplexity_file={folder / 'text.txt'}",
+            "--watch.perplexity_windows=2",
+            f"--model.second_moment.cache_dir={folder / 'cache'}",
+            f"--trainer.logger.save_dir={folder / 'runs'}",
+        ]
+    )
+    return folder / "runs" / "version_0"
+
+
+def test_every_tag_is_listed(run_folder):
+    events = EventAccumulator(str(run_folder), size_guidance={"histograms": 1}).Reload()
+    tags = events.Tags()
+    names = [*tags["scalars"], *tags["histograms"]]
+    assert len(names) > 50
+    assert not missing([name for name in names if name != "hp_metric"], first_cells(page("reference/tensorboard.md")))
+
+
+def test_every_listed_tag_of_editing_is_written(run_folder):
+    written = EventAccumulator(str(run_folder)).Reload().Tags()["scalars"]
+    listed = [
+        name
+        for name in first_cells(page("reference/tensorboard.md"))
+        if name.startswith(("values/", "value_search/", "layer_", "update/", "edit/"))
+    ]
+    assert len(listed) > 40
+    assert [name for name in listed if not any(pattern(name).fullmatch(tag) for tag in written)] == []
+
+
+def test_every_file_is_listed(run_folder):
+    listed = first_cells(page("reference/output-files.md").split("\n## ")[0])
+    names = [path.name + "/" * path.is_dir() for path in run_folder.iterdir()]
+    assert len(names) > 8
+    assert not missing([name for name in names if not name.startswith("events.")], listed)
+
+
+def test_every_key_and_column_is_listed(run_folder):
+    text = page("reference/output-files.md")
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    assert not missing(metrics, first_cells(section(text, "`metrics.json`")))
+    records = [json.loads(line) for line in (run_folder / "records.jsonl").read_text().split("\n") if line]
+    known = re.findall("`([a-z_]+)`", section(text, "`records.jsonl`"))
+    assert not missing({name for record in records for name in record}, known)
+    entries = [entry for record in records for kind in ("efficacy", "locality") for entry in record[kind]]
+    assert not missing({name for entry in entries for name in entry}, known)
+    with (run_folder / "updates.csv").open() as file:
+        columns = next(csv.reader(file))
+    # The other columns are those of other callbacks.
+    own = [name for name in columns if "/" not in name or name.startswith("layer_")]
+    assert not missing(own, first_cells(section(text, "`updates.csv`")))
+
+
+def test_every_column_of_own_edits_is_listed():
+    listed = first_cells(section(page("how-to/data-formats.md"), "`OwnEdits`"))
+    fields = list(EditRequest.__dataclass_fields__)
+    assert sorted(listed) == sorted(fields)
+    assert set(TEXT_LISTS) <= set(listed) and set(OwnEdits.required) <= set(listed)
+
+
+class Noting(dict):
+    """A record that notes which of its fields are asked for."""
+
+    def __init__(self, content, asked):
+        super().__init__(content)
+        self.asked = asked
+
+    def __getitem__(self, name):
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name, default=None):
+        self.asked.add(name)
+        return super().get(name, default)
+
+
+@pytest.mark.parametrize(
+    "reader, change, options",
+    [
+        (CounterFact, counterfact, {}),
+        (EasyEditCounterFact, easyedit, {}),
+        (ZsRE, zsre, {"target": "alt"}),
+    ],
+)
+def test_every_field_that_is_read_is_listed(reader, change, options):
+    asked = set()
+    record = change(World.generate().records(1, 0)[0])
+    reader("none.json", **options).request(Noting(record, asked), 0)
+    listed = first_cells(section(page("how-to/data-formats.md"), f"`{reader.__name__}`"))
+    names = {name.partition(".")[0] for name in listed}
+    assert asked and asked <= names, asked - names
+    assert set(reader.required) <= names
