@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-oldest test-newest lint benchmark clean
+.PHONY: quickstart test test-oldest test-newest lint docs benchmark clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python cli.py fit
@@ -39,6 +39,10 @@ test-newest: .venv-newest/.installed
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet $(if $(filter oldest,$*),$(OLDEST),$(NEWEST)) --editable '.[dev]'
 	touch $@
+
+# The environment variable silences an advertisement, not a warning.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 benchmark: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import itertools
 import re
 import textwrap
 import typing
@@ -100,7 +101,7 @@ def _under_fields(cls: type) -> dict[str, str]:
     except (OSError, TypeError, IndexError):
         return {}
     found = {}
-    for node, below in zip(body, body[1:], strict=False):
+    for node, below in itertools.pairwise(body):
         is_field = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
         if is_field and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             found[node.target.id] = _markdown(str(below.value.value))

@@ -57,7 +57,6 @@ def test_blocks_name_a_language_and_can_be_read(name):
 def test_examples_run(name, folder):
     variables = {"__name__": "__main__"}
     for block in blocks_of(REPOSITORY / name):
-        print(f"--- {block.place}")
         if block.how == "not run" or block.language in ("text", "yaml"):
             continue
         if block.language == "bash":
