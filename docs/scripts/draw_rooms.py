@@ -1,6 +1,7 @@
 """Draws the rooms of the library and who imports whom, from the import statements themselves, as one SVG."""
 
 import ast
+import itertools
 import sys
 from collections import Counter
 from html import escape
@@ -19,6 +20,7 @@ STYLE = """
   .name { font: 600 15px sans-serif; fill: #222; text-anchor: middle }
   .size { font: 12px sans-serif; fill: #555; text-anchor: middle }
   .arrow { fill: none; stroke: #7a84c7; stroke-width: 1.4; marker-end: url(#tip) }
+  .wrong { stroke: #c62828; stroke-dasharray: 5 3 }
   .tip { fill: #7a84c7 }
 """
 
@@ -82,23 +84,50 @@ def arrows_of(repository: Path) -> Counter[tuple[str, str]]:
     return arrows
 
 
-def floors_of(rooms: list[str], arrows: Counter[tuple[str, str]]) -> dict[str, int]:
-    """The floor of each room: one above the highest that it imports.
+def circle_in(arrows: Counter[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The arrows of one circle; empty if there is none."""
+    below: dict[str, list[str]] = {}
+    for start, end in arrows:
+        below.setdefault(start, []).append(end)
+    done: set[str] = set()
 
-    Raises:
-        ValueError: If imports run in a circle.
-    """
+    def follow(room: str, path: list[str]) -> list[str]:
+        if room in path:
+            return [*path[path.index(room) :], room]
+        if room not in done:
+            for other in below.get(room, ()):
+                if found := follow(other, [*path, room]):
+                    return found
+            done.add(room)
+        return []
+
+    for room in below:
+        if path := follow(room, []):
+            return list(itertools.pairwise(path))
+    return []
+
+
+def split_circles(arrows: Counter[tuple[str, str]]) -> tuple[Counter[tuple[str, str]], list[tuple[str, str]]]:
+    """The arrows without circles, and those that were taken out for it: of each circle the one of fewest imports."""
+    kept, upward = arrows.copy(), []
+    while circle := circle_in(kept):
+        wrong = min(circle, key=lambda arrow: kept[arrow])
+        upward.append(wrong)
+        del kept[wrong]
+    return kept, upward
+
+
+def floors_of(rooms: list[str], arrows: Counter[tuple[str, str]]) -> dict[str, int]:
+    """The floor of each room: one above the highest that it imports; there must be no circle."""
     floors: dict[str, int] = {}
 
-    def floor(room: str, above: tuple[str, ...]) -> int:
-        if room in above:
-            raise ValueError(f"Imports run in a circle: {' -> '.join([*above[above.index(room) :], room])}.")
+    def floor(room: str) -> int:
         if room not in floors:
-            floors[room] = max((floor(b, (*above, room)) + 1 for a, b in arrows if a == room), default=0)
+            floors[room] = max((floor(b) + 1 for a, b in arrows if a == room), default=0)
         return floors[room]
 
     for room in rooms:
-        floor(room, ())
+        floor(room)
     return floors
 
 
@@ -137,7 +166,8 @@ def draw(repository: Path) -> str:
     """
     rooms, arrows = files_of(repository), arrows_of(repository)
     rooms = {room: files for room, files in rooms.items() if any(room in arrow for arrow in arrows)}
-    floors, shown = floors_of(list(rooms), arrows), without_shortcuts(arrows)
+    downward, upward = split_circles(arrows)
+    floors, shown = floors_of(list(rooms), downward), without_shortcuts(downward)
     places = places_of(floors, shown)
     height = 2 * MARGIN + (max(floors.values()) + 1) * (BOX_HEIGHT + GAP) - GAP
     lines = [
@@ -148,14 +178,15 @@ def draw(repository: Path) -> str:
         '<path class="tip" d="M0 0 L8 4 L0 8 z"/></marker></defs>',
         f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
     ]
-    for start, end in shown:
+    for start, end in [*shown, *upward]:
         (x1, y1), (x2, y2) = places[start], places[end]
-        y1, y2 = y1 + BOX_HEIGHT / 2, y2 - BOX_HEIGHT / 2
+        side = -1 if (start, end) in upward else 1
+        y1, y2 = y1 + side * BOX_HEIGHT / 2, y2 - side * BOX_HEIGHT / 2
         bend = (y2 - y1) / 2
-        lines.append(
-            f'<path class="arrow" d="M{x1:.0f} {y1:.0f} C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} '
-            f'{x2:.0f} {y2:.0f}"><title>{start} imports {end} {arrows[start, end]} times</title></path>'
-        )
+        style = "arrow" if side > 0 else "arrow wrong"
+        curve = f"M{x1:.0f} {y1:.0f} C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} {x2:.0f} {y2:.0f}"
+        meaning = f"{start} imports {end} {arrows[start, end]} times"
+        lines.append(f'<path class="{style}" d="{curve}"><title>{meaning}</title></path>')
     for room, (x, y) in places.items():
         files = rooms[room]
         size = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)

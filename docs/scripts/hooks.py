@@ -2,6 +2,7 @@
 
 import html
 import io
+import logging
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from draw_rooms import BESIDE, PACKAGE, draw
 from settings_tables import summary_of, table_of
 
+# What is logged here as a warning fails a strict build.
+logger = logging.getLogger("mkdocs.hooks")
 REPOSITORY = Path(__file__).parents[2]
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 HELP = re.compile(r"^<!-- help: (\w+) -->$", re.MULTILINE)
@@ -38,6 +41,9 @@ def on_files(files: Files, config: Any) -> Files:
     """Adds the figure of the rooms, and the files that stand at the top of the repository."""
     files.append(File.generated(config, "images/rooms.svg", content=draw(REPOSITORY)))
     for name in AT_THE_TOP:
+        # mkdocs itself says which of them is not there.
+        if not (REPOSITORY / f"{name}.md").is_file():
+            continue
         text = (REPOSITORY / f"{name}.md").read_text(encoding="utf-8").replace("](docs/", "](")
         for other in AT_THE_TOP:
             text = text.replace(f"]({other}.md", f"]({other.lower()}.md")
@@ -75,6 +81,8 @@ def help_of(command: str) -> str:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
+    if not printed.getvalue():
+        logger.warning("`lightning-edit %s --help` prints nothing.", command)
     return printed.getvalue()
 
 
