@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 HELP = re.compile(r"^<!-- help: (\w+) -->$", re.MULTILINE)
 SETTINGS = re.compile(r"^<!-- settings: (\S+) ?(\S*) -->$", re.MULTILINE)
+LOADS = re.compile(r"""<(?:script|img|iframe|link)\b[^>]*(?:src|href)=["']?https?://[^>]*>""")
 COLUMNS = "96"
 AT_THE_TOP = ("CONTRIBUTING", "SECURITY", "CHANGELOG")
 
@@ -65,6 +66,13 @@ def on_page_content(content: str, **_: Any) -> str:
         return convert(html.unescape(found[2]).strip(), display=display)
 
     return FORMULA.sub(mathml, content)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Sees that a page needs nothing from the network."""
+    for tag in LOADS.findall(output):
+        logger.warning("%s loads something from the network: %s", page.file.src_uri, tag)
+    return output
 
 
 def help_of(command: str) -> str:

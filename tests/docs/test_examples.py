@@ -53,6 +53,7 @@ def test_blocks_name_a_language_and_can_be_read(name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default::UserWarning")
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_run(name, folder):
     variables = {"__name__": "__main__"}

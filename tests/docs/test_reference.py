@@ -78,6 +78,8 @@ def run_folder(tmp_path_factory):
             "--downstream.tests=2",
             f"--watch.perplexity_file={folder / 'text.txt'}",
             "--watch.perplexity_windows=2",
+            "--watch.max_perplexity_factor=null",
+            "--watch.max_growth=null",
             f"--model.second_moment.cache_dir={folder / 'cache'}",
             f"--trainer.logger.save_dir={folder / 'runs'}",
         ]
