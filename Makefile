@@ -1,4 +1,5 @@
-# Two commands do everything: `make quickstart` edits the embedded model, `make test` runs the tests.
+# Two commands do everything: `make quickstart` edits the embedded model, `make test` runs the tests
+# (`make test-all` those too that are slow by nature: several machines, benchmarks).
 # Each sets up `.venv` with the pinned dependencies first, where that is not done yet.
 
 PYTHON ?= python3
@@ -6,13 +7,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-oldest test-newest lint docs benchmark clean
+.PHONY: quickstart test test-all test-oldest test-newest coverage lint docs benchmark clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python cli.py fit
 
+# Two workers with one thread each: no test is large enough for a second thread to help.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow'
+
+test-all: $(INSTALLED)
+	$(PYTEST)
+
+coverage: $(INSTALLED)
+	$(PYTEST) --cov --cov-report term
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Runs of the real command line in processes of their own, that can be killed and compared."""
 
 import atexit
+import importlib
 import json
 import multiprocessing
 import os
@@ -16,9 +17,19 @@ from tests.conftest import ROOT
 
 # Imports are most of what a short run takes; a process forked from this one has them already.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lightning_edit.cli.main"])
+CONTEXT.set_forkserver_preload(["lightning_edit.cli.fit"])
 # What a clock says is different in every run.
 TIMES = ("seconds", "per_second", "to_go", "when")
+# Where a process may kill itself, by name: the function during which it happens.
+PHASES = {
+    "start": "lightning_edit.run.module:EditingModule.on_fit_start",
+    "values": "lightning_edit.values.search:Values.join",
+    "solve": "lightning_edit.updates.edited_weights:EditedWeights.add",
+    "update file": "lightning_edit.updates.history:History.write",
+    "checkpoint": "lightning.pytorch:Trainer.save_checkpoint",
+    "evaluation": "lightning_edit.run.measured_module:MeasuredModule.on_test_epoch_end",
+}
+KILL = "TEST_KILL_AT"
 
 
 def _command(args, log, environment):
@@ -32,12 +43,34 @@ def _command(args, log, environment):
     torch.set_num_threads(1)
     from lightning_edit.cli import main as cli
 
+    if KILL in os.environ:
+        _kill_at(*os.environ[KILL].split(":"))
     sys.argv = [str(ROOT / "cli.py"), *args]
     try:
         cli.main(args)
     finally:
         # A process that was forked would leave without.
         atexit._run_exitfuncs()
+
+
+def _kill_at(phase, call, when):
+    """Makes this process kill itself before or after the given call of a phase's function."""
+    module, _, path = PHASES[phase].partition(":")
+    owner, _, name = path.partition(".")
+    owner = getattr(importlib.import_module(module), owner)
+    original, calls = getattr(owner, name), []
+
+    def counted(*args, **settings):
+        calls.append(None)
+        if (len(calls), when) == (int(call), "before"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **settings)
+        if (len(calls), when) == (int(call), "after"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    static = isinstance(vars(owner)[name], staticmethod)
+    setattr(owner, name, staticmethod(counted) if static else counted)
 
 
 def _environments(processes):
@@ -58,11 +91,14 @@ class Command:
     With `environments`, one process each, it is left to the arguments to name a strategy.
     """
 
-    def __init__(self, args, log, processes=1, environments=None):
+    def __init__(self, args, log, processes=1, environments=None, kill=None):
         args = [str(arg) for arg in args]
         if environments is None and processes > 1:
             environments = _environments(processes)
             args += ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"]
+        if kill is not None:
+            # Of several processes the last one kills itself; the others are to end by themselves.
+            environments = [*environments[:-1], {**environments[-1], KILL: kill}] if environments else [{KILL: kill}]
         self.log = Path(log)
         self.log.touch()
         self._began = self.log.stat().st_size

@@ -15,6 +15,8 @@ from tests.benchmarks.floor import Sizes, key_flops, score_flops, solve_flops, t
 from tests.benchmarks.material import SHAPES, Choice, invented_requests, load
 from tests.benchmarks.values import settings
 
+pytestmark = pytest.mark.slow
+
 LAYER = 0
 
 

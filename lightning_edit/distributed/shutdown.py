@@ -1,6 +1,7 @@
 """When one process of a run ends before its time, the others end too and say why, and none is left behind."""
 
 import logging
+import os
 import subprocess
 from typing import Any
 
@@ -13,8 +14,8 @@ LOST = (
     "it was killed, maybe for want of memory."
 )
 PACKAGES = ("lightning_edit", "lightning.fabric")
-# Seconds in which a process can say what went wrong.
-GRACE = 15.0
+# Seconds in which a process can say what went wrong, where the environment names no others.
+GRACE, GRACE_VARIABLE = 15.0, "LIGHTNING_EDIT_GRACE_SECONDS"
 
 
 def is_lost_connection(error: BaseException) -> bool:
@@ -40,7 +41,7 @@ def end_started(launcher: Any) -> None:
         launcher.procs.clear()
     for process in started:
         try:
-            process.wait(GRACE)
+            process.wait(float(os.environ.get(GRACE_VARIABLE, GRACE)))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -11,6 +11,8 @@ import torch
 from tests.conftest import ROOT
 from tests.killing import Command, free_port
 
+pytestmark = pytest.mark.slow
+
 NODES = ("--trainer.num_nodes=2", "--trainer.devices=1", "--trainer.strategy=ddp")
 SETTINGS = {
     "data.edits": 5,

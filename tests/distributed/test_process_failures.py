@@ -6,7 +6,7 @@ import signal
 import pytest
 from lightning.pytorch import Trainer
 
-from lightning_edit.distributed.shutdown import LOST
+from lightning_edit.distributed.shutdown import GRACE_VARIABLE, LOST
 from lightning_edit.errors import EditError
 from lightning_edit.run.trainer_check import check_strategy_name, check_trainer
 from tests.killing import Command
@@ -17,10 +17,10 @@ BROKEN = "the seventh seal is broken"
 OWN = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
 
-def start(folder, processes, *args, **failure):
+def start(folder, processes, *args, environments=None, **failure):
     given = ["fit", *(f"--{name}={value}" for name, value in SMALL.items()), f"--trainer.logger.save_dir={folder}"]
     given += [f"--model.second_moment.cache_dir={folder / 'cache'}"]
-    return Command([*given, *args, *(fail(**failure) if failure else ())], folder / "log", processes)
+    return Command([*given, *args, *(fail(**failure) if failure else ())], folder / "log", processes, environments)
 
 
 def fail(**settings):
@@ -95,7 +95,8 @@ def test_processes_that_lightning_started_say_what_is_wrong(tmp_path):
 
 def test_one_that_lightning_started_ends_with_the_first_even_if_it_hangs(tmp_path):
     hang = fail(moment="train", rank=1, how="hang", in_pass=False)
-    command = start(tmp_path, 1, *OWN, *hang, moment="train", rank=0, in_pass=False)
+    soon = [{GRACE_VARIABLE: "1"}]
+    command = start(tmp_path, 1, *OWN, *hang, environments=soon, moment="train", rank=0, in_pass=False)
     assert command.wait(120) == [2], command.output
     assert f"error: {BROKEN}" in command.output
     assert not left(command)

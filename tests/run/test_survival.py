@@ -1,16 +1,14 @@
-"""A run that is killed again and again ends like one that was left alone; slow, and worth it."""
+"""A run that is killed again and again ends like one that was left alone."""
 
-import random
 import signal
 import time
 
 import pytest
 
-from lightning_edit.storage.checkpoint_file import checkpoints, is_finished
+from lightning_edit.storage.checkpoint_file import checkpoints
 from tests.killing import Command, outcome
 
-KILLS = 10
-UPDATES = 12
+UPDATES = 10
 # Micro-batches of 3 and updates of 2 do not fit into each other, so checkpoints fall into the middle of micro-batches.
 SETTINGS = {
     "data.edits": 2 * UPDATES,
@@ -36,42 +34,44 @@ def start(folder, run, processes=1, **changes):
     return Command(given, folder / f"{run}.log", processes)
 
 
-def go_on(folder, run, processes=1):
+def go_on(folder, run, processes=1, kill=None):
     given = ["fit", "--ckpt_path", "last", "--trust_config", "--trainer.logger.save_dir", folder / run]
-    return Command(given, folder / f"{run}.log", processes)
+    return Command(given, folder / f"{run}.log", processes, kill=kill)
 
 
 def until(condition, command, seconds=120):
-    """Waits until something is so while a command runs; how long it took."""
+    """Waits until something is so while a command runs."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, command.output
         assert None in command.wait(0), command.output
         time.sleep(0.02)
-    return time.monotonic() - began
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_killed_at_ten_random_moments_ends_like_one_left_alone(processes, tmp_path):
-    alone = tmp_path / "alone" / "version_0"
-    began = time.monotonic()
+# Each is a moment at which a run is killed, and goes on from there to the next one.
+MOMENTS = {
+    1: [
+        *("start:1:after", "values:2:after", "solve:3:after", "update file:2:before", "update file:1:after"),
+        *("values:1:after", "checkpoint:2:before", "checkpoint:2:after", "evaluation:1:before"),
+    ],
+    2: ["values:3:after", "solve:5:before", "checkpoint:2:after"],
+}
+
+
+@pytest.mark.parametrize("processes", MOMENTS)
+def test_a_run_killed_at_every_phase_ends_like_one_left_alone(processes, tmp_path):
+    alone, killed = tmp_path / "alone" / "version_0", tmp_path / "killed" / "version_0"
     command = start(tmp_path, "alone", processes)
-    startup = until(lambda: checkpoints(alone), command)
     assert command.wait() == [0] * processes, command.output
-    update = (time.monotonic() - began - startup) / UPDATES
 
-    killed = tmp_path / "killed" / "version_0"
-    moments = random.Random(processes)
     command = start(tmp_path, "killed", processes)
     until(lambda: checkpoints(killed), command)
-    for _ in range(KILLS):
-        time.sleep(moments.uniform(0, startup + 2 * update))
-        command.kill()
-        if is_finished(killed):  # a run that is finished does not go on
-            break
-        command = go_on(tmp_path, "killed", processes)
-    else:
-        assert command.wait() == [0] * processes, command.output
+    command.kill()
+    for moment in MOMENTS[processes]:
+        command = go_on(tmp_path, "killed", processes, kill=moment)
+        assert command.wait()[-1] == -signal.SIGKILL, (moment, command.output)
+    command = go_on(tmp_path, "killed", processes)
+    assert command.wait() == [0] * processes, command.output
 
     expected, found = outcome(alone), outcome(killed)
     assert found.keys() == expected.keys()
