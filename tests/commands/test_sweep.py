@@ -6,12 +6,13 @@ import pytest
 
 from lightning_edit.cli import main as cli
 from lightning_edit.commands.sweep import LAYERS, Sweep
+from lightning_edit.configs import CONFIGS
 from lightning_edit.errors import EditError
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.loading import depth_of
 from tests.small_models import make_request
 
-SHIPPED = cli.CONFIGS / "sweeps" / "layers_and_clamp.yaml"
+SHIPPED = CONFIGS / "sweeps" / "layers_and_clamp.yaml"
 
 
 def test_layers_in_percent_are_those_of_the_model():
