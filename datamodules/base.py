@@ -4,6 +4,7 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Literal
 
@@ -48,6 +49,8 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
             make them all and let each ``replace`` the one before it; measured is the last. Spaces around subject and
             prompt do not count, case does.
         case_ids: Only the records of these ids, in this order: a list, or a file (a JSON list, or one id a line).
+        separator: What stands between prompts and answers, for all records that have no ``separator`` of their own;
+            None for what is usual, see `EditRequest`.
         indices: Only the records at these positions, in this order, counted from 0: a list, or a file like that.
 
     Raises:
@@ -74,6 +77,7 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         conflicts: Conflicts = "refuse",
         case_ids: list[int | str] | str | None = None,
         indices: list[CountOrZero] | str | None = None,
+        separator: Annotated[str | None, SOURCE] = None,
     ) -> None:
         super().__init__()
         if case_ids is not None and indices is not None:
@@ -87,7 +91,7 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         self.limit, self.batch_size, self.eval_batch_size = limit, batch_size, eval_batch_size
         self.preservation = preservation
         self.shuffle, self.seed, self.unique_subjects, self.conflicts = shuffle, seed, unique_subjects, conflicts
-        self.case_ids, self.indices = case_ids, indices
+        self.case_ids, self.indices, self.separator = case_ids, indices, separator
         self.left_out: dict[str, list[str]] = {}
         self._requests: list[EditRequest] | None = None
 
@@ -133,12 +137,16 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
             entries = selection.without_conflicts(entries)
         if self.unique_subjects:
             entries = selection.one_of_each_subject(entries)
-        requests = selection.requests_only(entries, self._leave_out)
+        requests: Iterator[EditRequest] = map(self._separated, selection.requests_only(entries, self._leave_out))
         if self.shuffle:
             everything = list(requests)
             random.Random(self.seed).shuffle(everything)
             requests = iter(everything)
         return list(islice(requests, self.limit))
+
+    def _separated(self, request: EditRequest) -> EditRequest:
+        given = self.separator is not None and request.separator is None
+        return replace(request, separator=self.separator) if given else request
 
     def _leave_out(self, record: LeftOut) -> None:
         self.left_out.setdefault(record.reason, []).append(record.name)

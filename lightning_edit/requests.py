@@ -34,6 +34,8 @@ class EditRequest:
         reference_texts: Texts about other subjects of which ``target_new`` is true, to compare generations with.
         essence_texts: Texts about the subject, which the edited model should still find likely.
         where: File and line it was read from, for messages.
+        separator: What stands between each prompt and its answer; None for what is usual there: a space, or nothing
+            after an opening bracket or quote and in scripts without spaces, such as Chinese.
 
     Raises:
         EditError: If the record cannot be edited or measured; the message names it and says what to change.
@@ -52,12 +54,15 @@ class EditRequest:
     reference_texts: tuple[str, ...] = ()
     essence_texts: tuple[str, ...] = ()
     where: str = field(default="", compare=False, repr=False)
+    separator: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("subject", "prompt", "target_new"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise EditError(f"{self.name}: `{name}` must be a text that is not empty, got {quoted(value)}.")
+        if not isinstance(self.separator, str | None):
+            raise EditError(f"{self.name}: `separator` must be a text or be left out, got {quoted(self.separator)}.")
         self._check_locality()
         for name in TEXT_LISTS:
             prompts = getattr(self, name)

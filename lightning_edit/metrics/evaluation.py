@@ -17,7 +17,8 @@ from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 
 Record = dict[str, Any]
-Pair = tuple[str, str]
+# A prompt, its answer, and what stands between them (None for what is usual).
+Pair = tuple[str, str, str | None]
 
 
 def evaluate(
@@ -105,7 +106,7 @@ def _add_answers(
     unedited: Callable[[], AbstractContextManager[Any]] | None,
     report: Report,
 ) -> None:
-    unrelated = [pair for request in requests for pair in request.locality]
+    unrelated = [pair for request in requests for pair in _unrelated(request)]
     pairs = [pair for request in requests for pair in _pairs_of(request)]
     scores = _score(decoder, tokenizer, [*pairs, *unrelated], report, "score answers (tokens)")
     before: dict[Pair, Record] = {}
@@ -119,14 +120,18 @@ def _add_answers(
                 record[kind] = [_answered(scores, request, prompt, wanted) for prompt in prompts]
         if request.locality:
             record["locality"] = [
-                _compared(tokenizer, pair, scores[pair], before.get(pair)) for pair in request.locality
+                _compared(tokenizer, pair, scores[pair], before.get(pair)) for pair in _unrelated(request)
             ]
+
+
+def _unrelated(request: EditRequest) -> list[Pair]:
+    return [(prompt, answer, request.separator) for prompt, answer in request.locality]
 
 
 def _pairs_of(request: EditRequest) -> list[Pair]:
     """Both answers to every prompt, where there is one that the edited model should give."""
     return [
-        (prompt, answer)
+        (prompt, answer, request.separator)
         for kind in KINDS
         if answers_of(request, kind)[0] is not None
         for prompt in prompts_of(request, kind)
@@ -154,12 +159,12 @@ def _score(
 
 
 def _answered(scores: Mapping[Pair, Record], request: EditRequest, prompt: str, wanted: str) -> Record:
-    true = request.target_true
+    true, separator = request.target_true, request.separator
     return {
         "prompt": prompt,
-        "log_prob_new": scores[prompt, request.target_new]["log_prob"],
-        "log_prob_true": None if true is None else scores[prompt, true]["log_prob"],
-        **{name: scores[prompt, wanted][name] for name in ("correct", "tokens_correct", "tokens")},
+        "log_prob_new": scores[prompt, request.target_new, separator]["log_prob"],
+        "log_prob_true": None if true is None else scores[prompt, true, separator]["log_prob"],
+        **{name: scores[prompt, wanted, separator][name] for name in ("correct", "tokens_correct", "tokens")},
     }
 
 

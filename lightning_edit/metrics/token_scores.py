@@ -186,7 +186,7 @@ class TargetScores:
 def score_targets(
     decoder: Decoder,
     tokenizer: Any,
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str, str] | tuple[str, str, str | None]],
     report: Report = silent,
     stage: str = "score answers (tokens)",
 ) -> TargetScores:
@@ -195,7 +195,8 @@ def score_targets(
     Args:
         decoder: The model.
         tokenizer: Its fast tokenizer.
-        pairs: Complete prompts and their answers (without leading space).
+        pairs: Complete prompts and their answers (without leading space), and where it is not the usual one what
+            stands between them, see `join_target`.
         report: Told how many tokens the model has read.
         stage: What the report calls it.
 
@@ -205,10 +206,10 @@ def score_targets(
     Raises:
         EditError: If a text does not fit the model's context.
     """
-    encoded = [encode_target(tokenizer, prompt, target) for prompt, target in pairs]
+    encoded = [encode_target(tokenizer, *pair) for pair in pairs]
     check_lengths(
         [len(ids) - 1 for ids, _ in encoded],
-        [f"The prompt {quoted(prompt)}" for prompt, _ in pairs],
+        [f"The prompt {quoted(prompt)}" for prompt, *_ in pairs],
         decoder.context,
     )
     scores = score_tokens(decoder, [ids for ids, _ in encoded], [start for _, start in encoded], report, stage)

@@ -62,5 +62,6 @@ def _matmul_precision() -> str:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
         # Set by torch's newer settings, one for each backend, of which the older one gives no account.
-        backends: tuple[Any, ...] = (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+        mkldnn: Any = torch.backends.mkldnn
+        backends: tuple[Any, ...] = (torch.backends, torch.backends.cuda.matmul, mkldnn.matmul)
         return "/".join(str(backend.fp32_precision) for backend in backends)

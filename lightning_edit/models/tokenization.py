@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_edit.errors import EditError
+from lightning_edit.models.separators import join_target
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,7 @@ def encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]
     return ids[:end], offsets[:end]
 
 
-def join_target(prompt: str, target: str) -> str:
-    """The prompt followed by its answer, separated by one space unless the prompt brings its own.
-
-    Args:
-        prompt: A complete prompt.
-        target: The answer, without a leading space.
-    """
-    return prompt + target if prompt[-1:].isspace() else f"{prompt} {target}"
-
-
-def encode_target(tokenizer: Any, prompt: str, target: str) -> tuple[list[int], int]:
+def encode_target(tokenizer: Any, prompt: str, target: str, separator: str | None = None) -> tuple[list[int], int]:
     """Tokens of a prompt and its answer, and where the answer starts.
 
     The text is tokenized as a whole, so that no assumption is made about how the tokenizer marks spaces.
@@ -77,6 +68,7 @@ def encode_target(tokenizer: Any, prompt: str, target: str) -> tuple[list[int], 
         tokenizer: A fast transformers tokenizer.
         prompt: A complete prompt.
         target: The answer, without a leading space.
+        separator: What stands between them, see `join_target`.
 
     Returns:
         All ids and the index of the first target token.
@@ -84,14 +76,17 @@ def encode_target(tokenizer: Any, prompt: str, target: str) -> tuple[list[int], 
     Raises:
         EditError: If the answer has no token of its own, or its first token would be the first of the text.
     """
-    ids, offsets = encode(tokenizer, join_target(prompt, target))
+    text = join_target(prompt, target, separator)
+    ids, offsets = encode(tokenizer, text)
     start = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
     if start in (0, len(ids)):
-        raise EditError(f"The tokenizer leaves no tokens to predict in {join_target(prompt, target)!r}.")
+        raise EditError(f"The tokenizer leaves no tokens to predict in {text!r}.")
     return ids, start
 
 
-def encode_subject(tokenizer: Any, template: str, subject: str, target: str | None = None) -> Encoded:
+def encode_subject(
+    tokenizer: Any, template: str, subject: str, target: str | None = None, separator: str | None = None
+) -> Encoded:
     """Tokens of a template with its subject in place, and the index of the subject's last token.
 
     The subject is located where the template's ``{}`` was, so it may occur elsewhere in the text as well.
@@ -101,6 +96,7 @@ def encode_subject(tokenizer: Any, template: str, subject: str, target: str | No
         template: A text with exactly one ``{}``.
         subject: What takes its place.
         target: The answer that follows, if any.
+        separator: What stands before the answer, see `join_target`.
 
     Raises:
         EditError: If no token covers the subject's last character.
@@ -111,8 +107,8 @@ def encode_subject(tokenizer: Any, template: str, subject: str, target: str | No
         ids, offsets = encode(tokenizer, prompt)
         target_start = len(ids)
     else:
-        ids, target_start = encode_target(tokenizer, prompt, target)
-        _, offsets = encode(tokenizer, join_target(prompt, target))
+        ids, target_start = encode_target(tokenizer, prompt, target, separator)
+        _, offsets = encode(tokenizer, join_target(prompt, target, separator))
     last = len(before) + len(subject) - 1
     # Several byte-level tokens may share one character: the last of them completes the subject.
     covering = [i for i, (start, end) in enumerate(offsets[:target_start]) if start <= last < end]

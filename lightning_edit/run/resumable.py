@@ -9,6 +9,7 @@ from lightning_edit.distributed.process_group import processes
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
 from lightning_edit.old_names import current
+from lightning_edit.requests import EditRequest
 from lightning_edit.run.checkpoint_fit import check_fits, check_form
 from lightning_edit.run.edit_callback import tell
 from lightning_edit.run.plain_settings import plain
@@ -154,5 +155,10 @@ class Resumable:
         """The hash of all edits of the run, in their order."""
         requests = self.trainer.datamodule.requests
         if self._records is None or self._records[0] != id(requests):
-            self._records = id(requests), fingerprint(*(repr(request) for request in requests))
+            self._records = id(requests), fingerprint(*map(_described, requests))
         return self._records[1]
+
+
+def _described(request: EditRequest) -> str:
+    # Records without a separator of their own have the fingerprint that they had before there was one.
+    return repr(request) + ("" if request.separator is None else f" separator {request.separator!r}")

@@ -12,6 +12,7 @@ from lightning_edit.distributed.process_group import gathered
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model, fingerprint_tokenizer
+from lightning_edit.models.separators import separator_of
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import compared_fields
@@ -110,8 +111,16 @@ def cached_values(
 
 def _name(parts: Mapping[str, str], requests: Sequence[EditRequest]) -> str:
     counted = [text for key, part in sorted(parts.items()) if key not in SHOWN_ONLY for text in (key, part)]
-    edits = [text for request in requests for text in (request.subject, request.prompt, request.target_new)]
+    edits = [text for request in requests for text in _texts(request)]
     return fingerprint(fingerprint(*counted), fingerprint(*edits))
+
+
+def _texts(request: EditRequest) -> list[str]:
+    separator = separator_of(request)
+    # For long a space was all that ever stood there, and values found then are found again.
+    space = "" if request.rewrite_prompt[-1:].isspace() else " "
+    other = [] if separator == space else [f"separator {separator!r}"]
+    return [request.subject, request.prompt, request.target_new, *other]
 
 
 def _described(parts: Mapping[str, str], requests: Sequence[EditRequest]) -> dict[str, Any]:

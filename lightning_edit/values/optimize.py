@@ -13,6 +13,7 @@ from lightning_edit.models.decoder import Decoder, Site
 from lightning_edit.models.fast_ops import fast
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
+from lightning_edit.models.separators import separator_of
 from lightning_edit.models.tokenization import Encoded, check_lengths, encode_subject
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
@@ -44,8 +45,10 @@ def encode_texts(
     """
     rows: list[tuple[int, Encoded]] = []
     for edit, request in enumerate(requests):
+        # That of the bare prompt, whatever the contexts are written in.
+        separator = separator_of(request)
         for template in templates.apply(request.prompt):
-            rows.append((edit, encode_subject(tokenizer, template, request.subject, request.target_new)))
+            rows.append((edit, encode_subject(tokenizer, template, request.subject, request.target_new, separator)))
         rows.append((edit, encode_subject(tokenizer, kl_prompt, request.subject)))
     names = [f"{requests[edit].name} with its longest context template" for edit, _ in rows]
     check_lengths([len(text.ids) for _, text in rows], names, context)
