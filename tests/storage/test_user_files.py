@@ -44,7 +44,7 @@ DEEP = "[" * 100_000
         ("", "a.json is empty."),
         (" \n", "a.json is empty: it holds nothing but spaces."),
         (b"PK\x03\x04rest", "a.json is a zip archive or an office document: save a table as CSV"),
-        (gzip.compress(b"[]"), "a.json is packed by gzip: unpack it."),
+        (gzip.compress(b"[]", mtime=0), "a.json is packed by gzip: unpack it."),
         (b"PAR1rest", "a.json is a Parquet file: name it .parquet."),
     ],
 )
