@@ -40,7 +40,7 @@ class CheckpointCLI(LightningCLI):
         resumed = typed[:1] == ["fit"] and "ckpt_path" in " ".join(typed)
         arguments = resume_arguments(typed, accepted) if resumed else words
         if arguments is not typed and resumed and accepted is not None:
-            self.may_import = [*accepted, *typed_classes(typed)]
+            self.may_import = [*accepted, *typed_classes(typed, self.named_kinds)]
         self._typed = tuple(typed)
         bound_yaml()
         with self._imports():

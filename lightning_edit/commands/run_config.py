@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.known_classes import ROOTS, check_names, known_classes, names_of
+from lightning_edit.storage.known_classes import ROOTS, check_names, known_classes, names_of, subclasses
 from lightning_edit.storage.user_yaml import read_yaml
 
 TRUST = "--trust_config"
@@ -73,13 +73,17 @@ def checked_config(file: Path, accepted: Mapping[str, str]) -> str:
     return yaml.safe_dump(check_names(content, accepted, str(file), REMEDY), sort_keys=False)
 
 
-def typed_classes(words: Sequence[str]) -> list[str]:
-    """What may be a dotted name of a class in the words of a command line.
+def typed_classes(words: Sequence[str], kinds: Sequence[type]) -> list[str]:
+    """The classes that the user names in the words of a command line, by dotted or by bare names.
 
     Args:
         words: What the user typed.
+        kinds: Classes whose subclasses can be named without dots, if their modules are imported.
     """
-    return [value for value in _typed(words) if DOTTED.fullmatch(value) and value.split(".")[0] not in ROOTS]
+    values = set(_typed(words))
+    dotted = [value for value in values if DOTTED.fullmatch(value) and value.split(".")[0] not in ROOTS]
+    bare = {known for kind in kinds for known in subclasses(kind) if known.__qualname__ in values}
+    return [*dotted, *(name for known in bare for name in names_of(known))]
 
 
 def _typed(words: Sequence[str]) -> list[str]:

@@ -60,7 +60,7 @@ def known_classes(*kinds: type) -> dict[str, str]:
     """
     accepted: dict[str, str] = {}
     for kind in kinds:
-        for known in (kind, *_subclasses(kind)):
+        for known in (kind, *subclasses(kind)):
             if known.__module__.split(".")[0] in ROOTS:
                 names = names_of(known)
                 former = _former_names(known.__qualname__)
@@ -76,11 +76,16 @@ def _former_names(name: str) -> list[str]:
     ]
 
 
-def _subclasses(kind: type) -> Iterator[type]:
+def subclasses(kind: type) -> Iterator[type]:
+    """All subclasses of a class that are imported.
+
+    Args:
+        kind: The class.
+    """
     children: list[type] = type.__subclasses__(kind)
     for child in children:
         yield child
-        yield from _subclasses(child)
+        yield from subclasses(child)
 
 
 def accept_former_names(names: Mapping[str, str]) -> None:

@@ -44,11 +44,18 @@ def finished(tmp_path_factory):
     return command(tmp_path_factory.mktemp("finished"))
 
 
+def copied(finished, folder):
+    """A copy of a run; its cache lies beside it."""
+    copy = shutil.copytree(finished, folder / "version_0")
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace(str(finished.parent), str(folder)))
+    return copy
+
+
 @pytest.fixture
 def run(finished, tmp_path):
     """A copy of a finished run, whose last update is forgotten."""
-    copy = tmp_path / "version_0"
-    shutil.copytree(finished, copy)
+    copy = copied(finished, tmp_path)
     checkpoints(copy)[0].unlink()
     return copy
 
@@ -71,7 +78,7 @@ def test_the_last_checkpoints_are_kept_and_hold_no_model(finished):
 def test_going_on_repeats_only_what_was_not_kept(run, finished, capsys):
     cli.main(["fit", "--ckpt_path", "last", "--trainer.logger.save_dir", str(run.parent)])
     assert "6 edits" in capsys.readouterr().out
-    assert [path.name for path in run.parent.iterdir()] == ["version_0"]
+    assert {path.name for path in run.parent.iterdir()} == {"version_0", "cache"}
     first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (finished, run))
     assert second["after"] == first["after"]
     assert second["before"] == first["before"]
@@ -299,8 +306,7 @@ def test_the_configuration_of_a_run_stays_what_it_was(run, capsys):
 
 
 def test_going_on_from_an_older_checkpoint_forgets_the_newer_ones(finished, tmp_path):
-    run = tmp_path / "version_0"
-    shutil.copytree(finished, run)
+    run = copied(finished, tmp_path)
     oldest, newest = checkpoints(run)[-1], checkpoints(run)[0]
     was = newest.stat().st_mtime_ns
     cli.main(["fit", "--ckpt_path", str(oldest), "--checkpoints.keep", "1"])
