@@ -32,7 +32,7 @@ def _settled(settings: Any, names: Mapping[str, str], free: Collection[str], pat
     inner = {key: f"{path}.{key}" if path else key for key in settings if not key.startswith("_")}
     return {
         key: names.get(settings[key], settings[key])
-        if key == "class_path"
+        if key == "class_path" and isinstance(settings[key], str)
         else _settled(settings[key], names, free, dotted)
         for key, dotted in inner.items()
         if dotted not in free

@@ -229,3 +229,40 @@ def test_what_the_user_types_is_trusted(run):
     )
     assert Path("own").exists()
     assert Path("../elsewhere").is_dir()
+
+
+HOSTILE = [
+    (("edits", "before"), {"x": 1.0}),
+    (("edits", "records"), "x"),
+    (("run", "offered"), 2**40),
+    (("run", "pending"), [{"positions": [0]}]),
+    (("run", "added"), {7: {"left": torch.zeros(2, 2, dtype=torch.float64), "right": None}}),
+    (("random", "python"), [3, ["x"], None]),
+    (("random", "torch"), torch.zeros(3, dtype=torch.uint8)),
+    (("callbacks", "Watch"), 5),
+    (("callbacks", "EditCheckpoint"), {"sizes": {"../x": -1}}),
+    (("loops",), {"fit_loop": {}}),
+    (("optimizer_states",), 5),
+    (("pytorch-lightning_version",), "x"),
+    (("hyper_parameters", "layers"), "x"),
+    (("hyper_parameters", "solver", "class_path"), []),
+    (("state_dict",), {}),
+    (("state_dict",), {"model.transformer.wte.weight": torch.zeros(2, 2)}),
+]
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+@pytest.mark.parametrize(("place", "value"), HOSTILE, ids=lambda value: str(value)[:60])
+def test_a_checkpoint_that_was_made_by_hand_gets_a_result_or_one_message(run, place, value, capfd):
+    file = run / "checkpoints" / "update-000001.ckpt"
+    content = torch.load(file, weights_only=True)
+    put(content, place, value)
+    torch.save(content, file)
+    for args in (["test"], ["fit", "--trainer.logger.init_args.flush_secs=1"]):
+        try:
+            cli.main([*args, "--ckpt_path", str(file)])
+        except SystemExit as left:
+            assert left.code == 2
+            shown = capfd.readouterr().err
+            assert "error:" in shown
+            assert "Traceback" not in shown
