@@ -14,6 +14,7 @@ import yaml
 
 from lightning_edit.errors import EditError
 from lightning_edit.storage.known_classes import ROOTS, check_names, known_classes, names_of, subclasses
+from lightning_edit.storage.run_folder import WITHOUT_LOGGER
 from lightning_edit.storage.user_yaml import read_yaml
 
 TRUST = "--trust_config"
@@ -107,8 +108,10 @@ def check_config(config: Any, defaults: Any, run: Path, words: Sequence[str]) ->
         raise EditError(
             f"{run / 'config.yaml'} sets `weights_only` to false, which lets a checkpoint run code.{REMEDY}"
         )
+    # Without a logger, runs have a folder of their own in the one where caches may be too.
+    beside = run.parent.parent if run.parent.name == WITHOUT_LOGGER else run.parent
     for name, value in _folders(config):
-        if value not in fine and not _inside(value, run.parent if name.split(".")[-1] in BESIDE else run):
+        if value not in fine and not _inside(value, beside if name.split(".")[-1] in BESIDE else run):
             raise EditError(
                 f"{run / 'config.yaml'}: `{name}` is {value!r}, outside of the run's folder, and the fit would write "
                 f"there.{REMEDY}"

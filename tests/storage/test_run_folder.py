@@ -154,7 +154,7 @@ def test_the_command_line_goes_on_without_a_logger(tmp_path, monkeypatch, capsys
     folder = tmp_path / "lightning_edit_run" / "version_0"
     first = json.loads((folder / "metrics.json").read_text())
     checkpoints(folder)[0].unlink()
-    cli.main(["fit", "--trust_config", "--ckpt_path", str(checkpoints(folder)[0])])
+    cli.main(["fit", "--ckpt_path", str(checkpoints(folder)[0])])
     assert json.loads((folder / "metrics.json").read_text())["after"] == first["after"]
     assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
     assert untouched(tmp_path)
