@@ -113,6 +113,11 @@ class EditCheckpoint(EditCallback):
             lock(trainer)
             self._begin(trainer, pl_module, history)
         except OSError as error:
+            if "temporary directory" in str(error):
+                raise EditError(
+                    f"There is no folder for temporary files ({error.strerror}). Make room in one of them, or set the "
+                    "environment variable TMPDIR to a folder with room."
+                ) from error
             raise EditError(
                 f"The run's folder {self._folder} cannot be written to ({error}). Give another one as "
                 "`trainer.logger.init_args.save_dir`, or leave out the callback EditCheckpoint."

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_edit.callbacks.downstream import names_of
+from lightning_edit.callbacks.progress import EditProgressBar
 from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.errors import EditError
@@ -96,6 +97,9 @@ class Harness(Scheduled):
 
     def measure(self, trainer: Any, module: Any) -> dict[str, float]:
         """The figures of all tasks, as the harness computes them, with the seeds of its command line."""
+        if isinstance(bar := trainer.progress_bar_callback, EditProgressBar):
+            # The harness draws bars of its own, which would be drawn over ours.
+            bar.pause()
         random.seed(0)
         np.random.seed(SEED)
         torch.manual_seed(SEED)

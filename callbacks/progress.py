@@ -33,6 +33,10 @@ class EditProgressBar(ProgressBar):
         """Shows stages again."""
         self._enabled = True
 
+    def pause(self) -> None:
+        """Leaves the terminal to bars of others; what goes on after them gets a new line."""
+        self._stop()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives the terminal back."""
         self._stop()

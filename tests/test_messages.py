@@ -3,11 +3,13 @@
 import ast
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.table import Table
 
 from lightning_edit.callbacks.examples import ShowExamples
+from lightning_edit.callbacks.progress import EditProgressBar
 from lightning_edit.errors import EditError
 from lightning_edit.messages import LONGEST, bounded, cells, counted, listed, printable, quoted, terminal
 from lightning_edit.progress import ProgressBars
@@ -114,3 +116,16 @@ def test_numbers_and_their_nouns():
     assert counted(2, "entry", "entries") == "2 entries"
     assert listed(range(3)) == "0, 1, 2"
     assert listed(range(20000)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 19,990 more"
+
+
+def test_bars_that_were_paused_go_on_in_a_line_of_their_own():
+    stream, bar = io.StringIO(), EditProgressBar()
+    bar._bars = ProgressBars(terminal(file=stream, width=120))
+    bar._trainer = SimpleNamespace(is_global_zero=True)
+    bar.report("values (edits)", 1, 3)
+    bar.pause()
+    stream.write("bars of others\n")
+    bar._bars = ProgressBars(terminal(file=stream, width=120))
+    bar.report("values (edits)", 3, 3)
+    first, others, last = stream.getvalue().splitlines()
+    assert (first.split()[3], others, last.split()[3]) == ("1/3", "bars of others", "3/3")

@@ -40,6 +40,12 @@ def resolve(name: str) -> str:
             raise EditError(f"`model`: the folder {name} holds no config.json, so it is no transformers model.")
         check_files(path)
         return str(path)
+    if path.is_file():
+        kind = "a file in llama.cpp's format" if path.suffix.lower() == ".gguf" else "a file"
+        raise EditError(
+            f"`model`: {name} is {kind}. Give the folder of a transformers model (config.json, tokenizer.json and "
+            "*.safetensors), or a hub name."
+        )
     looks_like_path = name.startswith((".", "/", "~")) or (name.count("/") != 1 and "/" in name)
     if looks_like_path or path.exists():
         raise EditError(f"`model`: there is no folder {name}. Give the folder of a transformers model, or a hub name.")

@@ -114,7 +114,7 @@ def _reason(error: Exception) -> str:
         return f"a library that its config.json asks for is missing. {_short(text).rstrip('.')}.{hint}"
     # These say what is wrong in a sentence; what other kinds say makes sense beside their names only.
     if isinstance(error, OSError | ValueError):
-        return _short(text.split("\n")[0])
+        return _short(text)
     return f"its files are damaged or do not belong together ({type(error).__name__}: {_short(text)})."
 
 

@@ -25,9 +25,9 @@ def said(capfd, *args):
     [
         (["--seed_everything=-1"], "`seed_everything` must be from 0 to 4294967295, got -1."),
         (["--seed_everything=4294967296"], "`seed_everything` must be from 0 to 4294967295, got 4294967296."),
-        (["--data.edits=null"], "`data.edits` needs a value of type int, got null."),
+        (["--data.edits=null"], "`data.edits` must be a number, got null."),
         (["--model.values=null"], "`model.values` needs a value of type ValueSettings, got null."),
-        (["--model.values.steps=null"], "Expected a <class 'int'>. Got value: None"),
+        (["--model.values.steps=null"], "`model.values.steps` must be a number, got null."),
         (["--model.solver.init_args.emmet_lambda=null"], "Expected a <class 'float'>. Got value: None"),
         (["--trainer.devices=-1", "--trainer.accelerator=cpu"], "These settings cannot be used: `devices` selected"),
         (["--trainer.num_nodes=-1"], "`num_nodes` must be a positive integer, but got -1."),

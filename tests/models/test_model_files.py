@@ -189,3 +189,10 @@ def test_the_command_line_shows_one_message(folder, capsys):
     shown = capsys.readouterr().err
     assert "git lfs pull" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(("name", "what"), [("m.gguf", "a file in llama.cpp's format"), ("m.safetensors", "a file")])
+def test_a_file_is_no_model_folder(tmp_path, name, what):
+    (tmp_path / name).write_bytes(b"GGUF")
+    with pytest.raises(EditError, match=rf"{name} is {what}\. Give the folder of a transformers model"):
+        load_tokenizer(str(tmp_path / name))
