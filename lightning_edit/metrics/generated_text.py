@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from lightning_edit.models.separators import UNSPACED
 
 # A character of a word in a script that puts spaces between words.
-LETTER = rf"[^\W{UNSPACED}]"
+_LETTER = rf"[^\W{UNSPACED}]"
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 # Where a sentence ends, closing quotes and brackets included.
@@ -98,11 +98,11 @@ def reference_score(texts: Sequence[str], references: Sequence[str]) -> float:
 def generated_match(continuation: str, target: str) -> bool:
     """Whether a text says an answer: its words in their order and case, not as parts of longer words.
 
-    The strict test of an edit, on a greedy continuation of the rewrite prompt: no token of the answer is given, and no
-    other answer is compared with.
-
     Scripts without spaces, such as Chinese and Japanese, do not show where a word ends, so there the characters alone
     count. Characters that Unicode can write in two ways are the same (NFC).
+
+    The strict test of an edit, on a greedy continuation of the rewrite prompt: no token of the answer is given, and no
+    other answer is compared with.
 
     Args:
         continuation: What the model wrote after the prompt.
@@ -112,12 +112,11 @@ def generated_match(continuation: str, target: str) -> bool:
         >>> generated_match(" Rome, the capital of Italy.", "Rome"), generated_match(" Romeo's city.", "Rome")
         (True, False)
     """
-    said, wanted = (unicodedata.normalize("NFC", text) for text in (continuation, target))
+    said, wanted = (unicodedata.normalize("NFC", text) for text in (continuation, target.strip()))
     words = r"\s+".join(re.escape(word) for word in wanted.split())
-    before, after = (f"(?<!{LETTER})" * _is_letter(wanted[:1]), f"(?!{LETTER})" * _is_letter(wanted[-1:]))
+    before, after = (f"(?<!{_LETTER})" * _ends_word(wanted[:1]), f"(?!{_LETTER})" * _ends_word(wanted[-1:]))
     return bool(words) and re.search(before + words + after, said) is not None
 
 
-def _is_letter(character: str) -> bool:
-    # Punctuation at the edge of an answer has always had to stand beside no letter.
+def _ends_word(character: str) -> bool:
     return re.fullmatch(f"[{UNSPACED}]", character) is None

@@ -12,6 +12,7 @@ from lightning_edit.storage.form import (
     digits,
     each,
     fields,
+    maybe,
     number,
     table,
     text,
@@ -21,7 +22,8 @@ EDIT_FIELDS = ("case_id", "subject", "prompt", "target_new")
 LAYERS: Form = table(digits, fields({"module": text, "base": text}, {"after": text}))
 INFO: Form = fields({}, {"model": text, "dtype": text, "removed_updates": each(count)}, others=True)
 EDITS: Form = each(fields(dict.fromkeys(EDIT_FIELDS, text)))
-FIGURES: Form = table(text, number)
+# What was not a finite number is null.
+FIGURES: Form = table(text, maybe(number))
 FORMS = {"layers": LAYERS, "info": INFO, "edits": EDITS, "figures": FIGURES}
 
 

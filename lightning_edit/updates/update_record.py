@@ -138,7 +138,6 @@ def record_of(metadata: Mapping[str, str], path: Path) -> UpdateRecord:
             number=number,
             when=metadata["when"],
             edits=described(metadata, "edits"),
-            # What was not a number is null.
             figures={name: value for name, value in described(metadata, "figures").items() if value is not None},
             layers={int(layer): entry for layer, entry in described(metadata, "layers").items()},
             info=described(metadata, "info"),
