@@ -116,6 +116,10 @@ def _markdown(text: str) -> str:
 def _kind(annotation: Any) -> str:
     if annotation is MISSING:
         return "any"
+    if typing.get_origin(annotation) is typing.Annotated:
+        kind, *metadata = typing.get_args(annotation)
+        ranges = [str(entry) for entry in metadata if type(entry).__name__ == "Range"]
+        return ", ".join([_kind(kind), *ranges])
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
     parts = typing.get_args(annotation) if not isinstance(annotation, type) else ()
