@@ -57,7 +57,7 @@ def edit(
         solver: ``EMMET()`` if not given. ROME as published also takes ``values=ValueSettings(site="mlp")`` and
             templates with ``average="flat"``.
         layers: The layers to edit, the lowest block is 0. Good ones must be chosen for each model; None takes the one a
-            fifth of the way up, with a warning.
+            quarter of the way up, with a warning.
         values: How value vectors are optimized.
         texts: Ordinary text for the second moments; the model's own if not given, which preserves less well.
         moments: For each layer a finished C ``(d_in, d_in)`` in float64, instead of ``texts``.

@@ -262,7 +262,7 @@ def check_layers(decoder: Decoder, layers: Sequence[int] | int | None) -> list[i
 
     Args:
         decoder: The model.
-        layers: Indices of the layers to edit, the lowest block is 0; None for the one a fifth of the way up, which is
+        layers: Indices of the layers to edit, the lowest block is 0; None for the one a quarter of the way up, which is
             near those published for models of 28 to 32 blocks.
 
     Raises:
@@ -270,7 +270,7 @@ def check_layers(decoder: Decoder, layers: Sequence[int] | int | None) -> list[i
     """
     count = len(decoder.blocks)
     if layers is None:
-        layers = count // 5
+        layers = count // 4
         logger.warning(
             "`layers` is not given: layer %d of %d is edited; others may suit the model better.", layers, count
         )
