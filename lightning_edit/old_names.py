@@ -65,7 +65,10 @@ def reads_old_names(function: Callable[Parameters, Result]) -> Callable[Paramete
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        return function(*args, **current(kwargs))
+        # Arguments that are no settings are handed on as they are: a dictionary of tensors has keys of its own.
+        named = {current_name(name): value for name, value in kwargs.items()}
+        plain = {name: current_value(name, value) for name, value in named.items() if isinstance(value, str | list)}
+        return function(*args, **{**named, **plain})
 
     return call
 

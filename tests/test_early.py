@@ -69,7 +69,7 @@ def test_what_is_surely_wrong_is_refused(words, message):
 @pytest.mark.parametrize(
     "words",
     [
-        "--model.layers [0] --model.values.lr 1e-1 --model.values.mpes null --model.seed -1 --trainer.anything 3",
+        "--model.layers [0] --model.values.lr 1e-1 --model.values.mpes null --model.seed 1 --trainer.anything 3",
         "--model my.own.Module --model.own 3 --data some.Module --data.nothing 1",
         "--ckpt_path last --model.nokey 1",
         "--model.solver my.Solver --model.solver.own 3 --model.solver.ridge=.5",

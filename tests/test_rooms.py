@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1]
 PLACES = {"": ROOT / "lightning_edit", "callbacks": ROOT / "callbacks", "datamodules": ROOT / "datamodules"}
 # A file imports from lower floors and from its own room; `configs` holds no code.
 FLOORS = [
-    {"configs", "errors", "progress"},
+    {"configs", "messages", "progress"},
+    {"errors", "old_names"},
     {"requests", "settings"},
     {"distributed", "solvers"},
     {"storage"},
@@ -22,7 +23,8 @@ FLOORS = [
     {"__init__", "cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-ALLOWED = {"solvers": {"errors", "settings"}, "distributed": {"errors"}, "commands": {"errors", "requests", "progress"}}
+ALLOWED = {"solvers": {"errors", "settings", "messages"}, "distributed": {"errors", "messages"}}
+ALLOWED["commands"] = {"errors", "messages", "old_names", "progress", "requests", "settings", "metrics"}
 ALLOWED["commands"] |= {"configs", "updates", "storage", "solvers"}
 WITH_LIGHTNING = {"callbacks", "datamodules", "run", "cli"} | {
     "commands.argument_errors",

@@ -58,7 +58,7 @@ def _task(name: str, content: Any, home: Path) -> Task:
     if not isinstance(content, dict):
         raise EditError(f"expected the keys of a task, got {quoted(content)}.")
     kind = content.pop("kind", "labels")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise EditError(f"`kind` must be one of {', '.join(KINDS)}, got {quoted(kind)}.")
     _check_keys(content, KINDS[kind], "", skipped={"name"})
     data = content["data"]

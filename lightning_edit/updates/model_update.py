@@ -130,11 +130,11 @@ class ModelUpdate:
                     f"Layer {layer} ({update.module}) holds other weights than the update was made for"
                     f"{self._made_for}. Load that model, in the same precision and without earlier edits."
                 )
-            shape = self._weight(model, update).shape
-            if update.factors.shape != shape:
+            shape, weight = update.factors.shape, tuple(self._weight(model, update).shape)
+            if shape != weight:
                 raise EditError(
-                    f"The update of layer {layer} ({update.module}) has the shape {tuple(update.factors.shape)}, the "
-                    f"weight {tuple(shape)}: the file of the update is not what was written."
+                    f"The update of layer {layer} ({update.module}) has the shape {shape}, the weight {weight}: the file "
+                    "of the update is not what was written."
                 )
 
     def remove(self, model: Any, base: Any = None) -> None:

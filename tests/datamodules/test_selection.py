@@ -61,15 +61,15 @@ def test_they_may_stand_in_a_file(tmp_path, setting, values):
     [
         ({"indices": [0, 10, 99]}, "`data.indices`: 10, 99: the data set has the records 0 to 9."),
         ({"indices": list(range(5, 30))}, "19 and 10 more: the data set"),
-        ({"indices": [-1]}, "`data.indices`: expected a position in the data set, counted from 0, got -1."),
-        ({"indices": [True]}, "counted from 0, got True."),
+        ({"indices": [-1]}, "`data.indices` must be a list (each a whole number of 0 or more)"),
+        ({"indices": [True]}, "`data.indices` must be a list (each a whole number of 0 or more)"),
         ({"indices": []}, "`data.indices` names no record."),
         ({"indices": "absent.json"}, "`data.indices`: there is no file absent.json."),
         (
             {"case_ids": ["c1", "d", 3]},
             "`data.case_ids`: there is no record d, 3; the data set has ids such as c0, c1, c2.",
         ),
-        ({"case_ids": [None]}, "`data.case_ids`: expected the `case_id` of a record, got None."),
+        ({"case_ids": [None]}, "`data.case_ids` must be a list (each a whole number or a text)"),
     ],
 )
 def test_records_that_are_not_there_are_refused(settings, message):
