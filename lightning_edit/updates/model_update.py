@@ -107,6 +107,7 @@ class ModelUpdate:
             EditError: If a weight is not there or not the one the update was made for; nothing is changed then.
         """
         self.check(model)
+        self._check_factors(model)
         for layer, update in self.layers.items():
             weight = self._weight(model, update)
             self._originals[layer] = weight.detach().clone()
@@ -119,22 +120,26 @@ class ModelUpdate:
             model: The unedited model.
 
         Raises:
-            EditError: If a weight is not there or not the one the update was made for, or the update is not finite.
+            EditError: If a weight is not there or not the one the update was made for.
         """
         for layer, update in self.layers.items():
-            factors = {"left": update.factors.left, "right": update.factors.right}
-            given = {f"the {side} factor of layer {layer}": t for side, t in factors.items() if t is not None}
-            refuse_not_finite(given, "The update")
             if fingerprint(self._weight(model, update)) != update.base:
                 raise EditError(
                     f"Layer {layer} ({update.module}) holds other weights than the update was made for"
                     f"{self._made_for}. Load that model, in the same precision and without earlier edits."
                 )
+
+    def _check_factors(self, model: Any) -> None:
+        """Refuses an update that is not finite, or not of the shape of its weights."""
+        for layer, update in self.layers.items():
+            factors = {"left": update.factors.left, "right": update.factors.right}
+            given = {f"the {side} factor of layer {layer}": t for side, t in factors.items() if t is not None}
+            refuse_not_finite(given, "The update")
             shape, weight = update.factors.shape, tuple(self._weight(model, update).shape)
             if shape != weight:
                 raise EditError(
-                    f"The update of layer {layer} ({update.module}) has the shape {shape}, the weight {weight}: the file "
-                    "of the update is not what was written."
+                    f"The update of layer {layer} ({update.module}) has the shape {shape}, the weight {weight}: the "
+                    "file of the update is not what was written."
                 )
 
     def remove(self, model: Any, base: Any = None) -> None:
