@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1]
 PLACES = {"": ROOT / "lightning_edit", "callbacks": ROOT / "callbacks", "datamodules": ROOT / "datamodules"}
 # A file imports from lower floors and from its own room; `configs` holds no code.
 FLOORS = [
-    {"configs", "messages", "progress"},
-    {"errors", "old_names"},
+    {"configs", "messages"},
+    {"errors", "old_names", "progress"},
     {"requests", "settings"},
     {"distributed", "solvers"},
     {"storage"},

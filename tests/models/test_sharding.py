@@ -230,7 +230,7 @@ def test_a_run_in_two_processes_ends_like_one_in_one_process_and_goes_on(tmp_pat
 
     shutil.copytree(two, tmp_path / "again" / "version_0")
     newest = tmp_path / "again" / "version_0" / "checkpoints" / "update-000001.ckpt"
-    statuses, output = command(tmp_path, "again", "--ckpt_path", newest, strategy=STRATEGY)
+    statuses, output = command(tmp_path, "again", "--ckpt_path", newest, "--trust_config", strategy=STRATEGY)
     assert statuses == [0, 0], output
     assert "Going on" in output
     same_outcome(outcome(newest.parents[1]), expected)
