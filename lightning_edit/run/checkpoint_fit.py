@@ -42,7 +42,8 @@ def check_fits(content: Mapping[str, Any], weights: EditedWeights, edits: int | 
         for place, tensor in tensors_of(content):
             check_finite(place, tensor)
         layers = sorted(map(int, content["edits"]["base"]))
-        _check_weights(content["state_dict"], weights, layers)
+        if "state_dict" in content:
+            _check_weights(content["state_dict"], weights, layers)
         if "run" in content:
             if wrong := content["run"]["added"].keys() - set(layers):
                 raise WrongFormError("run.added", f"only the layers {layers}, whose base is known", sorted(wrong))

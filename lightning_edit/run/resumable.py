@@ -85,7 +85,8 @@ class Resumable:
         edits, fits = checkpoint.get("edits"), self.trainer.state.fn == TrainerFn.FITTING
         if edits is None:
             raise EditError("The checkpoint holds no edits; give the edited.ckpt of a run.")
-        check_form(checkpoint)
+        # A strategy that divides the weights has put them in their places by now, and taken them out here.
+        check_form({"state_dict": {}, **checkpoint})
         check_base(edits, self.weights, self.model_name)
         refuse_not_finite(checkpoint.get("state_dict", {}), "The checkpoint")
         goes_on = "run" in checkpoint and self.state() is not None

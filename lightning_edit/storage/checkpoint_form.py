@@ -161,7 +161,7 @@ def tensors_of(content: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     Yields:
         The place of each in the file, and the tensor.
     """
-    yield from ((f"state_dict.{name}", value) for name, value in content["state_dict"].items())
+    yield from ((f"state_dict.{name}", value) for name, value in content.get("state_dict", {}).items())
     run = content.get("run", {"added": {}, "previous_keys": {}, "pending": []})
     for layer, pair in run["added"].items():
         yield from ((f"run.added.{layer}.{name}", value) for name, value in pair.items() if value is not None)

@@ -89,7 +89,7 @@ def test_a_run_needs_the_setting_and_its_checkpoint_does_not_remember_it(folder,
     (folder.parent / "mark").unlink()
     for command in (
         ["test", "--ckpt_path", str(run / "edited.ckpt")],
-        ["fit", "--ckpt_path", str(run)],
+        ["fit", "--ckpt_path", str(run / "checkpoints" / "update-000001.ckpt")],
         ["updates", "remove", str(run), "1"],
     ):
         with pytest.raises(SystemExit) as refused:
