@@ -139,9 +139,13 @@ class Cache:
 
     def foreign(self) -> list[Path]:
         """What lies in the folder and is not of the cache."""
-        named = (path for path in self._children() if NAME.fullmatch(path.name) or _is_leftover(path))
-        own = {path for path in named if not path.is_symlink()}
-        return [path for path in self._children() if path not in own]
+        # Listed once: what another process makes meanwhile is not foreign.
+        children = self._children()
+        return [
+            path
+            for path in children
+            if path.is_symlink() or not (NAME.fullmatch(path.name) or LEFTOVER.fullmatch(path.name))
+        ]
 
     def _children(self) -> list[Path]:
         return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
