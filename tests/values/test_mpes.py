@@ -188,6 +188,6 @@ def test_what_the_model_says_already_is_left_as_it_is():
 
 
 def test_a_negative_count_is_refused_and_none_at_all_is_null():
-    with pytest.raises(EditError, match="`values.mpes` must be a whole number of 0 or more"):
+    with pytest.raises(EditError, match=r"`values\.mpes` must be a whole number of 0 or more"):
         ValueSettings(mpes=-2)
     assert ValueSettings(mpes=0) == ValueSettings()
