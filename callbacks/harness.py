@@ -97,7 +97,7 @@ class Harness(Scheduled):
 
     def measure(self, trainer: Any, module: Any) -> dict[str, float]:
         """The figures of all tasks, as the harness computes them, with the seeds of its command line."""
-        if isinstance(bar := trainer.progress_bar_callback, EditProgressBar):
+        if isinstance(bar := getattr(trainer, "progress_bar_callback", None), EditProgressBar):
             # The harness draws bars of its own, which would be drawn over ours.
             bar.pause()
         random.seed(0)

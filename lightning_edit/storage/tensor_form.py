@@ -48,4 +48,4 @@ def check_finite(name: str, value: Tensor) -> None:
     """
     if not bool(value.isfinite().all()):
         wrong = int((~value.isfinite()).sum())
-        raise WrongFormError(name, "finite numbers", f"{wrong} that are NaN or infinite")
+        raise WrongFormError(name, f"finite numbers, as nothing can be computed with others; {wrong} are not", value)

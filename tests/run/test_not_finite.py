@@ -40,7 +40,7 @@ def test_a_checkpoint_that_is_not_finite_is_refused(spoil, finished, tmp_path, c
             main([words[0], words[1], str(tmp_path / "edited.ckpt"), *more])
         assert refused.value.code == 2
         shown = " ".join(capsys.readouterr().err.split())
-        assert "has entries that are NaN or infinite" in shown
+        assert "has entries that are NaN or infinite" in shown or "expected finite numbers" in shown
 
 
 def test_an_update_that_is_not_finite_is_refused(finished, tmp_path):
@@ -48,7 +48,7 @@ def test_an_update_that_is_not_finite_is_refused(finished, tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     update.layers[0].factors.left[0, 0] = float("nan")
     update.save(tmp_path / "update.safetensors")
-    with pytest.raises(EditError, match="the left factor of layer 0 has entries that are NaN or infinite"):
+    with pytest.raises(EditError, match=r"left\.0: expected finite numbers"):
         ModelUpdate.load(tmp_path / "update.safetensors").insert(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
