@@ -10,7 +10,7 @@ from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.requests import replaced_by
-from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.run.edit_callback import EditCallback, EditingRun
 from lightning_edit.settings import Count
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.checkpoint_file import FOLDER, NAME, checkpoints, number_of, save
@@ -29,7 +29,7 @@ class EditCheckpoint(EditCallback):
     A checkpoint holds the edited tensors and all that a run needs to go on as if it had never been stopped, and is
     either wholly there or not at all. In between, the values that were found are kept beside it. ``fit --ckpt_path
     last`` goes on from the newest one. What other callbacks measured of an update is in the logs when its checkpoint is
-    written, for this one is told last.
+    written, for this one is called last.
 
     Args:
         every_n_updates: Write after every so many updates; a run of one process that is stopped by Ctrl-C or SIGTERM
@@ -41,7 +41,7 @@ class EditCheckpoint(EditCallback):
         EditError: If a number is not positive.
     """
 
-    told_last = True
+    called_last = True
 
     def __init__(self, every_n_updates: Count = 1, keep: Count = 3, history: bool = True) -> None:
         super().__init__()
@@ -53,21 +53,21 @@ class EditCheckpoint(EditCallback):
         self._sizes: dict[str, int] | None = None
         self._saved_at: int | None = None
         self._edits_saved = 0
-        self._told_at: int | None = None
+        self._seen_at: int | None = None
 
     # -- a run begins, or goes on --------------------------------------------------------------------------------------
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: EditingRun, stage: str) -> None:
         """Finds the run's folder, and gives values a place until their update is written."""
         if stage != "fit" or not self._works_for(trainer, pl_module):
             return
-        if pl_module.independent and not self.history:
+        if pl_module.loop.independent and not self.history:
             raise EditError(
                 "EditCheckpoint: a run of `independent_updates` goes on from its updates: set `history: true`."
             )
         self._take_up(trainer, pl_module)
 
-    def on_resume(self, trainer: Any, pl_module: Any) -> None:
+    def on_resume(self, trainer: Any, pl_module: EditingRun) -> None:
         """Takes up the folder of the run, now that it is known, and keeps others from it."""
         if self._works_for(trainer, pl_module):
             self._take_up(trainer, pl_module)
@@ -75,18 +75,18 @@ class EditCheckpoint(EditCallback):
             if trainer.is_global_zero:
                 keep_csv(trainer.loggers)
 
-    def _take_up(self, trainer: Any, pl_module: Any) -> None:
+    def _take_up(self, trainer: Any, pl_module: EditingRun) -> None:
         self._folder = shared_folder(trainer)
-        others = [cache for cache in pl_module.value_caches if cache is not self._values]
+        others = [cache for cache in pl_module.loop.value_caches if cache is not self._values]
         self._values = Cache(self._folder / FOLDER / "values")
-        pl_module.value_caches[:] = [self._values, *others]
+        pl_module.loop.value_caches[:] = [self._values, *others]
         if self.history:
-            pl_module.history = self._kept_in = History(self._folder / UPDATES)
+            pl_module.loop.history = self._kept_in = History(self._folder / UPDATES)
 
-    def _works_for(self, trainer: Any, module: Any) -> bool:
-        return module.state() is not None and not trainer.fast_dev_run
+    def _works_for(self, trainer: Any, module: EditingRun) -> bool:
+        return module.by_updates and not trainer.fast_dev_run
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Any, pl_module: EditingRun) -> None:
         """Cuts the logs back to where a resumed run goes on; writes the first checkpoint of a new one.
 
         Raises:
@@ -95,17 +95,15 @@ class EditCheckpoint(EditCallback):
         if not self._works_for(trainer, pl_module):
             return
         history = self._kept_in or History(self._folder / UPDATES)
-        if pl_module.resumed:
+        if pl_module.identity.resumed:
             history.unwritten = self._unwritten
             if trainer.is_global_zero:
                 self._go_back(trainer, pl_module, history)
-            self._saved_at = self._told_at = pl_module.updates_written
-            self._edits_saved = pl_module.edits_written
-            self._say(
-                trainer,
-                f"Going on in {self._folder} after update {pl_module.updates_written} ({pl_module.edits_written} of "
-                f"{counted(len(pl_module.requests), 'edit')}).",
-            )
+            updates, edits = pl_module.loop.updates_written, pl_module.loop.edits_written
+            self._saved_at = self._seen_at = updates
+            self._edits_saved = edits
+            of_all = counted(len(pl_module.requests), "edit")
+            self._say(trainer, f"Going on in {self._folder} after update {updates} ({edits} of {of_all}).")
             return
         run_folder(trainer)
         try:
@@ -123,22 +121,22 @@ class EditCheckpoint(EditCallback):
                 "`trainer.logger.init_args.save_dir`, or leave out the callback EditCheckpoint."
             ) from error
 
-    def _go_back(self, trainer: Any, module: Any, history: History) -> None:
+    def _go_back(self, trainer: Any, module: EditingRun, history: History) -> None:
         """Drops all that the run had made after the checkpoint; first what `last` would find."""
         for path in checkpoints(self._folder):
-            if number_of(path) > module.updates_written:
+            if number_of(path) > module.loop.updates_written:
                 path.unlink()
         clear_killed_writers(self._folder)
         open_now = open_events(self._folder, trainer.loggers)
         if self._sizes is not None:  # the checkpoint is of a run with this callback
             cut_back(self._folder, self._sizes, {*LOGS, *noted_events(self._folder, self._sizes)} - open_now)
         note_events(self._folder, open_now)
-        kept = module.updates_written
-        if module.kept.finished and history.path(kept + 1).exists() and not history.record(kept + 1).edits:
+        kept = module.loop.updates_written
+        if module.loop.kept.finished and history.path(kept + 1).exists() and not history.record(kept + 1).edits:
             kept += 1  # the post-processing of the sum
         history.forget_after(kept)
 
-    def _begin(self, trainer: Any, module: Any, history: History) -> None:
+    def _begin(self, trainer: Any, module: EditingRun, history: History) -> None:
         if trainer.is_global_zero:
             if checkpoints(self._folder) or history.numbers():
                 raise EditError(
@@ -152,18 +150,18 @@ class EditCheckpoint(EditCallback):
 
     # -- after each update ---------------------------------------------------------------------------------------------
 
-    def on_update_kept(self, trainer: Any, pl_module: Any) -> None:
+    def on_update_kept(self, trainer: Any, pl_module: EditingRun) -> None:
         """Keeps the update by itself, and writes the checkpoint where it is time."""
         if not self._works_for(trainer, pl_module):
             return
         with pl_module.timed("checkpoints"):
             self._note(trainer)
             self._add_to_history(trainer, pl_module)
-            self._told_at = pl_module.updates_written
-            if pl_module.updates_written % self.every_n_updates == 0:
+            self._seen_at = pl_module.loop.updates_written
+            if pl_module.loop.updates_written % self.every_n_updates == 0:
                 self._try_to_save(trainer, pl_module)
 
-    def on_edits_done(self, trainer: Any, pl_module: Any) -> None:
+    def on_edits_done(self, trainer: Any, pl_module: EditingRun) -> None:
         """Writes the last checkpoint, from which only the measurements after the fit are repeated."""
         if not self._works_for(trainer, pl_module):
             return
@@ -172,17 +170,17 @@ class EditCheckpoint(EditCallback):
             self._add_to_history(trainer, pl_module)
             self._try_to_save(trainer, pl_module)
 
-    def _add_to_history(self, trainer: Any, module: Any) -> None:
-        last, history = module.last_update, module.history
+    def _add_to_history(self, trainer: Any, module: EditingRun) -> None:
+        last, history, editor = module.loop.last_update, module.loop.history, module.loop.editor
         # A divided weight can be read by all processes together only.
-        if last is None or not (trainer.is_global_zero or is_sharded(module.model)):
+        if last is None or editor is None or not (trainer.is_global_zero or is_sharded(module.model)):
             return
         after = {layer: fingerprint(module.decoder.weight(layer)) for layer in last.written.factors}
         if history is None or not trainer.is_global_zero or history.path(last.number).exists():
             return
         written = last.written
         keys = {layer: written.keys.get(layer, factors.left[:0, :0]) for layer, factors in written.factors.items()}
-        updates, info = _layer_updates(module, written.factors), module.editor.describe()
+        updates, info = _layer_updates(module, written.factors), editor.describe()
         try:
             if last.number > 1 and not history.path(last.number - 1).exists():
                 raise FileNotFoundError(f"{history.path(last.number - 1)} is not there (any more)")
@@ -196,7 +194,7 @@ class EditCheckpoint(EditCallback):
                     error,
                 )
             # An edit that is replaced later must be found, and its key taken out of C_p once.
-            needed = module.previous_keys and replaced_by(module.requests)
+            needed = editor.previous_keys is not None and replaced_by(module.requests)
             history.remember(last.number, written.keys if needed else {}, last.requests)
 
     def _note(self, trainer: Any) -> None:
@@ -205,7 +203,7 @@ class EditCheckpoint(EditCallback):
             note_events(self._folder, open_now)
             self._sizes = sizes(self._folder, noted_events(self._folder, self._sizes))
 
-    def _try_to_save(self, trainer: Any, module: Any) -> None:
+    def _try_to_save(self, trainer: Any, module: EditingRun) -> None:
         try:
             self._save(trainer, module)
         except OSError as error:
@@ -213,27 +211,27 @@ class EditCheckpoint(EditCallback):
             logger.warning(
                 "The checkpoint after update %d could not be written: %s. The run goes on without it; %s. Make room, "
                 "and the next one will be written.",
-                module.updates_written,
+                module.loop.updates_written,
                 error,
                 f"the last one is {before[0]}" if before else "there is none before it",
             )
 
-    def _save(self, trainer: Any, module: Any) -> None:
-        save(trainer, self._folder / FOLDER / NAME.format(module.updates_written))
+    def _save(self, trainer: Any, module: EditingRun) -> None:
+        save(trainer, self._folder / FOLDER / NAME.format(module.loop.updates_written))
         if trainer.is_global_zero:
             for old in checkpoints(self._folder)[self.keep :]:
                 old.unlink(missing_ok=True)
-            if self._values is not None and not module.queue.waiting and not module.queue.taken:
+            if self._values is not None and not module.loop.queue.waiting and not module.loop.queue.taken:
                 for entry in self._values.entries():
                     entry.path.unlink(missing_ok=True)
-        self._saved_at, self._edits_saved = module.updates_written, module.edits_written
+        self._saved_at, self._edits_saved = module.loop.updates_written, module.loop.edits_written
 
-    def on_update_refused(self, trainer: Any, pl_module: Any) -> None:
+    def on_update_refused(self, trainer: Any, pl_module: EditingRun) -> None:
         """Takes out of the run's files what was measured of an update that was undone."""
         if trainer.is_global_zero and self._works_for(trainer, pl_module):
             cut_back(self._folder, self._sizes or {}, [name for name in LOGS if name != "updates.csv"])
 
-    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_test_start(self, trainer: Any, pl_module: EditingRun) -> None:
         """Notes where the figures after the fit go, which a fit that goes on from its last checkpoint repeats."""
         if self._saved_at is not None and trainer.is_global_zero and self._works_for(trainer, pl_module):
             lock(trainer)
@@ -241,26 +239,26 @@ class EditCheckpoint(EditCallback):
 
     # -- a run is stopped ----------------------------------------------------------------------------------------------
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(self, trainer: Any, pl_module: EditingRun, exception: BaseException) -> None:
         """Keeps what is not kept yet, and says how to go on."""
         try:
             if self._saved_at is not None and self._works_for(trainer, pl_module):
-                self._keep_rest(trainer, pl_module)
+                self._keep_rest(trainer, pl_module, self._saved_at)
         finally:
             unlock(trainer)
 
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def teardown(self, trainer: Any, pl_module: EditingRun, stage: str) -> None:
         """Lets others work on the run."""
         unlock(trainer)
 
-    def _keep_rest(self, trainer: Any, pl_module: Any) -> None:
-        updates = pl_module.kept.updates_written
-        # An update that others were told of, and not this callback, is not wholly in the logs.
-        if trainer.world_size == 1 and updates > self._saved_at and updates == self._told_at:
-            pl_module.return_to_kept()
+    def _keep_rest(self, trainer: Any, pl_module: EditingRun, saved_at: int) -> None:
+        updates = pl_module.loop.kept.updates_written
+        # An update that other callbacks have seen, and not this one, is not wholly in the logs.
+        if trainer.world_size == 1 and updates > saved_at and updates == self._seen_at:
+            pl_module.loop.return_to_kept()
             self._try_to_save(trainer, pl_module)
         kept = checkpoints(self._folder)
-        if kept and pl_module.stopped is None:
+        if kept and pl_module.loop.stopped is None:
             edits, of_all = self._edits_saved, len(pl_module.requests)
             go_on = f"fit --ckpt_path {shlex.quote(str(kept[0]))}"
             self._say(trainer, f"{edits} of {counted(of_all, 'edit')} are kept. To go on: {go_on}")
@@ -279,7 +277,7 @@ class EditCheckpoint(EditCallback):
         self._sizes, self._unwritten = state_dict["sizes"], state_dict.get("unwritten", {})
 
 
-def _layer_updates(module: Any, factors: Any) -> dict[int, LayerUpdate]:
+def _layer_updates(module: EditingRun, factors: Any) -> dict[int, LayerUpdate]:
     return {
         layer: LayerUpdate(module.decoder.names[layer], module.weights.base_fingerprint(layer), found)
         for layer, found in sorted(factors.items())

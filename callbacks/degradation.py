@@ -13,6 +13,7 @@ from lightning_edit.downstream.running_text import PreparedText
 from lightning_edit.errors import EditError
 from lightning_edit.metrics.perplexity import perplexity_error, perplexity_of
 from lightning_edit.progress import silent
+from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.storage.user_files import check_file, lines_of
 
 REMEDY = (
@@ -83,7 +84,7 @@ class WatchedText:
         check_file(self.file, "Watch: `perplexity_file`: ")
         self._prepared: PreparedText | None = None
 
-    def prepare(self, module: Any) -> None:
+    def prepare(self, module: EditingRun) -> None:
         """Reads the text and cuts it into windows.
 
         Args:
@@ -107,7 +108,7 @@ class WatchedText:
         lines = list(lines_of(self.file))
         return Table(str(self.file), [{"text": line} for line, _ in lines], [where for _, where in lines])
 
-    def perplexity(self, module: Any) -> tuple[float, float | None]:
+    def perplexity(self, module: EditingRun) -> tuple[float, float | None]:
         """Of the model as it is now, and its standard error over the windows; see `TextTask`.
 
         Args:

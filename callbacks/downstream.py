@@ -13,6 +13,7 @@ from lightning_edit.downstream.task import TooLong
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.progress import silent
+from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, CountOrZero
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
@@ -70,7 +71,7 @@ class Downstream(Scheduled):
         """Whether there are tasks."""
         return bool(self.tasks)
 
-    def check(self, trainer: Any, module: Any) -> None:
+    def check(self, trainer: Any, module: EditingRun) -> None:
         """Reads the data and builds all prompts.
 
         Raises:
@@ -97,7 +98,7 @@ class Downstream(Scheduled):
         from_hub = task.data.file is None
         return read_folder(self.data_dir, task.name) if from_hub and self.data_dir is not None else task.data.read()
 
-    def measure(self, trainer: Any, module: Any) -> dict[str, float]:
+    def measure(self, trainer: Any, module: EditingRun) -> dict[str, float]:
         """All figures of all tasks."""
         figures: dict[str, float] = {}
         for number, task in enumerate(self._prepared):
@@ -109,17 +110,17 @@ class Downstream(Scheduled):
         module.report("downstream (tasks)", len(self._prepared), len(self._prepared))
         return figures
 
-    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_test_end(self, trainer: Any, pl_module: EditingRun) -> None:
         """Measures the model that was tested, and shows the finished one."""
         super().on_test_end(trainer, pl_module)
-        if self.active and pl_module.edits_written and trainer.is_global_zero:
+        if self.active and pl_module.loop.edits_written and trainer.is_global_zero:
             terminal().print(table(pl_module.curves, [task.name for task in self._tasks]))
 
-    def _write(self, trainer: Any, module: Any, records: Sequence[dict[str, Any]]) -> None:
-        edits = module.edits_written + module.edits_waiting
+    def _write(self, trainer: Any, module: EditingRun, records: Sequence[dict[str, Any]]) -> None:
+        edits = module.loop.edits_written + module.loop.queue.waiting
         others = [callback for callback in trainer.callbacks if isinstance(callback, Downstream)]
         # Callbacks of different cadence share the file; the first to write for a module begins it anew.
-        begun = module.resumed or any(callback._writing_for is module for callback in others)
+        begun = module.identity.resumed or any(callback._writing_for is module for callback in others)
         self._writing_for = module
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)

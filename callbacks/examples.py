@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from rich.table import Table
 
 from lightning_edit.messages import cells, terminal
 from lightning_edit.models.tokenization import encode
 from lightning_edit.requests import EditRequest
+from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Checked, Count, CountOrZero
 
 
@@ -27,15 +27,15 @@ class ShowExamples(Checked, Callback):
         self.count, self.tokens = count, tokens
         self._before: list[str] = []
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Notes the unedited model's answers; prints them beside the edited model's."""
         requests = trainer.datamodule.measured[: self.count]
         answers = []
         # All processes write, for each may hold a part of the model only.
         for request in requests:
-            with pl_module.as_edited([request]):
+            with pl_module.loop.as_edited([request]):
                 answers.append(self._answer(pl_module, request.rewrite_prompt))
-        if not pl_module.edits_written:
+        if not pl_module.loop.edits_written:
             self._before = answers
         elif trainer.is_global_zero:
             self._print(requests, answers)
@@ -47,7 +47,7 @@ class ShowExamples(Checked, Callback):
         terminal().print(table)
 
     @torch.no_grad()
-    def _answer(self, module: Any, prompt: str) -> str:
+    def _answer(self, module: EditingRun, prompt: str) -> str:
         ids, _ = encode(module.tokenizer, prompt)
         inputs = torch.tensor([ids], device=module.decoder.device)
         generated = module.model.generate(

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.sharding import gathered_weights
+from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.checkpoint_file import EDITED, checkpoints, save
 from lightning_edit.storage.run_files import WEIGHTS
@@ -33,11 +34,11 @@ class ExportEdits(Callback):
     def __init__(self, model: bool = True, update: bool = True, checkpoint: bool = True) -> None:
         self.model, self.update, self.checkpoint = model, update, checkpoint
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Refuses a folder that holds another run's model, before anything expensive."""
         run_folder(trainer)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: EditingRun, stage: str) -> None:
         """Writes what there is to write; a run that made no update leaves nothing.
 
         Raises:

@@ -20,6 +20,7 @@ from lightning_edit.callbacks.progress import EditProgressBar
 from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.errors import EditError
+from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, CountOrZero
 
 # What the harness seeds numpy, torch and the choice of shots with, unless told otherwise.
@@ -71,7 +72,7 @@ class Harness(Scheduled):
         """Whether there are tasks."""
         return bool(self.tasks)
 
-    def check(self, trainer: Any, module: Any) -> None:
+    def check(self, trainer: Any, module: EditingRun) -> None:
         """Finds the tasks and loads their data.
 
         Raises:
@@ -95,7 +96,7 @@ class Harness(Scheduled):
             if task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
 
-    def measure(self, trainer: Any, module: Any) -> dict[str, float]:
+    def measure(self, trainer: Any, module: EditingRun) -> dict[str, float]:
         """The figures of all tasks, as the harness computes them, with the seeds of its command line."""
         if isinstance(bar := getattr(trainer, "progress_bar_callback", None), EditProgressBar):
             # The harness draws bars of its own, which would be drawn over ours.

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_edit.progress import ProgressBars
+from lightning_edit.run.edit_callback import EditingRun
 
 
 class EditProgressBar(ProgressBar):
@@ -37,11 +38,11 @@ class EditProgressBar(ProgressBar):
         """Leaves the terminal to bars of others; what goes on after them gets a new line."""
         self._stop()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: EditingRun, stage: str) -> None:
         """Gives the terminal back."""
         self._stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: EditingRun, exception: BaseException) -> None:
         """Gives the terminal back before the error is shown."""
         self._stop()
 

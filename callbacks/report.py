@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.table import Table
 
 from lightning_edit.messages import counted, terminal
-from lightning_edit.run.plain_settings import plain
+from lightning_edit.run.edit_callback import EditingRun
+from lightning_edit.run.same_run import plain
 from lightning_edit.settings import settings_without_effect
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.numbers import to_json
@@ -34,17 +35,17 @@ class EditReport(Callback):
         self.table = table
         self._command = "test"
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Notes that the figures are those of a fit, and not of a checkpoint that is measured again."""
         self._command = "fit"
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: EditingRun, exception: BaseException) -> None:
         """Says where the figures are when a run is stopped from outside."""
         if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.is_global_zero:
             message = f"Stopped. What was measured so far is in {run_folder(trainer)}."
             terminal(stderr=True).print(message, soft_wrap=True)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Writes the figures known so far; the table waits for the edited model."""
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
@@ -53,22 +54,22 @@ class EditReport(Callback):
             scratch.write_text(to_json(self._figures(trainer, pl_module), indent=2) + "\n")
         if self.table and "after" in pl_module.results:
             console = terminal()
-            console.print(table(pl_module.results, pl_module.edits_written))
+            console.print(table(pl_module.results, pl_module.loop.edits_written))
             for line in generation_lines(pl_module.results):
                 console.print(line)
-            console.print(times(pl_module.edits_written, pl_module.seconds), soft_wrap=True, style="dim")
-            if pl_module.independent:
+            console.print(times(pl_module.loop.edits_written, pl_module.seconds), soft_wrap=True, style="dim")
+            if pl_module.loop.independent:
                 console.print("Each update was made on the unedited model, so no edited model is kept.")
             console.print(f"Results: {folder}", soft_wrap=True)
 
-    def _figures(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    def _figures(self, trainer: Trainer, pl_module: EditingRun) -> dict[str, Any]:
         return {
             "command": self._command,
             "before": pl_module.results.get("before"),
             "after": pl_module.results.get("after"),
-            "edits": pl_module.edits_written,
-            "left_out": pl_module.left_out,
-            "stopped": pl_module.stopped,
+            "edits": pl_module.loop.edits_written,
+            "left_out": pl_module.loop.left_out,
+            "stopped": pl_module.loop.stopped,
             "records_left_out": trainer.datamodule.left_out,
             "seconds": {name: round(value, 3) for name, value in pl_module.seconds.items()},
             "config": {

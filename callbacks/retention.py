@@ -9,6 +9,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.requests import EditRequest, still_valid
+from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, Seed
 
 NAME = "retention/efficacy_score"
@@ -42,19 +43,19 @@ class Retention(Scheduled):
         """Whether a cadence is set."""
         return self.every_n_updates is not None or self.every_n_micro_batches is not None
 
-    def check(self, trainer: Any, module: Any) -> None:
+    def check(self, trainer: Any, module: EditingRun) -> None:
         """Refuses a run in which there is nothing to retain.
 
         Raises:
             EditError: If every update starts from the unedited model.
         """
-        if module.independent:
+        if module.loop.independent:
             raise EditError(
                 "Retention: with `independent_updates` no update sees the earlier ones, so there is nothing to retain. "
                 "Set `retention.every_n_updates` to null."
             )
 
-    def measure(self, trainer: Any, module: Any) -> dict[str, float]:
+    def measure(self, trainer: Any, module: EditingRun) -> dict[str, float]:
         """Figures over the edits written so far, or the sample of them."""
         chosen = draw(valid_edits(module), trainer.datamodule.requests, self.sample, self.seed)
         if not chosen:
@@ -63,17 +64,17 @@ class Retention(Scheduled):
         evaluate(module.decoder, module.tokenizer, chosen, metrics)
         return {f"retention/{name}": float(value) for name, value in metrics.compute().items()}
 
-    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_test_end(self, trainer: Any, pl_module: EditingRun) -> None:
         """Shows how much of the earlier edits is still there."""
         super().on_test_end(trainer, pl_module)
         known = [line for line in pl_module.curves if NAME in line["figures"]]
-        if pl_module.edits_written and known and trainer.is_global_zero:
+        if pl_module.loop.edits_written and known and trainer.is_global_zero:
             course = ", ".join(f"{100 * line['figures'][NAME]:.1f} after {line['edits']}" for line in known[-5:])
             unit = "edit" if known[-1]["edits"] == 1 else "edits"
             terminal().print(f"retained efficacy score, in %: {course} {unit}", soft_wrap=True)
 
 
-def valid_edits(module: Any) -> list[EditRequest]:
+def valid_edits(module: EditingRun) -> list[EditRequest]:
     """The edits that the model should know by now: all so far but those that a later one has replaced.
 
     Args:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.hooks import frozen
-from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.run.edit_callback import EditCallback, EditingRun
 from lightning_edit.settings import Count
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
@@ -55,7 +55,7 @@ class Scheduled(EditCallback, ABC):
         return True
 
     @abstractmethod
-    def check(self, trainer: Any, module: Any) -> None:
+    def check(self, trainer: Any, module: EditingRun) -> None:
         """Refuses bad settings before any editing; the model is loaded.
 
         Raises:
@@ -63,10 +63,10 @@ class Scheduled(EditCallback, ABC):
         """
 
     @abstractmethod
-    def measure(self, trainer: Any, module: Any) -> dict[str, float]:
+    def measure(self, trainer: Any, module: EditingRun) -> dict[str, float]:
         """The figures of the model as it is now, under the names they are to have."""
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: EditingRun, stage: str) -> None:
         """Checks the settings once for each module.
 
         Raises:
@@ -74,8 +74,8 @@ class Scheduled(EditCallback, ABC):
         """
         if not self.active or self._module is pl_module:
             return
-        if self.every_n_micro_batches is not None and (pl_module.independent or not pl_module.tells_micro_batches):
-            why = "with `independent_updates`" if pl_module.independent else "in fine-tuning"
+        if self.every_n_micro_batches is not None and (pl_module.loop.independent or not pl_module.by_updates):
+            why = "with `independent_updates`" if pl_module.loop.independent else "in fine-tuning"
             raise EditError(
                 f"{type(self).__name__}: `every_n_micro_batches` measures edits that wait for their update, and {why} "
                 "there are none. Set it to null."
@@ -100,64 +100,64 @@ class Scheduled(EditCallback, ABC):
         """Goes on from there."""
         self._measured_at, self._each_update = set(state_dict["measured_at"]), list(state_dict["each_update"])
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_fit_start(self, trainer: Any, pl_module: EditingRun) -> None:
         """Measures the unedited model, if no test has done so."""
-        if pl_module.resumed:
+        if pl_module.identity.resumed:
             # What was measured after the checkpoint is cut from the logs and measured again.
-            self._measured_at = {edits for edits in self._measured_at if edits <= pl_module.edits_written}
+            self._measured_at = {edits for edits in self._measured_at if edits <= pl_module.loop.edits_written}
         elif self.before:
             self._measure(trainer, pl_module)
 
-    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_test_end(self, trainer: Any, pl_module: EditingRun) -> None:
         """Measures the model that was tested."""
-        edited = pl_module.edits_written > 0
-        if (self.after if edited else self.before) and not (edited and pl_module.independent):
+        edited = pl_module.loop.edits_written > 0
+        if (self.after if edited else self.before) and not (edited and pl_module.loop.independent):
             self._measure(trainer, pl_module)
 
-    def on_values_found(self, trainer: Any, pl_module: Any) -> None:
+    def on_values_found(self, trainer: Any, pl_module: EditingRun) -> None:
         """Measures the edits so far, where it is time by micro-batches."""
-        if self.every_n_micro_batches is not None and pl_module.micro_batches % self.every_n_micro_batches == 0:
+        if self.every_n_micro_batches is not None and pl_module.loop.micro_batches % self.every_n_micro_batches == 0:
             self._measure(trainer, pl_module)
 
-    def on_edits_written(self, trainer: Any, pl_module: Any) -> None:
+    def on_edits_written(self, trainer: Any, pl_module: EditingRun) -> None:
         """Measures the edited model, where it is time by updates."""
-        if self.every_n_updates is not None and pl_module.updates_written % self.every_n_updates == 0:
+        if self.every_n_updates is not None and pl_module.loop.updates_written % self.every_n_updates == 0:
             self._measure(trainer, pl_module)
 
-    def on_update_refused(self, trainer: Any, pl_module: Any) -> None:
+    def on_update_refused(self, trainer: Any, pl_module: EditingRun) -> None:
         """Forgets the model that was undone."""
-        self._measured_at = {edits for edits in self._measured_at if edits <= pl_module.edits_written}
+        self._measured_at = {edits for edits in self._measured_at if edits <= pl_module.loop.edits_written}
 
-    def on_edits_done(self, trainer: Any, pl_module: Any) -> None:
+    def on_edits_done(self, trainer: Any, pl_module: EditingRun) -> None:
         """Measures the finished model, if the last update did not."""
-        if pl_module.post_processed:
-            self._measured_at.discard(pl_module.edits_written)
-        if pl_module.independent:
-            if not pl_module.was_finished:
+        if pl_module.loop.post_processed:
+            self._measured_at.discard(pl_module.loop.edits_written)
+        if pl_module.loop.independent:
+            if not pl_module.loop.was_finished:
                 self._keep(trainer, pl_module, _mean(self._each_update))
         elif self.after:
             self._measure(trainer, pl_module)
 
-    def _measure(self, trainer: Any, module: Any) -> None:
-        edits = module.edits_written + module.edits_waiting
+    def _measure(self, trainer: Any, module: EditingRun) -> None:
+        edits = module.loop.edits_written + module.loop.queue.waiting
         if not self.active or edits in self._measured_at:
             return
-        with untouched(module), module.edits_so_far():
+        with untouched(module), module.loop.edits_so_far(module.requests):
             figures = self.measure(trainer, module)
         self._measured_at.add(edits)
-        if module.independent and edits:
+        if module.loop.independent and edits:
             self._each_update.append(figures)
         else:
             self._keep(trainer, module, figures)
 
-    def _keep(self, trainer: Any, module: Any, figures: dict[str, float]) -> None:
+    def _keep(self, trainer: Any, module: EditingRun, figures: dict[str, float]) -> None:
         if not figures or not trainer.is_global_zero:
             return
-        edits = module.edits_written + module.edits_waiting
+        edits = module.loop.edits_written + module.loop.queue.waiting
         means = {name: value for name, value in figures.items() if not name.endswith(SPREAD)}
         for logger in trainer.loggers:
             logger.log_metrics(means, step=edits)
-        module.curves.append({"edits": edits, "updates": module.updates_written, "figures": figures})
+        module.curves.append({"edits": edits, "updates": module.loop.updates_written, "figures": figures})
         if not trainer.fast_dev_run:
             path = run_folder(trainer) / "curves.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ class Scheduled(EditCallback, ABC):
 
 
 @contextmanager
-def untouched(module: Any) -> Iterator[None]:
+def untouched(module: EditingRun) -> Iterator[None]:
     """Measures inside: random state, training mode and gradients are as they were afterwards.
 
     Args:

@@ -15,7 +15,7 @@ from lightning_edit.messages import counted
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.edit_metrics import figures_of
 from lightning_edit.requests import EditRequest
-from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.run.edit_callback import EditCallback, EditingRun
 from lightning_edit.settings import Count, Range, Seed
 from lightning_edit.storage.run_folder import run_folder
 
@@ -96,7 +96,7 @@ class Watch(EditCallback):
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: EditingRun, stage: str) -> None:
         """Reads the text whose perplexity is watched, before any editing.
 
         Raises:
@@ -107,7 +107,7 @@ class Watch(EditCallback):
             self.text.prepare(pl_module)
             self._prepared_for = pl_module
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_fit_start(self, trainer: Any, pl_module: EditingRun) -> None:
         """Begins the table, or goes on with it where a checkpoint left it."""
         self._forget()
         state, self._loaded = self._loaded, {}
@@ -117,34 +117,38 @@ class Watch(EditCallback):
             self._warned, self._spent, self._edits = set(state["warned"]), state["spent"], state["edits"]
             self._unedited = state["unedited"] if state["text"] == self._text_name else None
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Any, pl_module: EditingRun) -> None:
         """Starts the clock."""
         self._since = time.perf_counter()
 
-    def on_edits_written(self, trainer: Any, pl_module: Any) -> None:
+    def on_edits_written(self, trainer: Any, pl_module: EditingRun) -> None:
         """Measures the update, and decides whether it may stay."""
-        if not _is_watched(pl_module):
+        last = pl_module.loop.last_update
+        if last is None:  # fine-tuning makes no updates
             return
-        last = pl_module.last_update
-        self._row = {"update": last.number, "edits": pl_module.edits_written, **dict.fromkeys(self._columns(pl_module))}
+        self._row = {
+            "update": last.number,
+            "edits": pl_module.loop.edits_written,
+            **dict.fromkeys(self._columns(pl_module)),
+        }
         if self.every_n_updates is not None and last.number % self.every_n_updates == 0:
             with untouched(pl_module):
-                self._row |= self._measure(trainer, pl_module)
+                self._row |= self._measure(pl_module, last.requests)
         self._row |= {"seconds": last.seconds, "edits_per_second": len(last.requests) / max(last.seconds, 1e-9)}
         self._row |= {"seconds_to_go": None, **last.figures}
-        if not pl_module.independent:
+        if not pl_module.loop.independent:
             self._judge(pl_module)
 
-    def on_update_kept(self, trainer: Any, pl_module: Any) -> None:
+    def on_update_kept(self, trainer: Any, pl_module: EditingRun) -> None:
         """Writes the row, with what others have measured of this update, and shows how the run goes."""
-        if not _is_watched(pl_module) or self._table is None:
+        last = pl_module.loop.last_update
+        if last is None or self._table is None:
             return
-        last = pl_module.last_update
-        done, of_all = pl_module.edits_written + len(pl_module.left_out), len(pl_module.requests)
+        done, of_all = pl_module.loop.edits_written + len(pl_module.loop.left_out), len(pl_module.requests)
         self._row["seconds_to_go"] = self._to_go(len(last.requests), max(0, of_all - done))
         own = {name: value for name, value in self._row.items() if name not in (*COUNTS, *last.figures)}
         for line in pl_module.curves:
-            if line["edits"] == pl_module.edits_written:
+            if line["edits"] == pl_module.loop.edits_written:
                 self._row |= {name: value for name, value in line["figures"].items() if not name.endswith(SPREAD)}
         self._table.append(self._row)
         if trainer.is_global_zero:
@@ -154,11 +158,11 @@ class Watch(EditCallback):
                 if value is not None and not name.endswith(SPREAD)
             }
             for logger in trainer.loggers:
-                logger.log_metrics(known, step=pl_module.edits_written)
+                logger.log_metrics(known, step=pl_module.loop.edits_written)
         if _several_updates(pl_module):
             self._show(pl_module.report, done, of_all)
 
-    def on_edits_done(self, trainer: Any, pl_module: Any) -> None:
+    def on_edits_done(self, trainer: Any, pl_module: EditingRun) -> None:
         """Ends the progress bar, also where the run was stopped."""
         if self._bar_is_open:
             self._show(pl_module.report, len(pl_module.requests), len(pl_module.requests))
@@ -188,19 +192,19 @@ class Watch(EditCallback):
     def _text_name(self) -> list[Any]:
         return [] if self.text is None else [str(self.text.file), self.text.windows]
 
-    def _reads(self, module: Any) -> bool:
+    def _reads(self, module: EditingRun) -> bool:
         """Whether perplexity is measured in this run."""
-        return self.text is not None and self.every_n_updates is not None and not module.independent
+        return self.text is not None and self.every_n_updates is not None and not module.loop.independent
 
-    def _columns(self, module: Any) -> list[str]:
+    def _columns(self, module: EditingRun) -> list[str]:
         """What is measured in this run, if not of every update."""
         facts = [*OF_NEW.values(), *OF_EARLIER.values(), "neighborhood_score"] if _several_updates(module) else []
         figures = [*facts, *(["perplexity"] if self._reads(module) else [])]
         return [column for name in figures for column in (name, f"{name}_stderr")]
 
-    def _measure(self, trainer: Any, module: Any) -> dict[str, float | None]:
+    def _measure(self, module: EditingRun, new: Sequence[EditRequest]) -> dict[str, float | None]:
         figures: dict[str, float | None] = {}
-        figures |= self._facts(trainer.datamodule.requests, module) if _several_updates(module) else {}
+        figures |= self._facts(module, new) if _several_updates(module) else {}
         if self._reads(module):
             assert self.text is not None
             if self._unedited is None:
@@ -209,9 +213,9 @@ class Watch(EditCallback):
             figures["perplexity"], figures["perplexity_stderr"] = self.text.perplexity(module)
         return figures
 
-    def _facts(self, among: Sequence[EditRequest], module: Any) -> dict[str, float]:
+    def _facts(self, module: EditingRun, of_update: Sequence[EditRequest]) -> dict[str, float]:
         """Efficacy, retention and neighborhood, in one pass over what they need of the prompts."""
-        written = set(module.last_update.requests)
+        among, written = module.requests, set(of_update)
         new = draw(written, among, self.sample, self.seed)
         earlier = draw((r for r in valid_edits(module) if r not in written), among, self.sample, self.seed)
         asked = [_lean(r, 0 if earlier else NEIGHBORS) for r in new] + [_lean(r) for r in earlier]
@@ -220,16 +224,18 @@ class Watch(EditCallback):
         found = _renamed(of_new, OF_NEW) | _renamed(of_earlier, OF_EARLIER)
         return found | _renamed(of_earlier if earlier else of_new, OF_OTHERS)
 
-    def _judge(self, module: Any) -> None:
+    def _judge(self, module: EditingRun) -> None:
         """Warns, or refuses the update, if a limit is exceeded."""
         found = self.limits.exceeded(self._row, self._unedited)
         if found and self.on_degradation == "stop":
-            module.refuse_update(f"after {counted(module.edits_written, 'edit')} {'; '.join(found.values())}. {REMEDY}")
+            module.loop.refuse(
+                f"after {counted(module.loop.edits_written, 'edit')} {'; '.join(found.values())}. {REMEDY}"
+            )
             return
         for kind in sorted(found.keys() - self._warned):
             self._warned.add(kind)
             rank_zero_warn(
-                f"The model begins to go: after {counted(module.edits_written, 'edit')} {found[kind]}. {REMEDY} "
+                f"The model begins to go: after {counted(module.loop.edits_written, 'edit')} {found[kind]}. {REMEDY} "
                 "`watch.on_degradation: stop` ends a run here and keeps the model from before."
             )
 
@@ -246,15 +252,10 @@ class Watch(EditCallback):
         report("updates (edits)", done, of_all, minutes_to_go=(self._row["seconds_to_go"] or 0) / 60, **shown)
 
 
-def _is_watched(module: Any) -> bool:
-    """Whether the module tells of its updates; fine-tuning has none."""
-    return getattr(module, "last_update", None) is not None
-
-
-def _several_updates(module: Any) -> bool:
+def _several_updates(module: EditingRun) -> bool:
     """Whether updates follow each other; a single one is measured after the fit, separate ones each on its own."""
-    size = module.edits_per_update
-    return size is not None and size < len(module.requests) and not module.independent
+    size = module.loop.queue.size
+    return size is not None and size < len(module.requests) and not module.loop.independent
 
 
 def _lean(request: EditRequest, neighbors: int = NEIGHBORS) -> EditRequest:

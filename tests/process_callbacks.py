@@ -49,6 +49,10 @@ class Weights(EditCallback):
 
     def on_update_kept(self, trainer, pl_module):
         weights = {layer: fingerprint(pl_module.decoder.weight(layer)) for layer in pl_module.layers}
-        line = {"edits": pl_module.edits_written, "micro_batches": pl_module.micro_batches, "weights": weights}
+        line = {
+            "edits": pl_module.loop.edits_written,
+            "micro_batches": pl_module.loop.micro_batches,
+            "weights": weights,
+        }
         with (self.folder / f"weights-{trainer.global_rank}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")

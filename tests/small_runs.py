@@ -46,5 +46,5 @@ class Refuse(EditCallback):
         self.number = number
 
     def on_edits_written(self, trainer, pl_module):
-        if pl_module.updates_written == self.number:
-            pl_module.refuse_update("enough")
+        if pl_module.loop.updates_written == self.number:
+            pl_module.loop.refuse("enough")

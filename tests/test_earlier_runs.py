@@ -15,8 +15,7 @@ from lightning_edit.datamodules import CounterFact
 from lightning_edit.models.fingerprints import fingerprint_model
 from lightning_edit.models.loading import load_model
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.run.plain_settings import plain
-from lightning_edit.run.same_run import check_same_run
+from lightning_edit.run.same_run import check_same_run, plain
 from lightning_edit.storage.known_classes import known_classes, names_of
 
 # A sequential run of the embedded model, MEMIT with PRUNE, that was killed after the first of its six updates.

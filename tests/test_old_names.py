@@ -49,7 +49,7 @@ def test_words_of_a_command_line_get_their_current_names():
 def test_python_takes_old_names():
     with pytest.warns(FutureWarning):
         module = EditingModule("tiny", layers=[0, 1], separate_updates=True, layer_distribution="ends")
-    assert module.independent
+    assert module.loop.independent
     assert module.distribution == "first_last"
     assert module.hparams.independent_updates
     with pytest.warns(FutureWarning), pytest.raises(EditError, match="micro_batch"):

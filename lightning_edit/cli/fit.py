@@ -102,7 +102,7 @@ class EditCLI(CheckpointCLI):
 
     def after_test(self) -> None:
         """Shows the figures of a model that was not edited; those of an edited one are shown already."""
-        if not self.model.edits_written:
+        if not self.model.loop.edits_written:
             terminal().print(table({"after": self.model.results["before"]}, 0))
 
     def after_fit(self) -> None:

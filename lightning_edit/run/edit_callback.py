@@ -1,72 +1,121 @@
-"""What an editing module tells callbacks beyond Lightning's own hooks."""
+"""What an editing module offers to callbacks beyond Lightning's own hooks."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from lightning.pytorch.callbacks import Callback
 
-from lightning_edit.editor import Written
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
+from lightning_edit.run.run_state import RunState
+from lightning_edit.run.same_run import RunIdentity
+from lightning_edit.run.update_loop import UpdateLoop
 from lightning_edit.settings import Checked
+from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.model_update import ModelUpdate
 
 
-@dataclass(frozen=True)
-class LastUpdate:
-    """The update that callbacks are told of.
+class EditingRun(Protocol):
+    """A module under way, as callbacks and checkpoints see it.
 
-    Args:
-        number: Counted from 1.
-        requests: Its edits.
-        written: What was added to the weights, with which keys.
-        seconds: What its values and its solution took.
+    Attributes:
+        by_updates: Whether edits are written in updates during the fit, after each of which a stopped run can go on.
+        model: The transformers model.
+        model_name: The folder or name it was loaded from.
+        layers: The edited layers.
+        weights: Their weights.
+        loop: What waits, what is written, and where a stopped run goes on.
+        identity: What the run depends on.
+        update: The whole update of the run, once the fit is over.
+        results: Figures under ``before`` and ``after``.
+        curves: What was measured on the way.
+        seconds: Time spent on each stage.
+        on_top_of: The checkpoint of an earlier run that this one is built upon.
     """
 
-    number: int
-    requests: list[EditRequest]
-    written: Written
-    seconds: float
+    by_updates: bool
+    model: Any
+    model_name: str
+    tokenizer: Any
+    decoder: Decoder
+    layers: list[int]
+    weights: EditedWeights
+    loop: UpdateLoop
+    identity: RunIdentity
+    update: ModelUpdate | None
+    results: dict[str, dict[str, float]]
+    curves: list[dict[str, Any]]
+    seconds: dict[str, float]
+    on_top_of: str | None
+    hparams: Any
+    trainer: Any
+    loggers: Sequence[Any]
 
     @property
-    def figures(self) -> dict[str, float]:
-        """Norms, errors and condition numbers of each layer; see `Editor.write`."""
-        return self.written.figures
+    def requests(self) -> list[EditRequest]:
+        """All edits of the run."""
+
+    @property
+    def requests_so_far(self) -> list[EditRequest]:
+        """The edits that the model has learned by now, those that wait for their update included."""
+
+    @property
+    def report(self) -> Report:
+        """Where progress goes."""
+
+    def configure_model(self) -> None:
+        """Loads the model, once."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint and ``metrics.json`` hold beside the settings."""
+
+    def restore(self, state: RunState, described: dict[str, Any]) -> None:
+        """Goes on where a checkpoint was written."""
+
+    def timed(self, stage: str) -> AbstractContextManager[None]:
+        """Adds the time of a ``with`` block to a stage."""
+
+    def log_figures(self, figures: dict[str, float], step: int) -> None:
+        """Gives figures to all loggers."""
 
 
 class EditCallback(Checked, Callback):
     """A callback with hooks for the moments of an editing run; all of them do nothing here.
 
     Attributes:
-        told_last: Whether the others are told first.
+        called_last: Whether the others are called first.
     """
 
-    told_last = False
+    called_last = False
 
-    def on_resume(self, trainer: Any, pl_module: Any) -> None:
+    def on_resume(self, trainer: Any, pl_module: EditingRun) -> None:
         """Called when a fit goes on from a checkpoint, before the run is restored; `run_folder` is that run's now."""
 
-    def on_values_found(self, trainer: Any, pl_module: Any) -> None:
-        """Called after each micro-batch of edits has its values; they are not written yet, see `edits_so_far`."""
+    def on_values_found(self, trainer: Any, pl_module: EditingRun) -> None:
+        """Called after each micro-batch has its values; they are not written yet, see `UpdateLoop.edits_so_far`."""
 
-    def on_edits_written(self, trainer: Any, pl_module: Any) -> None:
-        """Called after each update; the weights are edited, and `refuse_update` can still undo it."""
+    def on_edits_written(self, trainer: Any, pl_module: EditingRun) -> None:
+        """Called after each update; the weights are edited, and `UpdateLoop.refuse` can still undo it."""
 
-    def on_update_refused(self, trainer: Any, pl_module: Any) -> None:
+    def on_update_refused(self, trainer: Any, pl_module: EditingRun) -> None:
         """Called when an update was undone; what was measured of it is to be forgotten."""
 
-    def on_update_kept(self, trainer: Any, pl_module: Any) -> None:
+    def on_update_kept(self, trainer: Any, pl_module: EditingRun) -> None:
         """Called when an update counts; a run that is resumed from here repeats nothing of what came before."""
 
-    def on_edits_done(self, trainer: Any, pl_module: Any) -> None:
+    def on_edits_done(self, trainer: Any, pl_module: EditingRun) -> None:
         """Called once after the last update, still on the training device."""
 
 
-def tell(module: Any, moment: str) -> None:
-    """Calls a hook of all callbacks that know it.
+def call_hooks(module: EditingRun, hook: str) -> None:
+    """Calls a hook of all callbacks that have it.
 
     Args:
         module: The module under way.
-        moment: Name of one of the hooks of `EditCallback`.
+        hook: Name of one of the hooks of `EditCallback`.
     """
-    knowing = [callback for callback in module.trainer.callbacks if isinstance(callback, EditCallback)]
-    for callback in sorted(knowing, key=lambda callback: callback.told_last):
-        getattr(callback, moment)(module.trainer, module)
+    callbacks: Sequence[EditCallback] = [c for c in module.trainer.callbacks if isinstance(c, EditCallback)]
+    for callback in sorted(callbacks, key=lambda callback: callback.called_last):
+        getattr(callback, hook)(module.trainer, module)

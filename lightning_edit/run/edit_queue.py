@@ -21,7 +21,7 @@ class EditQueue:
         together: Whether values of several updates may be found at once, because all start from the same model.
     """
 
-    def __init__(self, size: int | None, together: bool) -> None:
+    def __init__(self, size: int | None, together: bool = False) -> None:
         self.size, self.together = size, together
         self.offered = self.taken = 0
         self.left_out: dict[int, str] = {}

@@ -18,8 +18,10 @@ from lightning_edit.models.hooks import logits_at
 from lightning_edit.models.loading import Precision
 from lightning_edit.models.tokenization import check_lengths, encode_target
 from lightning_edit.requests import EditRequest, replaced_by
-from lightning_edit.run.edit_callback import tell
+from lightning_edit.run.edit_callback import call_hooks
+from lightning_edit.run.edit_queue import EditQueue
 from lightning_edit.run.measured_module import MeasuredModule
+from lightning_edit.run.update_loop import UpdateLoop
 from lightning_edit.settings import NO_EFFECT, CountOrZero, NotNegative, Positive, Seed
 from lightning_edit.solvers import Factors
 
@@ -71,7 +73,7 @@ class FineTuning(MeasuredModule):
     """
 
     single_epoch = False
-    tells_micro_batches = False
+    by_updates = False
     stages = ("training",)
 
     def __init__(
@@ -90,6 +92,7 @@ class FineTuning(MeasuredModule):
     ) -> None:
         super().__init__(model, layers, evaluation, dtype, down_projection, seed, trust_remote_code=trust_remote_code)
         self.save_hyperparameters(ignore="trust_remote_code")
+        self.loop = UpdateLoop(EditQueue(None))
         self.lr, self.weight_decay, self.eps = lr, weight_decay, norm_constraint
         self.early_stop_loss = early_stop_loss
         self._began = 0.0
@@ -97,7 +100,7 @@ class FineTuning(MeasuredModule):
     @property
     def requests_so_far(self) -> list[EditRequest]:
         """All edits once the fit is over, none before."""
-        return self.requests if self.edits_written else []
+        return self.requests if self.loop.edits_written else []
 
     def configure_model(self) -> None:
         """Loads the model and makes the edited weights trainable."""
@@ -183,8 +186,8 @@ class FineTuning(MeasuredModule):
         for layer in self.layers:
             weight = self.decoder.weight(layer).detach()
             self.weights.added[layer] = Factors(weight.double() - self.weights.base[layer].to(weight.device).double())
-        self.edits_written, self.updates_written = len(self.requests), 1
-        info = {"model": self.model_name, "method": repr(self), "layers": self.layers, "edits": self.edits_written}
+        self.loop.edits_written, self.loop.updates_written = len(self.requests), 1
+        info = {"model": self.model_name, "method": repr(self), "layers": self.layers, "edits": len(self.requests)}
         self.update = self.weights.update(**info)
-        tell(self, "on_edits_written")
-        tell(self, "on_edits_done")
+        call_hooks(self, "on_edits_written")
+        call_hooks(self, "on_edits_done")

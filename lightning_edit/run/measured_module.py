@@ -21,8 +21,11 @@ from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sharding import load_sharded
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
-from lightning_edit.run.resumable import Resumable
+from lightning_edit.run.checkpointing import load_run, save_run
+from lightning_edit.run.run_state import RunState
+from lightning_edit.run.same_run import RunIdentity
 from lightning_edit.run.trainer_check import check_trainer
+from lightning_edit.run.update_loop import UpdateLoop
 from lightning_edit.settings import NO_EFFECT, Checked, CountOrZero, Seed
 from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage.known_classes import SafelyLoaded
@@ -30,11 +33,11 @@ from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate
 
 
-class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
+class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
     """A language model whose facts are edited in a fit and measured in a test.
 
     ``trainer.test`` before ``trainer.fit`` measures the unedited model, after it the edited one. A method of editing is
-    a subclass.
+    a subclass, which sets `loop`.
 
     Args:
         model: A folder or hub name of a decoder-only transformers model; ``tiny`` is the embedded one.
@@ -52,11 +55,12 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
     """
 
     section = "model"
-    independent = False
-    tells_micro_batches = True
+    by_updates = True
     single_epoch = True
     many_processes = False
     stages: tuple[str, ...] = ()
+    loop: UpdateLoop
+    on_top_of: str | None = None
 
     def __init__(
         self,
@@ -84,11 +88,7 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
         self.results: dict[str, dict[str, float]] = {}
         self.curves: list[dict[str, Any]] = []
         self.seconds = dict.fromkeys((*self.stages, "evaluate"), 0.0)
-        self.edits_written = self.updates_written = self.micro_batches = 0
-        self.left_out: list[str] = []
-        self.stopped: str | None = None
-        self.post_processed = self.was_finished = False
-        self.fingerprints: dict[str, str] = {}
+        self.identity = RunIdentity()
         self._measured, self._checked = 0, False
 
     # -- setting up ----------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
             self.hparams["layers"] = self.layers
         for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
             keep_in_memory(self.model, module)
-        self.weights = EditedWeights(self.decoder, self.layers)
+        self.weights = self.loop.weights = EditedWeights(self.decoder, self.layers)
         if in_a_group() and not is_sharded(self.model):
             # DistributedDataParallel refuses a module without a trained parameter; nothing is ever done with this one.
             self.anchor = torch.nn.Parameter(torch.zeros(()))
@@ -179,31 +179,38 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
         """The edits of the run."""
         return self.trainer.datamodule.requests
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Requests are texts; what the model needs of them is made on its device."""
-        return batch
-
-    # -- what callbacks may look at ------------------------------------------------------------------------------------
-
     @property
     @abstractmethod
     def requests_so_far(self) -> list[EditRequest]:
         """The edits that the model has learned by now, those that wait for their update included."""
 
-    @property
-    def edits_waiting(self) -> int:
-        """How many edits have values and no update yet."""
-        return 0
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Requests are texts; what the model needs of them is made on its device."""
+        return batch
 
-    @contextmanager
-    def edits_so_far(self) -> Iterator[None]:
-        """The model with all edits so far, also those that wait for their update, inside a ``with`` block."""
-        yield
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def as_edited(self, requests: Sequence[EditRequest]) -> Iterator[None]:
-        """The weights on which the requests are measured."""
-        yield
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the edited weights and where the run is; see `save_run`."""
+        save_run(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on from there, or measures it; see `load_run`."""
+        load_run(self, checkpoint)
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint and ``metrics.json`` hold beside the settings."""
+        return {}
+
+    def restore(self, state: RunState, described: dict[str, Any]) -> None:
+        """Goes on where a checkpoint was written.
+
+        Args:
+            state: That of the run.
+            described: What `describe` returned then.
+        """
+        self.loop.restore(state, self.requests)
+        self.curves = list(state.curves)
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
@@ -211,7 +218,7 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
         """Starts the metrics anew; what a checkpoint says of before holds only for the same records."""
         self.metrics.reset()
         self._measured = 0
-        if self._loaded_records not in (None, self.records_fingerprint()):
+        if self.identity.loaded_records not in (None, self.identity.records(self.requests)):
             self.results.pop("before", None)
             rank_zero_warn("These are not the records of the checkpoint's run; its --config brings them back.")
 
@@ -221,10 +228,10 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
         Returns:
             Under ``records`` what `evaluate` says of each.
         """
-        stage = f"evaluate {'edited' if self.edits_written else 'unedited'} (records)"
+        stage = f"evaluate {'edited' if self.loop.edits_written else 'unedited'} (records)"
         records: list[dict[str, Any]] = []
-        for part in self._edited_together(batch):
-            with self.timed("evaluate"), self.as_edited(part):
+        for part in self.loop.written_together(batch):
+            with self.timed("evaluate"), self.loop.as_edited(part):
                 records += self._evaluate(part)
             self._measured += len(part)
         self.report(stage, self._measured, len(self.trainer.datamodule.measured))
@@ -236,7 +243,7 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
 
     def _report_part(self, requests: Sequence[EditRequest]) -> Report:
         """Turns the passes of one evaluation into progress of the records."""
-        bar = f"evaluate {'edited' if self.edits_written else 'unedited'} (records)"
+        bar = f"evaluate {'edited' if self.loop.edits_written else 'unedited'} (records)"
         passes = 1 + any(r.locality for r in requests) + 2 * self.evaluation.generate + self.evaluation.generated_match
         finished, of_all = 0, len(self.trainer.datamodule.measured)
 
@@ -249,17 +256,13 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
         self.report(bar, self._measured, of_all)
         return show
 
-    def _edited_together(self, requests: Sequence[EditRequest]) -> list[Sequence[EditRequest]]:
-        """Parts of a test batch that are measured on the same weights."""
-        return [requests]
-
     def on_test_epoch_end(self) -> None:
         """Adds up the metrics."""
         figures = {name: float(value) for name, value in self.metrics.compute().items()}
-        self.results["after" if self.edits_written else "before"] = figures
+        self.results["after" if self.loop.edits_written else "before"] = figures
         means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}
         self.log_dict(means, logger=False)
-        self.log_figures({f"edit/{name}": value for name, value in means.items()}, self.edits_written)
+        self.log_figures({f"edit/{name}": value for name, value in means.items()}, self.loop.edits_written)
 
     # -- showing -------------------------------------------------------------------------------------------------------
 
@@ -278,7 +281,7 @@ class MeasuredModule(Checked, SafelyLoaded, Resumable, LightningModule, ABC):
             self.seconds[stage] += time.perf_counter() - start
 
     def log_figures(self, figures: dict[str, float], step: int) -> None:
-        """Tells all loggers.
+        """Gives figures to all loggers.
 
         Args:
             figures: Numbers by name.

@@ -1,10 +1,12 @@
-"""The LightningModule: when things happen in a run. What happens is in `editing`, `values` and `metrics`."""
+"""The LightningModule: when things happen in a run. What happens is in `editor`, `values` and `update_loop`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from lightning_edit.distributed.process_group import gathered
 from lightning_edit.editor import Editor, batches_of, check_written
@@ -18,12 +20,12 @@ from lightning_edit.models.offloading import DeviceMap
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, replaced_by
-from lightning_edit.run.edit_callback import tell
+from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.edit_queue import EditQueue
-from lightning_edit.run.same_run import earlier_edits
-from lightning_edit.run.value_finder import ValueFinder
-from lightning_edit.run.value_log import log_values, logged
-from lightning_edit.run.writing_module import WritingModule
+from lightning_edit.run.measured_module import MeasuredModule
+from lightning_edit.run.run_state import RunState
+from lightning_edit.run.update_loop import UpdateLoop
+from lightning_edit.run.value_finder import ValueFinder, log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, Seed
 from lightning_edit.solvers import EMMET, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
@@ -34,7 +36,7 @@ from lightning_edit.values.search import Values
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 
 
-class EditingModule(WritingModule):
+class EditingModule(MeasuredModule):
     """Edits facts in a language model: values in `training_step`, the least squares in `on_fit_end`, metrics in test.
 
     Args:
@@ -62,6 +64,9 @@ class EditingModule(WritingModule):
             moments are those of the unedited model.
         seed: Of generated templates and texts.
     """
+
+    many_processes = True
+    stages = ("values", "second_moments", "solve", "checkpoints")
 
     @reads_old_names
     def __init__(
@@ -94,25 +99,24 @@ class EditingModule(WritingModule):
         self.solver, self.value_settings, self.moment_settings = solver or EMMET(), values, second_moment
         self.templates = None if context_templates is None else ContextTemplates(tuple(context_templates), key_average)
         limits = [n for n in (edits_per_update, self.solver.edits_per_update) if n is not None]
-        self.edits_per_update = min(limits) if limits else None
-        self.independent = independent_updates
+        queue = EditQueue(min(limits) if limits else None, together=independent_updates)
+        self.loop = UpdateLoop(queue, independent_updates)
+        self.loop.value_caches = [] if values.cache_dir is None else [Cache(values.cache_dir)]
         published = self.solver.preserves_edits and not independent_updates
         self.previous_keys = published if previous_keys is None else previous_keys
         given = [post_processing] if isinstance(post_processing, PostProcessor) else post_processing
         self.post_processing, self.on_top_of = given or [], on_top_of
         self._check_settings(bool(previous_keys))
         self.automatic_optimization = False
-        self.queue = EditQueue(self.edits_per_update, together=self.independent)
-        self.value_caches = [] if values.cache_dir is None else [Cache(values.cache_dir)]
         self._next = 0
 
     def _check_settings(self, previous_keys: bool) -> None:
-        if self.independent and (previous_keys or self.on_top_of):
+        if self.loop.independent and (previous_keys or self.on_top_of):
             wrong = "`previous_keys`" if previous_keys else "`on_top_of`"
             raise EditError(
                 f"{wrong}: with `independent_updates` no update knows the earlier ones. Give one of the two."
             )
-        if previous_keys and self.edits_per_update is None and not self.on_top_of:
+        if previous_keys and self.loop.queue.size is None and not self.on_top_of:
             raise EditError(
                 "`previous_keys` preserves earlier updates, but all edits are written in one: set `edits_per_update`."
             )
@@ -124,9 +128,7 @@ class EditingModule(WritingModule):
         super().configure_model()
         check_site(self.decoder, self.layers, self.value_settings.site)
         if self.on_top_of is not None and not self.weights.added:
-            self.kept, earlier = earlier_edits(self.on_top_of, self.weights, self.model_name, self.previous_keys)
-            self.earlier_histories += earlier
-            self.weights.set(self.kept.added)
+            self.loop.build_upon(self.on_top_of, self.model_name, self.previous_keys)
 
     def check_model(self) -> None:
         """Also settles where values are found, see `settle_site`."""
@@ -139,38 +141,35 @@ class EditingModule(WritingModule):
         Raises:
             EditError: See `encode_texts`.
         """
-        if self.independent and replaced_by(self.requests):
+        if self.loop.independent and replaced_by(self.requests):
             raise EditError(
                 "With `independent_updates` no edit can replace another: set `data.conflicts` to keep_first."
             )
-        warn_of_shared_keys(batches_of(self.requests, self.edits_per_update))
+        warn_of_shared_keys(batches_of(self.requests, self.loop.queue.size))
         templates = self.templates or ContextTemplates()
         encode_texts(self.tokenizer, self.requests, templates, self.value_settings.kl_prompt, self.decoder.context)
 
     def configure_optimizers(self) -> None:
         """None: value vectors have an optimizer of their own, and no weight is trained."""
 
+    # -- the fit begins ------------------------------------------------------------------------------------------------
+
     def on_fit_start(self) -> None:
-        """Prepares second moments and contexts, and refuses what would fail later."""
-        if self.editor is not None:
+        """Prepares contexts, second moments and the editor, and refuses what would fail later."""
+        if self.loop.editor is not None:
             return
+        if self.previous_keys and replaced_by(self.requests) and self.loop.history is None:
+            raise EditError(
+                "An edit that replaces an earlier one needs its key, which EditCheckpoint keeps: add that callback, "
+                "with `history: true`, or set `data.conflicts` to keep_first."
+            )
         if self.templates is None:
             own = generate_templates(self.model, self.tokenizer, self.seed, self.key_average)
             # Unlike machines may write other texts.
             self.templates = gathered(own)[0]
         encode_texts(self.tokenizer, self.requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)
-        with self.timed("second_moments"), self.weights.unedited():
-            moments = prepare_second_moments(
-                self.decoder,
-                self.tokenizer,
-                self.trainer.datamodule.preservation_texts(),
-                self.layers,
-                self.moment_settings,
-                self.solver,
-                self.seed,
-                self.report,
-            )
-        self.editor = Editor(
+        moments = self._second_moments()
+        self.loop.editor = Editor(
             self.weights,
             self.tokenizer,
             self.solver,
@@ -180,20 +179,28 @@ class EditingModule(WritingModule):
             moments,
             self.distribution,
             self.post_processing,
-            self.kept.previous_keys if self.previous_keys else None,
+            self.loop.kept.previous_keys if self.previous_keys else None,
         )
-        if self.previous_keys and replaced_by(self.requests) and self.history is None:
-            raise EditError(
-                "An edit that replaces an earlier one needs its key, which EditCheckpoint keeps: add that callback, "
-                "with `history: true`, or set `data.conflicts` to keep_first."
-            )
-        self._values = ValueFinder(self.editor, self.value_caches)
+        self._values = ValueFinder(self.loop.editor, self.loop.value_caches)
         of_moments = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in moments.items()}
-        self.note_fingerprints({**self._values.fingerprints, **of_moments})
-        if not self.kept.updates_written:
-            self._keep_state()
+        self.identity.note({**self._values.fingerprints, **of_moments})
+        if not self.loop.kept.updates_written:
+            self._keep()
 
-    # -- editing -------------------------------------------------------------------------------------------------------
+    def _second_moments(self) -> dict[int, Tensor]:
+        with self.timed("second_moments"), self.weights.unedited():
+            return prepare_second_moments(
+                self.decoder,
+                self.tokenizer,
+                self.trainer.datamodule.preservation_texts(),
+                self.layers,
+                self.moment_settings,
+                self.solver,
+                self.seed,
+                self.report,
+            )
+
+    # -- micro-batch by micro-batch ------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         """Begins with the first edit; those that a resumed run has done are passed over in `training_step`."""
@@ -202,55 +209,110 @@ class EditingModule(WritingModule):
     def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> None:
         """Finds the value vectors of a micro-batch of edits, and writes an update whenever one is complete."""
         start, self._next = self._next, self._next + len(batch)
-        if batch_idx < self.micro_batches:
+        if batch_idx < self.loop.micro_batches:
             return
-        while self.stopped is None and (part := self.queue.part(batch, start)):
-            values = self._find_values(part)
-            for _ in self.queue.add(values):
-                self._write()
-                if self.stopped is not None:
+        queue = self.loop.queue
+        while self.loop.stopped is None and (part := queue.part(batch, start)):
+            for _ in queue.add(self._find_values(part)):
+                self._write_update()
+                if self.loop.stopped is not None:
                     return
-        self.micro_batches += 1
-        tell(self, "on_values_found")
+        self.loop.micro_batches += 1
+        call_hooks(self, "on_values_found")
 
     def _find_values(self, part: Sequence[EditRequest]) -> Values:
-        """The values of a part; what was logged of it before a stop is not told again."""
-        told = self.queue.taken > 0
+        """The values of a part; what was logged of it before a run was stopped is not logged again."""
+        logged_before = self.loop.queue.taken > 0
         with self.timed("values"):
-            values = self._values(part, silent if told else logged(self, len(part)))
-        if not told:
+            values = self._values(part, silent if logged_before else logged(self, len(part)))
+        if not logged_before:
             log_values(self, values)
         return values
 
-    def _tell_of_edits_left(self) -> None:
-        """Says so where the trainer ended the fit before all edits had their turn, e.g. at its `max_time`.
+    # -- update by update ----------------------------------------------------------------------------------------------
 
-        Raises:
-            EditError: If none had.
-        """
-        left = len(self.requests) - self.queue.offered - self.queue.taken
-        if left <= 0 or self.stopped is not None or self.trainer.received_sigterm:
+    def _write_update(self) -> None:
+        """Writes the edits that wait as one update, lets callbacks look at it, and keeps it unless one refuses."""
+        with self.timed("solve"):
+            update = self.loop.write(self.requests)
+        spent = sum(self.seconds[name] - self.loop.kept.seconds.get(name, 0.0) for name in ("values", "solve"))
+        self.loop.last_update = replace(update, seconds=spent)
+        self.log_figures(update.figures, self.loop.edits_written)
+        call_hooks(self, "on_edits_written")
+        # What one process found fault with, the others may have seen a last bit differently.
+        self.loop.stopped = self.trainer.strategy.broadcast(self.loop.stopped)
+        if self.loop.stopped is not None:
+            self._undo_update(self.loop.stopped)
             return
-        ended = f"The trainer ended the fit before {left} of {len(self.requests)} edits had their turn"
-        if not self.edits_written:
-            raise EditError(f"{ended}, so nothing is edited. Raise or leave out `trainer.max_time`.")
-        rank_zero_warn(f"{ended}; the others are made. Raise or leave out `trainer.max_time` to make all.")
+        self.loop.set_aside()
+        self._keep()
+        call_hooks(self, "on_update_kept")
+
+    def _undo_update(self, reason: str) -> None:
+        rank_zero_warn(f"The last update is undone and the run ends with the model from before it: {reason}")
+        self.loop.undo()
+        self.curves = list(self.loop.kept.curves)
+        self.trainer.should_stop = True
+        call_hooks(self, "on_update_refused")
+
+    def _keep(self, finished: bool = False) -> None:
+        self.loop.keep(self.requests, self.seconds, self.curves, finished)
+
+    # -- the fit ends --------------------------------------------------------------------------------------------------
 
     def on_fit_end(self) -> None:
         """Writes what has values and no update yet, and keeps the whole update of the run."""
         # The strategy has moved the module to the CPU by now.
         self.to(self.trainer.strategy.root_device)
-        assert self.editor is not None
-        if self.edits_waiting and self.stopped is None:
-            self._write()
-        self._tell_of_edits_left()
-        check_written(self.edits_written, self.stopped)
-        if not self.kept.finished and not self.independent:
-            self.last_update = self._finish()
-        self._keep_state(finished=True)
-        if not self.independent:
-            self.update = self.weights.update(**self.editor.describe(), edits=self.edits_written)
-        tell(self, "on_edits_done")
+        loop = self.loop
+        assert loop.editor is not None
+        if loop.queue.waiting and loop.stopped is None:
+            self._write_update()
+        self._warn_of_edits_left()
+        check_written(loop.edits_written, loop.stopped)
+        if not loop.kept.finished and not loop.independent:
+            loop.finish()
+        self._keep(finished=True)
+        if not loop.independent:
+            self.update = self.weights.update(**loop.editor.describe(), edits=loop.edits_written)
+        call_hooks(self, "on_edits_done")
         if self.trainer.received_sigterm:
             # No loop runs any more that would look at it.
             raise SIGTERMException
+
+    def _warn_of_edits_left(self) -> None:
+        """Says so where the trainer ended the fit before all edits had their turn, e.g. at its `max_time`.
+
+        Raises:
+            EditError: If none had.
+        """
+        left = len(self.requests) - self.loop.queue.offered - self.loop.queue.taken
+        if left <= 0 or self.loop.stopped is not None or self.trainer.received_sigterm:
+            return
+        ended = f"The trainer ended the fit before {left} of {len(self.requests)} edits had their turn"
+        if not self.loop.edits_written:
+            raise EditError(f"{ended}, so nothing is edited. Raise or leave out `trainer.max_time`.")
+        rank_zero_warn(f"{ended}; the others are made. Raise or leave out `trainer.max_time` to make all.")
+
+    # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """The context templates, which the model may have written itself."""
+        return {"context_templates": None if self.templates is None else list(self.templates.texts)}
+
+    def restore(self, state: RunState, described: dict[str, Any]) -> None:
+        """Goes on where a checkpoint was written, with its context templates.
+
+        Args:
+            state: That of the run.
+            described: What `describe` returned then.
+        """
+        if described["context_templates"] is not None:
+            self.templates = ContextTemplates(tuple(described["context_templates"]), self.key_average)
+        super().restore(state, described)
+
+    @property
+    def requests_so_far(self) -> list[EditRequest]:
+        """The edits that the model has learned by now, those that wait for their update included."""
+        requests = self.requests
+        return [requests[position] for position in self.loop.queue.so_far()]

@@ -41,7 +41,7 @@ def valid_columns(histories: Sequence[History]) -> list[dict[int, list[int]]]:
 
 
 def release_replaced(
-    editor: Editor, histories: Sequence[History], requests: Sequence[EditRequest], told: bool = True
+    editor: Editor, histories: Sequence[History], requests: Sequence[EditRequest], announced: bool = True
 ) -> int:
     """Takes the keys of earlier edits that the given ones replace out of C_p, and says which these are.
 
@@ -52,7 +52,7 @@ def release_replaced(
         editor: About to write the requests.
         histories: What was written before, the latest run first.
         requests: The edits of one update.
-        told: Whether to say which edits are replaced.
+        announced: Whether to log which edits are replaced.
 
     Returns:
         How many edits are replaced.
@@ -62,7 +62,7 @@ def release_replaced(
     for position, number, target, keys in replaced:
         request = requests[position]
         logger.log(
-            logging.WARNING if told else logging.DEBUG,
+            logging.WARNING if announced else logging.DEBUG,
             "%s: %r replaces %r of update %d for %r.",
             request.name,
             request.target_new,

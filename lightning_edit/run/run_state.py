@@ -113,7 +113,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Brings the random generators of this process to states that `random_states` told.
+    """Brings the random generators of this process to states that `random_states` returned.
 
     Args:
         states: As read from a checkpoint.
@@ -131,19 +131,3 @@ def set_random_states(states: dict[str, Any]) -> None:
             torch.cuda.set_rng_state_all(states["cuda"])
     except (ValueError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
         raise EditError(f"The checkpoint cannot be used: random: no states of random generators ({error}).") from error
-
-
-def differences(then: Any, now: Any, path: str = "") -> list[str]:
-    """Where two settings differ, one line each.
-
-    Args:
-        then: Settings in plain types, those of the checkpoint.
-        now: Those of this run.
-        path: Name of what is compared.
-    """
-    if isinstance(then, dict) and isinstance(now, dict):
-        lines = []
-        for name in sorted(then.keys() | now.keys()):
-            lines += differences(then.get(name), now.get(name), f"{path}.{name}" if path else name)
-        return lines
-    return [] if then == now else [f"{path}: {then!r} in the checkpoint, {now!r} now"]

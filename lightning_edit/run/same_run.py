@@ -1,26 +1,88 @@
-"""Going on from a checkpoint: whether it is of the same run, and what comes with it."""
+"""Whether a checkpoint is of the same run, and of the same model."""
 
-from collections.abc import Collection, Mapping
-from pathlib import Path
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
-
 from lightning_edit.errors import EditError
-from lightning_edit.messages import counted
-from lightning_edit.run.checkpoint_fit import check_fits
-from lightning_edit.run.replaced_edits import valid_columns
-from lightning_edit.run.run_state import RunState, differences
-from lightning_edit.solvers import PostProcessor, PreviousKeys, Solver
-from lightning_edit.storage import checkpoint_file
+from lightning_edit.requests import EditRequest
+from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.storage.known_classes import known_classes
-from lightning_edit.storage.numbers import refuse_not_finite
-from lightning_edit.storage.run_files import UPDATES
+from lightning_edit.storage.known_classes import known_classes, names_of
 from lightning_edit.updates.edited_weights import EditedWeights
-from lightning_edit.updates.history import History
 
 SHOWN = 10
+
+
+class RunIdentity:
+    """What a run depends on beside its settings, and whether it goes on from a checkpoint.
+
+    Attributes:
+        resumed: Whether the fit goes on from a checkpoint.
+        fingerprints: Hashes, by name, of what the run depends on.
+        loaded_records: The hash of the edits of the checkpoint that was loaded; None without one.
+    """
+
+    def __init__(self) -> None:
+        self.resumed = False
+        self.fingerprints: dict[str, str] = {}
+        self.loaded_records: str | None = None
+        self._fingerprints_then: dict[str, str] = {}
+        self._records: tuple[int, str] | None = None
+
+    def resume(self, fingerprints: dict[str, str]) -> None:
+        """Goes on with a run.
+
+        Args:
+            fingerprints: Those of its checkpoint.
+        """
+        self.resumed, self._fingerprints_then = True, fingerprints
+
+    def note(self, fingerprints: dict[str, str]) -> None:
+        """Notes what else the run depends on, and refuses to go on where that has changed.
+
+        Args:
+            fingerprints: Hashes by name.
+
+        Raises:
+            EditError: Lists what is different.
+        """
+        if self.resumed:
+            check_same_run(self._fingerprints_then, fingerprints)
+        self.fingerprints = fingerprints
+
+    def records(self, requests: Sequence[EditRequest]) -> str:
+        """The hash of all edits of the run, in their order.
+
+        Args:
+            requests: These edits.
+        """
+        if self._records is None or self._records[0] != id(requests):
+            self._records = id(requests), fingerprint(*map(_described, requests))
+        return self._records[1]
+
+
+def _described(request: EditRequest) -> str:
+    # Records without a separator of their own have the fingerprint that they had before there was one.
+    return repr(request) + ("" if request.separator is None else f" separator {request.separator!r}")
+
+
+def plain(value: Any) -> Any:
+    """A setting in the form in which a YAML file would give it.
+
+    Args:
+        value: A setting: a solver or post-processor becomes ``class_path``, its public name, and ``init_args``, another
+            dataclass its fields, and any other object its ``repr``.
+    """
+    if isinstance(value, Solver | PostProcessor) and dataclasses.is_dataclass(value):
+        return {"class_path": names_of(type(value))[0], "init_args": dataclasses.asdict(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(entry) for entry in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
 
 
 def _settled(settings: Any, names: Mapping[str, str], free: Collection[str], path: str = "") -> Any:
@@ -85,60 +147,17 @@ def check_base(edits: Mapping[str, Any], weights: EditedWeights, model: str) -> 
             )
 
 
-def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: bool) -> tuple[RunState, list[History]]:
-    """What earlier runs left in the weights.
-
-    Where earlier edits are to be preserved and the earlier run did not do so, C_p is added up from the keys of its
-    updates, without those of edits that a later one replaced.
+def differences(then: Any, now: Any, path: str = "") -> list[str]:
+    """Where two settings differ, one line each.
 
     Args:
-        path: A checkpoint of the run to build upon.
-        weights: Those of this run.
-        model: Its name.
-        previous_keys: Whether C_p is wanted.
-
-    Returns:
-        The sums and C_p that the run starts from, and where the updates behind them can be looked up, the latest run
-        first.
-
-    Raises:
-        EditError: If it is no checkpoint of edits of the same layers of the same model.
+        then: Settings in plain types, those of the checkpoint.
+        now: Those of this run.
+        path: Name of what is compared.
     """
-    content = _built_upon(Path(path).expanduser())
-    check_base(content["edits"], weights, model)
-    refuse_not_finite(content.get("state_dict", {}), "`on_top_of`")
-    check_fits(content, weights)
-    state, histories = RunState.unpacked(content["run"]), _chain(Path(path).expanduser(), content)
-    earlier = state.previous_keys
-    if previous_keys and not earlier:
-        for history, valid in zip(histories, valid_columns(histories), strict=True):
-            for number in range(1, (history.until or 0) + 1):
-                stored, columns = history.read(number), valid[number]
-                for layer, keys in stored.keys.items():
-                    kept = keys if len(columns) == len(stored.record.edits) else keys[:, columns]
-                    earlier[layer] = earlier.get(layer, PreviousKeys()).extended(kept.double())
-    return RunState(added=state.added, previous_keys=earlier if previous_keys else {}), histories
-
-
-def _built_upon(file: Path) -> dict[str, Any]:
-    content = checkpoint_file.read(file, "model.on_top_of")
-    if "run" not in content:
-        raise EditError(f"`on_top_of`: {file} holds no edits that can be built upon. Give the edited.ckpt of a run.")
-    return content
-
-
-def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
-    """Where the updates in a checkpoint can be looked up, those of the runs that its run was built upon included."""
-    folder = file.parent.parent if file.parent.name == checkpoint_file.FOLDER else file.parent
-    history = History(folder / UPDATES, until=content["run"]["updates_written"])
-    if len(history.numbers()) < (history.until or 0):
-        rank_zero_warn(
-            f"{history.folder} does not hold the {counted(history.until or 0, 'update')} of {file}: what they wrote "
-            "stays in the weights, but an edit that replaces one of them cannot be told apart from a new one."
-        )
-        return []
-    if history.removed():
-        rank_zero_warn(f"{file} still holds the updates {sorted(history.removed())}, which were removed from its run.")
-    before = content["hyper_parameters"].get("on_top_of")
-    earlier = Path(before).expanduser() if before else None
-    return [history, *(_chain(earlier, _built_upon(earlier)) if earlier is not None and earlier.is_file() else [])]
+    if isinstance(then, dict) and isinstance(now, dict):
+        lines = []
+        for name in sorted(then.keys() | now.keys()):
+            lines += differences(then.get(name), now.get(name), f"{path}.{name}" if path else name)
+        return lines
+    return [] if then == now else [f"{path}: {then!r} in the checkpoint, {now!r} now"]

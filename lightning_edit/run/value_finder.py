@@ -1,11 +1,14 @@
-"""The values of edits, from where they were found before or found now, each process its share of them."""
+"""The values of edits: looked up or optimized, each process its share of them, and what the loggers get of it."""
 
 from collections.abc import Sequence
+
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_edit.distributed.process_group import in_shares, is_sharded
 from lightning_edit.editor import Editor
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
+from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.storage.cache import Cache
 from lightning_edit.values.cache import cached_values, edited_part, value_parts
 from lightning_edit.values.search import Values
@@ -55,8 +58,52 @@ class ValueFinder:
             self.caches,
             parts,
             requests,
-            lambda told: self.editor.find_values(requests, told),
+            lambda own_report: self.editor.find_values(requests, own_report),
             report,
             decoder.device,
             is_sharded(decoder.model),
         )[0]
+
+
+def logged(module: EditingRun, edits: int) -> Report:
+    """Progress of the values over the whole run, whose losses also go to the loggers.
+
+    Args:
+        module: The editing module under way; it counts the passes.
+        edits: How many edits are under way, of which this process may have a share.
+    """
+    show, done_before, of_all = module.report, module.loop.queue.offered, len(module.requests)
+
+    def log_and_show(stage: str, done: float, total: float, **figures: float) -> None:
+        if "loss" in figures:
+            module.loop.passes += 1
+            module.log_figures({f"values/{name}": value for name, value in figures.items()}, module.loop.passes)
+        show(stage, done_before + edits * done / max(total, 1), of_all, **figures)
+
+    return log_and_show
+
+
+def log_values(module: EditingRun, values: Values) -> None:
+    """Means of what was found for a part of the edits, and their histograms where there is a page for them.
+
+    Args:
+        module: The editing module under way.
+        values: Those of the part.
+    """
+    step = module.loop.queue.offered + len(values)
+    per_edit = {
+        "nll": values.nll,
+        "kl": values.kl,
+        "weight_decay": values.decay,
+        "steps": values.steps.float(),
+        "z0_norm": values.z0.norm(dim=1),
+        "delta_norm": (values.z - values.z0).norm(dim=1),
+    }
+    module.log_figures({f"value_search/{name}": float(value.nanmean()) for name, value in per_edit.items()}, step)
+    for logger in module.loggers:
+        if isinstance(logger, TensorBoardLogger) and values.finite.any():
+            # TensorBoard draws distributions between two steps: those of the part's first and last edit.
+            for name, value in per_edit.items():
+                for place in sorted({module.loop.queue.offered + 1, step}):
+                    # Under a scalar's own name a histogram would make TensorBoard drop the scalar.
+                    logger.experiment.add_histogram(f"value_search_each/{name}", value[values.finite], place)

@@ -44,15 +44,15 @@ def test_growth_is_warned_of_once(tmp_path, watched):
     assert message.startswith(f"The model begins to go: after 4 edits the weight of layer 0 is {growth:.3g} times as")
     assert "`watch.max_growth`" in message
     assert "`watch.on_degradation: stop`" in message
-    assert made.edits_written == 6
+    assert made.loop.edits_written == 6
 
 
 def test_a_run_that_is_stopped_keeps_the_model_from_before(tmp_path, watched):
     noted = Noted()
     with pytest.warns(UserWarning, match="the run ends with the model from before it"):
         made = run(tmp_path, Watch(max_growth=between(watched[1]), on_degradation="stop"), noted)
-    assert made.edits_written == 2
-    assert made.stopped.startswith("after 4 edits the weight of layer 0 is")
+    assert made.loop.edits_written == 2
+    assert made.loop.stopped.startswith("after 4 edits the weight of layer 0 is")
     assert torch.equal(made.decoder.weight(0), noted.weights[0])
     assert len(noted.weights) == 1
     assert [row["edits"] for row in rows(tmp_path)] == ["2"]
@@ -122,6 +122,6 @@ def test_too_little_text_is_refused_before_editing(tmp_path):
         quiet_trainer(tmp_path, Watch(perplexity_file=str(tmp_path / "short.txt"))).fit(
             made, datamodule=TinyWorld(edits=2)
         )
-    assert made.editor is None
+    assert made.loop.editor is None
     with pytest.raises(EditError, match="`perplexity_windows` must be a whole number of 1 or more, got 0"):
         Watch(perplexity_file=str(tmp_path / "short.txt"), perplexity_windows=0)

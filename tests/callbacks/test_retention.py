@@ -75,5 +75,5 @@ def test_only_what_holds_at_the_time_is_measured(tmp_path):
     # The replaced answer would count as forgotten.
     assert all(figures["retention/efficacy_accuracy"] == 1 for _, figures in seen)
     assert data.measured == data.requests[2:]
-    assert made.edits_written == 5
+    assert made.loop.edits_written == 5
     assert torch.isfinite(made.decoder.weight(0)).all()

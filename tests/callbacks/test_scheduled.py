@@ -114,7 +114,7 @@ def test_micro_batches_see_edits_that_wait_for_their_update(tmp_path):
     lines = curve(folder)
     assert [(line["edits"], line["updates"]) for line in lines] == [(0, 0), (2, 0), (4, 0)]
     assert [line["figures"]["efficacy"] for line in lines] == [0, 0.5, 1]
-    assert made.updates_written == 1
+    assert made.loop.updates_written == 1
 
 
 def test_a_measurement_leaves_no_trace(tmp_path):
@@ -156,12 +156,12 @@ def test_independent_updates_are_each_measured_on_the_base_model(tmp_path):
     solver = RROME(ridge=0.01)
     made, folder = run(tmp_path, RecordResults(), ShowExamples(), solver=solver, independent_updates=True, test=True)
     assert made.update is None
-    assert made.edits_written == 4
+    assert made.loop.edits_written == 4
     assert torch.equal(made.decoder.weight(0), made.weights.base[0])
     records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     after = {record["case_id"]: record for record in records if record["stage"] == "after"}
     for request in made.trainer.datamodule.requests:
-        with made.as_edited([request]):
+        with made.loop.as_edited([request]):
             (expected,) = evaluate(made.decoder, made.tokenizer, [request], EditMetrics())
         assert after[request.case_id]["efficacy"] == expected["efficacy"]
     assert made.results["after"]["efficacy_score"] == 1
@@ -183,7 +183,7 @@ def test_independent_updates_equal_runs_of_one_edit(tmp_path):
     made, _ = run(tmp_path / "all", solver=RROME(ridge=0.01), edits=3, independent_updates=True)
     data = TinyWorld(edits=3)
     for request in data.requests:
-        with made.as_edited([request]):
+        with made.loop.as_edited([request]):
             weight = made.decoder.weight(0).clone()
         only = TinyWorld(edits=3)
         only._requests = [request]

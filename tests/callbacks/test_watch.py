@@ -166,11 +166,11 @@ class Compared(Watch):
 
     same = ()
 
-    def _measure(self, trainer, pl_module):
+    def _measure(self, module, new):
         random.random(), np.random.rand(), torch.rand(1)
-        pl_module.model.train()
-        pl_module.model.requires_grad_(True)
-        return super()._measure(trainer, pl_module)
+        module.model.train()
+        module.model.requires_grad_(True)
+        return super()._measure(module, new)
 
     def on_edits_written(self, trainer, pl_module):
         before = self.state(pl_module)
@@ -243,7 +243,7 @@ def test_fewer_measurements_keep_a_row_for_each_update(tmp_path):
 def test_fine_tuning_has_nothing_to_watch(tmp_path):
     made = FineTuning("tiny", [0], lr=0.01)
     quiet_trainer(tmp_path, Watch(), epochs=2).fit(made, datamodule=TinyWorld(edits=2))
-    assert made.edits_written == 2
+    assert made.loop.edits_written == 2
     assert not (tmp_path / "lightning_edit_run" / "version_0" / "updates.csv").exists()
 
 
@@ -262,7 +262,7 @@ def test_a_replaced_edit_is_not_forgotten(tmp_path):
     (tmp_path / "edits.json").write_text(json.dumps(records))
     data = OwnEdits(str(tmp_path / "edits.json"), conflicts="replace", preservation=TinyWorld().preservation)
     made = run(tmp_path, Watch(), Retention(every_n_updates=1), data=data)
-    assert made.edits_written == 4
+    assert made.loop.edits_written == 4
     assert [line["figures"]["retention/efficacy_accuracy_n"] for line in made.curves] == [2, 3]
     # The first edit holds no longer; the second does, and it is the only earlier one that counts.
     assert figures(made, data.requests[:1])["efficacy_accuracy"] == 0
@@ -280,9 +280,9 @@ class Saved(EditCallback):
         self.file, self.at, self.fail_at = file, at, fail_at
 
     def on_update_kept(self, trainer, pl_module):
-        if pl_module.updates_written == self.at:
+        if pl_module.loop.updates_written == self.at:
             trainer.save_checkpoint(self.file)
-        if pl_module.updates_written == self.fail_at:
+        if pl_module.loop.updates_written == self.fail_at:
             raise InterruptedError("killed")
 
 

@@ -27,7 +27,7 @@ class FullDisk(EditCheckpoint):
 
     def _add_to_history(self, trainer, module):
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if module.updates_written == 2:
+        if module.loop.updates_written == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
         super()._add_to_history(trainer, module)
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -37,13 +37,13 @@ class Delete(EditCallback):
     """Somebody deletes ``updates/`` after the first update."""
 
     def on_edits_written(self, trainer, pl_module):
-        if pl_module.updates_written == 2:
-            shutil.rmtree(pl_module.history.folder)
+        if pl_module.loop.updates_written == 2:
+            shutil.rmtree(pl_module.loop.history.folder)
 
 
 class Stop(EditCallback):
     def on_edits_written(self, trainer, pl_module):
-        if pl_module.updates_written == 3:
+        if pl_module.loop.updates_written == 3:
             raise RuntimeError("power cut")
 
 
@@ -74,8 +74,8 @@ def test_an_edit_that_was_replaced_is_released_once_although_its_update_could_no
         made, _ = fitted(tmp_path / "run", kept=FullDisk)
     assert caplog.text.count("could not be kept by itself") == 1
     assert torch.equal(made.decoder.weight(0), alone.decoder.weight(0))
-    kept = made.editor.previous_keys[0].dense()
-    assert torch.equal(kept, alone.editor.previous_keys[0].dense())
+    kept = made.loop.editor.previous_keys[0].dense()
+    assert torch.equal(kept, alone.loop.editor.previous_keys[0].dense())
     assert float(torch.linalg.eigvalsh(kept).min()) > -1e-8
 
 

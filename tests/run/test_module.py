@@ -167,7 +167,7 @@ def test_micro_batches_do_not_change_the_update(finished, tmp_path):
 @pytest.mark.parametrize("solver", [ROME(ridge=0.01), RROME(ridge=0.01), MEMIT(1.0, ridge=0.01)])
 def test_every_solver_runs_and_several_layers_share_the_residual(solver, tmp_path):
     made, _ = run(tmp_path, edits=3, solver=solver, layers=[0, 1], logger=CSVLogger(tmp_path))
-    assert made.edits_written == 3
+    assert made.loop.edits_written == 3
     assert set(made.update.layers) == {0, 1}
     assert made.results["after"]["efficacy_magnitude"] > made.results["before"]["efficacy_magnitude"]
 
@@ -183,7 +183,7 @@ def test_sequential_updates_equal_editing_one_after_the_other(tmp_path):
         solver,
         layers=[0],
         values=VALUES,
-        moments=made.editor.moments,
+        moments=made.loop.editor.moments,
         templates=made.templates,
         progress=False,
     )
@@ -211,8 +211,8 @@ def test_one_bad_edit_is_left_out_of_a_sequential_run(tmp_path, caplog):
     made.model.get_input_embeddings().weight = bad
     data.preservation.texts = lambda: (s for s in data.requests[1].paraphrase_prompts * 400)
     trainer(tmp_path).fit(made, datamodule=data)
-    assert made.edits_written == 2
-    assert made.left_out == [data.requests[0].name]
+    assert made.loop.edits_written == 2
+    assert made.loop.left_out == [data.requests[0].name]
     assert f"{data.requests[0].name}: the loss is not a finite number" in caplog.text
 
 

@@ -178,7 +178,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path, caplog):
 
     class Fill(EditCallback):
         def on_edits_written(self, trainer, pl_module):
-            if pl_module.updates_written == 2:
+            if pl_module.loop.updates_written == 2:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
 
         def on_edits_done(self, trainer, pl_module):
@@ -191,7 +191,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path, caplog):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "The checkpoint after update 2 could not be written" in caplog.text
     assert f"the last one is {folder / 'checkpoints' / 'update-000001.ckpt'}" in caplog.text
-    assert made.edits_written == 6
+    assert made.loop.edits_written == 6
     kept = [path.name for path in checkpoints(folder)]
     assert kept[0] == "update-000003.ckpt"
     assert all(damage(path) is None for path in checkpoints(folder))
@@ -228,7 +228,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_edited(tm
     runner = quiet_trainer(tmp_path, EditCheckpoint())
     with pytest.raises(EditError, match="cannot be made"):
         runner.fit(made, datamodule=TinyWorld(edits=2))
-    assert made.edits_written == 0
+    assert made.loop.edits_written == 0
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path):
@@ -252,8 +252,8 @@ class Count(Scheduled):
         self._seen = []
 
     def measure(self, trainer, module):
-        self._seen.append(module.edits_written)
-        return {"count": float(module.edits_written)}
+        self._seen.append(module.loop.edits_written)
+        return {"count": float(module.loop.edits_written)}
 
 
 def test_a_resumed_run_measures_nothing_twice(tmp_path):
@@ -273,7 +273,7 @@ def test_a_resumed_run_measures_nothing_twice(tmp_path):
 def test_found_values_are_kept_until_their_update_is(tmp_path):
     class Break(EditCallback):
         def on_values_found(self, trainer, pl_module):
-            if pl_module.micro_batches == 2:
+            if pl_module.loop.micro_batches == 2:
                 raise RuntimeError("power cut")
 
     made = module(edits_per_update=None)
@@ -294,7 +294,7 @@ def test_a_report_is_not_needed_to_go_on(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="", version=folder.name)
     made = module()
     fit(tmp_path, made, TinyWorld(edits=4), ckpt_path=checkpoints(folder)[0], logger=logger)
-    assert made.edits_written == 4
+    assert made.loop.edits_written == 4
 
 
 def test_the_configuration_of_a_run_stays_what_it_was(run, capsys):
@@ -321,7 +321,7 @@ class Interrupt(EditCallback):
     """Ctrl-C while callbacks are told of an update."""
 
     def on_update_kept(self, trainer, pl_module):
-        if pl_module.updates_written == 2:
+        if pl_module.loop.updates_written == 2:
             raise KeyboardInterrupt
 
 
@@ -339,7 +339,7 @@ def test_a_finished_run_keeps_its_post_processing_and_measures_it(tmp_path):
     settings, count = {"post_processing": [PRUNE(1.2)]}, Count()
     made = module(**settings)
     folder = fit(tmp_path, made, TinyWorld(edits=4), count)
-    assert made.post_processed
+    assert made.loop.post_processed
     assert count._seen == [0, 2, 4, 4]
     assert History(folder / "updates").numbers() == [1, 2, 3]
     logger = TensorBoardLogger(tmp_path, name="", version=folder.name)
@@ -357,4 +357,4 @@ def test_a_run_that_stopped_itself_stays_stopped(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="", version=folder.name)
     again = module()
     fit(tmp_path, again, TinyWorld(edits=8), ckpt_path=checkpoints(folder)[0], logger=logger)
-    assert (again.stopped, again.edits_written) == ("enough", 4)
+    assert (again.loop.stopped, again.loop.edits_written) == ("enough", 4)

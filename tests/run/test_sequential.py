@@ -25,7 +25,7 @@ def test_edits_on_top_of_an_earlier_run_go_on_with_its_weights_and_keys(tmp_path
     assert torch.equal(second.weights.base[0], first.weights.base[0])
     keys = [History(place / "updates").read(number).keys[0] for place in (folder, other) for number in (1, 2)]
     expected = sum(key @ key.T for key in keys)
-    assert torch.allclose(second.editor.previous_keys[0].dense(), expected, rtol=1e-12)
+    assert torch.allclose(second.loop.editor.previous_keys[0].dense(), expected, rtol=1e-12)
     # The update of the second run alone turns the first run's model into the second's.
     added = History(other / "updates").sum()[0].factors.dense()
     assert torch.allclose(added, second.weights.added[0].dense(), rtol=1e-12)
@@ -57,7 +57,7 @@ def test_a_later_edit_of_the_same_fact_replaces_the_earlier_one(across, tmp_path
     remaining = [edits[1], again, *edits[2:]]
     keys = compute_keys(made.decoder, made.tokenizer, remaining, made.templates, 0).mean
     if not across:  # with the same templates the keys of the lowest layer stay what they were
-        assert torch.allclose(made.editor.previous_keys[0].dense(), keys @ keys.T, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(made.loop.editor.previous_keys[0].dense(), keys @ keys.T, rtol=1e-5, atol=1e-5)
 
 
 def test_of_two_edits_of_one_fact_in_one_update_only_the_later_is_written(tmp_path):
@@ -65,8 +65,8 @@ def test_of_two_edits_of_one_fact_in_one_update_only_the_later_is_written(tmp_pa
     again = EditRequest(edits[0].subject, edits[0].prompt, edits[1].target_new, case_id="again")
     made = module(edits_per_update=3)
     folder = fit(tmp_path, made, Requests([*edits, again]))
-    assert made.edits_written == 2
-    assert made.left_out == [edits[0].name]
+    assert made.loop.edits_written == 2
+    assert made.loop.left_out == [edits[0].name]
     assert [edit["case_id"] for edit in History(folder / "updates").record(1).edits] == [edits[1].case_id, "again"]
 
 
@@ -75,10 +75,10 @@ def test_a_refused_update_ends_the_run_with_the_last_good_model(tmp_path):
     with pytest.warns(UserWarning, match="undone and the run ends with the model from before it: enough"):
         folder = fit(tmp_path, made, TinyWorld(edits=8), Refuse(3))
     fit(tmp_path, short, Requests(TinyWorld(edits=8).requests[:4]))
-    assert made.stopped == "enough"
-    assert (made.edits_written, made.updates_written) == (4, 2)
+    assert made.loop.stopped == "enough"
+    assert (made.loop.edits_written, made.loop.updates_written) == (4, 2)
     assert torch.equal(made.decoder.weight(0), short.decoder.weight(0))
-    assert torch.equal(made.editor.previous_keys[0].dense(), short.editor.previous_keys[0].dense())
+    assert torch.equal(made.loop.editor.previous_keys[0].dense(), short.loop.editor.previous_keys[0].dense())
     assert History(folder / "updates").numbers() == [1, 2]
     assert (folder / "edited.ckpt").is_file()
 
@@ -117,7 +117,7 @@ def test_earlier_keys_protect_earlier_edits(tmp_path):
 def test_every_part_goes_with_a_sequential_run_and_its_history_adds_up(changes, tmp_path):
     made = module(**changes)
     folder = fit(tmp_path, made, TinyWorld(edits=4))
-    assert made.edits_written == 4
+    assert made.loop.edits_written == 4
     total = History(folder / "updates").sum()
     assert set(total) == set(made.weights.added)
     for layer, update in total.items():
@@ -146,13 +146,15 @@ def test_keys_of_a_run_that_preserved_none_are_added_up_and_chains_are_followed(
     second = module(previous_keys=True, on_top_of=str(first / "edited.ckpt"))
     folder = fit(tmp_path, second, Requests(edits[2:4]))
     keys = [History(place / "updates").read(1).keys[0] for place in (first, folder)]
-    assert torch.allclose(second.editor.previous_keys[0].dense(), sum(key @ key.T for key in keys), rtol=1e-12)
+    assert torch.allclose(second.loop.editor.previous_keys[0].dense(), sum(key @ key.T for key in keys), rtol=1e-12)
     third = module(previous_keys=True, on_top_of=str(folder / "edited.ckpt"))
     last = fit(tmp_path, third, Requests([again, *edits[4:]]))
     keys[0] = keys[0][:, 1:]  # the first edit is replaced two runs later
     keys += [History(last / "updates").read(number).keys[0] for number in (1, 2)]
-    assert torch.allclose(third.editor.previous_keys[0].dense(), sum(key @ key.T for key in keys), rtol=1e-9, atol=1e-9)
-    assert float(torch.linalg.eigvalsh(third.editor.previous_keys[0].dense()).min()) > -1e-8
+    assert torch.allclose(
+        third.loop.editor.previous_keys[0].dense(), sum(key @ key.T for key in keys), rtol=1e-9, atol=1e-9
+    )
+    assert float(torch.linalg.eigvalsh(third.loop.editor.previous_keys[0].dense()).min()) > -1e-8
 
 
 def test_a_checkpoint_in_the_middle_of_a_run_knows_its_own_updates_only(tmp_path):
@@ -163,7 +165,7 @@ def test_a_checkpoint_in_the_middle_of_a_run_knows_its_own_updates_only(tmp_path
     made = module(previous_keys=True, on_top_of=str(middle))
     other = fit(tmp_path, made, Requests([again]))
     keys = [History(place / "updates").read(1).keys[0] for place in (folder, other)]
-    assert torch.allclose(made.editor.previous_keys[0].dense(), sum(key @ key.T for key in keys), rtol=1e-12)
+    assert torch.allclose(made.loop.editor.previous_keys[0].dense(), sum(key @ key.T for key in keys), rtol=1e-12)
 
 
 @pytest.mark.parametrize("runs", [1, 2])
@@ -180,16 +182,16 @@ def test_keys_of_replaced_edits_are_not_added_up(runs, tmp_path):
     made = module(previous_keys=True, on_top_of=str(folders[-1] / "edited.ckpt"))
     made.configure_model()
     valid = torch.cat([keys[0][:, 1:], keys[1]], dim=1)
-    assert torch.allclose(made.kept.previous_keys[0].dense(), valid @ valid.T, rtol=1e-12)
+    assert torch.allclose(made.loop.kept.previous_keys[0].dense(), valid @ valid.T, rtol=1e-12)
 
 
 class Peek(EditCallback):
     """Keeps the weights that a measurement in the middle of an update would see."""
 
     def on_values_found(self, trainer, pl_module):
-        with pl_module.edits_so_far():
+        with pl_module.loop.edits_so_far(pl_module.requests):
             self.seen = pl_module.decoder.weight(0).detach().clone()
-        self.waiting = pl_module.edits_waiting
+        self.waiting = pl_module.loop.queue.waiting
 
 
 def test_a_measurement_in_the_middle_sees_replaced_edits_released(tmp_path, caplog):

@@ -57,12 +57,12 @@ def test_fewer_than_all_edits_are_refused_before_the_model_is_loaded(tmp_path, s
 def test_a_fit_that_ends_early_says_how_many_edits_it_left(tmp_path):
     with pytest.warns(UserWarning, match="before 2 of 3 edits had their turn"):
         made = fit(tmp_path, StopAfter(1))
-    assert made.edits_written == 1
+    assert made.loop.edits_written == 1
     with pytest.raises(EditError, match="before 3 of 3 edits had their turn, so nothing is edited"):
         fit(tmp_path, max_time={"seconds": 0})
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*had their turn")
         made = fit(tmp_path)
-    assert made.edits_written == 3
+    assert made.loop.edits_written == 3
     assert repr(made.update).startswith("ModelUpdate(layers=[0], edits=3, solver=MEMIT(")
     assert len(repr(made.update)) < 300

@@ -68,7 +68,7 @@ class Stop(EditCallback):
         self.number = number
 
     def on_update_kept(self, trainer, pl_module):
-        if pl_module.updates_written == self.number:
+        if pl_module.loop.updates_written == self.number:
             raise RuntimeError("power cut")
 
 
@@ -114,7 +114,7 @@ def test_a_run_goes_on_in_a_folder_of_its_own_and_leaves_all_else_alone(kind, tm
     again.fit(made, datamodule=data, ckpt_path=checkpoints(folder)[0], weights_only=True)
     again.test(made, datamodule=data, verbose=False)
     assert run_folder(again).resolve() == folder
-    assert made.edits_written == 4
+    assert made.loop.edits_written == 4
     assert {"model", "update.safetensors", "edited.ckpt", "metrics.json", "records.jsonl", "updates.csv"} <= {
         path.name for path in folder.iterdir()
     }

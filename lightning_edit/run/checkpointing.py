@@ -1,0 +1,113 @@
+"""What a run writes into a checkpoint, and how it goes on from one."""
+
+from typing import Any
+
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_edit.distributed.process_group import processes
+from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
+from lightning_edit.old_names import current
+from lightning_edit.run.checkpoint_fit import check_fits, check_form
+from lightning_edit.run.edit_callback import EditingRun, call_hooks
+from lightning_edit.run.run_state import RunState, random_states, set_random_states
+from lightning_edit.run.same_run import check_base, check_same_run, plain
+from lightning_edit.settings import settings_without_effect
+from lightning_edit.storage.numbers import refuse_not_finite
+from lightning_edit.storage.run_folder import stay_in
+
+
+def save_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
+    """Keeps the edited tensors only, and what tells whether they fit a model.
+
+    Args:
+        module: The module under way.
+        checkpoint: What Lightning is about to write; it is changed in place.
+    """
+    names = {f"model.{module.decoder.names[layer]}.weight" for layer in module.layers}
+    checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in names}
+    # Objects would make the checkpoint unreadable for `weights_only`.
+    for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+        checkpoint[key] = plain(checkpoint.get(key, {}))
+    # How a model is measured is not a property of its edits: whoever measures it again decides anew.
+    checkpoint["hyper_parameters"].pop("evaluation", None)
+    # Where a run goes on is known to the edit, which Lightning's loops do not count.
+    checkpoint.pop("loops", None)
+    checkpoint["edits"] = {
+        "base": {str(layer): module.weights.base_fingerprint(layer) for layer in module.layers},
+        "edits_written": module.loop.edits_written,
+        "before": module.results.get("before"),
+        "records": module.identity.records(module.requests),
+        "left_out": module.loop.left_out,
+        "fingerprints": module.identity.fingerprints,
+        "processes": processes(),
+        **module.describe(),
+    }
+    if module.by_updates:
+        checkpoint["run"] = module.loop.kept.packed()
+        checkpoint["random"] = random_states()
+
+
+def load_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
+    """Refuses edited tensors of another model, and in a fit all but the same run; then goes on from there.
+
+    Args:
+        module: The module that is to go on, or to be measured.
+        checkpoint: As read from a file.
+
+    Raises:
+        EditError: See `check_base` and `check_same_run`.
+    """
+    edits, fits = checkpoint.get("edits"), module.trainer.state.fn == TrainerFn.FITTING
+    if edits is None:
+        raise EditError("The checkpoint holds no edits; give the edited.ckpt of a run.")
+    # A strategy that divides the weights has put them in their places by now, and taken them out here.
+    check_form({"state_dict": {}, **checkpoint})
+    check_base(edits, module.weights, module.model_name)
+    refuse_not_finite(checkpoint.get("state_dict", {}), "The checkpoint")
+    goes_on = "run" in checkpoint and module.by_updates
+    if fits and goes_on:
+        stay_in(module.trainer, module.trainer.ckpt_path)
+        call_hooks(module, "on_resume")
+        _check_same_run(module, checkpoint)
+    check_fits(checkpoint, module.weights, len(module.requests) if fits else None)
+    module.loop.edits_written, module.loop.left_out = edits["edits_written"], edits["left_out"]
+    if edits["before"] is not None:
+        module.results["before"] = edits["before"]
+    module.identity.loaded_records = edits["records"]
+    if goes_on:
+        state = RunState.unpacked(checkpoint["run"])
+        module.restore(state, edits)
+        if fits:
+            _resume(module, checkpoint, state)
+    elif fits:
+        raise EditError("This checkpoint cannot be gone on from: fine-tuning makes all edits in one fit.")
+
+
+def _check_same_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
+    data = module.trainer.datamodule
+    then = {
+        "model": current(checkpoint["hyper_parameters"], warn=False),
+        "data": checkpoint["datamodule_hyper_parameters"],
+        "edits of the data": checkpoint["edits"]["records"],
+    }
+    now = {
+        "model": plain(module.hparams),
+        "data": plain(data.hparams),
+        "edits of the data": module.identity.records(module.requests),
+    }
+    owners = {"model": type(module), "data": type(data)}
+    check_same_run(then, now, settings_without_effect(owners, "resuming"))
+
+
+def _resume(module: EditingRun, checkpoint: dict[str, Any], state: RunState) -> None:
+    edits = checkpoint["edits"]
+    if edits["processes"] != processes():
+        rank_zero_warn(
+            f"The run had {counted(edits['processes'], 'process', 'processes')} and goes on with {processes()}: "
+            "what follows is rounded in another way than in a run that was never stopped."
+        )
+    module.identity.resume(edits["fingerprints"])
+    module.seconds |= state.seconds
+    set_random_states(checkpoint["random"])

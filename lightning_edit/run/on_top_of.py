@@ -1,0 +1,79 @@
+"""Building upon an earlier run: what it left in the weights, and where its updates can be looked up."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
+from lightning_edit.run.checkpoint_fit import check_fits
+from lightning_edit.run.replaced_edits import valid_columns
+from lightning_edit.run.run_state import RunState
+from lightning_edit.run.same_run import check_base
+from lightning_edit.solvers import PreviousKeys
+from lightning_edit.storage import checkpoint_file
+from lightning_edit.storage.numbers import refuse_not_finite
+from lightning_edit.storage.run_files import UPDATES
+from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.history import History
+
+
+def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: bool) -> tuple[RunState, list[History]]:
+    """What earlier runs left in the weights.
+
+    Where earlier edits are to be preserved and the earlier run did not do so, C_p is added up from the keys of its
+    updates, without those of edits that a later one replaced.
+
+    Args:
+        path: A checkpoint of the run to build upon.
+        weights: Those of this run.
+        model: Its name.
+        previous_keys: Whether C_p is wanted.
+
+    Returns:
+        The sums and C_p that the run starts from, and where the updates behind them can be looked up, the latest run
+        first.
+
+    Raises:
+        EditError: If it is no checkpoint of edits of the same layers of the same model.
+    """
+    content = _built_upon(Path(path).expanduser())
+    check_base(content["edits"], weights, model)
+    refuse_not_finite(content.get("state_dict", {}), "`on_top_of`")
+    check_fits(content, weights)
+    state, histories = RunState.unpacked(content["run"]), _chain(Path(path).expanduser(), content)
+    earlier = state.previous_keys
+    if previous_keys and not earlier:
+        for history, valid in zip(histories, valid_columns(histories), strict=True):
+            for number in range(1, (history.until or 0) + 1):
+                stored, columns = history.read(number), valid[number]
+                for layer, keys in stored.keys.items():
+                    kept = keys if len(columns) == len(stored.record.edits) else keys[:, columns]
+                    earlier[layer] = earlier.get(layer, PreviousKeys()).extended(kept.double())
+    return RunState(added=state.added, previous_keys=earlier if previous_keys else {}), histories
+
+
+def _built_upon(file: Path) -> dict[str, Any]:
+    content = checkpoint_file.read(file, "model.on_top_of")
+    if "run" not in content:
+        raise EditError(f"`on_top_of`: {file} holds no edits that can be built upon. Give the edited.ckpt of a run.")
+    return content
+
+
+def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
+    """Where the updates in a checkpoint can be looked up, those of the runs that its run was built upon included."""
+    folder = file.parent.parent if file.parent.name == checkpoint_file.FOLDER else file.parent
+    history = History(folder / UPDATES, until=content["run"]["updates_written"])
+    if len(history.numbers()) < (history.until or 0):
+        rank_zero_warn(
+            f"{history.folder} does not hold the {counted(history.until or 0, 'update')} of {file}: what they wrote "
+            "stays in the weights, but an edit that replaces one of them cannot be told apart from a new one."
+        )
+        return []
+    if history.removed():
+        rank_zero_warn(f"{file} still holds the updates {sorted(history.removed())}, which were removed from its run.")
+    before = content["hyper_parameters"].get("on_top_of")
+    earlier = Path(before).expanduser() if before else None
+    return [history, *(_chain(earlier, _built_upon(earlier)) if earlier is not None and earlier.is_file() else [])]

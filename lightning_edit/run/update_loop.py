@@ -1,0 +1,262 @@
+"""From edits that have values to updates in the weights: each is kept as a whole, or undone as a whole."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lightning_edit.editor import Editor, Written
+from lightning_edit.errors import EditError
+from lightning_edit.requests import EditRequest
+from lightning_edit.run.edit_queue import EditQueue
+from lightning_edit.run.independent_updates import IndependentUpdates
+from lightning_edit.run.on_top_of import earlier_edits
+from lightning_edit.run.replaced_edits import release_replaced
+from lightning_edit.run.run_state import RunState
+from lightning_edit.solvers import Factors
+from lightning_edit.storage.cache import Cache
+from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.history import History
+
+
+@dataclass(frozen=True)
+class LastUpdate:
+    """The update that callbacks may look at.
+
+    Args:
+        number: Counted from 1.
+        requests: Its edits.
+        written: What was added to the weights, with which keys.
+        seconds: What its values and its solution took.
+    """
+
+    number: int
+    requests: list[EditRequest]
+    written: Written
+    seconds: float = 0.0
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Norms, errors and condition numbers of each layer; see `Editor.write`."""
+        return self.written.figures
+
+
+class UpdateLoop:
+    """The updates of one run: what waits, what is written, and from where a stopped run goes on.
+
+    It knows neither trainer nor callbacks; an editing module says when things happen.
+
+    Args:
+        queue: The edits in their order, from their values to their update.
+        independent: Whether each update starts from the unedited model.
+
+    Attributes:
+        weights: The edited weights, once the model is loaded.
+        editor: Writes the updates, once the fit has prepared what it needs.
+        kept: Where a run that is stopped goes on.
+        last_update: The one that was written last; None before the first, or if it was undone.
+        stopped: Why no more edits are made; None while all is well.
+        history: Where this run's updates can be looked up, if they are kept.
+        earlier_histories: The same for the runs it is built upon, the latest first.
+        value_caches: Where value vectors are looked up and kept.
+        left_out: Names of the edits that were not written although it was their turn.
+        post_processed: Whether the sum of all updates was changed after the last one.
+        was_finished: Whether the run had written all its edits before it was resumed.
+    """
+
+    weights: EditedWeights
+
+    def __init__(self, queue: EditQueue, independent: bool = False) -> None:
+        self.queue, self.independent = queue, independent
+        self.editor: Editor | None = None
+        self.kept = RunState()
+        self.last_update: LastUpdate | None = None
+        self.stopped: str | None = None
+        self.history: History | None = None
+        self.earlier_histories: list[History] = []
+        self.value_caches: list[Cache] = []
+        self.left_out: list[str] = []
+        self.edits_written = self.updates_written = self.micro_batches = self.passes = 0
+        self.post_processed = self.was_finished = False
+        self._independent_updates = IndependentUpdates()
+
+    # -- where a run begins --------------------------------------------------------------------------------------------
+
+    def build_upon(self, checkpoint: str, model: str, previous_keys: bool) -> None:
+        """Starts from the edits of an earlier run.
+
+        Args:
+            checkpoint: That of the earlier run.
+            model: The name of the model of this one.
+            previous_keys: Whether C_p is wanted.
+
+        Raises:
+            EditError: See `earlier_edits`.
+        """
+        self.kept, histories = earlier_edits(checkpoint, self.weights, model, previous_keys)
+        self.earlier_histories += histories
+        self.weights.set(self.kept.added)
+
+    def restore(self, state: RunState, requests: Sequence[EditRequest]) -> None:
+        """Goes on where a checkpoint was written.
+
+        Args:
+            state: That of the run.
+            requests: All edits of the run.
+
+        Raises:
+            EditError: If independent updates are not there any more.
+        """
+        self.kept, self.stopped, self.was_finished = state, state.stopped, state.finished
+        if self.independent and state.updates_written:
+            if self.history is None:
+                raise EditError(
+                    "Independent updates are kept in the run's updates/ alone, which a fit with EditCheckpoint reads; "
+                    "this checkpoint holds no edited weights."
+                )
+            written = [position for position in range(state.offered + state.taken) if position not in state.left_out]
+            edits = [requests[position] for position in written[: state.edits_written]]
+            self._independent_updates.load(self.history, state.updates_written, edits)
+        self.return_to_kept()
+
+    # -- one update ----------------------------------------------------------------------------------------------------
+
+    def write(self, requests: Sequence[EditRequest]) -> LastUpdate:
+        """Writes the edits that wait as one update, which `keep` makes final and `undo` takes back.
+
+        Args:
+            requests: All edits of the run.
+        """
+        assert self.editor is not None
+        positions, z = self.queue.take(requests)
+        edits = [requests[position] for position in positions]
+        release_replaced(self.editor, self._histories, edits)
+        written = self.editor.write(edits, z)
+        if self.independent:
+            for layer, added in self.editor.finish().items():
+                written.factors[layer] = Factors(written.factors[layer].dense() + added.dense())
+        self.edits_written += len(edits)
+        self.updates_written += 1
+        self.last_update = LastUpdate(self.updates_written, edits, written)
+        return self.last_update
+
+    def refuse(self, reason: str) -> None:
+        """Called in `EditCallback.on_edits_written`: the update did harm, it is to be undone, and the fit to end there.
+
+        Args:
+            reason: What a user should read.
+        """
+        self.stopped = reason
+
+    def undo(self) -> None:
+        """Takes the last update, which was refused, out of the weights again."""
+        self.last_update = None
+        self.return_to_kept()
+        self.kept = replace(self.kept, stopped=self.stopped)
+
+    def keep(
+        self,
+        requests: Sequence[EditRequest],
+        seconds: dict[str, float],
+        curves: Sequence[dict[str, Any]],
+        finished: bool = False,
+    ) -> None:
+        """From here on a run that is stopped goes on from what is now.
+
+        Args:
+            requests: All edits of the run.
+            seconds: Time spent on each stage.
+            curves: What was measured on the way.
+            finished: Whether all edits are written and post-processed.
+        """
+        assert self.editor is not None
+        self.left_out = [requests[position].name for position in self.queue.left_out]
+        self.kept = RunState(
+            offered=self.queue.offered,
+            taken=self.queue.taken,
+            micro_batches=self.micro_batches,
+            passes=self.passes,
+            edits_written=self.edits_written,
+            updates_written=self.updates_written,
+            finished=finished,
+            stopped=self.stopped,
+            left_out=dict(self.queue.left_out),
+            added=dict(self.weights.added),
+            previous_keys=dict(self.editor.previous_keys or {}),
+            pending=list(self.queue.pending),
+            seconds=dict(seconds),
+            curves=list(curves),
+        )
+
+    def set_aside(self) -> None:
+        """Takes an independent update out of the weights again; it is measured by itself later."""
+        if self.independent and self.last_update is not None:
+            self._independent_updates.keep(self.last_update.requests, self.weights)
+
+    def return_to_kept(self) -> None:
+        """Forgets what was begun since the last update that was kept."""
+        state = self.kept
+        self.queue.restore(state)
+        self.micro_batches, self.passes = state.micro_batches, state.passes
+        self.edits_written, self.updates_written = state.edits_written, state.updates_written
+        self.weights.set(state.added)
+        if self.editor is not None and self.editor.previous_keys is not None:
+            self.editor.previous_keys = state.previous_keys
+
+    def finish(self) -> None:
+        """Post-processes the sum of all updates; what that adds counts as an update without edits."""
+        assert self.editor is not None
+        added = self.editor.finish()
+        self.post_processed = bool(added)
+        if added:
+            self.last_update = LastUpdate(self.updates_written + 1, [], Written(added, {}, {}))
+
+    # -- looking at the model in between -------------------------------------------------------------------------------
+
+    @property
+    def _histories(self) -> list[History]:
+        """Where what was written before can be looked up, the latest run first."""
+        return [*([] if self.history is None else [self.history]), *self.earlier_histories]
+
+    @contextmanager
+    def edits_so_far(self, requests: Sequence[EditRequest]) -> Iterator[None]:
+        """The model with all edits so far: those that wait are solved for the time of the ``with`` block.
+
+        Args:
+            requests: All edits of the run.
+        """
+        if not self.queue.waiting:
+            yield
+            return
+        assert self.editor is not None
+        previous = self.editor.previous_keys
+        try:
+            with self.weights.restored():
+                positions, z = self.queue.together_now(requests)
+                edits = [requests[position] for position in positions]
+                release_replaced(self.editor, self._histories, edits, announced=False)
+                self.editor.write(edits, z, measured=False)
+                yield
+        finally:
+            self.editor.previous_keys = previous
+
+    def written_together(self, requests: Sequence[EditRequest]) -> list[Sequence[EditRequest]]:
+        """The requests in parts that are measured on the same weights, in their order.
+
+        Args:
+            requests: Records to measure.
+        """
+        return self._independent_updates.split(requests) if self.independent else [requests]
+
+    @contextmanager
+    def as_edited(self, requests: Sequence[EditRequest]) -> Iterator[None]:
+        """The weights on which requests that were written together are measured, inside a ``with`` block.
+
+        Args:
+            requests: A part as `written_together` makes it.
+        """
+        if not self.independent:
+            yield
+            return
+        with self._independent_updates.inserted(requests, self.weights):
+            yield
