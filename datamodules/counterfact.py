@@ -47,15 +47,7 @@ class CounterFact(RecordDataModule):
         yield from super().load_requests()
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest:
-        """One record as an edit.
-
-        Args:
-            record: The record.
-            position: Its position in the data set.
-
-        Raises:
-            EditError: If the record lacks what is needed.
-        """
+        """One record as an edit; see `RecordDataModule.request`."""
         try:
             rewrite = record["requested_rewrite"]
             target_true = rewrite.get("target_true")

@@ -33,15 +33,7 @@ class EasyEditCounterFact(RecordDataModule):
     typical = ("prompt", "target_new", "ground_truth")
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest | LeftOut:
-        """One record as an edit.
-
-        Args:
-            record: The record.
-            position: Its position in the data set.
-
-        Raises:
-            EditError: If the record lacks what is needed.
-        """
+        """One record as an edit; see `RecordDataModule.request`."""
         case_id, true = str(record.get("case_id", position)), first_text(record, "ground_truth")
         place = self.cut_out(required_text(record, "prompt"), required_text(record, "subject"))
         if place is None:

@@ -45,16 +45,7 @@ class OwnEdits(RecordDataModule):
         yield from super().load_requests()
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest:
-        """One record as an edit.
-
-        Args:
-            record: The record.
-            position: Its position in the data set.
-
-        Raises:
-            EditError: If the record lacks what is needed, has an unknown field that looks like a known one, or its
-                prompt does not hold the subject.
-        """
+        """One record as an edit; see `RecordDataModule.request`."""
         values = {name: record[name] for name in ACCEPTED if record.get(name) is not None}
         values |= {name: required_text(record, name) for name in self.required}
         values |= {name: split_texts(record, name) for name in (*TEXT_LISTS, "locality")}

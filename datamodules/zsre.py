@@ -41,15 +41,7 @@ class ZsRE(RecordDataModule):
         self.target = target
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest | LeftOut:
-        """One record as an edit.
-
-        Args:
-            record: The record.
-            position: Its position in the data set.
-
-        Raises:
-            EditError: If the record lacks what is needed.
-        """
+        """One record as an edit; see `RecordDataModule.request`."""
         case_id, answer = str(record.get("case_id", position)), required_first_text(record, "answers")
         place = self.cut_out(required_text(record, "src"), required_text(record, "subject"))
         if place is None:

@@ -45,12 +45,10 @@ def fit(words: list[str]) -> None:
     Args:
         words: The arguments after the command.
     """
-    if not _helped("fit", words):
-        words = under_current_names(words)
-        check(words)
+    if (ready := _ready("fit", words)) is not None:
         from lightning_edit.cli import fit as command
 
-        command.fit(_full(words))
+        command.fit(ready)
 
 
 def test(words: list[str]) -> None:
@@ -59,22 +57,19 @@ def test(words: list[str]) -> None:
     Args:
         words: The arguments after the command.
     """
-    if not _helped("test", words):
-        words = under_current_names(words)
-        check(words)
+    if (ready := _ready("test", words)) is not None:
         from lightning_edit.cli import fit as command
 
-        command.test(_full(words))
+        command.test(ready)
 
 
-def _helped(command: str, words: Sequence[str]) -> bool:
-    asked = "-h" in words or "--help" in words
-    if asked:
+def _ready(command: str, words: Sequence[str]) -> list[str] | None:
+    """The checked arguments for the parser; None where the user wants the help, which is shown."""
+    if "-h" in words or "--help" in words:
         sys.stdout.write(help_text(command))
-    return asked
-
-
-def _full(words: Sequence[str]) -> list[str]:
+        return None
+    words = under_current_names(words)
+    check(words)
     return ["--help" if word == "--help_all" else word for word in words]
 
 

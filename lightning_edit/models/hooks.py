@@ -61,11 +61,8 @@ def capture_input(module: nn.Module, stop: bool = False) -> Iterator[Captured]:
         if stop:
             raise StopForward
 
-    handle = module.register_forward_pre_hook(hook)
-    try:
+    with module.register_forward_pre_hook(hook):
         yield captured
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -85,11 +82,8 @@ def capture_output(module: nn.Module, stop: bool = False) -> Iterator[Captured]:
         # What follows may add to it in place, as Falcon does.
         captured.value = captured.value.clone()
 
-    handle = module.register_forward_hook(hook)
-    try:
+    with module.register_forward_hook(hook):
         yield captured
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -104,11 +98,8 @@ def change_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Itera
     def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (change(args[0]), *args[1:])
 
-    handle = module.register_forward_pre_hook(hook)
-    try:
+    with module.register_forward_pre_hook(hook):
         yield
-    finally:
-        handle.remove()
 
 
 def logits_at(head: nn.Module, rows: Tensor, columns: Tensor) -> AbstractContextManager[None]:
@@ -134,11 +125,8 @@ def change_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iter
     def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         return with_hidden(output, change(hidden_of(output)))
 
-    handle = module.register_forward_hook(hook)
-    try:
+    with module.register_forward_hook(hook):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager

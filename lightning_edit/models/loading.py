@@ -79,11 +79,10 @@ def depth_of(name: str, trust_remote_code: bool = False) -> int:
     Raises:
         EditError: If its configuration cannot be read or does not say so.
     """
-    try:
-        config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
+    path = resolve(name)
+    with loading("configuration", name):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         return int(config.get_text_config().num_hidden_layers)
-    except (OSError, ValueError, AttributeError) as error:
-        raise EditError(f"`model`: how many layers {name} has could not be read: {error}") from error
 
 
 def load_model(

@@ -147,25 +147,18 @@ class History(UpdateList):
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def read(self, number: int) -> StoredUpdate:
-        """One update with its tensors.
+        """One update with its tensors; see `record`, which reads the same file without them.
 
         Args:
             number: Which.
-
-        Raises:
-            EditError: If there is no such update; `DamagedUpdateError` if its file is cut short or altered.
         """
-        self._check_there(number)
-        return read_update(self.path(number), number)
+        return read_update(self._existing(number), number)
 
     def keys(self, number: int) -> dict[int, Tensor]:
-        """For each layer the keys ``(d_in, n)`` of an update, also of one that could not be written.
+        """For each layer the keys ``(d_in, n)`` of an update, also of one that could not be written; see `record`.
 
         Args:
             number: Which.
-
-        Raises:
-            EditError: If there is no such update; `DamagedUpdateError` if its file is cut short or altered.
         """
         kept = self._unwritten.get(number)
         return self.read(number).keys if kept is None else kept["keys"]

@@ -59,8 +59,7 @@ class UpdateList:
         Raises:
             EditError: If there is no such update; `DamagedUpdateError` if its file is cut short or altered.
         """
-        self._check_there(number)
-        return read_record(self.path(number), number)
+        return read_record(self._existing(number), number)
 
     def find(self, subject: str, prompt: str) -> tuple[int, int, str] | None:
         """Where a fact was last edited, removed updates apart.
@@ -124,10 +123,12 @@ class UpdateList:
             return []
         return sorted(int(found[1]) for path in self.folder.iterdir() if (found := NAME.fullmatch(path.name)))
 
-    def _check_there(self, number: int) -> None:
+    def _existing(self, number: int) -> Path:
+        """The file of an update that must be there."""
         # The folder is listed for the message alone: with thousands of updates that takes longer than reading one.
         if number < 1 or not self.path(number).is_file():
             self._check_known([number])
+        return self.path(number)
 
     def _check_known(self, numbers: Collection[int]) -> None:
         known = set(self.numbers())
