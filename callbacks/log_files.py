@@ -12,8 +12,10 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.run_files import CHECKPOINTS, LOGS
+from lightning_edit.storage.user_json import read_json
 
 # Beside the checkpoints: the names of TensorBoard's files, one for each process that worked on the run.
 OPENED = "opened.json"
@@ -45,8 +47,8 @@ def noted_events(folder: Path, noted: Mapping[str, int] | None = None) -> set[st
         noted: What `sizes` returned for a checkpoint; older runs noted names there alone.
     """
     try:
-        names = json.loads((folder / CHECKPOINTS / OPENED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        names = read_json(folder / CHECKPOINTS / OPENED)
+    except EditError:
         names = []
     found = [name for name in (*(names if isinstance(names, list) else []), *(noted or {})) if isinstance(name, str)]
     return {name for name in found if name.startswith(EVENTS) and Path(name).name == name}

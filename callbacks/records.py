@@ -1,16 +1,21 @@
 """What was measured of each record, so that no run must be repeated to answer a new question."""
 
-import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
+from lightning_edit.storage.user_json import json_lines
+
+logger = logging.getLogger(__name__)
 
 
 class RecordResults(Callback):
@@ -28,13 +33,9 @@ class RecordResults(Callback):
         self._path = run_folder(trainer) / "records.jsonl"
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        kept = []
-        if pl_module.loop.edits_written and self._path.is_file():
-            # Not splitlines, which also splits at characters that JSON leaves as they are.
-            lines = self._path.read_text(encoding="utf-8").split("\n")
-            kept = [line + "\n" for line in lines if line and json.loads(line)["stage"] == "before"]
+        kept = _before(self._path) if pl_module.loop.edits_written else []
         with atomic_path(self._path) as scratch:
-            scratch.write_text("".join(kept), encoding="utf-8")
+            scratch.write_text("".join(map(_line, kept)), encoding="utf-8")
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: EditingRun, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -44,4 +45,24 @@ class RecordResults(Callback):
             return
         stage = {"stage": "after" if pl_module.loop.edits_written else "before", "edits": pl_module.loop.edits_written}
         with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(to_json({**stage, **record}, ensure_ascii=False) + "\n" for record in outputs["records"])
+            file.writelines(_line({**stage, **record}) for record in outputs["records"])
+
+
+def _line(record: dict[str, Any]) -> str:
+    return to_json(record, ensure_ascii=False) + "\n"
+
+
+def _before(path: Path) -> list[dict[str, Any]]:
+    """The records of the unedited model; of a damaged file those before the damage, as the new ones must be written."""
+    kept: list[dict[str, Any]] = []
+    if not path.is_file() or not path.stat().st_size:
+        return kept
+    try:
+        for record, where in json_lines(path):
+            if not isinstance(record, dict):
+                raise EditError(f"{where}: expected a record, got {quoted(record)}.")
+            if record.get("stage") == "before":
+                kept.append(record)
+    except EditError as error:
+        logger.warning("What follows there is left out: %s", error)
+    return kept

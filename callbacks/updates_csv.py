@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.user_csv import csv_rows
 
 logger = logging.getLogger(__name__)
 
@@ -71,14 +72,16 @@ class UpdatesCSV:
 
     def _read(self) -> list[dict[str, str]]:
         """All rows that end with a newline; another one was being written when the run was killed."""
-        text = self.path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        return list(csv.DictReader(io.StringIO(whole), restval=""))
+        content = self.path.read_bytes()
+        if not content:
+            return []
+        rows = [row for row, _ in csv_rows(self.path)]
+        return rows if content.endswith(b"\n") else rows[:-1]
 
     def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
         header = dict(zip(self.columns, self.columns, strict=True))
         content = self._lines([header, *rows])
-        if self.path.is_file() and self.path.read_text(encoding="utf-8") == content:
+        if self.path.is_file() and self.path.read_bytes() == content.encode():
             return
         with atomic_path(self.path) as scratch:
             scratch.write_text(content, encoding="utf-8", newline="")

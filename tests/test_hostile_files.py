@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from lightning_edit.callbacks.degradation import WatchedText
 from lightning_edit.callbacks.downstream import TASKS
+from lightning_edit.callbacks.log_files import OPENED, noted_events
+from lightning_edit.callbacks.records import _before
+from lightning_edit.callbacks.updates_csv import UpdatesCSV
 from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.commands.sweep import Sweep
 from lightning_edit.datamodules import CounterFact, EasyEditCounterFact, OwnEdits, TextFile, ZsRE
@@ -20,6 +23,7 @@ from lightning_edit.downstream import load_task
 from lightning_edit.downstream.rows import read_jsonl
 from lightning_edit.errors import EditError
 from lightning_edit.messages import LONGEST
+from lightning_edit.storage.run_files import CHECKPOINTS
 from lightning_edit.updates.history import REMOVED, History
 from lightning_edit.updates.undo import _settings
 from tests.storage.test_user_files import bomb
@@ -136,6 +140,17 @@ def removed(path):
     History(path.parent).removed()
 
 
+def table(path):
+    UpdatesCSV(path, write=True).begin(["update", "a"], 1)
+
+
+def opened(path):
+    folder = path.parent / CHECKPOINTS
+    folder.mkdir(exist_ok=True)
+    path.rename(folder / OPENED)
+    noted_events(path.parent)
+
+
 def config(path):
     path.rename(path.parent / "config.yaml")
     _settings(path.parent)
@@ -168,6 +183,9 @@ READERS = {
     "config.yaml": (config, near(model={"init_args": {"model": "tiny"}}).map(lambda found: found[0])),
     "metrics.json": (run("metrics.json"), near(**RUN).map(lambda found: found[0])),
     "curves.jsonl": (run("curves.jsonl"), near(edits=1, figures=SCORES)),
+    "updates.csv": (table, near(update=1, a=0.5)),
+    "records.jsonl": (_before, near(stage="before", edits=0)),
+    "opened.json": (opened, near(name="events.out.tfevents.1")),
     "removed.json": (removed, near(removed=[1]).map(lambda found: found[0])),
 }
 

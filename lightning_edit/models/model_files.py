@@ -1,6 +1,5 @@
 """Whether the files of a model's folder are whole, told before anything is built from them and by the file's name."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lightning_edit.errors import EditError
+from lightning_edit.storage.user_json import read_json
 
 POINTER = b"version https://git-lfs"
 OBJECTS = (
@@ -63,9 +63,9 @@ def _check_start(file: Path) -> None:
 def _read_object(file: Path) -> dict[str, Any]:
     _check_start(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise EditError(f"`model`: {file} is not JSON ({_short(error)}). Download it again.") from error
+        content = read_json(file)
+    except EditError as error:
+        raise EditError(f"`model`: {error} Download it again.") from error
     if not isinstance(content, dict):
         raise EditError(f"`model`: {file} must hold a JSON object, and holds {_short(content)}. Download it again.")
     return content

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, deserialize
 
+from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import RawTensor, fingerprint
+from lightning_edit.storage.form import anything, table, text
+from lightning_edit.storage.user_json import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,7 +192,7 @@ def check(path: Path) -> bytes:
             name: RawTensor(DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data"])
             for name, entry in deserialize(data)
         }
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (EditError, SafetensorError, ValueError, KeyError) as error:
         raise DamagedError(f"it is cut short or no safetensors file: {error}") from error
     _check_metadata(metadata, path)
     if metadata.pop("checksum", None) != _checksum(tensors, metadata):
@@ -219,10 +222,15 @@ def _header_length(start: bytes) -> int:
 
 
 def _metadata(header: bytes) -> dict[str, str]:
-    content = json.loads(header)
-    if not isinstance(content, dict):
-        raise ValueError("its header is no table")
-    return dict(content.get("__metadata__", {}))
+    metadata = _table(header.decode(), "its header").get("__metadata__", {})
+    table(text, text)(metadata, "its metadata")
+    return dict(metadata)
+
+
+def _table(content: str, name: str) -> dict[str, Any]:
+    value = parse_json(content, name)
+    table(text, anything)(value, name)
+    return dict(value)
 
 
 def _entry(path: Path) -> Entry | None:
@@ -236,12 +244,12 @@ def _entry(path: Path) -> Entry | None:
             metadata = _metadata(file.read(_header_length(file.read(8))))
         _check_metadata(metadata, path)
         made = datetime.fromisoformat(metadata["when"]).timestamp()
-        return Entry(path, entry.kind, entry.size, made, dict(json.loads(metadata["described"])))
+        return Entry(path, entry.kind, entry.size, made, _table(metadata["described"], "described"))
     except FileNotFoundError:
         return None
     except DamagedError as error:
         return Entry(path, entry.kind, entry.size, entry.made, problem=str(error))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (EditError, OSError, ValueError, KeyError, OverflowError):
         return Entry(path, entry.kind, entry.size, entry.made, problem="its header is damaged")
 
 

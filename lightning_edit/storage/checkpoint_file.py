@@ -1,6 +1,5 @@
 """Checkpoint files of a run: which there are, and whether they are as they were written."""
 
-import json
 import re
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.checkpoint_form import check_checkpoint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.run_files import CHECKPOINTS, check_no_link
+from lightning_edit.storage.user_json import read_json
 
 FOLDER = CHECKPOINTS
 EDITED = "edited.ckpt"
@@ -211,11 +211,11 @@ def is_finished(run: Path) -> bool:
         last = torch.load(checkpoints(run)[0], weights_only=True, map_location="meta")["run"]["finished"]
     except (*UNREADABLE, TypeError):
         return False
-    try:
-        report = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (run / "metrics.json").exists():
         # Without a report there is nothing to measure for.
         return bool(last) and (run / EDITED).is_file()
-    except (OSError, ValueError, RecursionError):
+    try:
+        report = read_json(run / "metrics.json")
+    except EditError:
         return False
     return bool(last) and isinstance(report, dict) and bool(report.get("after"))

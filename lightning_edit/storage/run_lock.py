@@ -10,6 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from lightning_edit.errors import EditError
+from lightning_edit.storage.user_json import parse_json
 
 try:
     import fcntl
@@ -95,8 +96,8 @@ class RunLock:
 
 def _holder(file: TextIOWrapper) -> dict[str, str | int]:
     try:
-        content = json.loads(file.read(10_000))
-    except ValueError:
+        content = parse_json(file.read(10_000), FILE)
+    except (EditError, UnicodeDecodeError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -119,7 +120,7 @@ def _is_alive(holder: dict[str, str | int]) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

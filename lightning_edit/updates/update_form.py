@@ -1,9 +1,9 @@
 """What files of updates say of themselves, name by name."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_edit.errors import EditError
 from lightning_edit.storage.form import (
     Form,
     WrongFormError,
@@ -17,6 +17,7 @@ from lightning_edit.storage.form import (
     table,
     text,
 )
+from lightning_edit.storage.user_json import parse_json
 
 EDIT_FIELDS = ("case_id", "subject", "prompt", "target_new")
 LAYERS: Form = table(digits, fields({"module": text, "base": text}, {"after": text}))
@@ -39,8 +40,8 @@ def described(metadata: Mapping[str, str], name: str) -> Any:
     """
     fields({name: text}, others=True)(metadata, "")
     try:
-        content = json.loads(metadata[name])
-    except (ValueError, RecursionError) as error:
+        content = parse_json(metadata[name], name)
+    except EditError as error:
         raise WrongFormError(name, "JSON", metadata[name]) from error
     FORMS.get(name, anything)(content, name)
     return content

@@ -41,10 +41,14 @@ def change(file, **settings):
 
 
 CONTENTS = {
-    "is not JSON": (b'{"a": ', b"[" * 100_000, bytes(100), b"\xff\xfe{}", b'{"a": ' + b"9" * 5000 + b"}"),
-    "is empty": (b"",),
-    "is a pointer of Git LFS": (POINTER,),
-    "must hold a JSON object": (b"[]", b"null", b"3", b'"x"'),
+    r", line 1, column \d+: not JSON": (b'{"a": ', bytes(100)),
+    ": nested more than 100 levels deep": (b"[" * 100_000,),
+    ": a number has too many digits": (b'{"a": ' + b"9" * 5000 + b"}",),
+    " is not UTF-8 text": (b"\xff{}",),
+    " is UTF-16 text": (b"\xff\xfe{}",),
+    " is empty": (b"", b" \n"),
+    " is a pointer of Git LFS": (POINTER,),
+    " must hold a JSON object": (b"[]", b"null", b"3", b'"x"'),
 }
 
 
@@ -53,7 +57,7 @@ CONTENTS = {
 def test_a_damaged_json_file_is_named(name, message, folder):
     for content in CONTENTS[message]:
         (folder / name).write_bytes(content)
-        with pytest.raises(EditError, match=rf"{name} {message}"):
+        with pytest.raises(EditError, match=rf"{name}{message}"):
             load(folder)
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lightning_edit.storage.cache import LEFTOVER_SECONDS, OLD_FORMAT, Cache, DamagedError, delete, read_tensors
+from lightning_edit.storage.cache import FORMAT, LEFTOVER_SECONDS, OLD_FORMAT, Cache, DamagedError, delete, read_tensors
 
 NAME, OTHER = "0" * 32, "a" * 32
 TENSORS = {
@@ -168,6 +168,29 @@ def test_entries_with_a_damaged_header_are_told_as_such(tmp_path, damage):
     DAMAGES[damage](path)
     (entry,) = cache.entries()
     assert (entry.kind, entry.problem) == ("values", "its header is damaged")
+
+
+DEEP = {"format": FORMAT, "name": "NAME", "when": "2026-01-01T00:00:00+00:00", "described": "[" * 5000}
+HEADERS = {
+    "deep": "[" * 5000,
+    "a list": "[]",
+    "metadata that are a number": '{"__metadata__": 5}',
+    "metadata that are a list": '{"__metadata__": [1, 2]}',
+    "a number for a text": '{"__metadata__": {"format": 5}}',
+    "a text that is deep": '{"__metadata__": ' + json.dumps(DEEP) + "}",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_hostile_header_is_damage(header, tmp_path, caplog):
+    cache = Cache(tmp_path)
+    path = cache.path("values", NAME)
+    content = HEADERS[header].replace("NAME", path.name).encode()
+    path.write_bytes(len(content).to_bytes(8, "little") + content)
+    [entry] = cache.entries()
+    assert entry.problem == "its header is damaged"
+    assert cache.read("values", NAME) is None
+    assert "cannot be used" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["old format", "without metadata"])

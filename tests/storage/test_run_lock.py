@@ -80,7 +80,7 @@ def test_a_disk_that_keeps_no_locks_is_told(alive, tmp_path, monkeypatch, caplog
         assert "keeps no locks" in caplog.text
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"pid": "x", "host": 7}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"pid": "x", "host": 7}', "[" * 9000])
 def test_a_damaged_note_stops_nobody(content, tmp_path):
     (tmp_path / ".lock").write_text(content)
     RunLock(tmp_path).release()

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import yaml
-
 from lightning_edit.configs import CONFIGS
+from lightning_edit.storage.user_yaml import read_yaml
 
 # What a user sets anew for each model.
 OF_THE_MODEL = ("model.model", "model.layers")
@@ -28,7 +27,7 @@ def method_of(settings: Mapping[str, str], flatten: Callable[[str, Any, dict[str
     name, most = settings.get("model.solver", settings.get("model", "")), 0
     for path in sorted((CONFIGS / "solvers").glob("*.yaml")):
         wanted: dict[str, str] = {}
-        flatten("model", yaml.safe_load(path.read_text(encoding="utf-8"))["model"], wanted)
+        flatten("model", read_yaml(path)["model"], wanted)
         wanted = {key: value for key, value in wanted.items() if key not in OF_THE_MODEL}
         if len(wanted) > most and all(_agree(settings.get(key), value) for key, value in wanted.items()):
             cls = wanted.get("model.solver", "")
