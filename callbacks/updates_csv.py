@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.user_csv import csv_rows
+from lightning_edit.storage.user_files import csv_rows
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from lightning_edit.downstream.task import Fitting, Measured, Task
 from lightning_edit.downstream.templates import check_template, fill
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.separators import join_target
+from lightning_edit.models.tokenization import join_target
 from lightning_edit.progress import Report
 
 

@@ -18,7 +18,7 @@ from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
-from lightning_edit.storage.tensor_file import checksum, read_tensors, write_tensors
+from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
 from lightning_edit.updates.update_form import described
 from lightning_edit.updates.update_tensors import factors_of
 

@@ -14,7 +14,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import to_json
-from lightning_edit.storage.tensor_file import read_tensors, write_tensors
+from lightning_edit.storage.tensor_form import read_tensors, write_tensors
 from lightning_edit.updates.model_update import LayerUpdate
 from lightning_edit.updates.update_form import EDIT_FIELDS
 from lightning_edit.updates.update_record import (

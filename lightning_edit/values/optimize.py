@@ -13,8 +13,7 @@ from lightning_edit.models.decoder import Decoder, Site
 from lightning_edit.models.fast_ops import fast
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.separators import separator_of
-from lightning_edit.models.tokenization import Encoded, check_lengths, encode_subject
+from lightning_edit.models.tokenization import Encoded, check_lengths, encode_subject, separator_of
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.values.batch import ValueBatch, prepare

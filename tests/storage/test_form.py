@@ -16,7 +16,7 @@ from lightning_edit.run.checkpoint_fit import check_fits
 from lightning_edit.run.on_top_of import earlier_edits
 from lightning_edit.run.run_state import RunState, set_random_states
 from lightning_edit.storage.checkpoint_file import checkpoints, damage
-from lightning_edit.storage.tensor_file import checksum
+from lightning_edit.storage.tensor_form import checksum
 from lightning_edit.updates.history import History
 from lightning_edit.updates.undo import change_updates
 from lightning_edit.updates.update_file import _tensors_checksum

@@ -7,8 +7,7 @@ import time
 import pytest
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.user_csv import csv_rows
-from lightning_edit.storage.user_files import check_file, read_text
+from lightning_edit.storage.user_files import check_file, csv_rows, read_text
 from lightning_edit.storage.user_json import json_lines, json_records, read_json
 from lightning_edit.storage.user_yaml import parse_yaml, read_yaml
 
