@@ -26,8 +26,8 @@ from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate
-from lightning_edit.values.search import Values
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
+from lightning_edit.values.vectors import Values
 
 
 @reads_old_names

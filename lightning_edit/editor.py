@@ -27,8 +27,8 @@ from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.solvers.layer_distribution import LayerDistribution, residual_share
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.values.optimize import optimize_values
-from lightning_edit.values.search import Values
 from lightning_edit.values.settings import ValueSettings
+from lightning_edit.values.vectors import Values
 
 
 @dataclass(frozen=True)

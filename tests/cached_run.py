@@ -8,7 +8,8 @@ from lightning_edit import ContextTemplates, ValueSettings
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.storage.cache import Cache
 from lightning_edit.values.cache import cached_values, edited_part, value_parts
-from lightning_edit.values.optimize import Values, optimize_values
+from lightning_edit.values.optimize import optimize_values
+from lightning_edit.values.vectors import Values
 from tests.small_models import make_gpt2, make_request, make_tokenizer
 
 LAYERS = [0, 1]

@@ -18,8 +18,8 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.settings import compared_fields
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.values.search import Values
 from lightning_edit.values.settings import ValueSettings
+from lightning_edit.values.vectors import Values
 
 KIND = "values"
 # To be raised whenever `optimize_values` comes to find other values from the same input.

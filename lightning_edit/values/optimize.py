@@ -17,8 +17,9 @@ from lightning_edit.models.tokenization import Encoded, check_lengths, encode_su
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.values.batch import ValueBatch, prepare
-from lightning_edit.values.search import Search, Values
+from lightning_edit.values.search import Search
 from lightning_edit.values.settings import ValueSettings
+from lightning_edit.values.vectors import Values
 
 # Of a step, and of the pass over prefixes, which keeps no gradient.
 MAX_TOKENS, MAX_PREFIX_TOKENS = 8192, 32768
