@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -98,7 +99,17 @@ class EditCLI(CheckpointCLI):
     def before_fit(self) -> None:
         """Measures the unedited model; a resumed run has done so."""
         if self.config.fit.ckpt_path is None:
+            self._check_folder()
             self._measure()
+
+    def before_test(self) -> None:
+        """Refuses the folder of another run."""
+        self._check_folder()
+
+    def _check_folder(self) -> None:
+        # CSV loggers delete what they wrote in the same folder before as soon as they begin.
+        if self.trainer.is_global_zero and any(isinstance(logger, CSVLogger) for logger in self.trainer.loggers):
+            run_folder(self.trainer)
 
     def after_test(self) -> None:
         """Shows the figures of a model that was not edited; those of an edited one are shown already."""

@@ -23,12 +23,14 @@ class _Place:
         folder: The folder.
         made: Whether it was made for this run and is empty so far.
         checked: Whether it is known to hold no other run's files.
+        module: The module of the run, once it is known.
         lock: Held while a trainer works on the run.
     """
 
     folder: Path
     made: bool = False
     checked: bool = False
+    module: Any = None
     lock: RunLock | None = None
 
 
@@ -47,9 +49,13 @@ def run_folder(trainer: Trainer) -> Path:
     Raises:
         EditError: If the folder holds files of another run, which are never replaced, or cannot be made.
     """
-    place = _place(trainer)
+    place, module = _place(trainer), trainer.lightning_module
+    if None is not module is not place.module:
+        # Another module's fit or test by the same trainer is another run.
+        place.checked = place.checked and place.module is None
+        place.module = module
     if not place.checked and trainer.is_global_zero and not trainer.fast_dev_run:
-        if not getattr(trainer.lightning_module, "resumed", False):
+        if not getattr(module, "resumed", False):
             _check_new(place.folder)
         place.checked = True
     return place.folder
@@ -132,7 +138,9 @@ def _place(trainer: Any) -> _Place:
 
 
 def _check_new(folder: Path) -> None:
-    there = [name for name in FILES if (folder / name).exists() or (folder / name).is_symlink()]
+    # Before the folder is made, `..` in its name would lead nowhere.
+    found = folder.resolve()
+    there = [name for name in FILES if (found / name).exists() or (found / name).is_symlink()]
     if there:
         raise EditError(
             f"{folder} holds the files of another run ({', '.join(there)}), which are never replaced. Go on with that "

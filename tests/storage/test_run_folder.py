@@ -136,6 +136,44 @@ def test_the_files_of_another_run_are_never_replaced(step, tmp_path):
     assert untouched(tmp_path / "mine")
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_trainer_that_is_used_again_does_not_replace_what_it_wrote_before(kept, tmp_path):
+    watching = [Retention(every_n_updates=1), Watch(sample=2), RecordResults(), EditReport(table=False)]
+    again = quiet_trainer(tmp_path, *watching, *([EditCheckpoint()] if kept else []), ExportEdits(model=False))
+    first = module()
+    again.fit(first, datamodule=TinyWorld(edits=4))
+    again.test(first, datamodule=TinyWorld(edits=4), verbose=False)
+    folder = run_folder(again)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for step in (again.fit, again.test):
+        with pytest.raises(EditError, match="never replaced"):
+            step(module(), datamodule=TinyWorld(edits=2))
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_the_name_of_a_folder_may_lead_back_to_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(Remote, "version", property(lambda self: ".."))
+    scatter(tmp_path)
+    runner = quiet_trainer(tmp_path, *callbacks(), logger=Remote(tmp_path))
+    with pytest.raises(EditError, match="never replaced"):
+        runner.fit(module(), datamodule=TinyWorld(edits=2))
+    assert untouched(tmp_path)
+
+
+def test_a_csv_logger_deletes_nothing_of_a_run_that_is_there(tmp_path, capsys):
+    folder = tmp_path / "version_0"
+    folder.mkdir()
+    for name in ("metrics.csv", "metrics.json"):
+        (folder / name).write_text("of another run")
+    place = {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path), "name": None, "version": 0}}
+    for command in ("fit", "test"):
+        with pytest.raises(SystemExit) as status:
+            cli.main([command, "--data.edits=2", f"--trainer.logger={json.dumps(place)}"])
+        assert status.value.code == 2
+        assert "never replaced" in capsys.readouterr().err
+        assert (folder / "metrics.csv").read_text() == "of another run"
+
+
 def test_two_runs_that_begin_at_once_do_not_share_a_folder(tmp_path):
     trainers = [quiet_trainer(tmp_path, logger=TensorBoardLogger(tmp_path, name=None)) for _ in range(2)]
     # Both have looked which versions there are before either has made its folder.
