@@ -147,7 +147,8 @@ class Cache:
         return [
             path
             for path in children
-            if path.is_symlink() or not (NAME.fullmatch(path.name) or LEFTOVER.fullmatch(path.name))
+            if not (NAME.fullmatch(path.name) or LEFTOVER.fullmatch(path.name))
+            or (_is_other(path) and not _is_leftover(path))
         ]
 
     def _children(self) -> list[Path]:
@@ -184,6 +185,8 @@ def check(path: Path) -> bytes:
     """
     if path.is_symlink():
         raise DamagedError(f"it is a link, to {path.readlink()}")
+    if _is_other(path):
+        raise DamagedError("it is no file")
     # In one piece: a file that is replaced or deleted meanwhile cannot give half of each.
     data = path.read_bytes()
     try:
@@ -235,7 +238,7 @@ def _table(content: str, name: str) -> dict[str, Any]:
 
 def _entry(path: Path) -> Entry | None:
     name = NAME.fullmatch(path.name)
-    if name is None or path.is_symlink():
+    if name is None or _is_other(path):
         return None
     try:
         seen = path.stat()
@@ -251,6 +254,11 @@ def _entry(path: Path) -> Entry | None:
         return Entry(path, entry.kind, entry.size, entry.made, problem=str(error))
     except (EditError, OSError, ValueError, KeyError, OverflowError):
         return Entry(path, entry.kind, entry.size, entry.made, problem="its header is damaged")
+
+
+def _is_other(path: Path) -> bool:
+    """Whether this is no file: a link, a folder, or a pipe, which nobody may write into."""
+    return path.is_symlink() or (path.exists() and not path.is_file())
 
 
 def _is_leftover(path: Path) -> bool:

@@ -32,11 +32,11 @@ def check_own_files(folder: Path) -> None:
     """
     logged = (path for name in LOGGED for path in folder.glob(name))
     for path in (*(folder / name for name in FILES), *logged):
-        check_no_link(path)
-        if path.is_dir():
-            check_no_link(*path.rglob("*"))
-        elif path.exists() and not path.is_file():
-            raise EditError(f"{path} is neither a file nor a folder, so it was not written by the run. Delete it.")
+        for inner in (path, *(path.rglob("*") if path.is_dir() else ())):
+            check_no_link(inner)
+            # To read a pipe is to wait for whoever may write into it.
+            if inner.exists() and not (inner.is_file() or inner.is_dir()):
+                raise EditError(f"{inner} is neither a file nor a folder, so it was not written by the run. Delete it.")
 
 
 def check_no_link(*paths: Path) -> None:

@@ -84,6 +84,17 @@ def test_a_run_with_a_link_does_not_go_on_and_is_not_changed(name, run, capsys):
     assert path.is_symlink()
 
 
+@pytest.mark.parametrize("name", ["curves.jsonl", "updates/update-00002.safetensors", "checkpoints/opened.json"])
+def test_a_run_with_a_pipe_among_its_files_is_not_waited_for(name, run):
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    with pytest.raises(EditError, match=f"{run / name} is neither a file nor a folder"):
+        open_updates(run, UpdateList)
+    logger = TensorBoardLogger(run.parent, name="", version=run.name)
+    with pytest.raises(EditError, match=f"{run / name} is neither a file nor a folder"):
+        fit(run.parent, module(), TinyWorld(edits=6), ckpt_path=checkpoints(run)[1], logger=logger)
+
+
 @pytest.mark.parametrize("name", ["edited.ckpt", "checkpoints", "checkpoints/update-000003.ckpt"])
 def test_a_checkpoint_that_is_a_link_is_not_measured(name, run, capsys):
     path, _ = link(run, name)
@@ -133,3 +144,11 @@ def test_a_cache_neither_uses_nor_deletes_links(tmp_path, caplog):
     cache.write("values", name, {"z": make_factors(3, 3, 1, 5).left}, {})
     assert cache.read("values", name) is not None
     assert (tmp_path / "elsewhere").read_bytes() == before
+
+
+def test_a_cache_does_not_wait_for_a_pipe(tmp_path, caplog):
+    cache, name = Cache(tmp_path), "0" * 32
+    os.mkfifo(cache.path("values", name))
+    assert cache.read("values", name) is None
+    assert "it is no file" in caplog.text
+    assert (cache.entries(), cache.foreign()) == ([], [cache.path("values", name)])
