@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,8 @@ class UpdatesCSV:
     """A CSV file whose rows are appended in order; the first row decides the columns.
 
     A later row may have figures that none before it had: the file is then written anew with the longer header, and
-    earlier rows are empty there. Numbers have six significant digits, what is not known is empty.
+    earlier rows are empty there. Numbers have six significant digits; what is not known or not finite is empty, and
+    null in the run's other files.
 
     Args:
         path: The file.
@@ -94,6 +96,6 @@ class UpdatesCSV:
 
 
 def _shown(value: Value) -> str:
-    if value is None:
+    if value is None or not math.isfinite(value):
         return ""
     return str(value) if isinstance(value, int) else f"{value:.6g}"

@@ -18,7 +18,9 @@ def test_a_table_goes_on_where_a_checkpoint_left_it(tmp_path):
     then, columns = path.read_bytes(), list(made.columns)
     assert then == b"update,a\n1,0.123457\n2,\n"
     made.append({"update": 3, "a": float("nan"), "b": 1.0})
-    assert path.read_text() == "update,a,b\n1,0.123457,\n2,,\n3,nan,1\n"
+    assert path.read_text() == "update,a,b\n1,0.123457,\n2,,\n3,,1\n"
+    made.append({"update": 4, "a": float("-inf"), "b": float("inf")})
+    assert path.read_text().endswith("3,,1\n4,,\n")
     with path.open("a") as file:
         file.write("4,0.")
     again = table(path)
