@@ -1,4 +1,4 @@
-"""When a model begins to go: the weights have outgrown what they were, or ordinary text has become unlikely."""
+"""Signs of a degrading model: its weights have grown, or its perplexity on ordinary text has."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from lightning_edit.storage.user_files import check_file, lines_of
 
 REMEDY = (
     "Preserve more (`previous_keys: true`, a larger `ridge` or `second_moment_weight` of the solver, or AlphaEdit), or "
-    "look for less in the values (`values.mpes`, a smaller `values.clamp_norm_factor`)."
+    "optimize the values less far (`values.mpes`, a smaller `values.clamp_norm_factor`)."
 )
 
 

@@ -41,7 +41,7 @@ class ShowExamples(Checked, Callback):
             self._print(requests, answers)
 
     def _print(self, requests: Sequence[EditRequest], answers: Sequence[str]) -> None:
-        table = Table("prompt", "to be learned", *(["before"] if self._before else []), "after")
+        table = Table("prompt", "target", *(["before"] if self._before else []), "after")
         for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             table.add_row(*cells([request.rewrite_prompt, request.target_new, *self._before[i : i + 1], answer]))
         terminal().print(table)

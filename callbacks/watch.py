@@ -1,4 +1,4 @@
-"""A long run under watch: a row for each update, and a word when the model begins to go."""
+"""Monitors a run: a row of figures for each update, and a warning when the model degrades."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ OF_OTHERS = {"neighborhood_score": "neighborhood_score", "locality_token_accurac
 
 
 class Watch(EditCallback):
-    """Tells after each update how the run and the model are, and warns or stops when the model begins to go.
+    """Measures the model after each update, and warns or stops when it degrades.
 
     A row of ``updates.csv`` in the run's folder, and ``update/...`` in the loggers, has: ``efficacy_score`` and
     ``efficacy_accuracy`` of the update's own edits; ``retention_score`` and ``retention_accuracy``, the same of edits
@@ -47,7 +47,7 @@ class Watch(EditCallback):
     on its own edits: for both the row has only what costs nothing. The limits hold for a single update as well; for
     independent updates, none of which is kept, there are none. In fine-tuning there is nothing to watch.
 
-    A model begins to go when the norm of an edited weight grows (ENCORE, arXiv 2502.01636): values found on a larger
+    Degradation shows first in the norm of an edited weight (ENCORE, arXiv 2502.01636): values optimized on a larger
     weight are larger themselves, so the growth feeds itself, up to a sudden collapse (arXiv 2602.02543). At
     |W| = 2 |W0|, the default limit, what was added is at least as large as all that the model had learned; on the
     embedded model that goes with 1.3 to 3 times the perplexity. Twice the perplexity, the other limit, is 0.7 nats less
@@ -235,8 +235,8 @@ class Watch(EditCallback):
         for kind in sorted(found.keys() - self._warned):
             self._warned.add(kind)
             rank_zero_warn(
-                f"The model begins to go: after {counted(module.loop.edits_written, 'edit')} {found[kind]}. {REMEDY} "
-                "`watch.on_degradation: stop` ends a run here and keeps the model from before."
+                f"The model is degrading: after {counted(module.loop.edits_written, 'edit')} {found[kind]}. {REMEDY} "
+                "`watch.on_degradation: stop` would end the run at this point and undo the update."
             )
 
     def _to_go(self, edits: int, left: int) -> float:

@@ -1,6 +1,7 @@
 """Lightning Edit: write facts into language models, preserve the rest, and measure both."""
 
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ _DEFINED_IN = {
     "edit": "lightning_edit.api",
     "inserted": "lightning_edit.updates.model_update",
 }
+
+# In a clone some parts of the package lie beside it; an installed package contains them.
+_FOLDER = Path(__file__).parent
+if not (_FOLDER / "configs").is_dir():
+    __path__.append(str(_FOLDER.parent))
 
 __all__ = [
     "EMMET",

@@ -31,7 +31,7 @@ def test_fit_prints_before_and_after_and_test_measures_the_checkpoint(tmp_path, 
     assert "2 edits" in shown
     assert "efficacy" in shown
     assert "->" in shown
-    assert "to be learned" in shown
+    assert "target" in shown
     assert (folder / "model" / "model.safetensors").is_file()
     assert (folder / "update.safetensors").is_file()
     assert (folder / "config.yaml").is_file()

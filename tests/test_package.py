@@ -111,3 +111,11 @@ def test_every_public_name_can_be_used():
     assert set(lightning_edit.__all__) <= set(dir(lightning_edit))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = lightning_edit.nothing
+
+
+def test_python_started_in_a_clone_uses_the_clone(environment):
+    ask = "from importlib.util import find_spec; print(*(find_spec('lightning_edit.' + name).origin for name in {}))"
+    names = ("callbacks", "configs", "solvers")
+    shown = quietly(environment / "bin" / "python", "-c", ask.format(names), cwd=ROOT)
+    folders = (ROOT / "callbacks", ROOT / "configs", ROOT / "lightning_edit" / "solvers")
+    assert shown.split() == [str(folder / "__init__.py") for folder in folders]

@@ -24,7 +24,7 @@ from lightning_edit.configs import CONFIGS
 from lightning_edit.datamodules import EditDataModule, PreservationText
 from lightning_edit.distributed.shutdown import LOST, end_started, is_lost_connection, quieten_others
 from lightning_edit.errors import EditError
-from lightning_edit.messages import one_line, terminal
+from lightning_edit.messages import one_line, printable, terminal
 from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.run.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
 from lightning_edit.run.measured_module import MeasuredModule
@@ -193,8 +193,15 @@ def lightning_errors() -> Iterator[None]:
         raise
 
 
+def _warning_text(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as a user of the command line reads it: without the place in the source."""
+    return f"warning: {printable(str(message))}\n"
+
+
 def quieten() -> None:
-    """Hides what Lightning says of ordinary training and what does not hold for editing."""
+    """Hides warnings of Lightning that are about ordinary training and do not apply to editing."""
     messages = (
         ".*does not have many workers",
         ".*configure_optimizers` returned `None`",
@@ -210,5 +217,6 @@ def quieten() -> None:
     )
     for message in messages:
         warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = _warning_text
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     quieten_others()

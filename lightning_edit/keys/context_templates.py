@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from lightning_edit.errors import EditError
+from lightning_edit.models.batches import without_mask_warning
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.tokenization import encode
 
@@ -71,7 +72,8 @@ def generate_templates(
     """
     device = model.get_input_embeddings().weight.device
     texts = ["{}"]
-    with frozen(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    devices = [device] if device.type == "cuda" else []
+    with frozen(model), without_mask_warning(), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         for opening in openings:
             ids, _ = encode(tokenizer, opening)

@@ -1,9 +1,10 @@
-"""Ordinary text where the user brings none: the model's own."""
+"""Ordinary text where the user gives none: the model's own."""
 
 from typing import Any
 
 import torch
 
+from lightning_edit.models.batches import without_mask_warning
 from lightning_edit.models.hooks import frozen
 from lightning_edit.progress import Report, silent
 
@@ -23,14 +24,15 @@ def sample_texts(model: Any, tokenizer: Any, tokens: int, seed: int, report: Rep
         tokenizer: Its tokenizer.
         tokens: About how many tokens to write.
         seed: Decides the texts; the caller's random state is left as it was.
-        report: Told about the tokens written.
+        report: Called with the number of tokens written.
     """
     device = model.get_input_embeddings().weight.device
     context = getattr(model.config.get_text_config(), "max_position_embeddings", LENGTH) or LENGTH
     length = min(LENGTH, context)
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     texts: list[str] = []
-    with frozen(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    devices = [device] if device.type == "cuda" else []
+    with frozen(model), without_mask_warning(), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         while len(texts) * (length - 1) < tokens:
             rows = min(ROWS, -(-tokens // (length - 1)) - len(texts))
@@ -44,5 +46,5 @@ def sample_texts(model: Any, tokenizer: Any, tokens: int, seed: int, report: Rep
                 pad_token_id=tokenizer.pad_token_id or 0,
             )
             texts += tokenizer.batch_decode(generated[:, 1:], skip_special_tokens=True)
-            report("ordinary text (tokens)", len(texts) * (length - 1), max(tokens, len(texts) * (length - 1)))
+            report("generate text (tokens)", len(texts) * (length - 1), max(tokens, len(texts) * (length - 1)))
     return texts

@@ -1,7 +1,9 @@
 """Token lists of different lengths as padded tensors, with nothing left to a model's defaults."""
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,3 +92,22 @@ def tokens_of_a_pass(device: torch.device) -> int:
         device: Where the model runs.
     """
     return 32 if device.type == "cpu" else 512
+
+
+@contextmanager
+def without_mask_warning() -> Iterator[None]:
+    """Silences transformers' warning of a missing attention mask, where ``generate`` was given one.
+
+    ``generate`` drops a mask of ones before it calls the model, which then takes a first token that is also the padding
+    token for padding.
+    """
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(_is_other_warning)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_other_warning)
+
+
+def _is_other_warning(record: logging.LogRecord) -> bool:
+    return "passing in an `attention_mask`" not in record.getMessage()
