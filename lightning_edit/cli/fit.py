@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Callback
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -50,11 +50,11 @@ class EditCLI(CheckpointCLI):
     config: Any
     named_kinds = (MeasuredModule, EditDataModule, PreservationText, Solver, PostProcessor, Callback, Strategy)
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The trainer's methods that make sense here."""
+    def subcommands(self) -> dict[str, set[str]]:
+        """The one of the trainer's methods that is to be run: making the parser of another one too takes long."""
         skipped = {"model", "dataloaders", "datamodule"}
-        return {"fit": skipped | {"train_dataloaders", "val_dataloaders"}, "test": skipped}
+        methods = {"fit": skipped | {"train_dataloaders", "val_dataloaders"}, "test": skipped}
+        return {name: methods[name] for name in self.parser_kwargs}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Gives the measurements in the middle of a run keys of their own."""
@@ -147,11 +147,11 @@ def test(words: list[str]) -> None:
         run(["test", *words])
 
 
-def run(args: ArgsType, kind: type[EditCLI] = EditCLI) -> EditCLI:
+def run(args: list[str], kind: type[EditCLI] = EditCLI) -> EditCLI:
     """Runs ``fit`` or ``test``.
 
     Args:
-        args: The arguments.
+        args: Which of them, and its arguments.
         kind: What runs it.
     """
     quieten()
@@ -165,7 +165,7 @@ def run(args: ArgsType, kind: type[EditCLI] = EditCLI) -> EditCLI:
         auto_configure_optimizers=False,
         save_config_callback=SaveRunConfig,
         save_config_kwargs={"save_to_log_dir": False},
-        parser_kwargs={"fit": defaults, "test": defaults},
+        parser_kwargs={args[0]: defaults},
         parser_class=EditArgumentParser,
         args=args,
     )
