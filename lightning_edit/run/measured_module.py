@@ -180,9 +180,10 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
         return self.trainer.datamodule.requests
 
     @property
-    @abstractmethod
     def requests_so_far(self) -> list[EditRequest]:
         """The edits that the model has learned by now, those that wait for their update included."""
+        requests = self.requests
+        return [requests[position] for position in self.loop.queue.so_far()]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Requests are texts; what the model needs of them is made on its device."""
@@ -211,6 +212,10 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
         """
         self.loop.restore(state, self.requests)
         self.curves = list(state.curves)
+
+    @abstractmethod
+    def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> Any:
+        """Makes the edits of a batch, or takes them up for an update."""
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 

@@ -169,18 +169,9 @@ class EditingModule(MeasuredModule):
             self.templates = gathered(own)[0]
         encode_texts(self.tokenizer, self.requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)
         moments = self._second_moments()
-        self.loop.editor = Editor(
-            self.weights,
-            self.tokenizer,
-            self.solver,
-            self.layers,
-            self.templates,
-            self.value_settings,
-            moments,
-            self.distribution,
-            self.post_processing,
-            self.loop.kept.previous_keys if self.previous_keys else None,
-        )
+        settings = (self.templates, self.value_settings, moments, self.distribution, self.post_processing)
+        previous_keys = self.loop.kept.previous_keys if self.previous_keys else None
+        self.loop.editor = Editor(self.weights, self.tokenizer, self.solver, self.layers, *settings, previous_keys)
         self._values = ValueFinder(self.loop.editor, self.loop.value_caches)
         of_moments = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in moments.items()}
         self.identity.note({**self._values.fingerprints, **of_moments})
@@ -188,17 +179,10 @@ class EditingModule(MeasuredModule):
             self._keep()
 
     def _second_moments(self) -> dict[int, Tensor]:
+        texts = self.trainer.datamodule.preservation_texts()
+        settings = (self.moment_settings, self.solver, self.seed)
         with self.timed("second_moments"), self.weights.unedited():
-            return prepare_second_moments(
-                self.decoder,
-                self.tokenizer,
-                self.trainer.datamodule.preservation_texts(),
-                self.layers,
-                self.moment_settings,
-                self.solver,
-                self.seed,
-                self.report,
-            )
+            return prepare_second_moments(self.decoder, self.tokenizer, texts, self.layers, *settings, self.report)
 
     # -- micro-batch by micro-batch ------------------------------------------------------------------------------------
 
@@ -310,9 +294,3 @@ class EditingModule(MeasuredModule):
         if described["context_templates"] is not None:
             self.templates = ContextTemplates(tuple(described["context_templates"]), self.key_average)
         super().restore(state, described)
-
-    @property
-    def requests_so_far(self) -> list[EditRequest]:
-        """The edits that the model has learned by now, those that wait for their update included."""
-        requests = self.requests
-        return [requests[position] for position in self.loop.queue.so_far()]
