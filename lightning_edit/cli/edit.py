@@ -219,12 +219,9 @@ def default_layer(model: str) -> int:
     Raises:
         EditError: If there is no such model.
     """
-    from transformers import AutoConfig
-
-    from lightning_edit.models.loading import resolve
+    from lightning_edit.models.loading import depth_of
 
     try:
-        config = AutoConfig.from_pretrained(resolve(model)).get_text_config()
-        return int(config.num_hidden_layers) // 4
-    except (OSError, ValueError, AttributeError) as error:
+        return depth_of(model) // 4
+    except EditError as error:
         raise EditError(f"MODEL: {model} could not be read, so give --layers or another model: {error}") from error

@@ -97,7 +97,10 @@ def depth_of(name: str, trust_remote_code: bool = False) -> int:
     path = resolve(name)
     with loading("configuration", name):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    try:
         return int(config.get_text_config().num_hidden_layers)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EditError(f"`model`: how many layers {name} has could not be read: {error}") from error
 
 
 def load_model(

@@ -6,7 +6,7 @@ import pytest
 
 from lightning_edit import EditError
 from lightning_edit.cli.main import main
-from lightning_edit.models.loading import load_model, load_tokenizer
+from lightning_edit.models.loading import depth_of, load_model, load_tokenizer
 from lightning_edit.tiny import MODEL_PATH
 from lightning_edit.updates.undo import change_updates
 
@@ -63,6 +63,20 @@ def test_code_is_run_only_if_asked_for(load, folder):
     assert not mark(folder)
     assert type(load(str(folder), trust_remote_code=True)).__name__.startswith("Own")
     assert mark(folder)
+
+
+def test_to_ask_how_deep_a_model_is_runs_no_code(folder, capsys):
+    """The commands that choose layers ask for it before any model is loaded."""
+    edits = folder.parent / "edits.csv"
+    edits.write_text("subject,prompt,target_new\nAnna,{} lives in,Rome\n")
+    with pytest.raises(SystemExit) as refused:
+        main(["edit", str(folder), str(edits)])
+    assert refused.value.code == 2
+    assert "trust_remote_code" in capsys.readouterr().err
+    with pytest.raises(EditError, match="trust_remote_code"):
+        depth_of(str(folder))
+    assert not mark(folder)
+    assert depth_of(str(folder), trust_remote_code=True) == 3
 
 
 def fit(folder, *more):
