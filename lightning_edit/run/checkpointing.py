@@ -57,8 +57,13 @@ def load_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
         checkpoint: As read from a file.
 
     Raises:
-        EditError: See `check_base` and `check_same_run`.
+        EditError: If there is no trainer, and see `check_base` and `check_same_run`.
     """
+    if getattr(module, "_trainer", None) is None:
+        raise EditError(
+            "Edits are read from a checkpoint by a trainer: trainer.test(module, datamodule=..., ckpt_path=...). "
+            "The edits alone are in the run's update.safetensors: ModelUpdate.load(...).insert(model)."
+        )
     edits, fits = checkpoint.get("edits"), module.trainer.state.fn == TrainerFn.FITTING
     if edits is None:
         raise EditError("The checkpoint holds no edits; give the edited.ckpt of a run.")

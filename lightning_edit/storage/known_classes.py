@@ -14,6 +14,7 @@ import jsonargparse
 import torch
 import yaml
 from jsonargparse import _common as jsonargparse_settings
+from lightning.pytorch.core.saving import CHECKPOINT_PAST_HPARAMS_KEYS
 
 from lightning_edit.errors import EditError
 
@@ -28,7 +29,6 @@ FORMER_MODULES = {
     "datamodules": ("", "counterfact", "easyedit", "own_edits", "preservation", "tiny_world", "zsre"),
 }
 CLASS_KEYS = ("class_path", "_class_path")
-HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 DEEPEST = 50
 YAML = jsonargparse.get_loader("yaml")
@@ -210,13 +210,16 @@ class SafelyLoaded:
             **kwargs: As Lightning's.
 
         Raises:
-            EditError: If the checkpoint names a class that is not this project's.
+            EditError: If the checkpoint names a class that is not this project's, or settings are to come from a file.
         """
+        if kwargs.get("hparams_file") is not None or any(arg is not None for arg in args[1:2]):
+            raise EditError("`hparams_file`: settings are those of the checkpoint; give others as arguments.")
         kwargs["weights_only"] = True
         names = names_of(cls)
         accepted = known_classes(*cls.named_kinds()) | dict.fromkeys(names, *names[:1])
         content = torch.load(Path(checkpoint_path), weights_only=True, map_location="meta")
-        for key in HYPER_PARAMETERS:
+        # Settings under the names of the earliest versions of Lightning count as well.
+        for key in (cls.CHECKPOINT_HYPER_PARAMS_KEY, *CHECKPOINT_PAST_HPARAMS_KEYS):  # type: ignore[attr-defined]
             check_names(content.get(key, {}), accepted, str(checkpoint_path))
         with only_imports(list(accepted)):
             return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[misc]

@@ -107,6 +107,28 @@ def test_a_class_that_is_not_known_is_named_in_the_message(run, capfd):
         EditingModule.load_from_checkpoint(run / "edited.ckpt")
 
 
+def test_python_reads_settings_from_nowhere_else_in_a_checkpoint_or_beside_it(run):
+    file = run / "edited.ckpt"
+    with pytest.raises(EditError, match=r"by a trainer: trainer\.test"):
+        EditingModule.load_from_checkpoint(file)
+    assert type(TinyWorld.load_from_checkpoint(file)) is TinyWorld
+    content = torch.load(file, weights_only=True)
+    (run / "hparams.yaml").write_text("_instantiator: payload.f\nmodel: tiny\nlayers: [0]\n")
+    for kind, hyper_parameters in (EditingModule, "hyper_parameters"), (TinyWorld, "datamodule_hyper_parameters"):
+        # Lightning reads settings under their names of version 0.7 as well.
+        settings = {name: value for name, value in content[hyper_parameters].items() if name[0] != "_"}
+        for former in ("hparams", "module_arguments"):
+            torch.save({**content, hyper_parameters: settings, former: {"_instantiator": "payload.f"}}, file)
+            with pytest.raises(EditError, match=r"payload\.f"):
+                kind.load_from_checkpoint(file)
+        torch.save(content, file)
+        with pytest.raises(EditError, match="hparams_file"):
+            kind.load_from_checkpoint(file, hparams_file=run / "hparams.yaml")
+        with pytest.raises(EditError, match="hparams_file"):
+            kind.load_from_checkpoint(file, None, run / "hparams.yaml")
+    assert not Path("ran").exists()
+
+
 def test_a_checkpoint_does_not_say_where_this_machine_keeps_things(run):
     content = torch.load(run / "edited.ckpt", weights_only=True)
     content["hyper_parameters"]["values"]["cache_dir"] = "elsewhere"
