@@ -206,9 +206,14 @@ def _editable(model: Any, name: str, uses: Counter[int]) -> str:
             f"{name} cannot be edited: {reason}. Only a plain linear map with floating-point weights of 16 bits or "
             "more can be edited; load the model without quantization or adapters, e.g. in bfloat16."
         )
-    if uses[id(module.weight)] > 1:
+    if uses[_place_of(module.weight)] > 1:
         raise EditError(f"{name} cannot be edited: other parts of {type(model).__name__} share its weight.")
     return name
+
+
+def _place_of(parameter: Any) -> int:
+    """Where a parameter's numbers are, which several parameters may share."""
+    return parameter.data_ptr() or id(parameter)
 
 
 def _refuse_adapters(model: Any) -> None:
@@ -241,7 +246,7 @@ def find_decoder(model: Any, down_projection: str | None = None) -> Decoder:
         blocks = _named_blocks(model, down_projection)
     if model.get_output_embeddings() is None:
         raise EditError(f"{type(model).__name__} has no language-modeling head; load it with AutoModelForCausalLM.")
-    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    uses = Counter(_place_of(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     names, refusals = [""] * len(blocks), dict[int, EditError]()
     for layer, block in enumerate(blocks):
         try:

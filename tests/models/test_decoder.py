@@ -210,6 +210,10 @@ def shared(module, model):
     module.weight = model.model.layers[0].mlp.down_proj.weight
 
 
+def shared_in_memory(module, model):
+    module.weight = torch.nn.Parameter(model.model.layers[0].mlp.down_proj.weight.data)
+
+
 def of_a_subclass(module, model):
     module.__class__ = Codes
     module.register_buffer("scale", torch.ones(1))
@@ -231,6 +235,7 @@ def computed(module, model):
 
 
 UNEDITABLE = {
+    "other parts of LlamaForCausalLM share its": shared_in_memory,
     "it is a Codes, which holds more than a weight and a bias": of_a_subclass,
     "its weights are float8_e4m3fn": in_codes(torch.float8_e4m3fn),
     "its weights are int8": in_codes(torch.int8),
