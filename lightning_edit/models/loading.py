@@ -27,6 +27,8 @@ OBJECTS = (
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
 )
+QUANTIZATION = ("quantization_config", "compression_config")
+FLOATS = ("F32", "BF16", "F16", "F64")
 LONGEST = 300
 QUANTIZED = " Quantized weights cannot be edited: load a model with weights of 16 bits or more."
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
@@ -143,19 +145,41 @@ def check_files(folder: Path) -> None:
     Raises:
         EditError: With the name of the file, and what to do.
     """
+    says_how = False
     for name in OBJECTS:
         if (folder / name).exists():
             content = _read_object(folder / name)
+            says_how |= name == "config.json" and _is_quantized(content)
             if name.endswith(".index.json"):
                 _check_index(folder / name, content)
     for file in sorted((*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin"))):
         _check_start(file)
         if file.suffix == ".safetensors":
             try:
-                with safe_open(file, framework="pt"):
-                    pass
+                codes = None if says_how else _first_codes(file)
             except (SafetensorError, OSError) as error:
                 raise EditError(f"`model`: {file} is cut short or damaged ({error}). Download it again.") from error
+            if codes is not None:
+                raise EditError(
+                    f"`model`: {file} holds {codes[0]} as codes ({codes[1]}), and config.json does not say how to read "
+                    f"them, so they would be taken for the numbers themselves.{QUANTIZED}"
+                )
+
+
+def _is_quantized(config: dict[str, Any]) -> bool:
+    """Whether a configuration, or that of a part of the model, says how its weights are quantized."""
+    inner = (value for value in config.values() if isinstance(value, dict))
+    return any(name in config for name in QUANTIZATION) or any(map(_is_quantized, inner))
+
+
+def _first_codes(file: Path) -> tuple[str, str] | None:
+    """The first weight in a file that is not of 16 bits or more, and what it is kept as."""
+    with safe_open(file, framework="pt") as content:
+        for name in content.keys():  # noqa: SIM118
+            kept_as = content.get_slice(name).get_dtype() if name.endswith(".weight") else FLOATS[0]
+            if kept_as not in FLOATS:
+                return name, kept_as
+    return None
 
 
 def _check_start(file: Path) -> None:
