@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_edit.distributed.process_group import Together
@@ -12,7 +13,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
-from lightning_edit.models.decoder import check_layers, find_decoder
+from lightning_edit.models.decoder import Decoder, check_layers, find_decoder
 from lightning_edit.models.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.models.offloading import keep_in_memory
 from lightning_edit.models.probe import check_projections
@@ -86,6 +87,7 @@ def edit(
         >>> update.remove(model)
     """
     check(edit, {"distribution": distribution, "micro_batch": micro_batch, "seed": seed})
+    _check_gradients(model)
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
     requests = distinct(requests)
@@ -97,8 +99,8 @@ def edit(
     check_site(decoder, layers, values.site)
     if not requests:
         raise EditError("There are no edits to make.")
-    if moments is not None and not set(layers) <= set(moments):
-        raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
+    if moments is not None:
+        _check_moments(decoder, layers, moments)
     with Together():
         check_finite(model)
     check_projections(decoder, layers)
@@ -116,6 +118,24 @@ def edit(
         with weights.undone_on_error():
             written = _write_all(editor, requests, micro_batch, report)
     return weights.update(**editor.describe(), edits=written)
+
+
+def _check_gradients(model: Any) -> None:
+    if torch.is_inference_mode_enabled() or any(parameter.is_inference() for parameter in model.parameters()):
+        raise EditError(
+            "Values are found with gradients, which `torch.inference_mode` rules out. Load the model and call edit() "
+            "outside of it; `torch.no_grad` does no harm."
+        )
+
+
+def _check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, Tensor]) -> None:
+    if not set(layers) <= set(moments):
+        raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
+    for layer in layers:
+        d_in, moment = decoder.weight(layer).shape[1], moments[layer]
+        if not isinstance(moment, Tensor) or moment.shape != (d_in, d_in) or moment.is_complex():
+            got = tuple(moment.shape) if isinstance(moment, Tensor) else type(moment).__name__
+            raise EditError(f"`moments`: that of layer {layer} must be a real tensor {(d_in, d_in)}, got {got}.")
 
 
 def _write_all(editor: Editor, requests: Sequence[EditRequest], micro_batch: int, report: Report) -> int:

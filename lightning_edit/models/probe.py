@@ -32,13 +32,16 @@ ROUNDING, ARRIVAL_TOLERANCE = 8, 1e-3
 def check_projections(decoder: Decoder, layers: Sequence[int]) -> None:
     """Refuses layers whose module does not give W k + b, so that a changed W would not give (W + Delta) k + b.
 
+    A model whose answers are no numbers is refused as well.
+
     Args:
         decoder: The model, whose edited weights are in memory. Where it is divided between processes, all of them must
             ask at the same time.
         layers: The edited layers, ascending.
 
     Raises:
-        EditError: If a module is not run by the model, or does something else with its weight.
+        EditError: If a module is not run by the model, or does something else with its weight; if logits are NaN or
+            infinite.
     """
     modules = [decoder.down_projection(layer) for layer in layers]
     with frozen(decoder.model):
@@ -47,6 +50,13 @@ def check_projections(decoder: Decoder, layers: Sequence[int]) -> None:
         seen = run_until(decoder.model, probe_inputs(decoder, 1), *keys, *outputs)
     for layer, key, output in zip(layers, seen[: len(layers)], seen[len(layers) :], strict=True):
         _check_linear(decoder, layer, key, output)
+    with frozen(decoder.model):
+        (logits,) = run_until(decoder.model, probe_inputs(decoder, 1), capture_output(decoder.head, stop=True))
+    if hasattr(logits, "value") and not logits.value.isfinite().all():
+        raise EditError(
+            f"{type(decoder.model).__name__} gives logits that are NaN or infinite for any text: its numbers overflow "
+            f"({decoder.model.dtype}), or its files are damaged. Load it in float32 or bfloat16."
+        )
 
 
 @torch.no_grad()

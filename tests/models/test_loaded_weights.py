@@ -121,6 +121,22 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value, dtype, tmp_path)
         edit(model, make_tokenizer(), [make_request()], progress=False)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_codes_are_not_taken_for_numbers(dtype, tmp_path):
+    codes = load_file(saved(tmp_path) / "model.safetensors")[DOWN].to(dtype)
+    change(tmp_path, **{DOWN: codes})
+    with pytest.raises(EditError, match=rf"holds {re.escape(DOWN)} as codes .* does not say how to read them"):
+        load_model(str(tmp_path))
+
+
+def test_a_model_whose_answers_are_no_numbers_is_refused():
+    model = make_llama(torch.float32)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(3e38)
+    with pytest.raises(EditError, match=r"logits that are NaN or infinite .*float32 or bfloat16"):
+        edit(model, make_tokenizer(), [make_request()], layers=[1], progress=False)
+
+
 def test_the_command_line_ends_before_any_work(tmp_path, capsys):
     change(saved(tmp_path / "model"), DOWN)
     with pytest.raises(SystemExit) as refused:
