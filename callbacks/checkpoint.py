@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,15 @@ class EditCheckpoint(EditCallback):
         keep: So many of the latest are kept.
         history: Whether to keep each update by itself, to be listed, removed and re-applied.
 
+    Attributes:
+        flags_to_go_on: What the command that goes on in a run's folder needs beside ``--ckpt_path``, where it is known.
+
     Raises:
         EditError: If a number is not positive.
     """
 
     called_last = True
+    flags_to_go_on: Callable[[Path], Sequence[str]] | None = None
 
     def __init__(self, every_n_updates: Count = 1, keep: Count = 3, history: bool = True) -> None:
         super().__init__()
@@ -260,7 +265,8 @@ class EditCheckpoint(EditCallback):
         kept = checkpoints(self._folder)
         if kept and pl_module.loop.stopped is None:
             edits, of_all = self._edits_saved, len(pl_module.requests)
-            go_on = f"fit --ckpt_path {shlex.quote(str(kept[0]))}"
+            flags = self.flags_to_go_on(self._folder) if self.flags_to_go_on is not None else ()
+            go_on = shlex.join(["fit", "--ckpt_path", str(kept[0]), *flags])
             self._say(trainer, f"{edits} of {counted(of_all, 'edit')} are kept. To go on: {go_on}")
 
     @staticmethod

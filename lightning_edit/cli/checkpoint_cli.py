@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_edit.commands.resume_arguments import restored_settings, resume_arguments, same_folder
-from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, typed_classes
+from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, checked_config, typed_classes
 from lightning_edit.commands.setting_checks import bound_yaml, check_settings
 from lightning_edit.errors import EditError
 from lightning_edit.storage.known_classes import accept_former_names, known_classes, named_classes, only_imports
@@ -62,6 +62,22 @@ class CheckpointCLI(LightningCLI):
             check_config(config.as_dict(), defaults, run, typed)
         # The run keeps the configuration that it began with, whatever becomes of going on.
         self.save_config_callback = None
+
+    def flags_to_go_on(self, run: Path) -> list[str]:
+        """What a fit that goes on from this one needs beside ``--ckpt_path``: trust in what the run's files name.
+
+        Args:
+            run: The run's folder.
+        """
+        config = self.config[self.config.subcommand].clone()
+        same_folder(config.trainer, run)
+        flags = ["--model.trust_remote_code=true"] if config.get("model.init_args.trust_remote_code") else []
+        try:
+            checked_config(run / "config.yaml", accepted_classes(self.named_kinds))
+            check_config(config.as_dict(), self._parser(self.config.subcommand).get_defaults().as_dict(), run, [])
+        except EditError:
+            return [TRUST, *flags]
+        return flags
 
     def _imports(self) -> AbstractContextManager[None]:
         """Lets the parser import nothing but what a checkpoint, or the configuration beside it, may name."""

@@ -94,6 +94,9 @@ class EditCLI(CheckpointCLI):
             stay_in(self.trainer, self.config.fit.ckpt_path)
             if self.config.fit.ckpt_path is not None:
                 lock(self.trainer)
+            for callback in self.trainer.callbacks:
+                if isinstance(callback, EditCheckpoint):
+                    callback.flags_to_go_on = self.flags_to_go_on
         atexit.register(end_started, self.trainer.strategy.launcher)
 
     def before_fit(self) -> None:
