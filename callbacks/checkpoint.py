@@ -68,7 +68,7 @@ class EditCheckpoint(EditCallback):
             return
         if pl_module.loop.independent and not self.history:
             raise EditError(
-                "EditCheckpoint: a run of `independent_updates` goes on from its updates: set `history: true`."
+                "EditCheckpoint: a run of `independent_updates` resumes from its updates: set `history: true`."
             )
         self._take_up(trainer, pl_module)
 
@@ -118,7 +118,7 @@ class EditCheckpoint(EditCallback):
         except OSError as error:
             if "temporary directory" in str(error):
                 raise EditError(
-                    f"There is no folder for temporary files ({error.strerror}). Make room in one of them, or set the "
+                    f"There is no folder for temporary files ({error.strerror}). Free some space in one, or set the "
                     "environment variable TMPDIR to a folder with room."
                 ) from error
             raise EditError(
@@ -145,7 +145,7 @@ class EditCheckpoint(EditCallback):
         if trainer.is_global_zero:
             if checkpoints(self._folder) or history.numbers():
                 raise EditError(
-                    f"{self._folder} holds the updates of another run, which are never replaced. Go on with it by "
+                    f"{self._folder} holds the updates of another run, which are never replaced. Resume it with "
                     "--ckpt_path, move it, or give the trainer a logger of its own."
                 )
             if self.history and module.weights.added:
@@ -193,8 +193,8 @@ class EditCheckpoint(EditCallback):
         except OSError as error:
             if not history.unwritten:
                 logger.warning(
-                    "Update %d could not be kept by itself: %s. The run goes on, but its updates from here on cannot "
-                    "be removed one by one.",
+                    "Update %d could not be stored in a file of its own: %s. The run continues, but updates from "
+                    "here on cannot be removed individually.",
                     last.number,
                     error,
                 )
@@ -214,8 +214,8 @@ class EditCheckpoint(EditCallback):
         except OSError as error:
             before = checkpoints(self._folder)
             logger.warning(
-                "The checkpoint after update %d could not be written: %s. The run goes on without it; %s. Make room, "
-                "and the next one will be written.",
+                "The checkpoint after update %d could not be written: %s. The run continues without it; %s. Free "
+                "some disk space, and the next one will be written.",
                 module.loop.updates_written,
                 error,
                 f"the last one is {before[0]}" if before else "there is none before it",
@@ -267,7 +267,7 @@ class EditCheckpoint(EditCallback):
             edits, of_all = self._edits_saved, len(pl_module.requests)
             flags = self.flags_to_go_on(self._folder) if self.flags_to_go_on is not None else ()
             go_on = shlex.join(["fit", "--ckpt_path", str(kept[0]), *flags])
-            self._say(trainer, f"{edits} of {counted(of_all, 'edit')} are kept. To go on: {go_on}")
+            self._say(trainer, f"{edits} of {counted(of_all, 'edit')} are kept. To resume: {go_on}")
 
     @staticmethod
     def _say(trainer: Any, message: str) -> None:

@@ -86,7 +86,7 @@ class Harness(Scheduled):
                 close = ", ".join(difflib.get_close_matches(name, manager.all_tasks, n=3)) or "none"
                 raise EditError(
                     f"Harness: `tasks`: the harness knows no task {name}. Similar names: {close}. Task files of your "
-                    "own are found with `include_path`."
+                    "own are found through `include_path`."
                 )
         self._loaded = _load(manager, self.tasks)
         for task in self._loaded["tasks"].values():

@@ -51,8 +51,8 @@ class Retention(Scheduled):
         """
         if module.loop.independent:
             raise EditError(
-                "Retention: with `independent_updates` no update sees the earlier ones, so there is nothing to retain. "
-                "Set `retention.every_n_updates` to null."
+                "Retention: with `independent_updates` no update sees the earlier ones, so there is nothing to "
+                "measure. Set `retention.every_n_updates` to null."
             )
 
     def measure(self, trainer: Any, module: EditingRun) -> dict[str, float]:

@@ -50,7 +50,7 @@ class UpdatesCSV:
             return
         kept = self._read()[:rows]
         if len(kept) < rows:
-            logger.warning("%s holds %d of the %d updates that are in the checkpoint.", self.path, len(kept), rows)
+            logger.warning("%s has %d of the %d updates in the checkpoint.", self.path, len(kept), rows)
         self.rows = len(kept)
         self._rewrite(kept)
 

@@ -74,4 +74,6 @@ def reads_old_names(function: Callable[Parameters, Result]) -> Callable[Paramete
 
 
 def _warn(old: str, new: str) -> None:
-    warnings.warn(f"{old} is called `{new}` now; the old name will not be read forever.", FutureWarning, stacklevel=4)
+    warnings.warn(
+        f"{old} has been renamed to `{new}`; the old name will not be accepted forever.", FutureWarning, stacklevel=4
+    )

@@ -139,7 +139,7 @@ def test_without_layers_a_block_a_quarter_up_is_edited(folder, tmp_path, capsys)
         (["tiny", "edits.csv", "--limit", "0"], "`--limit` must be a positive number, got 0"),
         (["tiny", "edits.csv", "--batch-size", "many"], "invalid int value: 'many'"),
         (["tiny", "edits.csv", "--device", "tpu"], "choose from"),
-        (["tiny", "edits.csv", "--out", "."], "holds something already"),
+        (["tiny", "edits.csv", "--out", "."], "is not empty. Give a new"),
         (["tiny", "edits.csv", "--config", "none.yaml"], "there is no file none.yaml"),
         (["tiny", "edits.csv", "--layer", "3"], "unrecognized arguments: --layer"),
     ],

@@ -31,8 +31,8 @@ def test_nested_settings_get_their_current_names_with_a_warning():
     with pytest.warns(FutureWarning) as told:
         assert current({"model": {"init_args": OLD}, "kept": [1]}) == {"model": {"init_args": NEW}, "kept": [1]}
     texts = [str(warning.message) for warning in told]
-    assert "`separate_updates` is called `independent_updates` now" in texts[0]
-    assert "`layer_distribution: ends` is called `first_last` now" in texts[1]
+    assert "`separate_updates` has been renamed to `independent_updates`" in texts[0]
+    assert "`layer_distribution: ends` has been renamed to `first_last`" in texts[1]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert current(NEW) == NEW

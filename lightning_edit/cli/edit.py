@@ -170,7 +170,7 @@ def out_arguments(out: str | None) -> list[str]:
         return []
     folder = Path(out).expanduser()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise EditError(f"`--out`: {out} holds something already. Give a folder that is new or empty.")
+        raise EditError(f"`--out`: {out} is not empty. Give a new or empty folder.")
     if not folder.name:
         raise EditError(f"`--out`: {out} has no name. Give a folder that is new.")
     # As a version, a number would make a folder called version_N.

@@ -111,4 +111,4 @@ def _explain(error: Exception) -> None:
             fail(str(cause))
     for cause in causes(error):
         if isinstance(cause, UnicodeDecodeError):
-            fail(f"A file of settings is not UTF-8 text ({cause}); save it as UTF-8.")
+            fail(f"A settings file is not UTF-8 text ({cause}); save it as UTF-8.")

@@ -102,7 +102,7 @@ def verify(cache: Cache) -> bool:
             progress.advance(task, entry.size)
     foreign = cache.foreign()
     for path in foreign:
-        console.print(Text(f"{path}: it is not of the cache"), soft_wrap=True)
+        console.print(Text(f"{path}: it is not a file of the cache"), soft_wrap=True)
     counts = {"sound": len(entries) - problems - old, "damaged": problems, "old format": old, "foreign": len(foreign)}
     console.print(Text(", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "sound")))
     return not problems and not foreign
@@ -144,7 +144,9 @@ def clear(cache: Cache, kind: str | None = None, older_than: float | None = None
     what = _files(entries) + (f" and {_count(len(leftovers), 'unfinished files')}" if leftovers else "")
     if not yes:
         if not sys.stdin.isatty():
-            raise EditError(f"`cache clear` would delete {what} in {cache.folder}. Nobody can be asked: give --yes.")
+            raise EditError(
+                f"`cache clear` would delete {what} in {cache.folder}. There is no terminal to ask on: give --yes."
+            )
         if not Confirm.ask(Text(f"Delete {what} in {cache.folder}?"), console=console, default=False):
             return
     for path in [*(entry.path for entry in entries), *leftovers]:

@@ -43,8 +43,8 @@ def resume_arguments(words: list[str], accepted: Mapping[str, str] | None) -> li
     if file.parent.name != checkpoint_file.FOLDER or not (run / "config.yaml").is_file():
         raise EditError(
             f"`ckpt_path`: {file} is not among the checkpoints of a run (RUN/checkpoints/update-N.ckpt beside "
-            "RUN/config.yaml), so a fit cannot go on from it; `test --ckpt_path` measures it, and `model.on_top_of` "
-            "builds other edits upon it."
+            "RUN/config.yaml), so a fit cannot resume from it; `test --ckpt_path` measures it, and `model.on_top_of` "
+            "makes other edits on top of it."
         )
     config = str(run / "config.yaml") if accepted is None else checked_config(run / "config.yaml", accepted)
     return [words[0], f"--config={config}", *words[1:], f"--ckpt_path={file}"]
@@ -60,7 +60,7 @@ def _checkpoint(given: str, runs: str) -> Path:
         return path
     file, passed_over = checkpoint_file.newest(path)
     for wrong in passed_over:
-        logger.warning("%s; the one before is used.", wrong)
+        logger.warning("%s; the previous one is used.", wrong)
     return file
 
 

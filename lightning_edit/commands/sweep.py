@@ -92,7 +92,7 @@ class Sweep:
         metric = next(name for name in INSTEAD_OF_S if name in figures)
         return replace(self, metric=metric), (
             "S cannot be measured on these records: it needs `target_true`, `paraphrase_prompts` and "
-            f"`neighborhood_prompts`. The runs are compared by {metric}, which says nothing of what else changes."
+            f"`neighborhood_prompts`. The runs are compared by {metric}, which does not measure side effects."
         )
 
     def combinations(self) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ class PreparedQuestions(Prepared):
 
         Args:
             decoder: The model as it is now.
-            report: Told how many tokens the model has read of this process's share.
+            report: Called with the number of tokens of this process's share that the model has read.
         """
 
         def score(own: Sequence[list[tuple[list[int], int]]]) -> list[list[float]]:

@@ -91,7 +91,7 @@ class PreparedText(Prepared):
 
         Args:
             decoder: The model as it is now.
-            report: Told how many tokens the model has read.
+            report: Called with the number of tokens that the model has read.
         """
 
         def score(own: Sequence[tuple[list[int], int]]) -> Tensor:

@@ -91,7 +91,7 @@ class Prepared(ABC):
         Args:
             decoder: The model as it is now.
             tokenizer: The tokenizer that the prompts were built for.
-            report: Told how many rows are done.
+            report: Called with the number of rows done.
         """
 
 

@@ -143,9 +143,9 @@ def warn_of_shared_keys(updates: Sequence[Sequence[EditRequest]]) -> None:
     if shared:
         logger.warning(
             "%d of %d edits share their key with another edit of the same update, because their prompts are the same "
-            "up to the end of the subject, e.g. %r and %r: one value has to give all of their answers, and some will "
-            "not be learned. Ways out: prompts in which the subject comes after what is asked (%r), or an update for "
-            "each edit (`edits_per_update: 1`).",
+            "up to the end of the subject, e.g. %r and %r: one value would have to give all of their answers, so "
+            "some will not be learned. Write prompts in which the subject comes last (%r), or set "
+            "`edits_per_update: 1`.",
             len(shared),
             sum(map(len, updates)),
             shared[0].rewrite_prompt,

@@ -109,7 +109,7 @@ def second_moments(
         texts: Ordinary text; read until there are enough tokens.
         layers: The edited layers.
         settings: See `SecondMomentSettings`.
-        report: Told about the tokens done.
+        report: Called with the number of tokens done.
 
     Returns:
         For each layer ``(d_in, d_in)`` in float64.
@@ -185,7 +185,7 @@ def prepare_second_moments(
         settings: See `SecondMomentSettings`.
         solver: Must be able to use them.
         seed: Of the model's own text.
-        report: Told about tokens written and done.
+        report: Called with the number of tokens generated, then read.
 
     Returns:
         For each layer ``(d_in, d_in)`` in float64.

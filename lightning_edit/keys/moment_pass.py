@@ -99,7 +99,7 @@ def count_keys(
         rows: Token ids of the texts, the same in every process.
         metrics: For each layer a new one, all of whose states are sums.
         kept: What is left of an earlier attempt.
-        report: Told about the tokens done by this process.
+        report: Called with the number of tokens done by this process.
 
     Raises:
         EditError: If another process failed.
@@ -125,7 +125,7 @@ def compute_second_moments(
         decoder: The model.
         rows: Token ids of ordinary text, the same in every process.
         layers: The layers wanted.
-        report: Told about the tokens done.
+        report: Called with the number of tokens done.
         kept: Where an earlier attempt left its sums; None begins anew and keeps none.
 
     Returns:

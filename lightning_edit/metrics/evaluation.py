@@ -55,7 +55,7 @@ def evaluate(
         metrics: Updated; compute them when all requests are through.
         settings: What is measured beyond teacher-forced answers.
         unedited: Makes a context in which the model is as before editing; without it nothing is compared with before.
-        report: Told how far each pass over this process's share is.
+        report: Called with the progress of each pass over this process's share.
 
     Returns:
         A dictionary for each request, in their order.

@@ -58,7 +58,7 @@ def perplexity(
         texts: The texts; no window spans two of them, so short ones are better joined.
         window: Most tokens of a window; a shorter context of the model makes it shorter.
         stride: None for windows that do not overlap, fewer tokens for windows that see more context.
-        report: Told how many tokens the model has read.
+        report: Called with the number of tokens that the model has read.
 
     Raises:
         EditError: If a setting is out of range, or there is nothing to predict.
@@ -128,7 +128,7 @@ def essence_nll(
             read and not predicted.
         texts: For each record its essence texts, joined by spaces.
         length: Tokens of the joined text that are read, 100 in the published code.
-        report: Told how many tokens the model has read.
+        report: Called with the number of tokens that the model has read.
 
     Returns:
         For each record the negative log-likelihoods ``(tokens - 1,)`` of all tokens but the first, in nats.

@@ -87,7 +87,7 @@ def score_tokens(
         decoder: The model.
         texts: Token ids of each text.
         starts: For each text the first token to score, 1 or more: the first of a text has nothing before it.
-        report: Told how many tokens the model has read.
+        report: Called with the number of tokens that the model has read.
         stage: What the report calls it.
 
     Returns:
@@ -197,7 +197,7 @@ def score_targets(
         tokenizer: Its fast tokenizer.
         pairs: Complete prompts and their answers (without leading space), and where it is not the usual one what
             stands between them, see `join_target`.
-        report: Told how many tokens the model has read.
+        report: Called with the number of tokens that the model has read.
         stage: What the report calls it.
 
     Returns:

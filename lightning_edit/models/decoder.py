@@ -277,7 +277,9 @@ def check_layers(decoder: Decoder, layers: Sequence[int] | int | None) -> list[i
     if layers is None:
         layers = count // 4
         logger.warning(
-            "`layers` is not given: layer %d of %d is edited; others may suit the model better.", layers, count
+            "`layers` is not set: editing layer %d of %d, which is only a guess; other layers may be better.",
+            layers,
+            count,
         )
     layers = [layers] if isinstance(layers, int) else layers
     wrong = [layer for layer in layers if not 0 <= layer < count]

@@ -92,7 +92,7 @@ def generate(
             or the model says that it is done.
         sampling: How tokens are drawn; None takes the likeliest.
         draws: For each prompt a number; prompts of equal text and equal number give equal texts.
-        report: Told how many prompts are done.
+        report: Called with the number of prompts done.
         max_tokens: Most tokens of a batch, padding and new ones included.
         stop: Whether a text is done with the token that says so; otherwise the model goes on, on a new line.
 

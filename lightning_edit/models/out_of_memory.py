@@ -50,7 +50,7 @@ def halving(job: Callable[[Sequence[T]], R], items: Sequence[T], model: Any) -> 
         else:
             garbage_collection_cuda()
             size = len(part) // 2
-            rank_zero_warn(f"Out of memory with {len(part)} at once; going on with {size}, which takes longer.")
+            rank_zero_warn(f"Out of memory with {len(part)} at once; continuing with {size}, which is slower.")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -67,7 +67,7 @@ def _check_smaller(error: BaseException, tried: int, of: int) -> None:
     if main_memory and (tried < 2 or tried * SMALLEST_SHARE <= of):
         said = (str(error).strip() or "MemoryError").splitlines()[0]
         raise EditError(
-            f"The machine has too little main memory: there is none left for {tried} of {of} pieces of work ({said}). "
+            f"The machine is out of main memory: none is left for {tried} of {of} items ({said}). "
             "End other programs, load the model with `model.dtype: bfloat16`, or set `data.batch_size` (edits at once) "
             "to a smaller number."
         ) from error

@@ -94,7 +94,7 @@ class Cache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (DamagedError, OSError) as error:
-            logger.warning("%s cannot be used (%s) and is computed again.", path, error)
+            logger.warning("%s cannot be used (%s) and is recomputed.", path, error)
             return None
 
     def write(self, kind: str, name: str, tensors: "Mapping[str, Tensor]", described: Mapping[str, Any]) -> None:
@@ -123,8 +123,8 @@ class Cache:
         except OSError as error:
             if not self._warned:
                 logger.warning(
-                    "%s cannot be kept, so it would have to be computed again: %s. Nor may later results in this "
-                    "folder; the run goes on.",
+                    "%s cannot be stored, so it would have to be recomputed next time: %s. The same may hold for later "
+                    "results in this folder; the run continues.",
                     path,
                     error,
                 )

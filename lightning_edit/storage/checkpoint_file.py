@@ -122,7 +122,7 @@ def check_sound(path: Path, setting: str = "ckpt_path") -> None:
         other for other in checkpoints(path.parent) if other.name < path.name or path.name == "edited.ckpt"
     ]
     offered = next((other for other in others if damage(other) is None), None)
-    remedy = READING if offered is None else f"The one before is whole: --{setting} {offered}"
+    remedy = READING if offered is None else f"The one before is intact: --{setting} {offered}"
     raise EditError(f"`{setting}`: {path} cannot be used: {wrong}. {remedy}")
 
 
@@ -166,7 +166,7 @@ def newest(folder: Path) -> tuple[Path, list[str]]:
         if wrong is None:
             return file, passed_over
         passed_over.append(f"{file}: {wrong}")
-    raise EditError(f"`ckpt_path: last`: no checkpoint of {run} is whole: {'; '.join(passed_over)}.")
+    raise EditError(f"`ckpt_path: last`: no checkpoint of {run} is intact: {'; '.join(passed_over)}.")
 
 
 def check_unfinished(run: Path, earlier: Sequence[Path]) -> None:
@@ -185,8 +185,8 @@ def check_unfinished(run: Path, earlier: Sequence[Path]) -> None:
     more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
     named = f"Not finished: {', '.join(others[:SHOWN])}{more}. Give one of these as --ckpt_path. " if others else ""
     raise EditError(
-        f"`ckpt_path`: the run {run} is finished, so there is nothing to go on with. {named}To make its last edits "
-        f"again, give an earlier checkpoint of {run / FOLDER}."
+        f"`ckpt_path`: the run {run} is finished, so there is nothing to resume. {named}To repeat its last edits, "
+        f"give an earlier checkpoint of {run / FOLDER}."
     )
 
 

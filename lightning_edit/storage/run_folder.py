@@ -143,8 +143,8 @@ def _check_new(folder: Path) -> None:
     there = [name for name in FILES if (found / name).exists() or (found / name).is_symlink()]
     if there:
         raise EditError(
-            f"{folder} holds the files of another run ({', '.join(there)}), which are never replaced. Go on with that "
-            "run by --ckpt_path, move it, or leave out the logger's `version`, so that each run has a folder of its "
+            f"{folder} holds the files of another run ({', '.join(there)}), which are never replaced. Resume that "
+            "run with --ckpt_path, move it, or leave out the logger's `version`, so that each run has a folder of its "
             "own; in Python give each Trainer a logger of its own."
         )
 

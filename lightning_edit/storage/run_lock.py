@@ -60,7 +60,7 @@ class RunLock:
                 raise EditError(
                     f"{folder} is in use: process {holder.get('pid', '(unknown)')} on "
                     f"{holder.get('host', 'an unknown machine')} has been working on it since "
-                    f"{holder.get('since', 'an unknown time')}. Wait for its end, or stop it; nothing was changed."
+                    f"{holder.get('since', 'an unknown time')}. Wait until it ends, or stop it; nothing was changed."
                 )
             if self._is_current(file):
                 break
@@ -131,14 +131,14 @@ def _warn(folder: Path, holder: dict[str, str | int], unsupported: bool) -> None
     elsewhere = holder.get("host") not in (None, socket.gethostname())
     if unsupported:
         logger.warning(
-            "The disk of %s keeps no locks, so it cannot be known whether another process works on this run. See to it "
-            "that none does.",
+            "The file system of %s has no locks, so another process working on this run cannot be detected. Make sure "
+            "that there is none.",
             folder,
         )
     elif elsewhere:
         logger.warning(
-            "Process %s on %s has worked on %s and left its lock behind. The disk says that it has ended; where a disk "
-            "keeps locks for one machine only, that cannot be known: see to it that it has.",
+            "Process %s on %s did not release its lock on %s and seems to have ended. Some file systems have locks for "
+            "one machine only: on such a one, make sure that it has.",
             holder.get("pid"),
             holder.get("host"),
             folder,

@@ -129,7 +129,7 @@ class History(UpdateList):
         """
         if removed := self.removed():
             logger.warning(
-                "Updates %s were removed from the run in %s; the run that goes on there holds them again.",
+                "Updates %s had been removed from the run in %s; the resumed run contains them again.",
                 ", ".join(map(str, sorted(removed))),
                 self.folder.parent,
             )

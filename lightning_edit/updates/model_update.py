@@ -223,7 +223,7 @@ class ModelUpdate:
         if metadata["format"] == FORMAT and known != checksum(tensors, metadata):
             raise EditError(
                 f"{path} is damaged: it holds other numbers or texts than were written (the checksum differs). Take "
-                "another copy, or let a fit go on from the run's last checkpoint, which writes it anew."
+                "another copy, or resume the run from its last checkpoint, which writes it again."
             )
         try:
             layers = {

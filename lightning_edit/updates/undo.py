@@ -128,8 +128,8 @@ def _check_run(folder: Path, history: History, removed: set[int]) -> list[str]:
         if (folder / MODEL).exists():
             return [f"There was no {path}, so it could not be checked that the run is finished."]
         raise EditError(
-            f"{folder} holds neither {UPDATE} nor {MODEL}/: the run is not finished. Let it end, or let a fit go on "
-            "from its last checkpoint, before its updates are changed."
+            f"{folder} holds neither {UPDATE} nor {MODEL}/: the run is not finished. Wait for its end, or resume "
+            "it from its last checkpoint, before you change its updates."
         )
     now = ModelUpdate.load(path)
     try:
@@ -178,7 +178,7 @@ def _base_model(folder: Path, known: ModelUpdate, name: str | None, trust_remote
         dtype: Any = settings.get("dtype") or known.info.get("dtype") or "auto"
         base = load_model(name, dtype, trust_remote_code=trust_remote_code)
     except EditError as error:
-        raise EditError(f"{error} The weights are made again from the base model: give it with --model.") from error
+        raise EditError(f"{error} The weights are recomputed from the base model: give it with --model.") from error
     known.check(base)
     return base
 
@@ -191,7 +191,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     try:
         return dict(content["model"]["init_args"])
     except (KeyError, TypeError, ValueError) as error:
-        raise EditError(f"{path} is not the configuration of a run ({error}); mend it or move it away.") from error
+        raise EditError(f"{path} is not the configuration of a run ({error}); fix it or move it away.") from error
 
 
 def _check_after(model: Any, record: UpdateRecord) -> bool | None:

@@ -46,7 +46,7 @@ class UpdateList:
             if number != expected:
                 raise EditError(
                     f"Update {expected} is missing: there is no {self.path(expected)}, but update {found[-1]} is there."
-                    f" Put the file back, or let a fit go on from a checkpoint before update {expected}."
+                    f" Put the file back, or resume the run from a checkpoint before update {expected}."
                 )
         return found
 
@@ -101,8 +101,8 @@ class UpdateList:
             return set(map(int, numbers))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise EditError(
-                f'{path} should read {{"removed": [numbers of updates]}}, which is not so ({error}). Mend it; '
-                "`info` of the run's update.safetensors tells what is removed there."
+                f'{path} should read {{"removed": [numbers of updates]}}, but does not ({error}). Fix it; '
+                "`info` in the run's update.safetensors lists the removed updates."
             ) from error
 
     def set_removed(self, numbers: Collection[int], path: Path | None = None) -> None:

@@ -84,7 +84,7 @@ def cached_values(
         parts: Everything the values depend on beside the edits: `value_parts` and `edited_part`.
         requests: The edits.
         compute: Finds the values and reports.
-        report: Told about finished edits and the loss, found or computed.
+        report: Called with the number of finished edits and the loss, cached or computed.
         device: Where values that were found are put.
         together: Whether all processes compute the same values together, and so must all find them or none.
 

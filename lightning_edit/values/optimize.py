@@ -95,7 +95,7 @@ def optimize_values(
         templates: Contexts over which the likelihood is averaged.
         layer: The block where delta is added, the highest edited one.
         settings: See `ValueSettings`.
-        report: Told about finished edits and the loss.
+        report: Called with the number of finished edits and the loss.
 
     Returns:
         The values; edits whose loss was not finite are named in a warning and marked.

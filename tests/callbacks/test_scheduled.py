@@ -192,7 +192,7 @@ def test_independent_updates_equal_runs_of_one_edit(tmp_path):
 
 
 def test_retention_and_independent_updates_exclude_each_other(tmp_path):
-    with pytest.raises(EditError, match="nothing to retain"):
+    with pytest.raises(EditError, match="so there is nothing"):
         run(tmp_path, Retention(every_n_updates=1), solver=RROME(ridge=0.01), independent_updates=True)
 
 

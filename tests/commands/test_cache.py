@@ -132,7 +132,7 @@ def test_verify_names_damaged_and_foreign_files_and_fails(folder, capsys):
         run("verify", folder=folder)
     assert left.value.code == 1
     assert capsys.readouterr().out.split("\n") == [
-        f"{folder / 'notes.txt'}: it is not of the cache",
+        f"{folder / 'notes.txt'}: it is not a file of the cache",
         "2 sound, 1 foreign",
         "",
     ]
@@ -186,7 +186,7 @@ def test_clear_of_what_is_old_goes_by_the_time_of_making(folder):
 
 def test_clear_deletes_nothing_if_nobody_can_be_asked(folder):
     before = names(folder)
-    with pytest.raises(EditError, match=r"would delete 3 files .* Nobody can be asked: give --yes"):
+    with pytest.raises(EditError, match=r"would delete 3 files .* There is no terminal to ask on: give --yes"):
         run("clear", folder=folder)
     assert names(folder) == before
 

@@ -324,7 +324,7 @@ def test_a_run_that_goes_on_is_listed_and_not_changed(run, capsys):
     (run / "update.safetensors").rename(run / "elsewhere")
     main(["list", str(run)])
     assert "kept" in said(capsys)
-    with pytest.raises(EditError, match=r"the run is not finished\. Let it end"):
+    with pytest.raises(EditError, match=r"the run is not finished\. Wait for its end"):
         main(["remove", str(run), "4"])
     # Gone on with after it was finished once.
     (run / "elsewhere").rename(run / "update.safetensors")

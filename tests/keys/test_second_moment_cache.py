@@ -131,4 +131,4 @@ def test_a_folder_that_takes_no_file_loses_no_numbers(tmp_path, caplog):
     found = Cached(tmp_path / "file" / "cache").moments()
     expected = Cached(tmp_path / "cache").moments()
     assert all(torch.equal(found[layer], expected[layer]) for layer in (0, 1))
-    assert ["cannot be kept" in record.getMessage() for record in caplog.records] == [True]
+    assert ["cannot be stored" in record.getMessage() for record in caplog.records] == [True]

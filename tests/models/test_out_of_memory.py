@@ -77,7 +77,7 @@ def test_memory_that_really_ends_is_recognized():
     def job(items):
         torch.empty(len(items) << 50, dtype=torch.uint8)
 
-    with pytest.raises(EditError, match=r"too little main memory: there is none left for 1 of 2 .*allocate"):
+    with pytest.raises(EditError, match=r"out of main memory: none is left for 1 of 2 .*allocate"):
         list(halving(job, range(2), None))
 
 
@@ -89,8 +89,8 @@ def test_main_memory_that_is_short_for_an_eighth_ends_the_run_with_a_message(err
         tried.append(len(items))
         raise error
 
-    warned = pytest.warns(UserWarning, match="Out of memory with 64 at once; going on with 32")
-    with warned, pytest.raises(EditError, match=r"none left for 8 of 64 .*data\.batch_size"):
+    warned = pytest.warns(UserWarning, match="Out of memory with 64 at once; continuing with 32")
+    with warned, pytest.raises(EditError, match=r"none is left for 8 of 64 .*data\.batch_size"):
         list(halving(job, range(64), None))
     assert tried == [64, 32, 16, 8]
 

@@ -72,7 +72,7 @@ def test_an_edit_that_was_replaced_is_released_once_although_its_update_could_no
         made, _ = fitted(tmp_path / "run", ckpt_path=newest, version="version_0")
     else:
         made, _ = fitted(tmp_path / "run", kept=FullDisk)
-    assert caplog.text.count("could not be kept by itself") == 1
+    assert caplog.text.count("could not be stored in a file of its own") == 1
     assert torch.equal(made.decoder.weight(0), alone.decoder.weight(0))
     kept = made.loop.editor.previous_keys[0].dense()
     assert torch.equal(kept, alone.loop.editor.previous_keys[0].dense())
@@ -83,7 +83,7 @@ def test_updates_that_are_deleted_meanwhile_are_told_and_the_run_goes_on(tmp_pat
     alone, _ = fitted(tmp_path / "alone")
     made, folder = fitted(tmp_path / "run", Delete())
     assert torch.equal(made.decoder.weight(0), alone.decoder.weight(0))
-    assert caplog.text.count("Update 2 could not be kept by itself") == 1
+    assert caplog.text.count("Update 2 could not be stored in a file of its own") == 1
     assert "update-00001.safetensors is not there (any more)" in caplog.text
     assert History(folder / "updates").numbers() == []
 

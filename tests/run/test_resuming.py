@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_is_recognized_and_the_one_before_is_offered(run, s
     assert f"--ckpt_path {before}" in message
     with caplog.at_level(logging.WARNING):
         cli.main(["fit", "--ckpt_path=last", "--trainer.logger.save_dir", str(run.parent)])
-    assert "the one before is used" in caplog.text
+    assert "the previous one is used" in caplog.text
     assert damage(run / "edited.ckpt") is None
 
 

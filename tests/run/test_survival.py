@@ -89,7 +89,7 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_does(number, tmp_path
     command.send(number)
     assert command.wait() == [143 if number == signal.SIGTERM else 1]
     newest = checkpoints(run)[0]
-    said = re.search(rf"of {2 * UPDATES} edits are kept\. To go on: (fit --ckpt_path .*)", command.output)
+    said = re.search(rf"of {2 * UPDATES} edits are kept\. To resume: (fit --ckpt_path .*)", command.output)
     # The cache of second moments lies outside of the run, and a fit may not write there because a file says so.
     assert said is not None
     assert shlex.split(said[1]) == ["fit", "--ckpt_path", str(newest), "--trust_config"]
@@ -108,7 +108,7 @@ def test_several_ctrl_c_at_once_keep_what_one_keeps(tmp_path):
         command.send(signal.SIGINT)
         time.sleep(pause)
     assert command.wait() == [1]
-    assert f"of {2 * UPDATES} edits are kept. To go on: fit --ckpt_path {checkpoints(run)[0]}" in command.output
+    assert f"of {2 * UPDATES} edits are kept. To resume: fit --ckpt_path {checkpoints(run)[0]}" in command.output
     assert "Traceback" not in command.output
 
 

@@ -132,7 +132,7 @@ def test_a_folder_that_takes_no_file_is_said_once_and_nothing_else_happens(tmp_p
         assert cache.read("values", name) is None
     (record,) = caplog.records
     assert str(cache.path("values", NAME)) in record.getMessage()
-    assert "cannot be kept" in record.getMessage()
+    assert "cannot be stored" in record.getMessage()
     assert cache.entries() == cache.leftovers() == cache.foreign() == []
 
 
@@ -146,7 +146,7 @@ def test_a_full_disk_keeps_what_was_there_and_leaves_no_rubbish(tmp_path, caplog
             cache.write("values", name, {"large": torch.ones(100_000)}, DESCRIBED)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert ["cannot be kept" in record.getMessage() for record in caplog.records] == [True]
+    assert ["cannot be stored" in record.getMessage() for record in caplog.records] == [True]
     assert same_bits(cache.read("values", NAME), TENSORS)
     assert [path.name for path in tmp_path.iterdir()] == [f"values-{NAME}.safetensors"]
 

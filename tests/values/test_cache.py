@@ -98,7 +98,7 @@ def test_a_folder_that_takes_no_file_loses_no_values(tmp_path, caplog):
     assert hit
     assert same_bits(first, again)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "cannot be kept" in caplog.text
+    assert "cannot be stored" in caplog.text
 
 
 def test_nothing_is_kept_of_a_search_that_was_broken_off(tmp_path):
