@@ -15,16 +15,20 @@ def main(words: list[str]) -> None:
     """
     parser = CommandParser(
         prog="lightning-edit compare",
-        description="Compares finished runs in one table and one figure with a line for each method.",
+        description="Compares finished runs in a table and a figure with a line for each method.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders that hold such folders")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders that contain run folders")
     parser.add_argument(
-        "--metric", metavar="NAMES", help="what the figure shows, a panel for each name (S, where it was measured)"
+        "--metric",
+        metavar="NAMES",
+        help="metrics to plot, a panel for each; separate them with commas (S, if it was measured)",
     )
-    parser.add_argument("--x", choices=get_args(Axis), default="edits", help="what the figure is drawn against")
-    parser.add_argument("--output", default="comparison.png", metavar="FILE", help="the figure (comparison.png)")
+    parser.add_argument("--x", choices=get_args(Axis), default="edits", help="the x-axis of the figure")
     parser.add_argument(
-        "--labels", nargs="+", metavar="NAME", help="names in place of the methods' own, one for each run"
+        "--output", default="comparison.png", metavar="FILE", help="where to save the figure (comparison.png)"
+    )
+    parser.add_argument(
+        "--labels", nargs="+", metavar="NAME", help="labels to use instead of the method names, one for each run"
     )
     given = parser.parse_args(words)
     compare(given.runs, given.metric, given.x, given.output, given.labels)

@@ -14,8 +14,8 @@ from lightning_edit.storage.user_yaml import read_yaml
 
 METHODS = sorted(path.stem for path in (CONFIGS / "solvers").glob("*.yaml"))
 DEVICES = ("auto", "cpu", "gpu")
-DESCRIPTION = """Writes facts into a language model, measures it before and after, and leaves the
-edited model in a folder. It is `fit` with the settings that are needed most."""
+DESCRIPTION = """Writes facts into a language model, measures it before and after, and saves the
+edited model. It is `fit` with the common settings; defaults are in parentheses."""
 EXAMPLE = """A CSV file of two facts:  subject,prompt,target_new
                           Eiffel Tower,{} is located in the city of,Rome
                           Anna,The job of {} is,pilot"""
@@ -37,7 +37,7 @@ def main(words: list[str]) -> None:
     if given.dry_run:
         console.print(command, soft_wrap=True)
         return
-    console.print(f"The same as:\n{command}", soft_wrap=True)
+    console.print(f"Equivalent command:\n{command}", soft_wrap=True)
     from lightning_edit.cli.fit import fit
 
     fit([shipped(word) for word in arguments])
@@ -58,16 +58,16 @@ def _parser() -> CommandParser:
     add("model", metavar="MODEL", help="folder or hub name of a transformers model")
     add("edits", metavar="EDITS", help="the facts: a CSV, JSON or JSONL file")
     add("--method", default="emmet", metavar="NAME", help=f"emmet, or {', '.join(m for m in METHODS if m != 'emmet')}")
-    add("--layers", metavar="LIST", help="blocks to edit, as 5 or 3-8 (one, a quarter up)")
+    add("--layers", metavar="LIST", help="blocks to edit, e.g. 5 or 3-8 (a quarter of the way up)")
     add("--out", metavar="DIR", help="a new folder for the results (runs/version_N)")
-    add("--preserve", metavar="FILE", help="ordinary text to preserve (the model's own)")
+    add("--preserve", metavar="FILE", help="ordinary text to preserve (text from the model itself)")
     add("--limit", type=int, metavar="N", help="only the first N edits")
     add("--edits-per-update", type=int, metavar="N", help="write N edits at a time (all at once)")
-    add("--batch-size", type=int, metavar="N", help="edits optimized at once, fewer take less memory")
-    add("--device", choices=DEVICES, metavar="NAME", help=f"{', '.join(DEVICES)}")
+    add("--batch-size", type=int, metavar="N", help="edits optimized at once; fewer need less memory")
+    add("--device", choices=DEVICES, metavar="NAME", help="auto, cpu or gpu")
     add("--config", action="append", default=[], metavar="FILE", help="more settings of `fit`, in YAML")
-    add("--dry-run", action="store_true", help="only show the equal `fit` command")
-    add("-h", "--help", action="help", help="show this and end")
+    add("--dry-run", action="store_true", help="only print the equivalent `fit` command")
+    add("-h", "--help", action="help", help="show this help and exit")
     return parser
 
 

@@ -14,8 +14,8 @@ LINE = re.compile(r"(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^#\s][^#]*?))?(?
 HEAD = {
     "fit": """usage: lightning-edit fit [--config FILE.yaml]... [--SETTING VALUE]...
 
-Edits a model, and measures it before and after. Without any settings it edits
-the small embedded model. `lightning-edit edit` is a shorter way to begin.
+Edits a model and measures it before and after. Without any settings it edits
+the small embedded model. `lightning-edit edit` is a simpler way to start.
 """,
     "test": """usage: lightning-edit test [--ckpt_path FILE] [--SETTING VALUE]...
 
@@ -23,13 +23,13 @@ Measures a model, or the edited model of a checkpoint (edited.ckpt of a run).
 """,
 }
 OPTIONS = {
-    "--config FILE": "Settings from a YAML file, of which there may be several; see configs/.",
-    "--ckpt_path PATH": "A checkpoint or a run's folder to go on from, or `last`; for `test`, what to measure.",
+    "--config FILE": "A YAML file with settings, see configs/; may be given several times.",
+    "--ckpt_path PATH": "A checkpoint or a run's folder to resume from, or `last`; for `test`, what to measure.",
     "--trust_config": "With --ckpt_path: the run's own config.yaml may name any classes and folders.",
-    "--print_config": "Shows all settings as YAML and ends; do this to begin a file of your own.",
+    "--print_config": "Prints all settings as YAML and exits, e.g. to start a file of your own.",
     "--model.help NAME, --data.help NAME": "The settings of another class: EditingModule or FineTuning; CounterFact, "
     "ZsRE, EasyEditCounterFact, OwnEdits or TinyWorld.",
-    "--help_all": "All options, those of Lightning's trainer included.",
+    "--help_all": "All options, including those of Lightning's trainer.",
 }
 
 

@@ -26,12 +26,12 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "edit": Command("lightning_edit.cli.edit:main", "write facts from a file into a model; start here"),
-    "fit": Command("lightning_edit.cli.early:fit", "edit a model with all settings there are, or go on with a run"),
+    "fit": Command("lightning_edit.cli.early:fit", "edit a model with all settings, or resume a run"),
     "test": Command("lightning_edit.cli.early:test", "measure a model or a checkpoint"),
-    "compare": Command("lightning_edit.cli.compare:main", "show finished runs in one table and one figure"),
-    "sweep": Command("lightning_edit.cli.sweep:main", "make a run for every combination of settings"),
+    "compare": Command("lightning_edit.cli.compare:main", "compare finished runs in a table and a figure"),
+    "sweep": Command("lightning_edit.cli.sweep:main", "run every combination of settings"),
     "updates": Command("lightning_edit.commands.updates:main", "list, remove and re-apply the updates of a run"),
-    "cache": Command("lightning_edit.commands.cache:main", "list, verify and clear finished work on disk"),
+    "cache": Command("lightning_edit.commands.cache:main", "list, verify and clear cached results"),
 }
 USAGE = """usage: lightning-edit COMMAND ...
 
@@ -40,7 +40,7 @@ Edits facts in language models and measures what changed.
 commands:
 {commands}
 
-`lightning-edit COMMAND --help` explains a command, `lightning-edit --version` shows the version.
+Run `lightning-edit COMMAND --help` for help on a command, `lightning-edit --version` for the version.
 """
 
 

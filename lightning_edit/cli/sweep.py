@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
     parser = CommandParser(
         prog="lightning-edit sweep", description="Makes a fit for every combination of settings and compares them."
     )
-    parser.add_argument("file", help="a YAML file with `vary`, see configs/sweeps/; settings of all fits may follow")
+    parser.add_argument("file", help="a YAML file with `vary`, see configs/sweeps/; settings for all fits may follow")
     known, settings = parser.parse_known_args(words)
     with lightning_errors():
         _run(Sweep.load(known.file), settings, f"{Path(known.file).stem}.png")

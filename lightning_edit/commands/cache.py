@@ -51,14 +51,14 @@ def _parser() -> CommandParser:
         prog="lightning-edit cache", description="Shows, checks or clears the second moments and values kept on disk."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="what is kept, the newest first")
-    verifying = commands.add_parser("verify", help="read every file and say which are damaged or foreign")
-    clearing = commands.add_parser("clear", help="delete files, and what killed writers left")
+    listing = commands.add_parser("list", help="list cached results, newest first")
+    verifying = commands.add_parser("verify", help="read every file and report damaged or foreign ones")
+    clearing = commands.add_parser("clear", help="delete files, and unfinished ones of killed runs")
     for command in (listing, verifying, clearing):
-        command.add_argument("--folder", default=DEFAULT_FOLDER, help=f"the cache, {DEFAULT_FOLDER} if not given")
+        command.add_argument("--folder", default=DEFAULT_FOLDER, help=f"folder of the cache ({DEFAULT_FOLDER})")
     clearing.add_argument("--kind", choices=KINDS, help="only files of this kind")
-    clearing.add_argument("--older-than", type=float, metavar="DAYS", help="only files made longer ago")
-    clearing.add_argument("--yes", action="store_true", help="do not ask")
+    clearing.add_argument("--older-than", type=float, metavar="DAYS", help="only files older than this")
+    clearing.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     return parser
 
 

@@ -62,15 +62,15 @@ def _parser() -> CommandParser:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="all updates: when, which edits, norms and errors")
     showing = actions.add_parser("show", help="the edits of one update")
-    removing = actions.add_parser("remove", help="make the run's weights again without some updates")
-    applying = actions.add_parser("apply", help="put back what was removed")
+    removing = actions.add_parser("remove", help="rewrite the run's weights without some updates")
+    applying = actions.add_parser("apply", help="re-apply removed updates")
     for action in (listing, showing, removing, applying):
         action.add_argument("run", metavar="RUN", help="the run's folder, e.g. runs/version_0")
     showing.add_argument("number", metavar="N", type=int, help="the number of the update")
     for action in (removing, applying):
         action.add_argument("numbers", metavar="N", type=int, nargs="+", help="numbers of updates")
-        action.add_argument("--model", help="the base model, if it is not where the run found it")
-        action.add_argument("--trust_remote_code", action="store_true", help="run the code that the base model brings")
+        action.add_argument("--model", help="the base model, if it has moved since the run")
+        action.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the base model")
     return parser
 
 

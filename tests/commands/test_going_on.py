@@ -33,7 +33,7 @@ def test_the_command_that_goes_on_has_the_flags_that_it_needs(changes, flags, tm
         patch.setattr(EditingModule, "_find_values", stop)
         with pytest.raises(SystemExit):
             cli.main(["fit", *(f"--{name}={value}" for name, value in settings.items())])
-    said = re.search(r"0 of 2 edits are kept\. To go on: (.*)", capfd.readouterr().err)
+    said = re.search(r"0 of 2 edits are kept\. To resume: (.*)", capfd.readouterr().err)
     assert said is not None
     command = shlex.split(said[1])
     assert command[3:] == flags
