@@ -95,7 +95,7 @@ class FineTuning(MeasuredModule):
         self.loop = UpdateLoop(EditQueue(None))
         self.lr, self.weight_decay, self.eps = lr, weight_decay, norm_constraint
         self.early_stop_loss = early_stop_loss
-        self._began = 0.0
+        self._began, self._trained = 0.0, 0
 
     @property
     def requests_so_far(self) -> list[EditRequest]:
@@ -147,6 +147,7 @@ class FineTuning(MeasuredModule):
 
     def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> Tensor | None:
         """The mean over a batch of edits of the NLL of the new target; a batch that is learned makes no step."""
+        self._trained += len(batch) if self.current_epoch == 0 else 0
         loss = target_nll(self.decoder, self.tokenizer, batch).mean()
         self.log("nll", loss.detach(), on_epoch=True, on_step=False, batch_size=len(batch), logger=False)
         return None if float(loss.detach()) < self.early_stop_loss else loss
@@ -176,9 +177,10 @@ class FineTuning(MeasuredModule):
         """Keeps what training changed as the update of the run.
 
         Raises:
-            EditError: If training diverged; the weights are then as they were.
+            EditError: If training diverged; the weights are then as they were. If no edit had its turn.
         """
         self.to(self.trainer.strategy.root_device)
+        self._check_all_trained()
         trained = [self.trainer.callback_metrics["nll"], *(self.decoder.weight(layer) for layer in self.layers)]
         if not all(bool(tensor.isfinite().all()) for tensor in trained):
             with self.weights.undone_on_error():
@@ -186,8 +188,18 @@ class FineTuning(MeasuredModule):
         for layer in self.layers:
             weight = self.decoder.weight(layer).detach()
             self.weights.added[layer] = Factors(weight.double() - self.weights.base[layer].to(weight.device).double())
-        self.loop.edits_written, self.loop.updates_written = len(self.requests), 1
-        info = {"model": self.model_name, "method": repr(self), "layers": self.layers, "edits": len(self.requests)}
+        self.loop.edits_written, self.loop.updates_written = self._trained, 1
+        info = {"model": self.model_name, "method": repr(self), "layers": self.layers, "edits": self._trained}
         self.update = self.weights.update(**info)
         call_hooks(self, "on_edits_written")
         call_hooks(self, "on_edits_done")
+
+    def _check_all_trained(self) -> None:
+        """Says so where the trainer ended the fit before all edits had their turn, e.g. at its `max_steps`."""
+        left = len(self.requests) - self._trained
+        ended = f"The trainer ended the fit before {left} of {len(self.requests)} edits had their turn"
+        remedy = "Raise or leave out `trainer.max_time` and `trainer.max_steps`"
+        if not self._trained:
+            raise EditError(f"{ended}, so nothing is edited. {remedy}.")
+        if left > 0:
+            rank_zero_warn(f"{ended}. {remedy} to train on all.")

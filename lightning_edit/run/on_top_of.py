@@ -69,7 +69,8 @@ def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
     if len(history.numbers()) < (history.until or 0):
         rank_zero_warn(
             f"{history.folder} does not hold the {counted(history.until or 0, 'update')} of {file}: what they wrote "
-            "stays in the weights, but an edit that replaces one of them cannot be told apart from a new one."
+            "stays in the weights, but an edit that replaces one of them cannot be told apart from a new one, and "
+            "`previous_keys` preserves them only as far as the checkpoint holds their keys."
         )
         return []
     if history.removed():

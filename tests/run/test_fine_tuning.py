@@ -106,3 +106,26 @@ def test_training_that_diverges_is_refused_and_undone(tmp_path):
     with pytest.raises(EditError, match=r"Lower `model\.lr`"):
         runner.fit(made, datamodule=TinyWorld(edits=2))
     assert torch.equal(made.decoder.weight(0), made.weights.base[0])
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": 0}, {"max_time": {"seconds": 0}}])
+def test_a_trainer_that_ends_before_the_first_edit_is_refused(limit, tmp_path):
+    made = FineTuning("tiny", layers=[0])
+    with pytest.raises(EditError, match=r"before 4 of 4 edits had their turn, so nothing is edited"):
+        trainer_with(tmp_path, **limit).fit(made, datamodule=TinyWorld(edits=4))
+
+
+def test_a_trainer_that_ends_before_the_last_edit_says_so(tmp_path):
+    made = FineTuning("tiny", layers=[0])
+    with pytest.warns(UserWarning, match="before 2 of 4 edits had their turn"):
+        trainer_with(tmp_path, max_steps=1).fit(made, datamodule=TinyWorld(edits=4, batch_size=2))
+    assert made.edits_written == 2
+
+
+def trainer_with(folder, **options):
+    return Trainer(
+        **{"max_epochs": 2, "accelerator": "cpu", "logger": False, "default_root_dir": folder, **options},
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
