@@ -13,6 +13,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.tokenization import join_target
 from lightning_edit.progress import Report
+from lightning_edit.settings import CountOrZero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class EndingTask(Task):
     prompt: str
     endings: str
     label: str
-    pool: int = 10
+    pool: CountOrZero = 10
     separator: str = "\n\n"
 
     def __post_init__(self) -> None:

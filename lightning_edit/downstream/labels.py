@@ -16,6 +16,7 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.generation import generate
 from lightning_edit.models.tokenization import join_target
 from lightning_edit.progress import Report
+from lightning_edit.settings import CountOrZero
 
 NEW_TOKENS = 3
 
@@ -37,7 +38,7 @@ class LabelTask(Task):
     prompt: str
     label: str
     answers: dict[str, str]
-    pool: int = 10
+    pool: CountOrZero = 10
     separator: str = "\n\n"
 
     def __post_init__(self) -> None:

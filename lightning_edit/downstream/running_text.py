@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from lightning_edit.metrics.token_scores import score_tokens
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.tokenization import encode
 from lightning_edit.progress import Report
+from lightning_edit.settings import Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class TextTask(Task):
 
     text: str
     separator: str = "\n\n"
-    window: int = 1024
+    window: Annotated[int, Range(at_least=2)] = 1024
 
     def __post_init__(self) -> None:
         if self.window < 2:

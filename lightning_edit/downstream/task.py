@@ -9,6 +9,7 @@ from lightning_edit.downstream.rows import Table, read_hub, read_jsonl
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report
+from lightning_edit.settings import Seed
 
 TooLong = Literal["refuse", "cut"]
 
@@ -28,7 +29,7 @@ class Source:
     dataset: str | None = None
     subset: str | None = None
     split: str = "validation"
-    shuffle: int | None = None
+    shuffle: Seed | None = None
     file: str | None = None
 
     def __post_init__(self) -> None:

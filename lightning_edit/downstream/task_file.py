@@ -14,6 +14,7 @@ from lightning_edit.downstream.running_text import TextTask
 from lightning_edit.downstream.task import Source, Task
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
+from lightning_edit.settings import accepted, refuse_unfit
 from lightning_edit.storage.user_files import is_there
 from lightning_edit.storage.user_yaml import read_yaml
 
@@ -80,9 +81,13 @@ def _typed(kind: type, content: Mapping[str, Any], prefix: str, skipped: Iterabl
     parser.add_class_arguments(kind, skip=set(skipped))
     given = {key: value for key, value in content.items() if key not in skipped}
     try:
-        return parser.parse_object(given).as_dict()
+        typed = parser.parse_object(given).as_dict()
     except (ArgumentError, TypeError) as error:
         raise EditError(f"{prefix}{str(error).strip()}") from error
+    annotations = accepted(kind)
+    for key in given:
+        refuse_unfit(f"`{prefix}{key}`", typed[key], annotations[key])
+    return typed
 
 
 def _check_keys(content: Mapping[str, Any], kind: type, prefix: str, skipped: Iterable[str] = ()) -> None:

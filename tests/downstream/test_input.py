@@ -23,6 +23,12 @@ GOOD = [{"question": f"Is it {i}?", "label": i % 2} for i in range(6)]
         ({"data": "own.jsonl"}, r"`data` must have the keys of a source"),
         ({"kind": "label"}, r"`kind` must be one of labels, endings, text, got 'label'"),
         ({"pool": "many"}, r"own\.yaml: .*pool"),
+        ({"pool": -1}, r"own\.yaml: `pool` must be a whole number of 0 or more, got -1"),
+        ({"data": {"dataset": "x", "shuffle": -1}}, r"`data\.shuffle` must be a whole number from 0 .* got -1"),
+        (
+            {"kind": "text", "text": "x", "window": 1} | dict.fromkeys(("prompt", "label", "answers", "pool")),
+            r"`window` must be .* 2 or more, got 1",
+        ),
         ({"answers": {0: False, 1: True}}, r"the word of 0 is read as False; put it in quotes"),
         ({"answers": ["No", "Yes"]}, r"`answers` must map each label to a word"),
         ({"answers": {0: "No", 1: "No"}}, r"at least two words"),
