@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lightning_edit.callbacks.examples import ShowExamples
 from lightning_edit.callbacks.progress import EditProgressBar
+from lightning_edit.cli.main import main
 from lightning_edit.errors import EditError
 from lightning_edit.messages import LONGEST, bounded, cells, counted, listed, printable, quoted, terminal
 from lightning_edit.progress import ProgressBars
@@ -129,3 +130,13 @@ def test_bars_that_were_paused_go_on_in_a_line_of_their_own():
     bar.report("values (edits)", 3, 3)
     first, others, last = stream.getvalue().splitlines()
     assert (first.split()[3], others, last.split()[3]) == ("1/3", "bars of others", "3/3")
+
+
+@pytest.mark.parametrize("words", [["compare"], ["updates", "list"], ["cache", "list", "--folder"], ["edit", "tiny"]])
+def test_a_name_that_no_file_can_have_is_not_shown_whole(words, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([*words, "x" * 100_000])
+    assert left.value.code == 2
+    shown = capsys.readouterr().err
+    assert "File name too long" in shown
+    assert len(shown) < 800

@@ -102,9 +102,10 @@ def _explain(error: Exception) -> None:
     """Ends with a message where it is the user who can mend it."""
     # Not needed for a command that goes well.
     from lightning_edit.commands.failure import causes, fail
+    from lightning_edit.messages import one_line
 
     if isinstance(error, OSError):
-        fail(str(error))
+        fail(one_line(error))
     # The parser wraps what a class says of its arguments; the user should read the class's own words.
     for cause in causes(error):
         if isinstance(cause, EditError):
