@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
+from lightning_edit.datamodules.fields import case_id
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.datamodules.snippets import Snippets
@@ -56,7 +57,7 @@ class CounterFact(RecordDataModule):
                 prompt=rewrite["prompt"],
                 target_new=rewrite["target_new"]["str"],
                 target_true=None if target_true is None else target_true["str"],
-                case_id=str(record.get("case_id", "")),
+                case_id=case_id(record),
                 paraphrase_prompts=record.get("paraphrase_prompts", ()),
                 neighborhood_prompts=record.get("neighborhood_prompts", ()),
                 attribute_prompts=record.get("attribute_prompts", ()),

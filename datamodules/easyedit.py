@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_edit.datamodules.fields import entries, first_text, required_first_text, required_text, texts
+from lightning_edit.datamodules.fields import case_id, entries, first_text, required_first_text, required_text, texts
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
@@ -34,17 +34,17 @@ class EasyEditCounterFact(RecordDataModule):
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest | LeftOut:
         """One record as an edit; see `RecordDataModule.request`."""
-        case_id, true = str(record.get("case_id", position)), first_text(record, "ground_truth")
+        name, true = case_id(record, position), first_text(record, "ground_truth")
         place = self.cut_out(required_text(record, "prompt"), required_text(record, "subject"))
         if place is None:
-            return LeftOut("their prompt does not hold their subject", case_id=case_id)
+            return LeftOut("their prompt does not hold their subject", case_id=name)
         pairs = self._pairs(record)
         return EditRequest(
             subject=place[1],
             prompt=place[0],
             target_new=required_first_text(record, "target_new"),
             target_true=true,
-            case_id=case_id,
+            case_id=name,
             paraphrase_prompts=texts(record, "rephrase_prompt"),
             neighborhood_prompts=tuple(prompt for prompt, answer in pairs if answer == true),
             locality=tuple(pairs + self._kinds_of_pairs(record.get("locality"))),

@@ -29,6 +29,23 @@ def required_text(record: Mapping[str, Any], name: str) -> str:
     return value
 
 
+def case_id(record: Mapping[str, Any], default: int | str = "") -> str:
+    """The name of a record.
+
+    Args:
+        record: A record.
+        default: What it is called where it has none.
+
+    Raises:
+        EditError: If it is neither a text nor a number.
+    """
+    value = record.get("case_id")
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise EditError(f"`case_id` must be a text or a number, got {quoted(value)}.")
+    return str(value)
+
+
 def entries(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:
     """A field that may hold several things: nothing, one text, or a list.
 

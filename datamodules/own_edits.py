@@ -5,7 +5,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from lightning_edit.datamodules.fields import required_text, split_texts
+from lightning_edit.datamodules.fields import case_id, required_text, split_texts
 from lightning_edit.datamodules.record_module import RecordDataModule, looks_like
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
@@ -55,7 +55,7 @@ class OwnEdits(RecordDataModule):
                 f"the prompt {quoted(values['prompt'])} holds neither {{}} nor the subject "
                 f"{quoted(values['subject'])}. Put {{}} where the subject goes."
             )
-        values |= {"prompt": place[0], "subject": place[1], "case_id": str(values.get("case_id", ""))}
+        values |= {"prompt": place[0], "subject": place[1], "case_id": case_id(record)}
         return EditRequest(**values)
 
     def _check_format(self, record: Any) -> None:

@@ -12,6 +12,7 @@ from lightning_edit.storage.user_files import check_file, csv_rows, is_there, li
 from lightning_edit.storage.user_json import check_value, json_lines, json_records
 
 NAMED = "`data.path`: "
+UNNAMED = " A file that is not named .jsonl, .csv, .tsv or .parquet is read as JSON."
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
 
 
@@ -41,7 +42,10 @@ def read_records(path: str, subset: str | None = None, split: str = "train") -> 
             ".tsv": csv_rows,
             ".parquet": _parquet_rows,
         }
-        yield from readers.get(file.suffix.lower(), json_records)(path, NAMED)
+        if (read := readers.get(suffix := file.suffix.lower())) is not None:
+            yield from read(path, NAMED)
+        else:
+            yield from json_records(path, NAMED, "" if suffix == ".json" else UNNAMED)
     else:
         yield from _rows(path, name=subset, split=split)
 
@@ -84,7 +88,8 @@ def _rows(path: str, builder: str | None = None, **options: Any) -> Iterator[tup
         # It stands for a dozen readers, each with errors of its own for files that are not as it expects.
         local = is_there(path)
         problem = "could not be read" if local else "is no file and could not be opened on the hub"
-        hint = " A folder should hold data files alone, such as .jsonl, .csv or .parquet." if local else ""
+        holds = " A folder should hold data files alone, such as .jsonl, .csv or .parquet."
+        hint = holds if local and Path(path).expanduser().is_dir() else ""
         raise EditError(f"{NAMED}{path} {problem}: {one_line(error.__cause__ or error)}.{hint}") from error
 
 

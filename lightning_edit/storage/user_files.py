@@ -151,7 +151,7 @@ def lines_of(path: str | Path, named: str = "", newline: str | None = None) -> I
 def csv_rows(path: str | Path, named: str = "") -> Iterator[tuple[dict[str, str], str]]:
     """The rows of a CSV file under the names of its header; empty cells are left out.
 
-    Cells are separated by commas; where the header has none, by the semicolons or tabs that it has.
+    Cells are separated by commas; where the header has none, by the semicolons, tabs or bars that it has.
 
     Args:
         path: The file.
@@ -162,7 +162,7 @@ def csv_rows(path: str | Path, named: str = "") -> Iterator[tuple[dict[str, str]
     """
     with open_text(path, named, newline="") as stream:
         first = stream.readline(LONGEST_LINE)
-        delimiter = next((sign for sign in ",;\t" if sign in first), ",")
+        delimiter = next((sign for sign in ",;\t|" if sign in first), ",")
         rows = csv.reader(chain([first], stream), delimiter=delimiter, strict=True)
         end, header = 0, None
         try:
@@ -188,7 +188,7 @@ def _header(cells: list[str], where: str) -> list[str]:
 
 def _row(header: list[str], cells: list[str], where: str, delimiter: str) -> dict[str, str]:
     if len(cells) > len(header):
-        sign = {",": "comma", ";": "semicolon", "\t": "tab"}[delimiter]
+        sign = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}[delimiter]
         raise EditError(
             f"{where}: {len(cells)} cells where the header has {len(header)}. Put a text that holds a {sign} in quotes."
         )

@@ -120,19 +120,20 @@ def json_lines(
         yield value, where
 
 
-def json_records(path: str | Path, named: str = "") -> Iterator[Placed]:
+def json_records(path: str | Path, named: str = "", hint: str = "") -> Iterator[Placed]:
     """The entries of a JSON list.
 
     Args:
         path: The file.
         named: See `check_file`.
+        hint: What to say after that the file is no JSON.
 
     Raises:
         EditError: See `read_json`; and if it is no list.
     """
     text = read_text(path, named)
     lines = " If it holds one record a line, name it .jsonl." if text.lstrip().startswith("{") else ""
-    records = _loads(text, str(path), lines)
+    records = _loads(text, str(path), lines or hint)
     if not isinstance(records, list):
         kind = "one object" if isinstance(records, dict) else quoted(records)
         raise EditError(f"{named}{path}: expected a list of records, got {kind}.{lines}")

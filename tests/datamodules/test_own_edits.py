@@ -101,6 +101,8 @@ def test_other_fields_are_not_read_but_named_once(tmp_path, caplog):
         ({"paraphrase_prompts": [3]}, "`paraphrase_prompts` must be a list of texts"),
         ({"paraphrase_prompts": 3}, "`paraphrase_prompts` must be a text or a list of texts, got 3."),
         ({"locality": "The sky is"}, "`locality` must hold pairs"),
+        ({"case_id": ["a"]}, "`case_id` must be a text or a number, got ['a']."),
+        ({"case_id": True}, "`case_id` must be a text or a number, got True."),
         ({"locality": 3}, "`locality` must be a text or a list of texts, got 3."),
     ],
 )

@@ -163,6 +163,8 @@ def test_a_folder_with_more_than_data_gets_a_message_or_is_read(tmp_path, name, 
         ("a.jsonl", b"", "a.jsonl is empty."),
         ("a.parquet", b"", "a.parquet is empty."),
         ("a.parquet", b"x", "a.parquet could not be read: "),
+        ("a.yaml", b"- a", "a.yaml, line 1, column 1: not JSON (Expecting value). A file"),
+        ("a.yaml", b"x: 1", "A file that is not named .jsonl, .csv, .tsv or .parquet is read as JSON."),
         ("a.jsonl.gz", b"\x1f\x8bx", "a.jsonl.gz is packed by gzip: unpack it."),
         ("a.txt", b"hello", "a.txt, line 1, column 1: not JSON (Expecting value)."),
     ],
@@ -172,6 +174,7 @@ def test_what_is_no_data_file_is_said(tmp_path, name, content, message):
     with pytest.raises(EditError) as error:
         list(read_records(str(tmp_path / name)))
     assert message in str(error.value)
+    assert "A folder should hold" not in str(error.value)
 
 
 def test_a_pipe_is_no_data_file(tmp_path):

@@ -82,7 +82,7 @@ def test_a_last_line_that_is_being_written_is_passed_over_where_that_is_asked_fo
     assert "line 2, column" in refusal(json_lines, path)
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_cells_are_separated_by_what_the_header_has(delimiter, tmp_path):
     path = write(tmp_path, "a.csv", 'a,b,c\n\n1,"2\n,;\t\'",\n3,4,5\n'.replace(",", delimiter))
     inside = "2\n,;\t'".replace(",", delimiter)
@@ -97,6 +97,7 @@ def test_cells_are_separated_by_what_the_header_has(delimiter, tmp_path):
         ("a;b\n1;2;3\n", "Put a text that holds a semicolon in quotes."),
         ("a,a\n", "the header must give every column a name of its own, got ['a', 'a']."),
         ('a,b\n"1,2\n', "a.csv, line 2: not CSV (unexpected end of data). See whether a quote is not closed."),
+        ("a|b\n1|2|3\n", "Put a text that holds a bar in quotes."),
         (b"a,b\n\xe9,2\n", "a.csv is not UTF-8 text"),
         ("", "a.csv is empty."),
     ],
