@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.storage.user_yaml import read_yaml
 
 LAYERS = "model.layers"
+MOST_RUNS = 10_000
 INSTEAD_OF_S = ("efficacy_score", "efficacy_accuracy")
 
 
@@ -47,6 +49,10 @@ class Sweep:
         vary = content["vary"]
         if not isinstance(vary, dict) or not all(isinstance(values, list) and values for values in vary.values()):
             raise EditError(f"{path}: `vary` must give a list of values for each setting, got {quoted(vary)}.")
+        if (runs := math.prod(map(len, vary.values()))) > MOST_RUNS:
+            raise EditError(
+                f"{path}: `vary` asks for {runs:,} runs, more than {MOST_RUNS:,}. Vary fewer settings at once."
+            )
         fixed = content.get("fixed") or {}
         if not isinstance(fixed, dict):
             raise EditError(f"{path}: `fixed` must give a value for each setting, got {quoted(fixed)}.")

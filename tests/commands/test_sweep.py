@@ -29,6 +29,13 @@ def test_other_texts_are_refused(wrong):
         Sweep({LAYERS: [wrong]}).for_depth(12)
 
 
+def test_more_runs_than_anybody_waits_for_are_refused_before_they_are_listed(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(json.dumps({"vary": {f"model.setting_{i}": list(range(100)) for i in range(10)}}))
+    with pytest.raises(EditError, match=r"`vary` asks for 100,000,000,000,000,000,000 runs, more than 10,000"):
+        Sweep.load(str(file))
+
+
 def test_a_figure_that_cannot_be_measured_is_replaced_or_refused():
     records = [make_request(target_true=None)]
     plan, note = Sweep({"a": [1]}).for_records(records, EvaluationSettings())
