@@ -39,7 +39,7 @@ class Harness(Scheduled):
         tasks: Names of tasks, groups or tags of the harness, or paths of its task files, as a list or separated by
             commas; without any nothing is measured.
         include_path: A folder with task files of one's own, whose names are then known as well.
-        limit: At most so many rows of each task; None for all.
+        limit: Largest number of rows of each task; None for all.
         num_fewshot: Solved examples before each question; None for what a task says itself.
         batch_size: Rows at once, or ``auto``.
         bootstrap_iters: Samples for standard errors; 0 measures none.

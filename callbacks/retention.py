@@ -22,10 +22,10 @@ class Retention(Scheduled):
     that a later one of the same subject and prompt has replaced by then is not among them: it is not forgotten.
 
     Args:
-        sample: At most so many of the edits written so far; None for all.
+        sample: Largest number of earlier edits measured; None for all.
         seed: Which ones; the same seed draws the same sample of the same edits.
-        every_n_updates: Measure after every so many updates; None and None measures nothing.
-        every_n_micro_batches: Measure after every so many micro-batches of edits.
+        every_n_updates: Measure after this many updates; None and None measures nothing.
+        every_n_micro_batches: Measure after this many micro-batches of edits.
     """
 
     def __init__(

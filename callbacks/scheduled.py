@@ -29,8 +29,8 @@ class Scheduled(EditCallback, ABC):
     and the mean over them is kept, once.
 
     Args:
-        every_n_updates: Measure after every so many updates; None only before and after.
-        every_n_micro_batches: Measure after every so many micro-batches of edits, which matters where all edits are
+        every_n_updates: Measure after this many updates; None only before and after.
+        every_n_micro_batches: Measure after this many micro-batches of edits, which matters where all edits are
             written in one update; None never.
         before: Whether to measure the unedited model.
         after: Whether to measure after the last edit.

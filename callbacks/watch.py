@@ -54,17 +54,18 @@ class Watch(EditCallback):
     for every token of ordinary text.
 
     Args:
-        every_n_updates: How often efficacy, retention, neighborhood and perplexity are measured; None never, and the
-            other figures are there for each update in any case.
-        sample: At most so many edits of the update, and of all earlier ones; None for all.
-        seed: Which ones.
+        every_n_updates: How often efficacy, retention, neighborhood and perplexity are measured; None for never. The
+            other figures are reported for every update.
+        sample: Largest number of edits measured, of the update and of all earlier ones; None for all.
+        seed: Seed of the sample.
         perplexity_file: Ordinary text to measure perplexity on: a text file, or ``.jsonl`` with a field ``text``; None
-            does not measure it.
-        perplexity_windows: How many windows of the model's context (at most 1024 tokens) of it.
+            for none.
+        perplexity_windows: How many windows of that text to measure, each as long as the model's context (at most 1024
+            tokens).
         max_growth: The largest |W| / |W0| of an edited layer (Frobenius norms); None for no limit.
         max_perplexity_factor: The largest perplexity relative to the unedited model's; None for no limit.
         on_degradation: What happens at a limit: ``warn``, once for each limit; or ``stop``, which undoes the update and
-            ends the fit with the model as it was before it.
+            ends the fit with the model from before it.
     """
 
     def __init__(

@@ -119,7 +119,9 @@ def _kind(annotation: Any) -> str:
     if typing.get_origin(annotation) is typing.Annotated:
         kind, *metadata = typing.get_args(annotation)
         ranges = [str(entry) for entry in metadata if type(entry).__name__ == "Range"]
-        return ", ".join([_kind(kind), *ranges])
+        return _kind(kind) + (f" ({', '.join(ranges)})" if ranges else "")
+    if typing.get_origin(annotation) is list:
+        return f"list of {_kind(typing.get_args(annotation)[0])}"
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
     parts = typing.get_args(annotation) if not isinstance(annotation, type) else ()

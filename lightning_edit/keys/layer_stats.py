@@ -47,7 +47,7 @@ class SecondMomentSettings(Settings):
     """Texts are cut to this many tokens (at most the model's context)."""
 
     cache_dir: Annotated[str | None, NO_EFFECT] = "~/.cache/lightning_edit"
-    """Folder of finished second moments, found again by everything they depend on; null keeps none."""
+    """Folder of cached second moments; null disables the cache."""
 
     source: Source = "text"
     """Where C comes from: ``text``, ``identity`` (C = I) or ``none`` (C = 0, the ridge alone preserves).

@@ -23,7 +23,7 @@ class EvaluationSettings(Settings):
     section: ClassVar[str] = "evaluation"
 
     generate: bool = False
-    """Whether the model writes texts after generation prompts: their entropy, reference and essence scores."""
+    """Whether to generate texts from the generation prompts and measure their entropy, reference and essence scores."""
 
     max_length: Count = 100
     """Tokens of a generated text with its prompt, and of the essence texts that are read (100 in ROME's code).
@@ -35,16 +35,16 @@ class EvaluationSettings(Settings):
     """Texts written after each generation prompt."""
 
     top_k: Count = 5
-    """The next token of a text is drawn among so many of the likeliest (5 in ROME's code)."""
+    """Each token is sampled from this many most likely ones (5 in ROME's code)."""
 
     generated_match: bool = False
-    """Whether to look for the new target in a greedy continuation of the rewrite prompt."""
+    """Whether to search for the new target in a greedy continuation of the rewrite prompt."""
 
     match_tokens: Count = 50
     """Tokens of that continuation; fewer where the context ends."""
 
     seed: Seed = 0
-    """Decides the generated texts; the same texts whatever the batches are."""
+    """Seed of the generated texts, which do not depend on the batches."""
 
 
 def check_evaluation(

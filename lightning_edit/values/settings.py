@@ -42,7 +42,7 @@ class ValueSettings(Settings):
     """An edit stops as soon as its loss, in nats, is below this (0.05 in the papers)."""
 
     mpes: CountOrZero | None = None
-    """Stops an edit when its answer was the likeliest in so many passes (ENCORE); null or 0 for no such stop.
+    """Stops an edit once its answer was the most likely one in this many passes (ENCORE); null or 0 never does.
 
     The likeliest means each token of the new target after every prefixed prompt; this is most-probable early stopping,
     see `optimize_values`.
@@ -59,7 +59,7 @@ class ValueSettings(Settings):
     """
 
     cache_dir: Annotated[str | None, NO_EFFECT] = None
-    """Folder of finished value vectors, found again by everything they depend on; null keeps none."""
+    """Folder of cached value vectors; null disables the cache."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
