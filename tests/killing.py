@@ -17,7 +17,17 @@ from tests.conftest import ROOT
 
 # Imports are most of what a short run takes; a process forked from this one has them already.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lightning_edit.cli.fit"])
+CONTEXT.set_forkserver_preload(
+    [
+        *(
+            "lightning_edit.cli.fit",
+            "torch.distributed.checkpoint",
+            "torch.distributed.fsdp",
+            "torch.utils.tensorboard",
+        ),
+        *("transformers.models.gpt2.modeling_gpt2", "transformers.integrations.gguf"),
+    ]
+)
 # What a clock says is different in every run.
 TIMES = ("seconds", "per_second", "to_go", "when")
 # Where a process may kill itself, by name: the function during which it happens.

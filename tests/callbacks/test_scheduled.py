@@ -78,6 +78,7 @@ class Watch(Scheduled):
 def run(folder, *callbacks, edits=4, batch_size=64, test=False, data=None, **changes):
     settings = {"solver": EMMET(1.0, ridge=0.01), "values": ValueSettings(steps=8, clamp_norm_factor=4.0)}
     settings |= {"second_moment": SecondMomentSettings(tokens=4000), "layers": [0]}
+    settings |= {"context_templates": ["{}", "Well. {}"]}
     made, data = EditingModule("tiny", **{**settings, **changes}), data or TinyWorld(edits=edits, batch_size=batch_size)
     runner = quiet_trainer(folder, *callbacks)
     for step in ("test", "fit", "test") if test else ("fit",):
@@ -91,15 +92,14 @@ def curve(folder):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "edits"),
+    ("schedule", "edits", "test"),
     [
-        ({}, [0, 1, 2, 3, 4]),
-        ({"every_n_updates": 3}, [0, 3, 4]),
-        ({"every_n_updates": None}, [0, 4]),
-        ({"every_n_updates": 2, "before": False, "after": False}, [2, 4]),
+        ({}, [0, 1, 2, 3, 4], True),
+        ({"every_n_updates": 3}, [0, 3, 4], False),
+        ({"every_n_updates": None}, [0, 4], True),
+        ({"every_n_updates": 2, "before": False, "after": False}, [2, 4], False),
     ],
 )
-@pytest.mark.parametrize("test", [False, True])
 def test_updates_decide_when(schedule, edits, test, tmp_path):
     _, folder = run(tmp_path, Efficacy(**schedule), edits_per_update=1, test=test)
     lines = curve(folder)

@@ -184,8 +184,8 @@ def test_many_unknown_columns_get_one_short_warning(tmp_path, caplog):
 
 
 def test_a_very_long_text_is_quoted_in_short(tmp_path):
-    found = refusal(write(tmp_path, [EDIT | {"subject": "x" * 1_000_000, "prompt": "y" * 1_000_000}]))
-    assert "(1,000,000 characters)" in found
+    found = refusal(write(tmp_path, [EDIT | {"subject": "x" * 100_000, "prompt": "y" * 100_000}]))
+    assert "(100,000 characters)" in found
     assert found.endswith("Put {} where the subject goes.")
     assert len(found) < 1000
 

@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from lightning_edit.errors import EditError
 from lightning_edit.keys.second_moment import SecondMoment
 from lightning_edit.metrics import EditMetrics, evaluate, score_targets, token_scores
 from lightning_edit.metrics.answers import preference
 from lightning_edit.models.decoder import find_decoder
+from tests.killing import CONTEXT
 from tests.small_models import make_gpt2, make_llama, make_request, make_tokenizer
 
 KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute")
@@ -154,7 +155,12 @@ def second_moment_keys():
 
 
 def test_two_processes_agree_with_one_that_sees_all(tmp_path):
-    multiprocessing.spawn(sharded, (str(tmp_path),), nprocs=2)
+    processes = [CONTEXT.Process(target=sharded, args=(rank, str(tmp_path))) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
     edits, moment = EditMetrics(), SecondMoment(3)
     for kind, *record in random_records(5):
         edits.update(named(kind, *record))

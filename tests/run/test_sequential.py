@@ -89,7 +89,7 @@ def test_a_run_whose_first_update_is_refused_says_why(tmp_path):
 
 
 def test_earlier_keys_protect_earlier_edits(tmp_path):
-    edits = TinyWorld(edits=24).requests
+    edits = TinyWorld(edits=12).requests
     settings = {"values": ValueSettings(lr=0.5, steps=20, clamp_norm_factor=4.0), "edits_per_update": 4}
     left = {}
     for protect in (False, True):
