@@ -50,18 +50,22 @@ def until(condition, command, seconds=120):
         time.sleep(0.02)
 
 
-# Each is a moment at which a run is killed, and goes on from there to the next one.
-MOMENTS = {
-    1: [
-        *("start:1:after", "values:2:after", "solve:3:after", "update file:2:before", "update file:1:after"),
-        *("values:1:after", "checkpoint:2:before", "checkpoint:2:after", "evaluation:1:before"),
+# Each is a moment at which a run is killed, and goes on from there to the next one: one of each phase, and the others.
+PHASES = ["start:1:after", "values:2:after", "solve:3:after", "update file:2:before", "checkpoint:2:before"]
+PHASES += ["evaluation:1:before"]
+MOMENTS = ["update file:1:after", "values:1:after", "checkpoint:2:after"]
+SEVERAL = ["values:3:after", "solve:5:before", "checkpoint:2:after"]
+
+
+@pytest.mark.parametrize(
+    ("processes", "moments"),
+    [
+        pytest.param(1, PHASES, id="phases"),
+        pytest.param(1, MOMENTS, id="moments", marks=pytest.mark.slow),
+        pytest.param(2, SEVERAL, id="processes", marks=pytest.mark.slow),
     ],
-    2: ["values:3:after", "solve:5:before", "checkpoint:2:after"],
-}
-
-
-@pytest.mark.parametrize("processes", MOMENTS)
-def test_a_run_killed_at_every_phase_ends_like_one_left_alone(processes, tmp_path):
+)
+def test_a_run_killed_at_every_phase_ends_like_one_left_alone(processes, moments, tmp_path):
     alone, killed = tmp_path / "alone" / "version_0", tmp_path / "killed" / "version_0"
     command = start(tmp_path, "alone", processes)
     assert command.wait() == [0] * processes, command.output
@@ -69,7 +73,7 @@ def test_a_run_killed_at_every_phase_ends_like_one_left_alone(processes, tmp_pat
     command = start(tmp_path, "killed", processes)
     until(lambda: checkpoints(killed), command)
     command.kill()
-    for moment in MOMENTS[processes]:
+    for moment in moments:
         command = go_on(tmp_path, "killed", processes, kill=moment)
         assert command.wait()[-1] == -signal.SIGKILL, (moment, command.output)
     command = go_on(tmp_path, "killed", processes)
@@ -81,7 +85,7 @@ def test_a_run_killed_at_every_phase_ends_like_one_left_alone(processes, tmp_pat
         assert found[part] == expected[part], part
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_does(number, tmp_path):
     run = tmp_path / "asked" / "version_0"
     command = start(tmp_path, "asked")
@@ -112,6 +116,7 @@ def test_several_ctrl_c_at_once_keep_what_one_keeps(tmp_path):
     assert "Traceback" not in command.output
 
 
+@pytest.mark.slow
 def test_independent_updates_go_on_as_well(tmp_path):
     changes = {"model.independent_updates": "true", "model.previous_keys": "null", "retention.every_n_updates": "null"}
     changes |= {"data.edits": 9, "data.batch_size": 5}
