@@ -91,6 +91,37 @@ def test_a_mistake_gets_one_clear_message(args, messages, tmp_path, capfd):
         assert message in shown
 
 
+MODEL = "model: {class_path: EditingModule, init_args: {%s}}"
+FILES = {
+    MODEL % "nokey: 1": ["'nokey' is not accepted", "Accepted by EditingModule: model, layers"],
+    MODEL % "values: {rate: 1}": ["'rate'", "Accepted by ValueSettings: lr, steps"],
+    MODEL % "evaluation: {rate: 1}": ["'rate'", "Accepted by EvaluationSettings: generate"],
+    MODEL % "solver: {class_path: NOPE}": ["NOPE", "Known classes: AlphaEdit, EMMET, MEMIT, ROME, RROME"],
+    MODEL % "solver: {class_path: EMMET, init_args: {lam: 1}}": ["'lam' is not accepted", "Accepted by EMMET: "],
+    "retention: {evry: 1}": ["retention.evry", "Accepted under retention: every_n_micro_batches"],
+    "nokey: 1": ["'nokey'", "Accepted under the top level: checkpoints, ckpt_path, config, data"],
+}
+
+
+@pytest.mark.parametrize("content", FILES)
+def test_a_mistake_in_a_file_is_answered_with_what_is_accepted_there(content, tmp_path, capfd):
+    (tmp_path / "own.yaml").write_text(content)
+    with pytest.raises(SystemExit) as left:
+        command(tmp_path, "fit", "--config", str(tmp_path / "own.yaml"))
+    shown = capfd.readouterr().err
+    assert left.value.code == 2
+    assert all(message in shown for message in FILES[content])
+
+
+def test_a_wrong_value_is_not_answered_with_names(tmp_path, capfd):
+    (tmp_path / "own.yaml").write_text(MODEL % "layers: abc")
+    with pytest.raises(SystemExit):
+        command(tmp_path, "fit", "--config", str(tmp_path / "own.yaml"))
+    shown = capfd.readouterr().err
+    assert "abc" in shown
+    assert "Accepted" not in shown
+
+
 def test_fine_tuning_without_epochs_is_refused(tmp_path, capfd):
     with pytest.raises(SystemExit):
         cli.main(["fit", "--config", "configs/solvers/ft.yaml", "--trainer.max_epochs=0", "--trainer.logger=false"])

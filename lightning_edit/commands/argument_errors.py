@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from jsonargparse import get_loader
 from lightning.pytorch.cli import LightningArgumentParser
@@ -18,6 +18,12 @@ from lightning_edit.old_names import current
 from lightning_edit.storage.user_files import read_text
 from lightning_edit.storage.user_yaml import LARGEST
 
+# The parser's errors carry nothing but text: the class that a setting may be, the one that it is, and the setting.
+EXPECTED = re.compile(r"Subtypes: \[.*?([a-z_]+(?:\.\w+)+)")
+GIVEN = re.compile(r"Problem with given class_path '([\w.]+)'")
+UNKNOWN = re.compile(
+    r"(?:Group '([\w.]+)' does not accept o|accept o|O)ption '([\w.]+)'|unrecognized arguments: --([\w.]+)"
+)
 NOISE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value type:")
 
 
@@ -70,19 +76,26 @@ class EditArgumentParser(LightningArgumentParser):
 
 def _accepted(parser: Any, message: str) -> Iterator[str]:
     """What would have been right in place of what a parser's message complains about."""
-    subtypes = re.findall(r"Subtypes: \[.*?([a-z_]+(?:\.\w+)+)", message)
-    classes = re.findall(r"Problem with given class_path '([\w.]+)'", message)
-    if "Expected a dot import path" in message and subtypes:
-        yield f"Known classes: {', '.join(sorted(_concrete(_imported(subtypes[-1]))))}"
-    elif classes and (accepted := _imported(classes[-1])) is not None:
-        nested = re.findall(r"unrecognized arguments: --([\w.]+)\.\w+", message)
-        for name in nested[-1].split(".") if nested else ():
-            known = inspect.signature(accepted).parameters
-            accepted = known[name].annotation if name in known else accepted
-        yield f"Accepted by {accepted.__name__}: {', '.join(_arguments(accepted))}"
-    else:
-        for key in re.findall(r"does not accept option '([\w.]+)'|unrecognized arguments: --([\w.]+)", message):
-            yield _siblings([action.dest for action in parser._actions], "".join(key).split("."))
+    expected, given = EXPECTED.findall(message), GIVEN.findall(message)
+    path = [".".join(filter(None, names)) for names in UNKNOWN.findall(message)][-1:]
+    if "Expected a dot import path" in message:
+        if expected and (base := _imported(expected[-1])) is not None:
+            yield f"Known classes: {', '.join(sorted(_concrete(base)))}"
+    elif path and given:
+        if (owner := _imported(given[-1])) is not None:
+            owner = _inner(owner, path[0].split(".")[:-1])
+            yield f"Accepted by {owner.__name__}: {', '.join(_arguments(owner))}"
+    elif path:
+        yield _siblings([action.dest for action in parser._actions], path[0].split("."))
+
+
+def _inner(owner: Any, path: Sequence[str]) -> Any:
+    """The class of the settings under a name among a class's settings, as far as there are classes under it."""
+    for name in path:
+        parameter = inspect.signature(owner).parameters.get(name)
+        kinds = () if parameter is None else (*get_args(parameter.annotation), parameter.annotation)
+        owner = next((kind for kind in kinds if inspect.isclass(kind)), owner)
+    return owner
 
 
 def _siblings(known: list[str], path: list[str]) -> str:
