@@ -90,21 +90,13 @@ def edit(
     _check_gradients(model)
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
-    requests = distinct(requests)
-    decoder = find_decoder(model)
+    requests, decoder = distinct(requests), find_decoder(model)
     layers = check_layers(decoder, layers)
-    for module in (model.get_input_embeddings(), *map(decoder.down_projection, layers)):
-        keep_in_memory(model, module)
-    values = values or ValueSettings()
-    check_site(decoder, layers, values.site)
     if not requests:
         raise EditError("There are no edits to make.")
     if moments is not None:
         _check_moments(decoder, layers, moments)
-    with Together():
-        check_finite(model)
-    check_projections(decoder, layers)
-    values = settle_site(decoder, layers, values)
+    values = _check_weights(decoder, layers, values or ValueSettings())
     solver, settings = solver or EMMET(), second_moment or SecondMomentSettings()
     warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
     with ProgressBars() if progress else nullcontext(silent) as report:
@@ -138,14 +130,26 @@ def _check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, T
             raise EditError(f"`moments`: that of layer {layer} must be a real tensor {(d_in, d_in)}, got {got}.")
 
 
+def _check_weights(decoder: Decoder, layers: Sequence[int], values: ValueSettings) -> ValueSettings:
+    """Refuses weights that cannot be edited; returns how values are optimized where they will be read."""
+    model = decoder.model
+    for module in (model.get_input_embeddings(), *map(decoder.down_projection, layers)):
+        keep_in_memory(model, module)
+    check_site(decoder, layers, values.site)
+    with Together():
+        check_finite(model)
+    check_projections(decoder, layers)
+    return settle_site(decoder, layers, values)
+
+
 def _write_all(editor: Editor, requests: Sequence[EditRequest], micro_batch: int, report: Report) -> int:
     """Finds and writes all edits, in as many updates as the solver needs; returns how many were written."""
     written = 0
     for update in batches_of(requests, editor.solver.edits_per_update):
-        found = Values.join([editor.find_values(part, report) for part in batches_of(update, micro_batch)])
-        kept = [request for request, ok in zip(update, found.finite.tolist(), strict=True) if ok]
+        values = Values.join([editor.find_values(part, report) for part in batches_of(update, micro_batch)])
+        kept = [request for request, ok in zip(update, values.finite.tolist(), strict=True) if ok]
         if kept:
-            editor.write(kept, found.z[found.finite])
+            editor.write(kept, values.z[values.finite])
             written += len(kept)
     check_written(written)
     return written
