@@ -15,7 +15,7 @@ from lightning_edit.datamodules import selection
 from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
-from lightning_edit.messages import counted
+from lightning_edit.messages import counted, listed
 from lightning_edit.requests import EditRequest, distinct, replaced_by, still_valid
 from lightning_edit.settings import AMOUNT, NO_EFFECT, SOURCE, Checked, Count, CountOrZero, Seed
 from lightning_edit.storage.known_classes import SafelyLoaded
@@ -115,16 +115,16 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         """
         if self._requests is None:
             self.left_out.clear()
-            found = self._chosen()
+            requests = self._chosen()
             for reason, names in self.left_out.items():
                 count = counted(len(names), "record is", "records are")
-                logger.warning("%s left out: %s (%s).", count, reason, _some(names))
-            if not found:
+                logger.warning("%s left out: %s (%s).", count, reason, listed(names, EXAMPLES))
+            if not requests:
                 where = f" in {self.path}" if hasattr(self, "path") else ""
                 raise EditError(f"{type(self).__name__}: there are no edits{where}.")
-            found = self._distinct(found)
-            self.check(found)
-            self._requests = found
+            requests = self._distinct(requests)
+            self.check(requests)
+            self._requests = requests
         return self._requests
 
     def _chosen(self) -> list[EditRequest]:
@@ -151,9 +151,9 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
     def _leave_out(self, record: LeftOut) -> None:
         self.left_out.setdefault(record.reason, []).append(record.name)
 
-    def _distinct(self, found: list[EditRequest]) -> list[EditRequest]:
+    def _distinct(self, chosen: list[EditRequest]) -> list[EditRequest]:
         try:
-            requests = distinct(found, self.conflicts == "replace")
+            requests = distinct(chosen, self.conflicts == "replace")
         except EditError as error:
             raise EditError(
                 f"{error} `data.conflicts: keep_first` keeps the first of them, `replace` makes both, the later one "
@@ -164,7 +164,7 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
             logger.warning(
                 "%s replaced by later ones of the same subject and prompt, `conflicts: replace` (%s).",
                 counted(len(replaced), "edit is", "edits are"),
-                _some(pairs),
+                listed(pairs, EXAMPLES),
             )
         return requests
 
@@ -197,7 +197,3 @@ def _loader(requests: Sequence[EditRequest], batch_size: int) -> DataLoader[Edit
     # deals the edits out to the processes, some of them twice.
     sampler: DistributedSampler[EditRequest] = DistributedSampler(requests, num_replicas=1, rank=0, shuffle=False)  # type: ignore[arg-type]
     return DataLoader(requests, batch_size, sampler=sampler, collate_fn=_as_list)  # type: ignore[arg-type]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")

@@ -66,9 +66,9 @@ class EasyEditCounterFact(RecordDataModule):
     def _kinds_of_pairs(self, locality: Any) -> list[tuple[str, str]]:
         try:
             kinds = {} if locality is None else locality
-            found = [entry for kind in kinds.values() for entry in kind or ()]
-            pairs = [(first_text(entry, "prompt"), first_text(entry, "ground_truth")) for entry in found]
-            complete = all("prompt" in entry and "ground_truth" in entry for entry in found)
+            listed = [entry for kind in kinds.values() for entry in kind or ()]
+            pairs = [(first_text(entry, "prompt"), first_text(entry, "ground_truth")) for entry in listed]
+            complete = all("prompt" in entry and "ground_truth" in entry for entry in listed)
         except (TypeError, AttributeError) as error:
             raise EditError(f"{LOCALITY}, got {quoted(locality)}.") from error
         if not complete or not all(prompt for prompt, _ in pairs):
@@ -77,11 +77,11 @@ class EasyEditCounterFact(RecordDataModule):
 
     def _answered(self, pairs: Sequence[tuple[str | None, str | None]]) -> list[tuple[str, str]]:
         """The pairs with an answer; data sets have some without."""
-        found = []
+        answered = []
         for prompt, answer in pairs:
             if prompt and answer:
-                found.append((prompt, answer))
+                answered.append((prompt, answer))
             else:
                 what = "locality prompt without an answer is", "locality prompts without an answer are"
                 self.note(f"{what[0]} left out", f"{what[1]} left out", str(prompt))
-        return found
+        return answered

@@ -79,13 +79,13 @@ def texts(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
     Raises:
         EditError: If the field holds something else, or a text of the list is empty.
     """
-    found = entries(record, name)
-    for entry in found:
+    listed = entries(record, name)
+    for entry in listed:
         if not isinstance(entry, str) or not entry.strip():
             raise EditError(
                 f"`{name}` must be a text or a list of texts that are not empty, got {quoted(entry)} in it."
             )
-    return found
+    return listed
 
 
 def split_texts(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:

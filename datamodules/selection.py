@@ -6,9 +6,8 @@ from typing import Any
 
 from lightning_edit.datamodules.records import read_list
 from lightning_edit.errors import EditError
+from lightning_edit.messages import listed
 from lightning_edit.requests import EditRequest, fact_of
-
-SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,13 @@ def wanted_indices(given: Sequence[int] | str) -> list[int]:
     Raises:
         EditError: For an entry that is no position.
     """
-    found = []
+    positions = []
     for value, where in _listed(given, "data.indices"):
         number = int(value) if isinstance(value, str) and value.isdecimal() else value
         if not isinstance(number, int) or isinstance(number, bool) or number < 0:
             raise EditError(f"{where}: expected a position in the data set, counted from 0, got {value!r}.")
-        found.append(number)
-    return found
+        positions.append(number)
+    return positions
 
 
 def wanted_case_ids(given: Sequence[str | int] | str) -> list[str]:
@@ -56,12 +55,12 @@ def wanted_case_ids(given: Sequence[str | int] | str) -> list[str]:
     Raises:
         EditError: For an entry that is no id.
     """
-    found = []
+    case_ids = []
     for value, where in _listed(given, "data.case_ids"):
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise EditError(f"{where}: expected the `case_id` of a record, got {value!r}.")
-        found.append(str(value))
-    return found
+        case_ids.append(str(value))
+    return case_ids
 
 
 def _listed(given: Sequence[Any] | str, setting: str) -> list[tuple[Any, str]]:
@@ -81,17 +80,17 @@ def at_positions(entries: Iterable[Entry], wanted: Sequence[int]) -> Iterator[En
     Raises:
         EditError: For positions that the data set does not have.
     """
-    missing, found, count = set(wanted), {}, 0
+    missing, records, count = set(wanted), {}, 0
     for position, entry in enumerate(entries):
         count = position + 1
         if position in missing:
-            found[position] = entry
+            records[position] = entry
             missing.remove(position)
             if not missing:
                 break
     if missing:
-        raise EditError(f"`data.indices`: {_some(sorted(missing))}: the data set has the records 0 to {count - 1}.")
-    return (found[position] for position in wanted)
+        raise EditError(f"`data.indices`: {listed(sorted(missing))}: the data set has the records 0 to {count - 1}.")
+    return (records[position] for position in wanted)
 
 
 def with_case_ids(entries: Iterable[Entry], wanted: Sequence[str]) -> Iterator[Entry]:
@@ -104,16 +103,20 @@ def with_case_ids(entries: Iterable[Entry], wanted: Sequence[str]) -> Iterator[E
     Raises:
         EditError: For ids that no record has.
     """
-    found: dict[str, list[Entry]] = {case_id: [] for case_id in wanted}
-    seen: list[str] = []
+    records: dict[str, list[Entry]] = {case_id: [] for case_id in wanted}
+    case_ids: list[str] = []
     for entry in entries:
-        seen.append(entry.case_id)
-        if entry.case_id in found:
-            found[entry.case_id].append(entry)
-    if missing := [case_id for case_id, own in found.items() if not own]:
-        example = f"the data set has ids such as {_some(seen[:3])}" if any(seen) else "the records have no `case_id`"
-        raise EditError(f"`data.case_ids`: there is no record {_some(missing)}; {example}.")
-    return (entry for case_id in wanted for entry in found[case_id])
+        case_ids.append(entry.case_id)
+        if entry.case_id in records:
+            records[entry.case_id].append(entry)
+    if missing := [case_id for case_id, own in records.items() if not own]:
+        example = (
+            f"the data set has ids such as {', '.join(case_ids[:3])}"
+            if any(case_ids)
+            else "the records have no `case_id`"
+        )
+        raise EditError(f"`data.case_ids`: there is no record {listed(missing)}; {example}.")
+    return (entry for case_id in wanted for entry in records[case_id])
 
 
 def without_conflicts(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -125,8 +128,8 @@ def without_conflicts(entries: Iterable[Entry]) -> Iterator[Entry]:
     answers: dict[Hashable, str] = {}
     for entry in entries:
         if isinstance(entry, EditRequest):
-            known = answers.setdefault(fact_of(entry), entry.target_new)
-            if known != entry.target_new:
+            first = answers.setdefault(fact_of(entry), entry.target_new)
+            if first != entry.target_new:
                 entry = LeftOut("they contradict an earlier record (`conflicts: keep_first`)", entry.name)
         yield entry
 
@@ -137,13 +140,13 @@ def one_of_each_subject(entries: Iterable[Entry]) -> Iterator[Entry]:
     Args:
         entries: Records.
     """
-    seen = set()
+    subjects = set()
     for entry in entries:
         if isinstance(entry, EditRequest):
-            if entry.subject in seen:
+            if entry.subject in subjects:
                 entry = LeftOut("their subject has an edit already (`unique_subjects`)", entry.name)
             else:
-                seen.add(entry.subject)
+                subjects.add(entry.subject)
         yield entry
 
 
@@ -159,8 +162,3 @@ def requests_only(entries: Iterable[Entry], leave_out: Callable[[LeftOut], None]
             leave_out(entry)
         else:
             yield entry
-
-
-def _some(values: Sequence[Any]) -> str:
-    more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
-    return ", ".join(map(str, values[:SHOWN])) + more

@@ -19,10 +19,10 @@ def cut_out(text: str, subject: str) -> tuple[str, str] | None:
     """
     if "{}" in text or not subject.strip():
         return text, subject
-    words, whole = _patterns(subject)
-    for pattern, flags in ((whole, re.NOFLAG), (whole, re.IGNORECASE), (words, re.NOFLAG)):
-        if found := re.search(pattern, text, flags):
-            return f"{text[: found.start()]}{{}}{text[found.end() :]}", found.group()
+    words, whole_words = _patterns(subject)
+    for pattern, flags in ((whole_words, re.NOFLAG), (whole_words, re.IGNORECASE), (words, re.NOFLAG)):
+        if match := re.search(pattern, text, flags):
+            return f"{text[: match.start()]}{{}}{text[match.end() :]}", match.group()
     return None
 
 

@@ -68,5 +68,5 @@ def _locality(record: Mapping[str, Any]) -> Any:
     question, answer = first_text(record, "loc"), first_text(record, "loc_ans")
     if question is None or answer is None:
         return ()
-    asked = question if question.endswith("?") else f"{question}?"
-    return ((asked, answer),)
+    prompt = question if question.endswith("?") else f"{question}?"
+    return ((prompt, answer),)

@@ -86,13 +86,13 @@ class Editor:
         decoder, layer = self.weights.decoder, self.layers[-1]
         parts: list[Values] = []
 
-        def find(some: Sequence[EditRequest]) -> Values:
+        def find(part: Sequence[EditRequest]) -> Values:
             before = sum(map(len, parts))
 
             def show(stage: str, done: float, total: float, **figures: float) -> None:
                 report(stage, before + done, len(requests), **figures)
 
-            return optimize_values(decoder, self.tokenizer, some, self.templates, layer, self.values, show)
+            return optimize_values(decoder, self.tokenizer, part, self.templates, layer, self.values, show)
 
         for part in halving(find, requests, decoder.model):
             parts.append(part)

@@ -23,7 +23,7 @@ def printable(text: str) -> str:
     Args:
         text: Any text; its tabs and newlines stay.
     """
-    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+    return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
 def bounded(message: str, most: int = LONGEST) -> str:

@@ -151,13 +151,13 @@ def distinct(requests: Sequence[EditRequest], replace: bool = False) -> list[Edi
     holds: dict[tuple[str, str], EditRequest] = {}
     kept = []
     for request in requests:
-        known = holds.get(fact_of(request))
-        if known is not None and known.target_new == request.target_new:
+        earlier = holds.get(fact_of(request))
+        if earlier is not None and earlier.target_new == request.target_new:
             continue
-        if known is not None and not replace:
+        if earlier is not None and not replace:
             raise EditError(
-                f"{known.name} and {request.name} ask for different answers to {quoted(request.rewrite_prompt)}: "
-                f"{quoted(known.target_new)} and {quoted(request.target_new)}. Keep one of them."
+                f"{earlier.name} and {request.name} ask for different answers to {quoted(request.rewrite_prompt)}: "
+                f"{quoted(earlier.target_new)} and {quoted(request.target_new)}. Keep one of them."
             )
         holds[fact_of(request)] = request
         kept.append(request)
@@ -177,13 +177,13 @@ def replaced_by(requests: Sequence[EditRequest]) -> dict[int, int]:
         For the position of each replaced one that of the next with the same subject and prompt, see `fact_of`.
     """
     latest: dict[tuple[str, str], int] = {}
-    found = {}
+    replaced = {}
     for position, request in enumerate(requests):
         earlier = latest.get(fact_of(request))
         if earlier is not None:
-            found[earlier] = position
+            replaced[earlier] = position
         latest[fact_of(request)] = position
-    return found
+    return replaced
 
 
 def still_valid(requests: Sequence[EditRequest]) -> list[EditRequest]:

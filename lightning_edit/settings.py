@@ -189,16 +189,16 @@ def accepted(owner: Any) -> dict[str, Any]:
     Args:
         owner: A class, or a function.
     """
-    found: dict[str, Any] = {}
+    annotations: dict[str, Any] = {}
     for function in _constructors(owner) if isinstance(owner, type) else [owner]:
         parameters = inspect.signature(function).parameters.values()
         for parameter in parameters:
             several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             if parameter.annotation is not parameter.empty and not several:
-                found.setdefault(parameter.name, parameter.annotation)
+                annotations.setdefault(parameter.name, parameter.annotation)
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
             break
-    return found
+    return annotations
 
 
 def _constructors(owner: type) -> Iterator[Any]:

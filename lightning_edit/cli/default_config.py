@@ -93,12 +93,12 @@ def defaults(owner: type) -> dict[str, Any]:
     Args:
         owner: The class.
     """
-    found: dict[str, Any] = dict.fromkeys(accepted(owner))
+    values: dict[str, Any] = dict.fromkeys(accepted(owner))
     for part in reversed(inspect.getmro(owner)):
         for parameter in inspect.signature(vars(part).get("__init__", object)).parameters.values():
-            if parameter.name in found and parameter.default is not parameter.empty:
-                found[parameter.name] = parameter.default
-    return found
+            if parameter.name in values and parameter.default is not parameter.empty:
+                values[parameter.name] = parameter.default
+    return values
 
 
 def explanations(owner: type) -> dict[str, str]:
@@ -107,13 +107,13 @@ def explanations(owner: type) -> dict[str, str]:
     Args:
         owner: The class; what its docstring does not explain, those of its parents do.
     """
-    found: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     for part in reversed(inspect.getmro(owner)):
         if part.__module__.startswith("lightning_edit"):
             for parameter in docstring_parser.parse(part.__doc__ or "").params:
                 text = " ".join((parameter.description or "").split()).replace("``", "").replace("None", "null")
-                found[parameter.arg_name] = re.split(r"(?<=\.) (?=[A-Z`])", text)[0]
-    return found
+                sentences[parameter.arg_name] = re.split(r"(?<=\.) (?=[A-Z`])", text)[0]
+    return sentences
 
 
 if __name__ == "__main__":

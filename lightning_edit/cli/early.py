@@ -110,11 +110,11 @@ def _named(name: str, chosen: str, base: Source) -> Source | None:
     """A class by its bare name, in any case; any other may be what the user has made."""
     if not chosen.isidentifier() or chosen.lower() in ("null", "none"):
         return None
-    known = {source.node.name: source for source in kinds_of(base)}
-    found = [source for name, source in known.items() if name.lower() == chosen.lower()]
-    if not found:
-        raise EditError(f"`{name}`: there is no class {chosen}. Known classes: {', '.join(sorted(known))}")
-    return found[0]
+    classes = {source.node.name: source for source in kinds_of(base)}
+    named = [source for name, source in classes.items() if name.lower() == chosen.lower()]
+    if not named:
+        raise EditError(f"`{name}`: there is no class {chosen}. Known classes: {', '.join(sorted(classes))}")
+    return named[0]
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -159,6 +159,6 @@ def _check_value(name: str, kind: str, value: str | None) -> None:
         refuse_unfit(f"`{name}`", as_number(value), NUMBERS[first])
 
 
-def _unknown(name: str, part: str, known: Iterable[str]) -> str:
-    close = get_close_matches(part, list(known), n=1)
+def _unknown(name: str, part: str, names: Iterable[str]) -> str:
+    close = get_close_matches(part, list(names), n=1)
     return f"There is no setting --{name}.{f' Did you mean {close[0]}?' if close else ''}"

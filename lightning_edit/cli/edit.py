@@ -132,10 +132,10 @@ def method_named(name: str) -> str:
         EditError: If there is no such method.
     """
     plain = {method.replace("_", ""): method for method in METHODS}
-    asked = "".join(letter for letter in name.lower() if letter.isalnum())
-    if asked not in plain:
+    letters = "".join(letter for letter in name.lower() if letter.isalnum())
+    if letters not in plain:
         raise EditError(f"`--method`: there is no method {name}. There are: {', '.join(METHODS)}.")
-    return plain[asked]
+    return plain[letters]
 
 
 def layer_list(text: str) -> list[int]:
@@ -192,14 +192,14 @@ def published_settings(model: str, method: str) -> list[str]:
     if "solver" not in _settings_of(CONFIGS / "solvers" / f"{method}.yaml"):
         # Fine-tuning has settings of its own.
         return []
-    found = {}
+    files = {}
     for path in sorted((CONFIGS / "models").glob("*.yaml")):
         settings = _settings_of(path)
         if settings["model"] == model:
-            found[settings["solver"]["class_path"].lower()] = f"configs/models/{path.name}"
-    if method in found:
-        return [found[method]]
-    return [next(iter(found.values())), f"configs/solvers/{method}.yaml"] if found else []
+            files[settings["solver"]["class_path"].lower()] = f"configs/models/{path.name}"
+    if method in files:
+        return [files[method]]
+    return [next(iter(files.values())), f"configs/solvers/{method}.yaml"] if files else []
 
 
 def _settings_of(file: Path) -> dict[str, Any]:

@@ -63,20 +63,20 @@ def settings() -> Iterator[tuple[str, str | None, str]]:
         if line.lstrip().startswith("#"):
             comments.append(line.strip("# "))
             continue
-        found = LINE.fullmatch(line)
-        if found is None:
+        entry = LINE.fullmatch(line)
+        if entry is None:
             comments.clear()
             continue
-        indent = len(found["indent"])
+        indent = len(entry["indent"])
         path = [(depth, name) for depth, name in path if depth < indent]
         names = [name for _, name in path if name != "init_args"]
-        what = " ".join([*comments, found["comment"] or ""]).strip() if path or not comments else found["comment"] or ""
+        what = " ".join([*comments, entry["comment"] or ""]).strip() if path or not comments else entry["comment"] or ""
         comments.clear()
-        path.append((indent, found["name"]))
-        if found["name"] == "class_path":
-            yield ".".join(names), found["value"], what
-        elif found["name"] != "init_args" and (found["value"] is not None or not names):
-            yield ".".join([*names, found["name"]]), found["value"], what
+        path.append((indent, entry["name"]))
+        if entry["name"] == "class_path":
+            yield ".".join(names), entry["value"], what
+        elif entry["name"] != "init_args" and (entry["value"] is not None or not names):
+            yield ".".join([*names, entry["name"]]), entry["value"], what
 
 
 def _explained(what: str) -> list[str]:

@@ -24,18 +24,20 @@ class Source:
 
     def arguments(self) -> dict[str, str]:
         """The names of its arguments, those that it passes on to its parents included, and their annotations."""
-        found: dict[str, str] = {}
+        annotations: dict[str, str] = {}
         if any("dataclass" in ast.unparse(decorator) for decorator in self.node.decorator_list):
             fields = [line for line in self.node.body if isinstance(line, ast.AnnAssign)]
-            found = {ast.unparse(line.target): ast.unparse(line.annotation) for line in fields}
-            return {name: _bare(kind) for name, kind in found.items() if "ClassVar" not in kind} | self._of_parents()
+            annotations = {ast.unparse(line.target): ast.unparse(line.annotation) for line in fields}
+            return {
+                name: _bare(kind) for name, kind in annotations.items() if "ClassVar" not in kind
+            } | self._of_parents()
         made = next((line for line in self.node.body if getattr(line, "name", "") == "__init__"), None)
         if isinstance(made, ast.FunctionDef):
             given = [*made.args.args[1:], *made.args.kwonlyargs]
-            found = {one.arg: _bare(ast.unparse(one.annotation)) if one.annotation else "" for one in given}
+            annotations = {one.arg: _bare(ast.unparse(one.annotation)) if one.annotation else "" for one in given}
             if made.args.kwarg is None:
-                return found
-        return self._of_parents() | found
+                return annotations
+        return self._of_parents() | annotations
 
     @property
     def is_abstract(self) -> bool:

@@ -37,9 +37,9 @@ def main(words: list[str]) -> None:
         prog="lightning-edit sweep", description="Makes a fit for every combination of settings and compares them."
     )
     parser.add_argument("file", help="a YAML file with `vary`, see configs/sweeps/; settings for all fits may follow")
-    known, settings = parser.parse_known_args(words)
+    given, settings = parser.parse_known_args(words)
     with lightning_errors():
-        _run(Sweep.load(known.file), settings, f"{Path(known.file).stem}.png")
+        _run(Sweep.load(given.file), settings, f"{Path(given.file).stem}.png")
 
 
 def _run(plan: Sweep, settings: list[str], figure: str) -> None:

@@ -98,11 +98,11 @@ def _inner(owner: Any, path: Sequence[str]) -> Any:
     return owner
 
 
-def _siblings(known: list[str], path: list[str]) -> str:
+def _siblings(keys: list[str], path: list[str]) -> str:
     """The keys beside the nearest one that exists."""
     prefixes = [".".join(path[:end]) + "." for end in range(len(path) - 1, 0, -1)] + [""]
-    prefix = next(p for p in prefixes if any(dest.startswith(p) for dest in known))
-    children = {dest.removeprefix(prefix).split(".")[0] for dest in known if dest.startswith(prefix)}
+    prefix = next(p for p in prefixes if any(dest.startswith(p) for dest in keys))
+    children = {dest.removeprefix(prefix).split(".")[0] for dest in keys if dest.startswith(prefix)}
     return f"Accepted under {prefix.rstrip('.') or 'the top level'}: {', '.join(sorted(children - {'help'}))}"
 
 
@@ -126,5 +126,5 @@ def _imported(path: str) -> Any:
 def _concrete(base: type) -> set[str]:
     """Names of all subclasses that can be made."""
     children: list[type] = type.__subclasses__(base)
-    found = {name for child in children for name in _concrete(child)}
-    return found if inspect.isabstract(base) or base.__name__.startswith("_") else found | {base.__name__}
+    names = {name for child in children for name in _concrete(child)}
+    return names if inspect.isabstract(base) or base.__name__.startswith("_") else names | {base.__name__}

@@ -40,7 +40,7 @@ def class_name(value: Any) -> Any:
     """
     if not isinstance(value, str) or "." in value:
         return value
-    return next((known for known in _classes(Checked) if known.lower() == value.lower()), value)
+    return next((name for name in _classes(Checked) if name.lower() == value.lower()), value)
 
 
 def with_class_names(settings: Any, name: str = "class_path") -> Any:
@@ -71,17 +71,17 @@ def under_current_names(words: Sequence[str]) -> list[str]:
     Args:
         words: All arguments.
     """
-    found: list[str] = []
+    renamed: list[str] = []
     for option in _options(words):
         if not option[0].startswith("--"):
-            found += option
+            renamed += option
             continue
         name, equals, value = option[0][2:].partition("=")
         values = [current_value(name, value) for value in ([value] if equals else option[1:])]
         if name in CLASSES[:2] or name.rpartition(".")[2].rstrip("+") in CLASSES[2:]:
             values = [class_name(value) for value in values]
-        found += [f"--{current_name(name)}={values[0]}"] if equals else [f"--{current_name(name)}", *values]
-    return found
+        renamed += [f"--{current_name(name)}={values[0]}"] if equals else [f"--{current_name(name)}", *values]
+    return renamed
 
 
 def _options(words: Sequence[str]) -> Iterator[list[str]]:

@@ -158,11 +158,11 @@ def _what(entry: Entry) -> Text:
     """What an entry was made from: texts as they are, numbers with their names; details are left to the file."""
     if entry.problem is not None:
         return Text("old format" if entry.problem == OLD_FORMAT else f"damaged: {entry.problem}", style="yellow")
-    told = {name: value for name, value in entry.described.items() if value != "" and not isinstance(value, dict)}
-    if "model" in told:
+    described = {name: value for name, value in entry.described.items() if value != "" and not isinstance(value, dict)}
+    if "model" in described:
         # The name of a model on a hub has two parts; of a folder the last two tell enough.
-        told["model"] = "/".join(Path(str(told["model"])).parts[-2:])
-    words = (_count(value, name) if isinstance(value, int) else str(value) for name, value in told.items())
+        described["model"] = "/".join(Path(str(described["model"])).parts[-2:])
+    words = (_count(value, name) if isinstance(value, int) else str(value) for name, value in described.items())
     return Text(", ".join(words))
 
 

@@ -32,10 +32,10 @@ def resume_arguments(words: list[str], accepted: Mapping[str, str] | None) -> li
     Raises:
         EditError: If there is no such checkpoint, it is damaged, or it is not in the folder of a run.
     """
-    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    known.add_argument("--ckpt_path")
-    known.add_argument("--trainer.logger.save_dir", "--trainer.logger.init_args.save_dir", dest="runs", default=RUNS)
-    given, _ = known.parse_known_args(words[1:])
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path")
+    parser.add_argument("--trainer.logger.save_dir", "--trainer.logger.init_args.save_dir", dest="runs", default=RUNS)
+    given, _ = parser.parse_known_args(words[1:])
     if given.ckpt_path in (None, "null"):
         return words
     file = _checkpoint(given.ckpt_path, given.runs)

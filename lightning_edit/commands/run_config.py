@@ -83,8 +83,8 @@ def typed_classes(words: Sequence[str], kinds: Sequence[type]) -> list[str]:
     """
     values = set(_typed(words))
     dotted = [value for value in values if DOTTED.fullmatch(value) and value.split(".")[0] not in ROOTS]
-    bare = {known for kind in kinds for known in subclasses(kind) if known.__qualname__ in values}
-    return [*dotted, *(name for known in bare for name in names_of(known))]
+    bare = {child for kind in kinds for child in subclasses(kind) if child.__qualname__ in values}
+    return [*dotted, *(name for child in bare for name in names_of(child))]
 
 
 def _typed(words: Sequence[str]) -> list[str]:

@@ -93,11 +93,11 @@ def _hints(kind: type) -> dict[str, Any]:
     """The types of what a class is made from, what it passes on to its parents included."""
     if dataclasses.is_dataclass(kind):
         return typing.get_type_hints(kind)
-    found: dict[str, Any] = {}
+    hints: dict[str, Any] = {}
     for part in reversed(inspect.getmro(kind)):
         if "__init__" in vars(part) and part.__module__.partition(".")[0] not in ("builtins", "torch", "lightning"):
-            found |= typing.get_type_hints(part.__init__)  # type: ignore[misc]
-    return found
+            hints |= typing.get_type_hints(part.__init__)  # type: ignore[misc]
+    return hints
 
 
 def _allows_none(hint: Any) -> bool:

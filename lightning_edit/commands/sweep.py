@@ -69,11 +69,11 @@ class Sweep:
         """
         if LAYERS not in self.vary:
             return self
-        found: list[Any] = []
+        distinct: list[Any] = []
         for value in self.vary[LAYERS]:
             layers = _layers(value, depth) if isinstance(value, str) else value
-            found += [] if layers in found else [layers]
-        return replace(self, vary={**self.vary, LAYERS: found})
+            distinct += [] if layers in distinct else [layers]
+        return replace(self, vary={**self.vary, LAYERS: distinct})
 
     def for_records(
         self, requests: Sequence[EditRequest], evaluation: EvaluationSettings

@@ -190,5 +190,5 @@ def _edits(record: UpdateRecord) -> Text:
 
 def _figure(record: UpdateRecord, layer: int, names: Iterable[str]) -> str:
     values = [record.figures.get(f"layer_{layer}/{name}") for name in names]
-    known = [value for value in values if value is not None]
-    return f"{max(known):.3g}" if known else ""
+    measured = [value for value in values if value is not None]
+    return f"{max(measured):.3g}" if measured else ""

@@ -76,9 +76,9 @@ def gathered(own: T) -> list[T]:
     """
     if processes() == 1:
         return [own]
-    found: list[Any] = [None] * processes()
-    torch.distributed.all_gather_object(found, own)
-    return found
+    results: list[Any] = [None] * processes()
+    torch.distributed.all_gather_object(results, own)
+    return results
 
 
 def by_first(job: Callable[[], T]) -> T:
@@ -144,10 +144,10 @@ def in_shares(job: Callable[[Sequence[T]], R], items: Sequence[T], model: Any) -
     """
     if sharing(model) == 1:
         return [job(items)] if items else []
-    own, found = own_share(items, model), list[R]()
+    own, results = own_share(items, model), list[R]()
     with Together():
-        found = [job(own)] if own else []
-    return [result for part in gathered(found) for result in part]
+        results = [job(own)] if own else []
+    return [result for part in gathered(results) for result in part]
 
 
 def summed(tensors: Sequence[Tensor], model: Any) -> None:

@@ -25,8 +25,8 @@ def find_answer(text: str, words: Sequence[str]) -> int | None:
         >>> find_answer(" (B) because", ["A", "B"]), find_answer(" Nothing", ["Yes", "No"])
         (1, None)
     """
-    found = [(match.start(), -len(word), i) for i, word in enumerate(words) if (match := _pattern(word).search(text))]
-    return min(found)[2] if found else None
+    places = [(match.start(), -len(word), i) for i, word in enumerate(words) if (match := _pattern(word).search(text))]
+    return min(places)[2] if places else None
 
 
 def _pattern(word: str) -> re.Pattern[str]:

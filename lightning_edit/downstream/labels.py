@@ -95,7 +95,7 @@ class PreparedLabels(PreparedQuestions):
         texts = [text for share in in_shares(write, prompts, decoder.model) for text in share]
         parsed = [find_answer(text, words) for text in texts]
         scores, chosen = self.score(decoder, report)
-        generated, likelihood = (choice_figures(found, self.right, len(words)) for found in (parsed, chosen))
+        generated, likelihood = (choice_figures(answers, self.right, len(words)) for answers in (parsed, chosen))
         figures = {f"generated_{name}": value for name, value in generated.items()}
         figures["invalid"] = float(sum(answer is None for answer in parsed))
         figures |= {f"likelihood_{name}": value for name, value in likelihood.items()}

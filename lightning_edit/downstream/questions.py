@@ -47,8 +47,8 @@ class PreparedQuestions(Prepared):
 
         def score(own: Sequence[list[tuple[list[int], int]]]) -> list[list[float]]:
             texts, starts = zip(*(pair for question in own for pair in question), strict=True)
-            found = score_tokens(decoder, texts, starts, report, f"{self.name} likelihood (tokens)")
-            means = iter((found.sum(found.log_probs) / found.counts).tolist())
+            tokens = score_tokens(decoder, texts, starts, report, f"{self.name} likelihood (tokens)")
+            means = iter((tokens.sum(tokens.log_probs) / tokens.counts).tolist())
             return [[next(means) for _ in question] for question in own]
 
         scores = [row for share in in_shares(score, self._encoded, decoder.model) for row in share]

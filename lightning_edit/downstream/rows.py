@@ -68,11 +68,11 @@ def read_jsonl(file: Path) -> Table:
     Raises:
         EditError: If it is not there, not UTF-8, or a line is no JSON object.
     """
-    found = list(json_lines(file))
-    for record, where in found:
+    placed = list(json_lines(file))
+    for record, where in placed:
         if not isinstance(record, dict):
             raise EditError(f"{where}: expected a JSON object with the columns of a row, got {quoted(record)}.")
-    return Table(str(file), [record for record, _ in found], [where for _, where in found])
+    return Table(str(file), [record for record, _ in placed], [where for _, where in placed])
 
 
 def read_hub(dataset: str, subset: str | None, split: str, shuffle: int | None) -> Table:

@@ -43,9 +43,9 @@ def load_task(name: str, folder: Path) -> Task:
     """
     file = Path(name).expanduser() if name.endswith(SUFFIXES) else folder / f"{name}.yaml"
     if not is_there(file):
-        known = known_tasks(folder)
+        names = known_tasks(folder)
         raise EditError(
-            f"There is no task {name}.{_meant(name, known)} Known tasks: {', '.join(known)}; "
+            f"There is no task {name}.{_meant(name, names)} Known tasks: {', '.join(names)}; "
             "your own is given by the path of its YAML file."
         )
     content = read_yaml(file)
@@ -114,6 +114,6 @@ def _answers(answers: Any) -> dict[str, str]:
     return {str(label): word for label, word in answers.items()}
 
 
-def _meant(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, list(known), n=1)
+def _meant(given: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(given, list(names), n=1)
     return f" Did you mean {close[0]}?" if close else ""

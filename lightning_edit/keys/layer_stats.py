@@ -140,23 +140,23 @@ def _cached(
     model, tokens = getattr(decoder.model, "name_or_path", ""), sum(map(len, rows))
     names = {layer: fingerprint(*parts.values(), decoder.names[layer]) for layer in layers}
     read = {layer: cache.read(KIND, names[layer]) for layer in layers}
-    found = {layer: tensors[KEY] for layer, tensors in read.items() if tensors is not None}
+    moments = {layer: tensors[KEY] for layer, tensors in read.items() if tensors is not None}
     # Other processes may see another disk, or look at it at another time.
-    missing = [layer for layer in layers if any(layer not in known for known in gathered(list(found)))]
+    missing = [layer for layer in layers if any(layer not in there for there in gathered(list(moments)))]
     if missing:
         described = {"model": model, "tokens": tokens, "parts": parts}
         # Processes of one machine share its disk.
         writes = first_of_machine()
         kept = PartialSums(cache, fingerprint(*(names[layer] for layer in missing)), described)
         for layer, moment in compute_second_moments(decoder, rows, missing, report, kept).items():
-            found[layer] = moment
+            moments[layer] = moment
             if writes:
                 described = {"model": model, "module": decoder.names[layer], "tokens": tokens, "parts": parts}
                 cache.write(KIND, names[layer], {KEY: moment}, described)
         # Those who are done wait for the one who writes.
         gathered(None)
         kept.forget()
-    return {layer: found[layer].to(decoder.device) for layer in layers}
+    return {layer: moments[layer].to(decoder.device) for layer in layers}
 
 
 def _without_text(decoder: Decoder, layer: int, source: Source) -> Tensor:

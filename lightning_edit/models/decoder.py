@@ -147,24 +147,24 @@ def _down_projection(model: Any, block_name: str, block: nn.Module) -> str:
         for name, module in block.named_modules()
         if _output_size(module) is not None and id(module) not in attention
     }
-    found = _with_a_way_up(linear, config.hidden_size)
+    candidates = _with_a_way_up(linear, config.hidden_size)
     # Experts are kept in one tensor of three dimensions; beside them only a shared expert would be found.
-    if not found or any(parameter.dim() == 3 for parameter in block.parameters()):
+    if not candidates or any(parameter.dim() == 3 for parameter in block.parameters()):
         raise EditError(
             f"No MLP down-projection (a linear map onto the {config.hidden_size} hidden units, outside attention) was "
             f"found in {block_name} of {type(model).__name__}; mixtures of experts and quantized weights cannot be "
             "edited. If there is one, name it with `down_projection`, e.g. model.layers.{}.mlp.down_proj."
         )
     width = getattr(config, "intermediate_size", None)
-    as_wide = [name for name in found if _input_size(linear[name]) == width]
+    as_wide = [name for name in candidates if _input_size(linear[name]) == width]
     if len(as_wide) == 1:
-        found = as_wide
-    if len(found) > 1:
+        candidates = as_wide
+    if len(candidates) > 1:
         raise EditError(
             f"Several modules in {block_name} of {type(model).__name__} could be the MLP's down-projection: "
-            f"{', '.join(found)}. Name the one to edit with `down_projection`, with {{}} for the layer's number."
+            f"{', '.join(candidates)}. Name the one to edit with `down_projection`, with {{}} for the layer's number."
         )
-    return f"{block_name}.{found[0]}"
+    return f"{block_name}.{candidates[0]}"
 
 
 def _with_a_way_up(linear: Mapping[str, nn.Module], hidden_size: int) -> list[str]:

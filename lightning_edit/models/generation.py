@@ -191,16 +191,16 @@ def _head_lengths(rows: Sequence[Sequence[int]], room: Sequence[int], device: to
 
     Behind a head rows of one length go together: padding would stand between the two, and widen a sliding window.
     """
-    found = prefix_lengths([row[:-1] for row in rows])
+    lengths = prefix_lengths([row[:-1] for row in rows])
     members: dict[tuple[int, ...], list[int]] = {}
-    for i, (row, length) in enumerate(zip(rows, found, strict=True)):
+    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         members.setdefault(tuple(row[:length]), []).append(i)
     for head, those in members.items():
         passes = len({len(rows[i]) for i in those}) * (1 + max(room[i] for i in those))
         if (len(those) - 1) * len(head) < passes * tokens_of_a_pass(device):
             for i in those:
-                found[i] = 0
-    return found
+                lengths[i] = 0
+    return lengths
 
 
 def _groups(lengths: Sequence[int], room: Sequence[int], context: int | None, max_tokens: int) -> list[list[int]]:
@@ -284,7 +284,7 @@ def _text(tokenizer: Any, row: Sequence[int], new: Sequence[int], ends: Sequence
         else:
             parts[-1].append(token)
     # Decoded alone, new tokens would lose the space they begin with in some tokenizers.
-    before, whole = tokenizer.batch_decode([list(row), [*row, *parts[0]]], skip_special_tokens=True)
-    known = whole.startswith(before)
-    first = whole[len(before) :] if known else tokenizer.decode(parts[0], skip_special_tokens=True)
+    before, after = tokenizer.batch_decode([list(row), [*row, *parts[0]]], skip_special_tokens=True)
+    extends = after.startswith(before)
+    first = after[len(before) :] if extends else tokenizer.decode(parts[0], skip_special_tokens=True)
     return first if stop else "\n".join([first, *tokenizer.batch_decode(parts[1:], skip_special_tokens=True)])

@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import listed
 from lightning_edit.models.offloading import in_memory
 
 # Constants that older versions of transformers kept beside the weights.
@@ -39,18 +40,18 @@ def check_loaded(model: Any, loaded: Mapping[str, Any], name: str) -> None:
             f"`model`: the files of {name} hold {weight} of shape {tuple(there)}, where its config.json asks for "
             f"{tuple(wanted)}. {len(misshapen)} weights have another shape: one of the two is another model's."
         )
-    missing = sorted(loaded["missing_keys"])
+    kind, missing = type(model).__name__, sorted(loaded["missing_keys"])
     if missing:
         raise EditError(
-            f"`model`: the files of {name} lack {_few(missing)}, which {type(model).__name__} needs and which would be "
-            "drawn at random. The files are incomplete, or its config.json is another model's."
+            f"`model`: the files of {name} lack {listed(missing, NAMED)}, which {kind} needs and which would be drawn "
+            "at random. The files are incomplete, or its config.json is another model's."
         )
     unexpected = sorted(_belonging(model, loaded["unexpected_keys"]))
     if unexpected:
         raise EditError(
-            f"`model`: the files of {name} hold {_few(unexpected)}, for which {type(model).__name__} has no place, so "
-            "it would compute something else than they were trained for. Its config.json is another model's, or does "
-            "not say how the weights are quantized."
+            f"`model`: the files of {name} hold {listed(unexpected, NAMED)}, for which {kind} has no place, so it "
+            "would compute something else than they were trained for. Its config.json is another model's, or does not "
+            "say how the weights are quantized."
         )
 
 
@@ -59,7 +60,7 @@ def _belonging(model: Any, unexpected: Iterable[str]) -> list[str]:
     modules = {name: module for name, module in model.named_modules() if name}
     buffers = {name for name, _ in model.named_buffers()}
     forms = {_form(name) for name in model.state_dict()}
-    found, blocks = [], defaultdict[str, list[str]](list)
+    own, blocks = [], defaultdict[str, list[str]](list)
     for key in unexpected:
         # A file of the model without its head has no prefix.
         for name in (key, f"{model.base_model_prefix}.{key}"):
@@ -67,15 +68,15 @@ def _belonging(model: Any, unexpected: Iterable[str]) -> list[str]:
             if name in buffers or LEFTOVERS.search(name) or _is_mask(name, modules.get(parent)):
                 break
             if parent in modules or (block and block[0] in modules):
-                found.append(key)
+                own.append(key)
                 break
-            if block and _form(block[0]) in {_form(known) for known in modules}:
+            if block and _form(block[0]) in {_form(module) for module in modules}:
                 blocks[block[0]].append(name)
     for names in blocks.values():
         # A layer that predicts further tokens has weights that no block has, and is not run.
         if all(_form(name) in forms for name in names):
-            found += names
-    return found
+            own += names
+    return own
 
 
 def _is_mask(name: str, module: nn.Module | None) -> bool:
@@ -85,11 +86,6 @@ def _is_mask(name: str, module: nn.Module | None) -> bool:
 
 def _form(name: str) -> str:
     return re.sub(r"(^|(?<=\.))\d+(?=\.|$)", "{}", name)
-
-
-def _few(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more weights" if more > 0 else "")
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:

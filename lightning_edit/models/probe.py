@@ -47,8 +47,8 @@ def check_projections(decoder: Decoder, layers: Sequence[int]) -> None:
     with frozen(decoder.model):
         keys = [capture_input(module) for module in modules]
         outputs = [capture_output(module, stop=module is modules[-1]) for module in modules]
-        seen = run_until(decoder.model, probe_inputs(decoder, 1), *keys, *outputs)
-    for layer, key, output in zip(layers, seen[: len(layers)], seen[len(layers) :], strict=True):
+        captured = run_until(decoder.model, probe_inputs(decoder, 1), *keys, *outputs)
+    for layer, key, output in zip(layers, captured[: len(layers)], captured[len(layers) :], strict=True):
         _check_linear(decoder, layer, key, output)
     with frozen(decoder.model):
         (logits,) = run_until(decoder.model, probe_inputs(decoder, 1), capture_output(decoder.head, stop=True))
@@ -140,7 +140,7 @@ def probe_inputs(decoder: Decoder, rows: int) -> dict[str, Tensor]:
     return pad([[i % vocabulary for i in range(1, TOKENS + 1)]] * rows, decoder.device).inputs()
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
+def relative_error(actual: Tensor, expected: Tensor) -> float:
     """|found - expected| / |expected| over all entries; not a number where either is not finite."""
-    difference = (found.to(expected.dtype) - expected).norm()
+    difference = (actual.to(expected.dtype) - expected).norm()
     return float(difference / expected.norm()) if difference != 0 else 0.0

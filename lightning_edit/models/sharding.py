@@ -81,12 +81,12 @@ def gathered_weights(model: Any) -> dict[str, Tensor] | None:
 
 def _same_everywhere(loaded: Any, trust_remote_code: bool) -> Any:
     """The first process's model; in the others one like it, whose weights are on ``meta`` and take no room."""
-    told = [(loaded.config, loaded.dtype, loaded.generation_config) if loaded is not None else None]
-    torch.distributed.broadcast_object_list(told)
+    description = [(loaded.config, loaded.dtype, loaded.generation_config) if loaded is not None else None]
+    torch.distributed.broadcast_object_list(description)
     if loaded is not None:
         return loaded
-    assert told[0] is not None
-    config, dtype, generation = told[0]
+    assert description[0] is not None
+    config, dtype, generation = description[0]
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     model.generation_config = generation

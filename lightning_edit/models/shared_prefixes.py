@@ -45,10 +45,10 @@ def prefix_lengths(rows: Sequence[Sequence[int]]) -> list[int]:
         open_runs[-1][1].append(run)
     if sum(run.saved for run in open_runs[0][1]) < WORTH * sum(map(len, rows)):
         return [0] * len(rows)
-    found = [0] * len(rows)
+    lengths = [0] * len(rows)
     for index, length in zip(order, heads, strict=True):
-        found[index] = length
-    return found
+        lengths[index] = length
+    return lengths
 
 
 class _Run(NamedTuple):
@@ -142,8 +142,8 @@ def passes(decoder: Decoder, rows: Sequence[Sequence[int]], limits: Sequence[int
             yield _pass([alone[i] for i in group], rows, lengths, None, decoder.device)
     heads = list(members)
     for wave in by_length([len(head) for head in heads], max_tokens):
-        for some, cache in halving(run, [heads[i] for i in wave], decoder.model):
-            behind = [(i, owner) for owner, head in enumerate(some) for i in members[head]]
+        for cached, cache in halving(run, [heads[i] for i in wave], decoder.model):
+            behind = [(i, owner) for owner, head in enumerate(cached) for i in members[head]]
             for group in by_length([len(rows[i]) - lengths[i] for i, _ in behind], max_tokens, padding):
                 indices, owners = zip(*(behind[place] for place in group), strict=True)
                 yield _pass(list(indices), rows, lengths, cache.spread(torch.tensor(owners)), decoder.device)

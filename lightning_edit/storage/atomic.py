@@ -120,9 +120,9 @@ def clear_leftovers(folder: Path, names: Collection[str]) -> None:
         if name is None:
             continue
         # What was whole took the old one's place next.
-        whole = next((scratch / part for part in (name, "old") if (scratch / "old").exists()), None)
-        if whole is not None and not (folder / name).exists():
-            (whole if whole.exists() else scratch / "old").replace(folder / name)
+        standing = next((scratch / part for part in (name, "old") if (scratch / "old").exists()), None)
+        if standing is not None and not (folder / name).exists():
+            (standing if standing.exists() else scratch / "old").replace(folder / name)
         shutil.rmtree(scratch, ignore_errors=True)
 
 

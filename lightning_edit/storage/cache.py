@@ -132,8 +132,8 @@ class Cache:
 
     def entries(self) -> list[Entry]:
         """The files of the cache, the newest first; their tensors are not looked at."""
-        found = [entry for path in self._children() if (entry := _entry(path)) is not None]
-        return sorted(found, key=lambda entry: -entry.made)
+        entries = [entry for path in self._children() if (entry := _entry(path)) is not None]
+        return sorted(entries, key=lambda entry: -entry.made)
 
     def leftovers(self) -> list[Path]:
         """Temporary folders of writers that were killed: those that nothing was written to for an hour."""
@@ -241,8 +241,8 @@ def _entry(path: Path) -> Entry | None:
     if name is None or _is_other(path):
         return None
     try:
-        seen = path.stat()
-        entry = Entry(path, name["kind"], seen.st_size, seen.st_mtime)
+        status = path.stat()
+        entry = Entry(path, name["kind"], status.st_size, status.st_mtime)
         with path.open("rb") as file:
             metadata = _metadata(file.read(_header_length(file.read(8))))
         _check_metadata(metadata, path)

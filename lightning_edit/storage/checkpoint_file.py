@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import listed
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.checkpoint_form import check_checkpoint
 from lightning_edit.storage.form import WrongFormError
@@ -182,8 +183,7 @@ def check_unfinished(run: Path, earlier: Sequence[Path]) -> None:
     if not is_finished(run):
         return
     others = [str(other) for other in earlier if not is_finished(other)]
-    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-    named = f"Not finished: {', '.join(others[:SHOWN])}{more}. Give one of these as --ckpt_path. " if others else ""
+    named = f"Not finished: {listed(others, SHOWN)}. Give one of these as --ckpt_path. " if others else ""
     raise EditError(
         f"`ckpt_path`: the run {run} is finished, so there is nothing to resume. {named}To repeat its last edits, "
         f"give an earlier checkpoint of {run / FOLDER}."
@@ -196,8 +196,8 @@ def runs_under(folder: Path) -> list[Path]:
     Args:
         folder: Where runs are kept.
     """
-    found = folder.rglob(f"{FOLDER}/update-*.ckpt") if folder.is_dir() else ()
-    runs = {file.parent.parent for file in found if OWN.fullmatch(file.name)}
+    files = folder.rglob(f"{FOLDER}/update-*.ckpt") if folder.is_dir() else ()
+    runs = {file.parent.parent for file in files if OWN.fullmatch(file.name)}
     return sorted(runs, key=lambda run: max(file.stat().st_mtime for file in checkpoints(run)), reverse=True)
 
 

@@ -112,7 +112,7 @@ def fields(needed: Mapping[str, Form], optional: Mapping[str, Form] | None = Non
         optional: The form of what may be there.
         others: Whether there may be more.
     """
-    known = {**needed, **(optional or {})}
+    forms = {**needed, **(optional or {})}
 
     def check(value: Any, place: str) -> None:
         if not isinstance(value, Mapping):
@@ -121,9 +121,9 @@ def fields(needed: Mapping[str, Form], optional: Mapping[str, Form] | None = Non
             if name not in value:
                 raise WrongFormError(place, f"a table with {name}", sorted(map(str, value)))
         for name, content in value.items():
-            if name in known:
-                known[name](content, f"{place}.{name}".lstrip("."))
+            if name in forms:
+                forms[name](content, f"{place}.{name}".lstrip("."))
             elif not others:
-                raise WrongFormError(place, f"only {', '.join(known)}", name)
+                raise WrongFormError(place, f"only {', '.join(forms)}", name)
 
     return check

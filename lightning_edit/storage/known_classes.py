@@ -60,11 +60,11 @@ def known_classes(*kinds: type) -> dict[str, str]:
     """
     accepted: dict[str, str] = {}
     for kind in kinds:
-        for known in (kind, *subclasses(kind)):
-            if known.__module__.split(".")[0] in ROOTS:
-                names = names_of(known)
-                former = _former_names(known.__qualname__)
-                accepted |= dict.fromkeys([known.__qualname__, *names, *former], names[0])
+        for own in (kind, *subclasses(kind)):
+            if own.__module__.split(".")[0] in ROOTS:
+                names = names_of(own)
+                former = _former_names(own.__qualname__)
+                accepted |= dict.fromkeys([own.__qualname__, *names, *former], names[0])
     return accepted
 
 
@@ -184,8 +184,8 @@ def named_classes(settings: Any) -> Iterator[str]:
         name = settings.get("class_path")
         if isinstance(name, str):
             module, _, attribute = name.rpartition(".")
-            known = getattr(sys.modules.get(module), attribute, None)
-            yield from [name, *(names_of(known) if isinstance(known, type) else [])]
+            named = getattr(sys.modules.get(module), attribute, None)
+            yield from [name, *(names_of(named) if isinstance(named, type) else [])]
         settings = list(settings.values())
     if isinstance(settings, list | tuple):
         for entry in settings:

@@ -65,5 +65,5 @@ def clear_killed_writers(folder: Path) -> None:
     """
     for place in (folder, folder / UPDATES, folder / CHECKPOINTS, folder / CHECKPOINTS / "values"):
         # A file has its own name in the name of what was left of it.
-        found = [path.name.rpartition(".")[0][1:] for path in place.glob(".*.*")]
-        clear_leftovers(place, FILES if place == folder else [name for name in found if INNER.fullmatch(name)])
+        names = [path.name.rpartition(".")[0][1:] for path in place.glob(".*.*")]
+        clear_leftovers(place, FILES if place == folder else [name for name in names if INNER.fullmatch(name)])

@@ -50,9 +50,9 @@ def check_file(path: str | Path, named: str = "") -> Path:
     """
     file = Path(path).expanduser()
     try:
-        found = file.stat()
+        status = file.stat()
         for is_kind, what in KINDS_OF_FILE:
-            if is_kind(found.st_mode):
+            if is_kind(status.st_mode):
                 raise EditError(f"{named}{path} is {what}; a file is needed.")
         with file.open("rb") as stream:
             if not stream.read(1):

@@ -54,9 +54,9 @@ def check_value(value: Any, where: str) -> None:
     Raises:
         EditError: If it is nested too deep, or a text holds half of a surrogate pair, which is no character.
     """
-    found = _fault(value, DEPTH)
-    if found is not None:
-        field, fault = found
+    wrong = _fault(value, DEPTH)
+    if wrong is not None:
+        field, fault = wrong
         raise EditError(f"{where}{f', field {quoted(field)}' if field else ''}: {fault}.")
 
 
@@ -72,11 +72,11 @@ def _fault(value: Any, depth: int) -> tuple[str, str] | None:
         return "", f"nested more than {DEPTH} levels deep"
     entries: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
     for name, entry in entries:
-        found = _fault(entry, depth - 1) or (_fault(name, depth - 1) if isinstance(name, str) else None)
-        if found is not None:
+        wrong = _fault(entry, depth - 1) or (_fault(name, depth - 1) if isinstance(name, str) else None)
+        if wrong is not None:
             # All levels of what is too deep would be a long name.
-            inner = found[0] if found[0].count(".") < 3 else ""
-            return f"{name}.{inner}".rstrip("."), found[1]
+            inner = wrong[0] if wrong[0].count(".") < 3 else ""
+            return f"{name}.{inner}".rstrip("."), wrong[1]
     return None
 
 

@@ -77,7 +77,7 @@ def check_yaml(text: str) -> None:
             values once each alias is replaced by what it stands for.
         yaml.YAMLError: If it is no YAML.
     """
-    whole: dict[str, tuple[int, int]] = {}
+    anchored: dict[str, tuple[int, int]] = {}
     # For each collection that is open: its anchor, and how many values and levels it has so far.
     opened: list[list[Any]] = [[None, 0, 0]]
     for event in yaml.parse(text, Loader=_PARSER):
@@ -94,14 +94,14 @@ def check_yaml(text: str) -> None:
             if event.anchor in [anchor for anchor, _, _ in opened]:
                 raise EditError(f"line {_line(event)}: the alias *{event.anchor} stands inside of what it stands for.")
             # An alias to nothing is found by the loader.
-            size, height = whole.get(event.anchor, (1, 0))
+            size, height = anchored.get(event.anchor, (1, 0))
             anchor = None
         elif isinstance(event, yaml.ScalarEvent):
             anchor = event.anchor
         else:
             continue
         if anchor is not None:
-            whole[anchor] = size, height
+            anchored[anchor] = size, height
         opened[-1][1] += size
         opened[-1][2] = max(opened[-1][2], height)
         if opened[-1][1] > NODES:

@@ -18,7 +18,7 @@ class _Layer:
     kept: Tensor
     gained: Tensor
     any_removed: bool = False
-    known: bool = True
+    exact: bool = True
 
 
 def first_order_distance(updates: Iterable[StoredUpdate], without: Collection[int]) -> dict[int, float | None]:
@@ -59,14 +59,14 @@ def first_order_distance(updates: Iterable[StoredUpdate], without: Collection[in
             if not sums.any_removed:
                 continue
             if writer is None or len(writer) != keys.shape[1]:
-                sums.known = False
+                sums.exact = False
             else:
                 sums.gained += (sums.removed @ keys - sums.gained @ keys) @ writer
     return {layer: _ratio(sums) for layer, sums in sorted(layers.items())}
 
 
 def _ratio(sums: _Layer) -> float | None:
-    if not sums.known:
+    if not sums.exact:
         return None
     difference = float(sums.gained.norm())
     return difference / float((sums.kept + sums.gained).norm()) if difference else 0.0

@@ -38,8 +38,8 @@ class EditedWeights:
 
     def add(self, layer: int, factors: Factors) -> None:
         """Adds an update to a layer's weight."""
-        known = self.added.get(layer)
-        self.added[layer] = factors if known is None else add_factors(_beside(known, factors), factors)
+        before = self.added.get(layer)
+        self.added[layer] = factors if before is None else add_factors(_beside(before, factors), factors)
         self._write(layer)
 
     def set(self, added: dict[int, Factors]) -> None:

@@ -92,7 +92,7 @@ class History(UpdateList):
             requests: The n edits.
         """
         edits = [{name: str(getattr(request, name)) for name in EDIT_FIELDS} for request in requests]
-        self._unwritten[number] = {"edits": edits, "keys": {layer: found.cpu() for layer, found in keys.items()}}
+        self._unwritten[number] = {"edits": edits, "keys": {layer: matrix.cpu() for layer, matrix in keys.items()}}
 
     @property
     def unwritten(self) -> dict[int, Unwritten]:
@@ -190,14 +190,14 @@ class History(UpdateList):
         total: dict[int, LayerUpdate] = dict(read_update(start, 0).updates) if start.exists() else {}
         for stored in self._read_all(set(self.numbers()) - set(without)):
             for layer, update in stored.updates.items():
-                known = total.get(layer)
-                same = known is None or (known.module, known.base) == (update.module, update.base)
-                if not same or (known is not None and known.factors.shape != update.factors.shape):
+                before = total.get(layer)
+                same = before is None or (before.module, before.base) == (update.module, update.base)
+                if not same or (before is not None and before.factors.shape != update.factors.shape):
                     raise EditError(
                         f"Update {stored.record.number} edits {update.module} of another model than the updates before "
                         f"it. {self.folder} holds updates of several runs; give each run a folder of its own."
                     )
-                factors = update.factors if known is None else add_factors(known.factors, update.factors)
+                factors = update.factors if before is None else add_factors(before.factors, update.factors)
                 total[layer] = LayerUpdate(update.module, update.base, factors)
         return dict(sorted(total.items()))
 

@@ -157,22 +157,22 @@ class ModelUpdate:
         """
         originals = {}
         for layer, update in self.layers.items():
-            known = self._originals.get(layer) if base is None else self._weight(base, update).detach()
-            if known is None:
+            original = self._originals.get(layer) if base is None else self._weight(base, update).detach()
+            if original is None:
                 raise EditError(
                     "The weights under this update are not known here: call insert() on the same object first, or pass "
                     f"the unedited model as `base`{self._made_for}."
                 )
             weight = self._weight(model, update)
-            if fingerprint(known) != update.base or not is_sum(whole(weight), known, update.factors):
+            if fingerprint(original) != update.base or not is_sum(whole(weight), original, update.factors):
                 raise EditError(
                     f"Layer {layer} ({update.module}) is not its base weight plus this update: it was edited again or "
                     "the base is another model. Remove later updates first."
                 )
-            originals[layer] = known
+            originals[layer] = original
         with torch.no_grad():
-            for layer, known in originals.items():
-                self._weight(model, self.layers[layer]).copy_(known)
+            for layer, original in originals.items():
+                self._weight(model, self.layers[layer]).copy_(original)
         self._originals.clear()
 
     @property
@@ -219,8 +219,8 @@ class ModelUpdate:
             raise EditError(f"{path} is not a safetensors file or is cut short: {error}") from error
         if metadata.get("format") not in (FORMAT, FIRST_FORMAT):
             raise EditError(f"{path} is not an update of this tool: expected format {FORMAT!r}, got {metadata}.")
-        known = metadata.pop("checksum", None)
-        if metadata["format"] == FORMAT and known != checksum(tensors, metadata):
+        written = metadata.pop("checksum", None)
+        if metadata["format"] == FORMAT and written != checksum(tensors, metadata):
             raise EditError(
                 f"{path} is damaged: it holds other numbers or texts than were written (the checksum differs). Take "
                 "another copy, or resume the run from its last checkpoint, which writes it again."

@@ -94,10 +94,10 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
             f"Update {records[-1].number} is the post-processing of the sum of all updates, those that are removed now "
             "included. Without it the weights are the plain sum."
         )
-    known = _known_update(folder, history)
+    described = _known_update(folder, history)
     edits = sum(len(record.edits) for record in records)
-    update = ModelUpdate(total, {**known.info, "edits": edits, "removed_updates": sorted(removed)})
-    base = _base_model(folder, known, model, trust_remote_code)
+    update = ModelUpdate(total, {**described.info, "edits": edits, "removed_updates": sorted(removed)})
+    base = _base_model(folder, described, model, trust_remote_code)
     update.insert(base)
     written = _write(folder, history, removed, update, base)
     checked = _check_after(base, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None
@@ -105,9 +105,9 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
 
 
 def _removed_after(history: History, action: Action, numbers: set[int]) -> set[int]:
-    known, removed = history.numbers(), history.removed()
-    if unknown := sorted(numbers - set(known)):
-        raise EditError(f"There is no update {_listed(unknown)}: {history.folder} holds updates 1 to {known[-1]}.")
+    existing, removed = history.numbers(), history.removed()
+    if unknown := sorted(numbers - set(existing)):
+        raise EditError(f"There is no update {_listed(unknown)}: {history.folder} holds updates 1 to {existing[-1]}.")
     if action == "remove":
         if wrong := sorted(numbers & removed):
             raise EditError(f"Update {_listed(wrong)} is removed already. Now removed: {_listed(removed)}.")
@@ -170,16 +170,16 @@ def _known_update(folder: Path, history: History) -> ModelUpdate:
     return update
 
 
-def _base_model(folder: Path, known: ModelUpdate, name: str | None, trust_remote_code: bool) -> Any:
+def _base_model(folder: Path, described: ModelUpdate, name: str | None, trust_remote_code: bool) -> Any:
     """The base model, where and in what precision the run loaded it."""
     settings = _settings(folder)
-    name = name or settings.get("model") or known.info.get("model") or ""
+    name = name or settings.get("model") or described.info.get("model") or ""
     try:
-        dtype: Any = settings.get("dtype") or known.info.get("dtype") or "auto"
+        dtype: Any = settings.get("dtype") or described.info.get("dtype") or "auto"
         base = load_model(name, dtype, trust_remote_code=trust_remote_code)
     except EditError as error:
         raise EditError(f"{error} The weights are recomputed from the base model: give it with --model.") from error
-    known.check(base)
+    described.check(base)
     return base
 
 

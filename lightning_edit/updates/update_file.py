@@ -116,8 +116,8 @@ def read_update(path: Path, number: int) -> StoredUpdate:
         keys = {layer: tensors[f"keys.{layer}"] for layer in record.layers if f"keys.{layer}" in tensors}
         if number and keys.keys() != updates.keys():
             raise WrongFormError("keys", f"those of the layers {sorted(updates)}", sorted(keys))
-        for layer, found in keys.items():
-            check_keys(found, layer, updates[layer].factors, len(record.edits))
+        for layer, matrix in keys.items():
+            check_keys(matrix, layer, updates[layer].factors, len(record.edits))
     except WrongFormError as error:
         raise DamagedUpdateError(number, path, f"is not of the form that was written ({error})") from error
     return StoredUpdate(record, updates, keys)

@@ -41,14 +41,14 @@ class UpdateList:
         Raises:
             EditError: If one is missing.
         """
-        found = self._files()
-        for expected, number in enumerate(found, start=1):
+        numbers = self._files()
+        for expected, number in enumerate(numbers, start=1):
             if number != expected:
                 raise EditError(
-                    f"Update {expected} is missing: there is no {self.path(expected)}, but update {found[-1]} is there."
-                    f" Put the file back, or resume the run from a checkpoint before update {expected}."
+                    f"Update {expected} is missing: there is no {self.path(expected)}, but update {numbers[-1]} is "
+                    f"there. Put the file back, or resume the run from a checkpoint before update {expected}."
                 )
-        return found
+        return numbers
 
     def record(self, number: int) -> UpdateRecord:
         """What is known of one update, without its tensors.
@@ -121,7 +121,7 @@ class UpdateList:
     def _files(self) -> list[int]:
         if not self.folder.is_dir():
             return []
-        return sorted(int(found[1]) for path in self.folder.iterdir() if (found := NAME.fullmatch(path.name)))
+        return sorted(int(match[1]) for path in self.folder.iterdir() if (match := NAME.fullmatch(path.name)))
 
     def _existing(self, number: int) -> Path:
         """The file of an update that must be there."""
@@ -131,10 +131,10 @@ class UpdateList:
         return self.path(number)
 
     def _check_known(self, numbers: Collection[int]) -> None:
-        known = set(self.numbers())
-        unknown = sorted(set(numbers) - known)
+        existing = set(self.numbers())
+        unknown = sorted(set(numbers) - existing)
         if unknown:
-            held = f"holds updates 1 to {len(known)}" if known else "holds no updates"
+            held = f"holds updates 1 to {len(existing)}" if existing else "holds no updates"
             raise EditError(f"There is no update {', '.join(map(str, unknown))}: {self.folder} {held}.")
 
 

@@ -197,10 +197,10 @@ def prepare(
     inputs = {**suffixes.inputs(), "attention_mask": mask, **cache.inputs()}
 
     first_block = layer + 1 if site == "block" else layer
-    known = [capture_output(decoder.blocks[first_block - 1], stop=site == "block")] if first_block else []
+    below_site = [capture_output(decoder.blocks[first_block - 1], stop=site == "block")] if first_block else []
     at_site = [capture_output(decoder.down_projection(layer), stop=True)] if site == "mlp" else []
-    seen = run_until(decoder.model, inputs, *known, *at_site)
-    below = seen[0] if known else None
+    captured = run_until(decoder.model, inputs, *below_site, *at_site)
+    below = captured[0] if below_site else None
     batch = ValueBatch(
         decoder,
         layer,
@@ -213,4 +213,4 @@ def prepare(
         torch.tensor([edit for edit, _ in rows], device=device),
         _picks(rows, texts_per_edit, deciding, device),
     )
-    return batch, seen[-1].value.reshape(*suffixes.input_ids.shape, -1)[:, 0].to(device)
+    return batch, captured[-1].value.reshape(*suffixes.input_ids.shape, -1)[:, 0].to(device)

@@ -142,28 +142,28 @@ def _prepare(
     groups, states = [], [torch.empty(0)] * len(rows)
 
     def prepared(indices: Sequence[int]) -> tuple[Sequence[int], ValueBatch, Tensor]:
-        asked = [deciding[i] for i in indices]
-        return indices, *prepare(decoder, layer, site, [rows[i] for i in indices], texts_per_edit, asked)
+        of_group = [deciding[i] for i in indices]
+        return indices, *prepare(decoder, layer, site, [rows[i] for i in indices], texts_per_edit, of_group)
 
     for together in _groups(lengths, [len(text.ids) for _, text in rows], decoder):
-        for indices, group, found in halving(prepared, together, decoder.model):
+        for indices, group, subjects in halving(prepared, together, decoder.model):
             groups.append(group)
-            for i, state in zip(indices, found, strict=True):
+            for i, state in zip(indices, subjects, strict=True):
                 states[i] = state
     bare = torch.stack(states[:: texts_per_edit + 1])
     return groups, bare.to(torch.promote_types(bare.dtype, torch.float32))
 
 
-def _groups(lengths: Sequence[int], whole: Sequence[int], decoder: Decoder) -> list[list[int]]:
+def _groups(lengths: Sequence[int], text_lengths: Sequence[int], decoder: Decoder) -> list[list[int]]:
     """Texts that go through the model together: few enough tokens in each step, and in the one pass over prefixes.
 
     Args:
         lengths: Of the suffixes.
-        whole: Of the texts.
+        text_lengths: Of the texts.
         decoder: The model.
     """
     return [
         [together[i] for i in part]
         for together in by_length(lengths, MAX_TOKENS, tokens_of_a_pass(decoder.device))
-        for part in by_length([whole[i] for i in together], MAX_PREFIX_TOKENS)
+        for part in by_length([text_lengths[i] for i in together], MAX_PREFIX_TOKENS)
     ]

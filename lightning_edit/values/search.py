@@ -22,7 +22,7 @@ class Search:
         settings: See `ValueSettings`.
         z0: ``(n, d_model)``, the unedited states.
         delta: ``(n, d_model)``, what is searched for.
-        found: ``(n, d_model)``, the delta with which an edit ended.
+        final: ``(n, d_model)``, the delta with which an edit ended.
         parts: ``(3, n)`` the loss with it: likelihood, divergence, decay.
         steps: ``(n,)`` passes made.
         active: ``(n,)`` which edits go on.
@@ -35,7 +35,7 @@ class Search:
     settings: ValueSettings
     z0: Tensor
     delta: Tensor
-    found: Tensor
+    final: Tensor
     parts: Tensor
     steps: Tensor
     active: Tensor
@@ -53,7 +53,7 @@ class Search:
             settings=settings,
             z0=z0,
             delta=torch.zeros_like(z0, requires_grad=True),
-            found=torch.zeros_like(z0),
+            final=torch.zeros_like(z0),
             parts=torch.zeros(3, n, dtype=z0.dtype, device=device),
             steps=torch.zeros(n, dtype=torch.long, device=device),
             active=everyone,
@@ -127,7 +127,7 @@ class Search:
             done |= self.hits >= self.settings.mpes
         done &= self.active
         self.steps += self.active
-        self.found[done] = self.delta.detach()[done]
+        self.final[done] = self.delta.detach()[done]
         self.parts[:, done] = parts.detach()[:, done]
         self.finite &= sound | ~self.active
         self.active = self.active & ~done
@@ -142,6 +142,6 @@ class Search:
 
     def result(self) -> Values:
         """The values, once every edit has ended."""
-        found = torch.where(self.finite[:, None], self.found, torch.zeros_like(self.found))
+        deltas = torch.where(self.finite[:, None], self.final, torch.zeros_like(self.final))
         nll, kl, decay = self.parts
-        return Values(self.z0 + found, self.z0, nll, kl, decay, self.steps, self.finite)
+        return Values(self.z0 + deltas, self.z0, nll, kl, decay, self.steps, self.finite)

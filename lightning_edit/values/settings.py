@@ -87,14 +87,14 @@ def settle_site(decoder: Decoder, layers: Sequence[int], values: ValueSettings) 
     if not altered:
         return values
     layer, share = max(altered.items(), key=lambda item: item[1])
-    found = (
+    problem = (
         f"What is written at layer {layer} does not arrive at its block's output as it was written ({share:.0%} of it "
         "is altered): this model has a norm or a scaling after its MLP, so `values.site: block` would write other "
         "values than were found."
     )
     if len(layers) > 1:
-        raise EditError(f"{found} Edit one layer, with `values.site: mlp`.")
-    logger.warning("%s `values.site: mlp` is used instead, which is exact.", found)
+        raise EditError(f"{problem} Edit one layer, with `values.site: mlp`.")
+    logger.warning("%s `values.site: mlp` is used instead, which is exact.", problem)
     return replace(values, site="mlp")
 
 

@@ -150,7 +150,7 @@ def test_later_records_can_replace_earlier_ones(caplog):
     assert [request.case_id for request in data.measured] == of(data.test_dataloader())
     assert not data.left_out
     assert "4 edits are replaced by later ones of the same subject and prompt, `conflicts: replace`" in caplog.text
-    assert "(record c1 by record c4, record c4 by record c7, record c5 by record c8, ...)." in caplog.text
+    assert "(record c1 by record c4, record c4 by record c7, record c5 by record c8 and 1 more)." in caplog.text
 
 
 def test_the_order_of_the_run_decides_what_replaces_what():

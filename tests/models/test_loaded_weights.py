@@ -51,7 +51,7 @@ def test_a_missing_weight_is_refused_by_name(name, tmp_path):
 
 def test_many_missing_weights_are_counted(tmp_path):
     configure(saved(tmp_path), num_hidden_layers=4)
-    with pytest.raises(EditError, match=r"model\.layers\.3\.input_layernorm\.weight.* and 6 more weights"):
+    with pytest.raises(EditError, match=r"model\.layers\.3\.input_layernorm\.weight.* and 6 more"):
         load_model(str(tmp_path))
 
 

@@ -44,13 +44,13 @@ def compare(
     Raises:
         EditError: If a folder holds no finished run, a file cannot be read, or no run has a metric.
     """
-    path, asked = Path(output).expanduser(), None if metric is None else _names(metric)
-    _check_settings(runs, asked, x, path)
-    found, notes = read_runs([Path(run).expanduser() for run in runs])
-    metrics = _usual_metric(found) if asked is None else asked
-    _check_metrics(found, metrics, x)
-    _check_labels(found, labels)
-    lines = lines_of(found, x, labels)
+    path, names = Path(output).expanduser(), None if metric is None else _names(metric)
+    _check_settings(runs, names, x, path)
+    finished, notes = read_runs([Path(run).expanduser() for run in runs])
+    metrics = _usual_metric(finished) if names is None else names
+    _check_metrics(finished, metrics, x)
+    _check_labels(finished, labels)
+    lines = lines_of(finished, x, labels)
     # Most of the time that a comparison takes; a mistake is answered without it.
     from lightning_edit.commands.comparison.figure import draw
     from lightning_edit.commands.comparison.tensorboard import write_tensorboard
@@ -59,7 +59,7 @@ def compare(
     with atomic_path(path) as scratch:
         figure.savefig(scratch, format="png")
     write_tensorboard(path, figure, lines, metrics, x, path.parent / "comparison")
-    _show(table(found, lines, columns_of(found, metrics)), [*notes, *notes_of(found, lines, metrics, x)])
+    _show(table(finished, lines, columns_of(finished, metrics)), [*notes, *notes_of(finished, lines, metrics, x)])
     terminal().print(f"Written: {path}, {path.parent / 'comparison'}", soft_wrap=True)
 
 
@@ -85,13 +85,13 @@ def _usual_metric(runs: Sequence[Run]) -> list[str]:
 
 
 def _check_metrics(runs: Sequence[Run], metrics: Sequence[str], x: Axis) -> None:
-    known = sorted({name for run in runs for name in run.metrics(finished=x == "batch_size")})
+    measured = sorted({name for run in runs for name in run.metrics(finished=x == "batch_size")})
     for metric in metrics:
-        if metric not in known:
-            close = get_close_matches(metric, known, n=1, cutoff=0.5)
+        if metric not in measured:
+            close = get_close_matches(metric, measured, n=1, cutoff=0.5)
             hint = f" Did you mean {close[0]}?" if close else ""
             where = "at the end of any run" if x == "batch_size" else "in any run"
-            raise EditError(f"`metric`: {metric} was not measured {where}.{hint} There are: {', '.join(known)}.")
+            raise EditError(f"`metric`: {metric} was not measured {where}.{hint} There are: {', '.join(measured)}.")
 
 
 def _check_labels(runs: Sequence[Run], labels: Sequence[str] | None) -> None:

@@ -83,9 +83,9 @@ def points_of(line: Line, metric: str, x: Axis) -> tuple[Point, ...]:
         metric: The name of the figure.
         x: ``edits`` takes all that a run measured, ``batch_size`` only its end.
     """
-    found: dict[int, Point] = {}
+    points: dict[int, Point] = {}
     for run in sorted(line.runs, key=lambda run: run.edits):
         for place, figures in run.measured.items() if x == "edits" else [(run.batch_size, run.after)]:
             if metric in figures:
-                found[place] = Point(place, figures[metric], figures.get(f"{metric}_stderr"))
-    return tuple(found[place] for place in sorted(found))
+                points[place] = Point(place, figures[metric], figures.get(f"{metric}_stderr"))
+    return tuple(points[place] for place in sorted(points))

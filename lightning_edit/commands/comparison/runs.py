@@ -76,11 +76,11 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
     Raises:
         EditError: If a path leads to no run, or a file cannot be read.
     """
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     notes: list[str] = []
     for path in paths:
         if (path / FILE).is_file():
-            found.setdefault(path.resolve(), _read_run(path, notes))
+            runs.setdefault(path.resolve(), _read_run(path, notes))
             continue
         below = sorted((file.parent for file in path.rglob(FILE)), key=_natural)
         reasons = {folder: _left_out(folder) for folder in below}
@@ -89,8 +89,8 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
             raise EditError(f"`runs`: {_nothing(path, below)} Give the folder of a finished run, or a folder of some.")
         notes += [f"{folder} {reason} and is left out." for folder, reason in reasons.items() if reason is not None]
         for folder in finished:
-            found.setdefault(folder.resolve(), _read_run(folder, notes))
-    return list(found.values()), notes
+            runs.setdefault(folder.resolve(), _read_run(folder, notes))
+    return list(runs.values()), notes
 
 
 def _nothing(path: Path, below: Sequence[Path]) -> str:
@@ -149,9 +149,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_curve(path: Path, notes: list[str]) -> dict[int, Figures]:
     """Figures by number of edits; a last line that is still being written is passed over."""
-    found: dict[int, Figures] = {}
+    curve: dict[int, Figures] = {}
     if not path.is_file() or not path.stat().st_size:
-        return found
+        return curve
 
     def pass_over(where: str) -> None:
         notes.append(f"{where} is not complete and is left out.")
@@ -160,8 +160,8 @@ def _read_curve(path: Path, notes: list[str]) -> dict[int, Figures]:
         if not isinstance(entry, dict):
             raise EditError(f"{where}: expected an object with `edits` and `figures`, got {quoted(entry)}.")
         edits = _number_of_edits(entry.get("edits"), where, least=0)
-        found.setdefault(edits, {}).update(_figures(entry.get("figures"), where))
-    return found
+        curve.setdefault(edits, {}).update(_figures(entry.get("figures"), where))
+    return curve
 
 
 def _number_of_edits(value: Any, where: str | Path, least: int) -> int:

@@ -34,16 +34,16 @@ def flat_settings(config: Mapping[str, Any], without_effect: Collection[str] = B
         Texts under dotted names; the name of a class stands under the name of what it is the class of, e.g.
         ``{"method": "EMMET", "model.solver": "EMMET", "model.solver.emmet_lambda": "0.1", "model.layers": "[17]"}``.
     """
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for part in ("model", "data"):
-        _flatten(part, current(config.get(part) or {}, warn=False), found)
-    if "model.solver" in found:
+        _flatten(part, current(config.get(part) or {}, warn=False), flat)
+    if "model.solver" in flat:
         # Values are found for so many edits at once; a method that trains on batches is another matter.
-        found.pop("data.batch_size", None)
-        found["model.solver"] = "EMMET" if found["model.solver"] == "null" else found["model.solver"]
-    found[ONCE] = _once(found)
-    found[METHOD] = method_of(found, _flatten)
-    return {name: value for name, value in found.items() if not any(_is_of(name, part) for part in without_effect)}
+        flat.pop("data.batch_size", None)
+        flat["model.solver"] = "EMMET" if flat["model.solver"] == "null" else flat["model.solver"]
+    flat[ONCE] = _once(flat)
+    flat[METHOD] = method_of(flat, _flatten)
+    return {name: value for name, value in flat.items() if not any(_is_of(name, part) for part in without_effect)}
 
 
 def edits_of_update(settings: Mapping[str, str]) -> int | None:
@@ -59,26 +59,26 @@ def _is_of(name: str, section: str) -> bool:
     return name == section or name.startswith(f"{section}.")
 
 
-def _flatten(name: str, value: Any, found: dict[str, str]) -> None:
+def _flatten(name: str, value: Any, flat: dict[str, str]) -> None:
     if isinstance(value, Sequence) and value and all(isinstance(entry, Mapping) for entry in value):
         for position, entry in enumerate(value):
-            _flatten(f"{name}.{position}" if len(value) > 1 else name, entry, found)
+            _flatten(f"{name}.{position}" if len(value) > 1 else name, entry, flat)
         return
     if not isinstance(value, Mapping):
-        found[name] = _text(value)
+        flat[name] = _text(value)
         return
     path = value.get("class_path", value.get("_class_path"))
     if path is not None:
-        found[name] = str(path).rpartition(".")[2]
+        flat[name] = str(path).rpartition(".")[2]
     inner = value.get("init_args") if "class_path" in value else value
     for key, entry in (inner if isinstance(inner, Mapping) else {}).items():
         if not key.startswith("_"):
-            _flatten(f"{name}.{key}", entry, found)
+            _flatten(f"{name}.{key}", entry, flat)
 
 
-def _once(found: Mapping[str, str]) -> str:
+def _once(flat: Mapping[str, str]) -> str:
     """The smaller of what was set and what the solver can do."""
-    return "1" if found.get("model.solver") in ONE_EDIT else found.get(ONCE, "null")
+    return "1" if flat.get("model.solver") in ONE_EDIT else flat.get(ONCE, "null")
 
 
 def _text(value: Any) -> str:
