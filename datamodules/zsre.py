@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from lightning_edit.datamodules.fields import first_text, required_first_text, required_text, texts
+from lightning_edit.datamodules.fields import case_id, first_text, required_first_text, required_text, texts
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
@@ -42,23 +42,23 @@ class ZsRE(RecordDataModule):
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest | LeftOut:
         """One record as an edit; see `RecordDataModule.request`."""
-        case_id, answer = str(record.get("case_id", position)), required_first_text(record, "answers")
+        name, answer = case_id(record, position), required_first_text(record, "answers")
         place = self.cut_out(required_text(record, "src"), required_text(record, "subject"))
         if place is None:
-            return LeftOut("their question does not hold their subject", case_id=case_id)
+            return LeftOut("their question does not hold their subject", case_id=name)
         target, true = answer, None
         if self.target == "alt":
             if "alt" not in record:
                 raise EditError("the field 'alt' is missing, which `data.target: alt` writes.")
             target, true = first_text(record, "alt") or "", answer
             if target.strip() in ("", answer.strip()):
-                return LeftOut("their `alt` is empty or the right answer (`target: alt`)", case_id=case_id)
+                return LeftOut("their `alt` is empty or the right answer (`target: alt`)", case_id=name)
         return EditRequest(
             subject=place[1],
             prompt=place[0],
             target_new=target,
             target_true=true,
-            case_id=case_id,
+            case_id=name,
             paraphrase_prompts=texts(record, "rephrase"),
             locality=_locality(record),
         )

@@ -158,3 +158,10 @@ def test_real_records_are_read(shared, target, count):
         assert request.locality == ((record["loc"] + "?", record["loc_ans"]),)
     assert requests[0].prompt == "What is the product made by {}?"
     assert requests[0].paraphrase_prompts == ("What will be the product of UniFirst?",)
+
+
+def test_a_record_without_a_name_of_its_own_has_its_position(tmp_path):
+    for given in (..., None):
+        (request,) = data(tmp_path, make_record(case_id=given)).requests
+        assert request.case_id == "0"
+    assert "`case_id` must be a text or a number" in refusal(tmp_path, make_record(case_id=["a"]))
