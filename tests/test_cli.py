@@ -249,3 +249,10 @@ def test_a_wrong_sweep_file_is_refused(content, message, tmp_path, capfd):
     with pytest.raises(SystemExit):
         cli.main(["sweep", str(tmp_path / "sweep.yaml")])
     assert message in capfd.readouterr().err
+
+
+def test_a_callback_that_is_there_already_is_refused_in_words(capsys):
+    with pytest.raises(SystemExit) as status:
+        cli.main(["fit", "--trainer.callbacks+=EditCheckpoint"])
+    assert status.value.code == 2
+    assert "more than one stateful callback of type `EditCheckpoint`" in capsys.readouterr().err.replace("\n", " ")

@@ -81,7 +81,7 @@ class EditCLI(CheckpointCLI):
         """
         try:
             super().instantiate_classes()
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             first = list(causes(error))[-1]
             if any(isinstance(cause, EditError) for cause in causes(error)):
                 raise
