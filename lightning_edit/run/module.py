@@ -252,11 +252,11 @@ class EditingModule(MeasuredModule):
         assert loop.editor is not None
         if loop.queue.waiting and loop.stopped is None:
             self._write_update()
-        self._warn_of_edits_left()
+        left = self._edits_left()
         check_written(loop.edits_written, loop.stopped)
-        if not loop.kept.finished and not loop.independent:
+        if not (left or loop.kept.finished or loop.independent):
             loop.finish()
-        self._keep(finished=True)
+        self._keep(finished=not left)
         if not loop.independent:
             self.update = self.weights.update(**loop.editor.describe(), edits=loop.edits_written)
         call_hooks(self, "on_edits_done")
@@ -264,19 +264,20 @@ class EditingModule(MeasuredModule):
             # No loop runs any more that would look at it.
             raise SIGTERMException
 
-    def _warn_of_edits_left(self) -> None:
-        """Says so where the trainer ended the fit before all edits had their turn, e.g. at its `max_time`.
+    def _edits_left(self) -> int:
+        """How many edits had no turn because the trainer ended the fit, e.g. at its `max_time`, with a warning.
 
         Raises:
             EditError: If none had.
         """
         left = len(self.requests) - self.loop.queue.offered - self.loop.queue.taken
         if left <= 0 or self.loop.stopped is not None or self.trainer.received_sigterm:
-            return
+            return 0
         ended = f"The trainer ended the fit before {left} of {len(self.requests)} edits had their turn"
         if not self.loop.edits_written:
             raise EditError(f"{ended}, so nothing is edited. Raise or leave out `trainer.max_time`.")
-        rank_zero_warn(f"{ended}; the others are made. Raise or leave out `trainer.max_time` to make all.")
+        rank_zero_warn(f"{ended}. To make the others too, resume the run with a larger `trainer.max_time`, or null.")
+        return left
 
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 

@@ -8,6 +8,10 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.errors import EditError
+from lightning_edit.solvers import PRUNE
+from lightning_edit.storage import checkpoint_file
+from lightning_edit.updates.history import History
+from tests.small_runs import fit as run_small
 from tests.small_runs import module
 
 
@@ -66,3 +70,24 @@ def test_a_fit_that_ends_early_says_how_many_edits_it_left(tmp_path):
     assert made.loop.edits_written == 3
     assert repr(made.update).startswith("ModelUpdate(layers=[0], edits=3, solver=MEMIT(")
     assert len(repr(made.update)) < 300
+
+
+def sizes(run):
+    history = History(run / "updates")
+    return [len(history.record(number).edits) for number in history.numbers()]
+
+
+def test_what_the_trainer_left_is_made_when_the_run_is_resumed(tmp_path):
+    settings = {"edits_per_update": 2, "post_processing": PRUNE(), "context_templates": ["{}"]}
+    data = {"edits": 5, "batch_size": 1}
+    with pytest.warns(UserWarning, match="before 2 of 5 edits had their turn"):
+        run = run_small(tmp_path, module(**settings), TinyWorld(**data), StopAfter(3))
+    # The third edit is written without waiting for the fourth, and the sum is not post-processed yet.
+    assert sizes(run) == [2, 1]
+    newest, _ = checkpoint_file.newest(tmp_path)
+    made = module(**settings)
+    run_small(tmp_path, made, TinyWorld(**data), ckpt_path=newest)
+    assert made.loop.edits_written == 5
+    assert sizes(run) == [2, 1, 2, 0]
+    with pytest.raises(EditError, match="is finished, so there is nothing to resume"):
+        checkpoint_file.newest(tmp_path)
