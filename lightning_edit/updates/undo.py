@@ -4,13 +4,14 @@ from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
 from lightning_edit.models.decoder import oriented_weight
-from lightning_edit.models.loading import load_model
+from lightning_edit.models.loading import Precision, load_model
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint
@@ -174,8 +175,13 @@ def _base_model(folder: Path, described: ModelUpdate, name: str | None, trust_re
     """The base model, where and in what precision the run loaded it."""
     settings = _settings(folder)
     name = name or settings.get("model") or described.info.get("model") or ""
+    dtype: Any = settings.get("dtype") or described.info.get("dtype") or "auto"
+    if not isinstance(name, str) or dtype not in get_args(Precision):
+        raise EditError(
+            f"{folder / CONFIG}: `model.model` must be a name and `model.dtype` one of "
+            f"{', '.join(get_args(Precision))}, got {quoted(name)} and {quoted(dtype)}."
+        )
     try:
-        dtype: Any = settings.get("dtype") or described.info.get("dtype") or "auto"
         base = load_model(name, dtype, trust_remote_code=trust_remote_code)
     except EditError as error:
         raise EditError(f"{error} The weights are recomputed from the base model: give it with --model.") from error

@@ -1,11 +1,13 @@
 """Which runs a comparison finds, what it says of them, and what a wrong folder or file gets."""
 
 import json
+import time
 
 import pytest
 
 from lightning_edit import EditError
 from lightning_edit.commands.comparison import compare
+from lightning_edit.commands.comparison.lines import lines_of
 from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.commands.comparison.table import columns_of
 from tests.run_folders import BEFORE, write
@@ -100,6 +102,20 @@ def test_runs_of_one_name_are_shown_with_as_much_of_their_paths_as_tells_them_ap
     assert "b/version_0" in shown
 
 
+def test_a_label_is_as_long_as_a_figure_can_show(tmp_path):
+    began = time.monotonic()
+    folders = [write(tmp_path / "a"), write(tmp_path / "b")]
+    for number, folder in enumerate(folders):
+        change(
+            folder, config={"model": {"solver": {"class_path": "\x1b[1m" + "x" * 500_000 + str(number)}}, "data": {}}
+        )
+    lines = lines_of(read_runs(folders)[0], "edits")
+    assert [line.label[:7] + line.label[-4:] for line in lines] == ["\\x1b[1mxxx0", "\\x1b[1mxxx1"]
+    assert max(len(line.label) for line in lines) < 210
+    assert run_compare(folders, tmp_path, labels=["x" * 100_000, "y"]).is_dir()
+    assert time.monotonic() - began < 10
+
+
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
@@ -109,13 +125,23 @@ def test_runs_of_one_name_are_shown_with_as_much_of_their_paths_as_tells_them_ap
         ("metrics.json", '{\n"before": {,', ["metrics.json, line 2, column 12: not JSON"]),
         ("metrics.json", "[]", ["expected an object with `before`, `after` and `config`"]),
         ("metrics.json", '{"before": {}, "after": null}', ["holds no figures `after` editing", "leave it out"]),
-        ("metrics.json", '{"after": {"S": 1}, "edits": 0}', ["`edits` must be a whole number from 1 on, got 0"]),
+        (
+            "metrics.json",
+            '{"after": {"S": 1}, "edits": 0}',
+            ["`edits` must be a whole number from 1 to 1,000,000,000,000, got 0"],
+        ),
+        (
+            "metrics.json",
+            f'{{"after": {{"S": 1}}, "edits": {10**400}}}',
+            ["`edits` must be a whole number", "got 1000"],
+        ),
+        ("metrics.json", '{"after": {"S": 1}, "edits": 1, "config": {"data": 5}}', ["`before`, `after` and `config`"]),
         ("metrics.json", '{"after": {"S": "high"}, "edits": 1}', ["`after`: expected a number as S, got 'high'"]),
         ("curves.jsonl", '{"edits": 1\n{"edits": 2, "figures": {}}\n', ["curves.jsonl, line 1, column 12: not JSON"]),
         ("curves.jsonl", '{"edits": 1\n', ["curves.jsonl, line 1, column 12: not JSON"]),
         ("curves.jsonl", "[1]\n", ["line 1: expected an object with `edits` and `figures`"]),
         ("curves.jsonl", '{"edits": 1}\n', ["line 1: expected figures as an object"]),
-        ("curves.jsonl", '\n{"edits": -1, "figures": {}}\n', ["line 2: `edits` must be a whole number from 0 on"]),
+        ("curves.jsonl", '\n{"edits": -1, "figures": {}}\n', ["line 2: `edits` must be a whole number from 0 to"]),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, file, text, messages):

@@ -342,6 +342,11 @@ def test_a_run_that_goes_on_is_listed_and_not_changed(run, capsys):
         ("a: [", r"config\.yaml, line 2, column 1: not YAML"),
         ("[]", r"config\.yaml is not the configuration of a run"),
         ("model: 3", r"config\.yaml is not the configuration of a run"),
+        ("model: {init_args: {model: 5}}", r"config\.yaml: `model\.model` must be a name .* got 5 and 'bfloat16'"),
+        (
+            "model: {init_args: {model: tiny, dtype: [1]}}",
+            r"`model\.dtype` one of auto, float64, .* got 'tiny' and \[1\]",
+        ),
         ("a: &a [*a]", r"config\.yaml, line 1: the alias \*a stands inside of what it stands for"),
     ],
 )

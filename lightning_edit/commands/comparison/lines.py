@@ -6,6 +6,9 @@ from typing import Literal
 
 from lightning_edit.commands.comparison.runs import Run
 from lightning_edit.commands.comparison.settings import ONCE, shortest_labels
+from lightning_edit.messages import printable
+
+LONGEST_LABEL = 200
 
 Axis = Literal["edits", "batch_size"]
 
@@ -56,7 +59,14 @@ def lines_of(runs: Sequence[Run], x: Axis, labels: Sequence[str] | None = None) 
     joined: dict[str, list[Run]] = {}
     for name, run in zip(names, runs, strict=True):
         joined.setdefault(name, []).append(run)
-    return [Line(name, tuple(members)) for name, members in joined.items()]
+    return [Line(_short(name), tuple(members)) for name, members in joined.items()]
+
+
+def _short(label: str) -> str:
+    """A label that a figure can show; of a longer one the beginning and the end, which is where others differ."""
+    label = printable(label)
+    half = LONGEST_LABEL // 2
+    return label if len(label) <= LONGEST_LABEL else f"{label[:half]}...{label[-half:]}"
 
 
 def _keys(runs: Sequence[Run], x: Axis) -> list[dict[str, str]]:

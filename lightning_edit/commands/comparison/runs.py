@@ -12,6 +12,8 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.storage.user_json import json_lines, read_json
 
+MOST_EDITS = 10**12
+
 Figures = dict[str, float]
 FILE = "metrics.json"
 
@@ -142,7 +144,9 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
 
 def _read_json(path: Path) -> dict[str, Any]:
     content = read_json(path, hint=" Restore it, or leave the run out of `runs`.")
-    if not isinstance(content, dict) or not isinstance(content.get("config") or {}, dict):
+    config = content.get("config") or {} if isinstance(content, dict) else None
+    parts = [config, *((config.get(part) or {} for part in ("model", "data")) if isinstance(config, dict) else ())]
+    if not all(isinstance(part, dict) for part in parts):
         raise EditError(f"{path}: expected an object with `before`, `after` and `config`, got {quoted(content)}.")
     return content
 
@@ -165,8 +169,8 @@ def _read_curve(path: Path, notes: list[str]) -> dict[int, Figures]:
 
 
 def _number_of_edits(value: Any, where: str | Path, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise EditError(f"{where}: `edits` must be a whole number from {least} on, got {quoted(value)}.")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_EDITS:
+        raise EditError(f"{where}: `edits` must be a whole number from {least} to {MOST_EDITS:,}, got {quoted(value)}.")
     return value
 
 
