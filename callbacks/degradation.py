@@ -44,14 +44,14 @@ class Limits:
         Returns:
             For each kind of limit that is exceeded what is to be said.
         """
-        found = {}
+        messages = {}
         growths = {name: value for name, value in figures.items() if name.endswith("/weight_growth")}
         if self.growth is not None and growths:
             # A figure that is no number compares as neither smaller nor larger.
             worst = max(growths, key=lambda name: float("inf") if growths[name] != growths[name] else growths[name])
             if not growths[worst] <= self.growth:
                 layer = worst.split("/")[0].removeprefix("layer_")
-                found["growth"] = (
+                messages["growth"] = (
                     f"the weight of layer {layer} is {growths[worst]:.3g} times as large (Frobenius norm) as in the "
                     f"unedited model, more than `watch.max_growth` {self.growth:g}"
                 )
@@ -61,11 +61,11 @@ class Limits:
             if not factor <= self.perplexity_factor:
                 error = figures.get("perplexity_stderr")
                 spread = "" if error is None else f" ± {error:.2g}"
-                found["perplexity"] = (
+                messages["perplexity"] = (
                     f"perplexity is {now:.4g}{spread}, {factor:.3g} times the unedited model's "
                     f"{unedited_perplexity:.4g}, more than `watch.max_perplexity_factor` {self.perplexity_factor:g}"
                 )
-        return found
+        return messages
 
 
 class WatchedText:

@@ -139,5 +139,5 @@ def times(edits: int, seconds: dict[str, float]) -> str:
         seconds: Seconds of each stage.
     """
     spent = ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items() if value)
-    found = seconds.get("values", 0)
-    return f"{spent}; {edits / found:.1f} values a second" if found else spent
+    of_values = seconds.get("values", 0)
+    return f"{spent}; {edits / of_values:.1f} values per second" if of_values else spent

@@ -153,13 +153,13 @@ class Watch(EditCallback):
                 self._row |= {name: value for name, value in line["figures"].items() if not name.endswith(SPREAD)}
         self._table.append(self._row)
         if trainer.is_global_zero:
-            known = {
+            measured = {
                 f"update/{name}": value
                 for name, value in own.items()
                 if value is not None and not name.endswith(SPREAD)
             }
             for logger in trainer.loggers:
-                logger.log_metrics(known, step=pl_module.loop.edits_written)
+                logger.log_metrics(measured, step=pl_module.loop.edits_written)
         if _several_updates(pl_module):
             self._show(pl_module.report, done, of_all)
 
@@ -222,21 +222,20 @@ class Watch(EditCallback):
         asked = [_lean(r, 0 if earlier else NEIGHBORS) for r in new] + [_lean(r) for r in earlier]
         records = evaluate(module.decoder, module.tokenizer, asked, EditMetrics())
         of_new, of_earlier = _means(records[: len(new)]), _means(records[len(new) :])
-        found = _renamed(of_new, OF_NEW) | _renamed(of_earlier, OF_EARLIER)
-        return found | _renamed(of_earlier if earlier else of_new, OF_OTHERS)
+        figures = _renamed(of_new, OF_NEW) | _renamed(of_earlier, OF_EARLIER)
+        return figures | _renamed(of_earlier if earlier else of_new, OF_OTHERS)
 
     def _judge(self, module: EditingRun) -> None:
         """Warns, or refuses the update, if a limit is exceeded."""
-        found = self.limits.exceeded(self._row, self._unedited)
-        if found and self.on_degradation == "stop":
-            module.loop.refuse(
-                f"after {counted(module.loop.edits_written, 'edit')} {'; '.join(found.values())}. {REMEDY}"
-            )
+        exceeded = self.limits.exceeded(self._row, self._unedited)
+        after = f"after {counted(module.loop.edits_written, 'edit')}"
+        if exceeded and self.on_degradation == "stop":
+            module.loop.refuse(f"{after} {'; '.join(exceeded.values())}. {REMEDY}")
             return
-        for kind in sorted(found.keys() - self._warned):
+        for kind in sorted(exceeded.keys() - self._warned):
             self._warned.add(kind)
             rank_zero_warn(
-                f"The model is degrading: after {counted(module.loop.edits_written, 'edit')} {found[kind]}. {REMEDY} "
+                f"The model is degrading: {after} {exceeded[kind]}. {REMEDY} "
                 "`watch.on_degradation: stop` would end the run at this point and undo the update."
             )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUBJECTS = 2
 STALE = {
     "edited.ckpt": "still holds all updates",
-    "checkpoints": "still hold all updates; a fit that goes on from there has them in again",
+    "checkpoints": "still hold all updates; a run resumed from there contains them again",
     "metrics.json": "was measured before this",
 }
 # Columns that have a line for each layer: heading, and the figures of which the largest is shown.
@@ -57,7 +57,7 @@ def main(args: list[str]) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="lightning-edit updates", description="Lists the updates of a run, takes them out and puts them back."
+        prog="lightning-edit updates", description="Lists, removes and re-applies the updates of a run."
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="all updates: when, which edits, norms and errors")
@@ -134,7 +134,7 @@ def show_change(run: Path, change: "Change", console: Console) -> None:
         console: Where to.
     """
     lines = [
-        f"Made anew: {', '.join(map(str, change.written))}, with {counted(change.edits, 'edit')} in "
+        f"Rewritten: {', '.join(map(str, change.written))}, with {counted(change.edits, 'edit')} in "
         f"{counted(len(change.kept), 'update')}."
         f" Removed: {_numbers(change.removed)}.",
         _likeness(change),
@@ -149,28 +149,28 @@ def _likeness(change: "Change") -> str:
     if not change.kept:
         return "The weights are those of the base model, exactly."
     if change.exact:
-        now = f"The weights are those that the run had after update {change.kept[-1]}"
+        last = change.kept[-1]
         if change.checked is False:
             return (
-                f"{now} up to rounding, not bit for bit: they were added up on another device or with another "
-                "number of threads than here."
+                f"The weights are those after update {last} up to rounding, not bit for bit: the run added them up on "
+                "another device or with another number of threads."
             )
-        return f"{now}, exactly{', bit for bit (checked)' if change.checked else ''}."
+        return f"The weights are exactly those after update {last}{' (checked bit for bit)' if change.checked else ''}."
     first, last = change.removed[0], change.kept[-1]
-    later = f"Updates after {first}, up to {last}, were made on a model that held what is removed now."
+    later = f"Updates after {first}, up to {last}, were computed on a model that contained the removed ones."
     exact = "Only a new run without the removed edits is exact."
     if change.distance is None:
-        return f"{later} As a file is damaged, it cannot be told how far the weights are from such a run's. {exact}"
+        return f"{later} Because a file is damaged, the distance from a run without them cannot be computed. {exact}"
     shares = "; ".join(f"layer {layer}: {_share(value)}" for layer, value in change.distance.items())
     return (
-        f"{later} To first order their sum differs from that of a run that never made the removed ones by this share "
-        f"of its norm: {shares}. That is with the same value vectors; a new run finds others and is rather farther "
-        f"away. {exact}"
+        f"{later} To first order, the sum of the updates differs from that of a run without the removed ones by this "
+        f"share of its norm: {shares}. This assumes the same value vectors; those of a new run would differ, too. "
+        f"{exact}"
     )
 
 
 def _share(value: float | None) -> str:
-    return "cannot be told for dense updates" if value is None else f"{value:.1%}"
+    return "unknown for dense updates" if value is None else f"{value:.1%}"
 
 
 def _numbers(numbers: Iterable[int]) -> str:

@@ -103,7 +103,7 @@ def test_removing_the_last_updates_gives_the_earlier_weights_bit_for_bit(run, fi
     assert equal(inserted(run), finished[1][kept])
     assert not equal(exported(run), finished[1][4])
     text = said(capsys)
-    assert f"those that the run had after update {kept}, exactly, bit for bit (checked)." in text
+    assert f"The weights are exactly those after update {kept} (checked bit for bit)." in text
     assert f"{3 * kept} edits in {kept} update{'s' if kept > 1 else ''}." in text
 
 
@@ -142,7 +142,7 @@ def test_removing_an_earlier_update_says_how_far_that_is_from_a_run_without_it(r
         assert torch.equal(weight, (decoder.weight(layer).double() + total[layer].factors.dense()).bfloat16())
     text, told = said(capsys), History(run / "updates").distance([2])
     assert f"layer 0: {told[0]:.1%}; layer 1: {told[1]:.1%}" in text
-    assert "Updates after 2, up to 4, were made on a model that held what is removed now." in text
+    assert "Updates after 2, up to 4, were computed on a model that contained the removed ones." in text
     assert "Only a new run without the removed edits is exact." in text
     assert "exactly" not in text
     assert told[0] > 0
@@ -159,7 +159,7 @@ def test_what_was_removed_is_put_back_bit_for_bit(run, finished, capsys):
     assert History(run / "updates").removed() == {3}
     capsys.readouterr()
     main(["apply", str(run), "3"])
-    assert "exactly, bit for bit (checked)" in said(capsys)
+    assert "(checked bit for bit)" in said(capsys)
     assert equal(exported(run), finished[1][4])
     after = content(run)
     assert after["model/model.safetensors"] == before["model/model.safetensors"]
@@ -213,7 +213,7 @@ def test_a_damaged_update_can_be_removed(run, capsys):
         main(["remove", str(run), "4"])
     main(["remove", str(run), "3"])
     text = said(capsys)
-    assert "As a file is damaged, it cannot be told how far" in text
+    assert "Because a file is damaged, the distance from a run without them cannot be computed" in text
     assert "could not be checked that" in text
     total = History(run / "updates").sum([3])
     assert torch.equal(ModelUpdate.load(run / "update.safetensors").layers[0].factors.left, total[0].factors.left)
@@ -242,7 +242,7 @@ def test_the_post_processing_of_the_sum_is_an_update_without_edits(run, finished
     main(["remove", str(run), "1"])
     text = said(capsys)
     assert "Update 5 is the post-processing of the sum of all updates, those that are removed now included." in text
-    assert "cannot be told for dense updates" in text
+    assert "unknown for dense updates" in text
     main(["remove", str(run), "5"])
     assert "post-processing" not in said(capsys)
     main(["apply", str(run), "1"])
