@@ -13,7 +13,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/python cli.py fit
 
 # Two workers with one thread each: no test is large enough for a second thread to help.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 test: $(INSTALLED)
 	$(PYTEST) -m 'not slow'
