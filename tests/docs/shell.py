@@ -33,19 +33,20 @@ def check_syntax(text: str) -> None:
     subprocess.run(["bash", "-n", "-c", text], check=True)
 
 
-def run(arguments: list[str]) -> None:
-    """Calls the command line; a message to the user is a failure."""
+def run(arguments: list[str]) -> int:
+    """The exit status of the command line, called in this process."""
     try:
         main(arguments)
     except SystemExit as end:
-        assert not end.code, f"lightning-edit {' '.join(arguments)} ended with status {end.code}"
+        return int(end.code or 0)
+    return 0
 
 
-def parse(arguments: list[str]) -> None:
-    """Lets the real parser read a ``fit`` or ``test``, with all configuration files, and run nothing."""
+def parse(arguments: list[str]) -> int:
+    """The exit status of the real parser, which reads a ``fit`` or ``test`` with all its files and runs nothing."""
     assert arguments[0] in ("fit", "test"), arguments
     words = list(arguments)
     if "--ckpt_path" in words:
         # There is no such run; that it would be looked for is not what is parsed here.
         words[words.index("--ckpt_path") + 1] = "null"
-    run([*words, "--print_config"])
+    return run([*words, "--print_config"])

@@ -62,7 +62,7 @@ def run_folder(tmp_path_factory):
     text = {"kind": "text", "text": "text", "separator": " ", "data": {"file": "words.jsonl"}}
     (folder / "words.jsonl").write_text("\n".join(json.dumps({"text": s}) for s in list(world.sentences(0))[:400]))
     (folder / "words.yaml").write_text(json.dumps(text))
-    shell.run(
+    status = shell.run(
         [
             "fit",
             "--data=OwnEdits",
@@ -84,6 +84,7 @@ def run_folder(tmp_path_factory):
             f"--trainer.logger.save_dir={folder / 'runs'}",
         ]
     )
+    assert status == 0
     return folder / "runs" / "version_0"
 
 

@@ -83,7 +83,10 @@ def test_a_disk_that_keeps_no_locks_is_told(alive, tmp_path, monkeypatch, caplog
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"pid": "x", "host": 7}', "[" * 9000])
 def test_a_damaged_note_stops_nobody(content, tmp_path):
     (tmp_path / ".lock").write_text(content)
-    RunLock(tmp_path).release()
+    lock = RunLock(tmp_path)
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    lock.release()
+    assert not (tmp_path / ".lock").exists()
 
 
 class Look(EditCallback):
