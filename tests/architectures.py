@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import transformers
 
 from lightning_edit.tiny import MODEL_PATH
@@ -26,6 +27,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "Falcon": {**COMMON, "alibi": True, "new_decoder_architecture": False},
     "Bloom": {"vocab_size": VOCABULARY, "n_layer": 3, "hidden_size": 32, "n_head": 4},
 }
+# One of each structure: positions learned, rotary, none; blocks in a row and side by side; norms after, windows.
+STRUCTURES = ("GPT2", "GPTJ", "Llama", "Mistral", "Gemma2", "OPT", "Falcon")
+# Where a test of one family takes long.
+FAMILIES = [name if name in STRUCTURES else pytest.param(name, marks=pytest.mark.slow) for name in SIZES]
 
 
 def build(family: str, **changes: Any) -> Any:

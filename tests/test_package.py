@@ -81,6 +81,7 @@ def test_one_package_is_installed(environment):
     assert installed == {"lightning_edit", f"lightning_edit-{PROJECT['project']['version']}.dist-info"}
 
 
+@pytest.mark.slow
 def test_the_installed_command_edits_from_another_folder(environment, tmp_path):
     small = ("--data.edits=1", "--model.values.steps=3", "--model.second_moment.tokens=4000")
     small += (f"--model.second_moment.cache_dir={tmp_path / 'cache'}", "--config", "configs/solvers/memit.yaml")

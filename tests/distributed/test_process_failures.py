@@ -43,7 +43,8 @@ def left(command):
 @pytest.mark.parametrize(
     ("processes", "failure", "statuses"),
     [
-        (3, {"moment": "train", "rank": 1}, [2, 2, 2]),  # in the middle of finding values
+        # in the middle of finding values
+        pytest.param(3, {"moment": "train", "rank": 1}, [2, 2, 2], marks=pytest.mark.slow),
         (2, {"moment": "test", "rank": 0}, [2, 2]),  # in the middle of an evaluation
         (2, {"moment": "test", "rank": 1, "how": "RuntimeError"}, [2, 1]),  # what is no user's mistake has a traceback
     ],
@@ -63,7 +64,7 @@ def test_others_say_what_the_one_that_failed_in_shared_work_said(processes, fail
     ("processes", "failure", "statuses"),
     [
         (2, {"moment": "kept", "rank": 0, "in_pass": False}, [2, 2]),  # outside of shared work, with a message
-        (3, {"moment": "train", "rank": 2, "how": "kill"}, [2, 2, -signal.SIGKILL]),
+        pytest.param(3, {"moment": "train", "rank": 2, "how": "kill"}, [2, 2, -signal.SIGKILL], marks=pytest.mark.slow),
         (2, {"moment": "test", "rank": 0, "how": "kill"}, [-signal.SIGKILL, 2]),
     ],
 )

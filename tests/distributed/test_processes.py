@@ -62,17 +62,24 @@ def tasks(folder):
     )
 
 
+class Runs(dict):
+    """Runs of one, two or three processes in float64, each when it is asked for: its folder, and what it printed."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self._folder = folder
+        self._changes = {"downstream.tasks": tasks(folder), "watch.perplexity_file": folder / "ordinary.txt"}
+
+    def __missing__(self, processes):
+        command = start(self._folder, str(processes), processes, **self._changes, **{"model.dtype": "float64"})
+        assert command.wait() == [0] * processes, command.output
+        self[processes] = (self._folder / str(processes), command.output)
+        return self[processes]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Runs of one, two and three processes in float64: their folders, and what they printed."""
-    folder = tmp_path_factory.mktemp("runs")
-    changes = {"downstream.tasks": tasks(folder), "watch.perplexity_file": folder / "ordinary.txt"}
-    found = {}
-    for processes in (1, 2, 3):
-        command = start(folder, str(processes), processes, **changes, **{"model.dtype": "float64"})
-        assert command.wait() == [0] * processes, command.output
-        found[processes] = (folder / str(processes), command.output)
-    return found
+    return Runs(tmp_path_factory.mktemp("runs"))
 
 
 def flat(value, path=""):
@@ -111,7 +118,7 @@ def weights(run):
     return checkpoint["state_dict"]
 
 
-several = pytest.mark.parametrize("processes", [2, 3])
+several = pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 
 
 @several
@@ -181,6 +188,7 @@ def test_results_are_shown_once(runs, processes):
     assert "Traceback" not in shown
 
 
+@pytest.mark.slow
 def test_values_found_in_float32_differ_by_rounding_alone(tmp_path):
     # Two processes that Lightning starts itself, and a logger that writes one file.
     csv_logger = {"trainer.logger": "CSVLogger", "trainer.logger.name": "", "data.edits": 5, "model.layers": "[0]"}

@@ -13,7 +13,7 @@ from lightning_edit.models.probe import altered_on_the_way
 from lightning_edit.models.tokenization import encode_subject
 from lightning_edit.values.batch import prepare
 from lightning_edit.values.optimize import encode_texts, optimize_values
-from tests.architectures import SIZES, build
+from tests.architectures import FAMILIES, SIZES, build
 
 REQUESTS = [
     EditRequest("Belbinbor", "{} lives in the town of", "red stone", "mill"),
@@ -46,7 +46,7 @@ def test_down_projection_of_every_block_is_found(family):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_edit_changes_exactly_the_intended_weights(family, dtype, tokenizer):
     model = build(family).to(dtype)
     # Where a norm or a scaling follows the MLP, several layers are refused.
@@ -86,7 +86,7 @@ def full_forward_logits(decoder, layer, site, text, delta):
 
 
 @pytest.mark.parametrize("site", ["block", "mlp"])
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_resumed_forward_gives_the_logits_of_the_full_one(family, site, tokenizer):
     decoder = find_decoder(build(family).double())
     rows = encode_texts(tokenizer, REQUESTS, TEMPLATES, "{} is a", 128)

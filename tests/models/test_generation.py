@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.generation import Sampling, generate
-from tests.architectures import SIZES, build
+from tests.architectures import FAMILIES, build
 from tests.small_models import CONTEXT, make_gpt2, make_llama, make_tokenizer
 
 PROMPTS = [
@@ -40,7 +40,7 @@ def test_greedy_texts_are_the_argmax_of_one_text_at_a_time(make_model, settings)
         assert prompt + text == tokenizer.decode(greedy(model, ids, 9), skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("sampling", [None, Sampling(top_k=5, seed=1)])
 def test_texts_do_not_depend_on_the_batch(family, sampling, tiny_tokenizer):
     decoder = find_decoder(build(family).double())
@@ -49,7 +49,7 @@ def test_texts_do_not_depend_on_the_batch(family, sampling, tiny_tokenizer):
     assert together == generate(decoder, tiny_tokenizer, PROMPTS, 6, sampling, max_tokens=40)
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_long_beginning_of_many_prompts_is_run_once(family, tiny_tokenizer):
     model = build(family).double()
     shots = " ".join(f"{name} lives in Paris." for name in ["Anna", "Danielle", "Rome"] * 3)
