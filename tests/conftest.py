@@ -10,6 +10,7 @@ import pytest
 # Lightning logs to the standard error of the moment when it is imported, which must not be that of a single test.
 import lightning_edit.cli.fit  # noqa: F401
 from lightning_edit.models.loading import load_tokenizer
+from tests import shared_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -31,6 +32,12 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the reference data in {SHARED.name}/ beside the project is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of three updates, which is only read; its cache lies beside it."""
+    return shared_runs.once(tmp_path_factory, "finished", shared_runs.command) / "version_0"
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,15 @@
 
 import gc
 import json
+import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from lightning_edit.cli import main as cli
 from lightning_edit.cli import sweep
-from tests.conftest import ROOT
+from tests.killing import Command
 
 SMALL = ["--model.values.steps", "3", "--model.second_moment.tokens", "4000"]
 
@@ -25,6 +23,10 @@ def command(tmp_path, *args):
     return tmp_path / "version_0"
 
 
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
 def test_fit_prints_before_and_after_and_test_measures_the_checkpoint(tmp_path, capsys):
     folder = command(tmp_path, "fit", *SMALL, "--data.edits", "2")
     shown = capsys.readouterr().out
@@ -35,18 +37,16 @@ def test_fit_prints_before_and_after_and_test_measures_the_checkpoint(tmp_path, 
     assert (folder / "model" / "model.safetensors").is_file()
     assert (folder / "update.safetensors").is_file()
     assert (folder / "config.yaml").is_file()
-    command(tmp_path, "test", "--ckpt_path", str(folder / "edited.ckpt"))
-    first, second = (json.loads((tmp_path / f"version_{i}" / "metrics.json").read_text()) for i in (0, 1))
+    measured = command(tmp_path / "test", "test", "--ckpt_path", str(folder / "edited.ckpt"))
+    first, second = metrics(folder), metrics(measured)
     assert second["after"] == first["after"]
     assert second["before"] == first["before"]
     assert (first["command"], second["command"]) == ("fit", "test")
 
 
-def test_saved_config_runs_again_to_the_same_figures(tmp_path):
-    folder = command(tmp_path, "fit", *SMALL, "--data.edits", "2", "--data.seed", "1")
-    command(tmp_path, "fit", "--config", str(folder / "config.yaml"))
-    first, second = (json.loads((tmp_path / f"version_{i}" / "metrics.json").read_text()) for i in (0, 1))
-    assert second["after"] == first["after"]
+def test_saved_config_runs_again_to_the_same_figures(finished, tmp_path):
+    folder = command(tmp_path, "fit", "--config", str(finished / "config.yaml"))
+    assert metrics(folder)["after"] == metrics(finished)["after"]
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,9 @@ def test_a_text_file_is_no_checkpoint(content, tmp_path, capfd):
     assert "cannot be used" in capfd.readouterr().err
 
 
-def test_a_checkpoint_is_measured_as_asked(tmp_path):
-    folder = command(tmp_path, "fit", *SMALL, "--data.edits", "1")
-    command(tmp_path, "test", "--ckpt_path", f"{folder}/edited.ckpt", "--model.evaluation.generated_match", "true")
-    assert "generated_match" in json.loads((tmp_path / "version_1" / "metrics.json").read_text())["after"]
+def test_a_checkpoint_is_measured_as_asked(finished, tmp_path):
+    asked = ("--ckpt_path", f"{finished}/edited.ckpt", "--model.evaluation.generated_match", "true")
+    assert "generated_match" in metrics(command(tmp_path, "test", *asked))["after"]
 
 
 def test_an_unedited_model_is_measured_as_well(tmp_path, capsys):
@@ -150,26 +149,16 @@ def test_an_unedited_model_is_measured_as_well(tmp_path, capsys):
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
 def test_a_run_that_is_stopped_says_so_and_is_no_success(sent, status, tmp_path):
-    args = ["fit", "--data.edits=200", "--data.batch_size=1", "--model.solver=RROME", "--model.solver.ridge=0.01"]
+    args = ["fit", "--data.edits=40", "--data.batch_size=1", "--model.solver=RROME", "--model.solver.ridge=0.01"]
     args += ["--retention.every_n_updates=1", "--retention.sample=1"]
     args += [f"--trainer.logger.save_dir={tmp_path}", f"--model.second_moment.cache_dir={tmp_path / 'c'}"]
-    running = subprocess.Popen(
-        [sys.executable, str(ROOT / "cli.py"), *args],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        # What runs in the background of a script is born deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    metrics = tmp_path / "version_0" / "metrics.json"
+    running = Command(args, tmp_path / "log")
     while not (tmp_path / "version_0" / "curves.jsonl").is_file():
-        assert running.poll() is None
-        time.sleep(0.1)
-    running.send_signal(sent)
-    _, shown = running.communicate(timeout=60)
-    assert running.returncode == status
-    assert "Stopped. What was measured so far is in" in shown
-    assert json.loads(metrics.read_text())["before"]["efficacy_score"] == 0
+        assert running.wait(0.1) == [None], running.output
+    running.send(sent)
+    assert running.wait() == [status], running.output
+    assert "Stopped. What was measured so far is in" in running.output.replace("\n", " ")
+    assert metrics(tmp_path / "version_0")["before"]["efficacy_score"] == 0
 
 
 def test_a_pickle_is_never_run(tmp_path, capfd):
@@ -220,15 +209,17 @@ def test_sweep_runs_every_combination_and_leaves_out_what_cannot_be_run(tmp_path
 
 
 @pytest.mark.parametrize("form", [["--config", "configs/solvers/rrome.yaml"], ["--config=configs/solvers/rrome.yaml"]])
-def test_shipped_configs_are_found_from_any_folder(form, tmp_path, monkeypatch):
+def test_shipped_configs_are_found_from_any_folder(form, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    args = ["fit", *form, *SMALL, "--data.edits=1", "--model.solver.ridge=0.01"]
-    assert "RROME" in (command(tmp_path, *args) / "config.yaml").read_text()
+    with pytest.raises(SystemExit) as left:
+        cli.main(["fit", *form, "--print_config"])
+    assert not left.value.code
+    assert "RROME" in capsys.readouterr().out
 
 
-def test_compare_reads_what_runs_leave(tmp_path, capfd):
-    for steps in ("2", "4"):
-        command(tmp_path, "fit", *SMALL, "--data.edits", "2", "--model.values.steps", steps)
+def test_compare_reads_what_runs_leave(finished, tmp_path, capfd):
+    shutil.copytree(finished, tmp_path / "version_0")
+    command(tmp_path, "fit", *SMALL, "--data.edits", "2", "--model.values.steps", "2")
     cli.main(["compare", str(tmp_path), "--metric", "efficacy_magnitude", "--output", str(tmp_path / "figure.png")])
     shown = capfd.readouterr().out
     assert "efficacy" in shown

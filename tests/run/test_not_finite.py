@@ -12,15 +12,6 @@ from lightning_edit.storage.numbers import to_json
 from lightning_edit.updates.model_update import ModelUpdate
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    settings = {"data.edits": 1, "model.values.steps": 2, "model.second_moment.tokens": 2000}
-    settings |= {"model.second_moment.cache_dir": folder / "cache", "trainer.logger.save_dir": folder}
-    main(["fit", *(f"--{name}={value}" for name, value in settings.items())])
-    return folder / "version_0"
-
-
 def spoil_weights(content):
     next(iter(content["state_dict"].values()))[2, 3] = float("nan")
 

@@ -19,29 +19,9 @@ from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.storage.checkpoint_file import checkpoints, damage
 from lightning_edit.updates.history import History
+from tests.shared_runs import command
 from tests.small_runs import Refuse, fit, module
 from tests.trainers import quiet_trainer
-
-SMALL = {
-    "model.values.steps": 3,
-    "model.second_moment.tokens": 2000,
-    "model.solver.ridge": 0.01,
-    "model.edits_per_update": 2,
-    "data.edits": 6,
-    "watch.every_n_updates": "null",
-}
-
-
-def command(folder, *args, **changes):
-    """The command line in this process; the run's folder."""
-    settings = SMALL | {"trainer.logger.save_dir": folder, "model.second_moment.cache_dir": folder / "cache"} | changes
-    cli.main(["fit", *(f"--{name}={value}" for name, value in settings.items()), *args])
-    return folder / "version_0"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return command(tmp_path_factory.mktemp("finished"))
 
 
 def copied(finished, folder):
