@@ -31,6 +31,7 @@ WITH_LIGHTNING = {"callbacks", "datamodules", "run", "cli"} | {
     "distributed.shutdown",
     "distributed.strategy",
     "models.out_of_memory",
+    "storage.known_classes",
     "storage.run_folder",
     "tiny.train",
 }

@@ -97,7 +97,7 @@ def test_a_resumed_run_holds_what_was_removed_and_is_told(tmp_path, caplog):
     assert History(tmp_path).removed() == {1, 2}
     history.forget_after(2)
     assert history.removed() == set()
-    assert "Updates 1, 2 were removed" in caplog.text
+    assert "Updates 1, 2 had been removed" in caplog.text
 
 
 def test_the_latest_edit_of_a_fact_is_found_without_the_removed_ones(tmp_path):
