@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.run_state import Pending, RunState
-from lightning_edit.values.search import Values
+from lightning_edit.values.vectors import Values
 
 NOT_FINITE = "its loss is not a finite number"
 REPLACED = "a later edit of the same update replaces it"

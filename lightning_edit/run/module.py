@@ -32,8 +32,8 @@ from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.values.optimize import encode_texts
-from lightning_edit.values.search import Values
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
+from lightning_edit.values.vectors import Values
 
 
 class EditingModule(MeasuredModule):

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 from lightning_edit.solvers import Factors, PreviousKeys
 from lightning_edit.storage.numbers import refuse_not_finite
-from lightning_edit.values.search import Values
+from lightning_edit.values.vectors import Values
 
 Pending = tuple[list[int], Values]
 

@@ -11,7 +11,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.storage.cache import Cache
 from lightning_edit.values.cache import cached_values, edited_part, value_parts
-from lightning_edit.values.search import Values
+from lightning_edit.values.vectors import Values
 
 
 class ValueFinder:
