@@ -17,6 +17,8 @@ from lightning_edit.storage.user_json import check_value
 from lightning_edit.storage.user_yaml import check_yaml, place_of
 
 SEEDS = 2**32
+# Those whose class cannot be chosen, which the parser does not look into where they are no mapping.
+SECTIONS = ("downstream", "harness", "watch", "checkpoints", "retention")
 
 
 def bound_yaml() -> None:
@@ -54,6 +56,11 @@ def check_settings(config: Namespace) -> None:
     if config.get("trainer") is None:
         raise EditError("`trainer` needs its settings, got null. Leave it out for the defaults.")
     settings = config.as_dict()
+    for name in SECTIONS:
+        if not isinstance(settings.get(name, {}), Mapping):
+            raise EditError(
+                f"`{name}` needs its settings, got {quoted(settings[name])}. Leave it out for the defaults."
+            )
     check_value(settings, "settings")
     for name, text in _texts("", settings):
         if "\0" in text:

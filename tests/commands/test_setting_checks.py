@@ -48,6 +48,8 @@ def test_a_setting_that_cannot_be_is_refused_in_words(args, message, capfd):
     ("content", "message"),
     [
         (b"trainer: null", "`trainer` needs its settings, got null."),
+        (b"watch: 5", "`watch` needs its settings, got 5."),
+        (b"retention: [1]", "`retention` needs its settings, got [1]."),
         (b"data: {edits: null}", "`data.edits` needs a value of type int, got null."),
         (
             b'trainer: {logger: {class_path: CSVLogger, init_args: {save_dir: x, name: "a\\0b"}}}',
