@@ -285,6 +285,6 @@ class EditCheckpoint(EditCallback):
 
 def _layer_updates(module: EditingRun, factors: Any) -> dict[int, LayerUpdate]:
     return {
-        layer: LayerUpdate(module.decoder.names[layer], module.weights.base_fingerprint(layer), found)
-        for layer, found in sorted(factors.items())
+        layer: LayerUpdate(module.decoder.names[layer], module.weights.base_fingerprint(layer), layer_factors)
+        for layer, layer_factors in sorted(factors.items())
     }

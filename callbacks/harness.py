@@ -117,7 +117,7 @@ class Harness(Scheduled):
             for name in ASKED:
                 setattr(model, name, _shared(getattr(model, name), module.model))
             # `simple_evaluate` would ask pip and git about the machine at each measurement.
-            found = _import("lm_eval").evaluate(
+            measured = _import("lm_eval").evaluate(
                 model,
                 self._loaded,
                 limit=self.limit,
@@ -126,7 +126,7 @@ class Harness(Scheduled):
             )
         return {
             name: value
-            for task, figures in {**found.get("groups", {}), **found["results"]}.items()
+            for task, figures in {**measured.get("groups", {}), **measured["results"]}.items()
             for name, value in _figures(task, figures)
         }
 

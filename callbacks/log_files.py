@@ -50,8 +50,8 @@ def noted_events(folder: Path, noted: Mapping[str, int] | None = None) -> set[st
         names = read_json(folder / CHECKPOINTS / OPENED)
     except EditError:
         names = []
-    found = [name for name in (*(names if isinstance(names, list) else []), *(noted or {})) if isinstance(name, str)]
-    return {name for name in found if name.startswith(EVENTS) and Path(name).name == name}
+    written = [name for name in (*(names if isinstance(names, list) else []), *(noted or {})) if isinstance(name, str)]
+    return {name for name in written if name.startswith(EVENTS) and Path(name).name == name}
 
 
 def note_events(folder: Path, names: Collection[str]) -> None:

@@ -67,10 +67,10 @@ class Retention(Scheduled):
     def on_test_end(self, trainer: Any, pl_module: EditingRun) -> None:
         """Shows how much of the earlier edits is still there."""
         super().on_test_end(trainer, pl_module)
-        known = [line for line in pl_module.curves if NAME in line["figures"]]
-        if pl_module.loop.edits_written and known and trainer.is_global_zero:
-            course = ", ".join(f"{100 * line['figures'][NAME]:.1f} after {line['edits']}" for line in known[-5:])
-            unit = "edit" if known[-1]["edits"] == 1 else "edits"
+        measured = [line for line in pl_module.curves if NAME in line["figures"]]
+        if pl_module.loop.edits_written and measured and trainer.is_global_zero:
+            course = ", ".join(f"{100 * line['figures'][NAME]:.1f} after {line['edits']}" for line in measured[-5:])
+            unit = "edit" if measured[-1]["edits"] == 1 else "edits"
             terminal().print(f"retained efficacy score, in %: {course} {unit}", soft_wrap=True)
 
 

@@ -139,8 +139,8 @@ def _place(trainer: Any) -> _Place:
 
 def _check_new(folder: Path) -> None:
     # Before the folder is made, `..` in its name would lead nowhere.
-    found = folder.resolve()
-    there = [name for name in FILES if (found / name).exists() or (found / name).is_symlink()]
+    place = folder.resolve()
+    there = [name for name in FILES if (place / name).exists() or (place / name).is_symlink()]
     if there:
         raise EditError(
             f"{folder} holds the files of another run ({', '.join(there)}), which are never replaced. Resume that "
