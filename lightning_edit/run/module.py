@@ -265,14 +265,16 @@ class EditingModule(MeasuredModule):
             raise SIGTERMException
 
     def _edits_left(self) -> int:
-        """How many edits had no turn because the trainer ended the fit, e.g. at its `max_time`, with a warning.
+        """How many edits had no turn because the trainer ended the fit; warns where that was e.g. its `max_time`.
 
         Raises:
             EditError: If none had.
         """
         left = len(self.requests) - self.loop.queue.offered - self.loop.queue.taken
-        if left <= 0 or self.loop.stopped is not None or self.trainer.received_sigterm:
+        if left <= 0 or self.loop.stopped is not None:
             return 0
+        if self.trainer.received_sigterm:
+            return left
         ended = f"The trainer ended the fit before {left} of {len(self.requests)} edits had their turn"
         if not self.loop.edits_written:
             raise EditError(f"{ended}, so nothing is edited. Raise or leave out `trainer.max_time`.")
