@@ -15,6 +15,7 @@ from lightning_edit.cli.signatures import Module, Source, kinds_of
 from lightning_edit.commands.argument_words import under_current_names
 from lightning_edit.errors import EditError
 from lightning_edit.settings import as_number, refuse_unfit
+from lightning_edit.storage.user_files import check_model_name
 
 DATA = "lightning_edit.datamodules"
 # For each section of the settings the class that it makes, if the user names no other one.
@@ -90,7 +91,10 @@ def check(words: Sequence[str]) -> None:
         if section in ("config", "c"):
             if value is not None and not Path(value).expanduser().is_file():
                 raise EditError(f"`--config`: there is no file {value}.")
-        elif section in SECTIONS and section not in free:
+            continue
+        if section == "model" and path == ["model"] and value is not None:
+            check_model_name(value)
+        if section in SECTIONS and section not in free:
             chosen = [value for option, value in given if option == section]
             _check_setting(name, path, value, _class_of(section, chosen[-1] if chosen else None))
         elif section not in (*SECTIONS, *OTHERS):

@@ -10,6 +10,7 @@ from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.configs import CONFIGS, shipped
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
+from lightning_edit.storage.user_files import check_model_name
 from lightning_edit.storage.user_yaml import read_yaml
 
 METHODS = sorted(path.stem for path in (CONFIGS / "solvers").glob("*.yaml"))
@@ -85,6 +86,7 @@ def fit_arguments(given: Namespace) -> list[str]:
     Raises:
         EditError: If an argument makes no sense.
     """
+    check_model_name(given.model)
     _check(given)
     method, out = method_named(given.method), out_arguments(given.out)
     published = published_settings(given.model, method)

@@ -13,6 +13,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.models.loaded_weights import check_finite, check_loaded
 from lightning_edit.models.offloading import DeviceMap
 from lightning_edit.models.tokenization import require_offsets
+from lightning_edit.storage.user_files import check_model_name, is_there
 from lightning_edit.storage.user_json import read_json
 
 TINY, ADAPTER = "tiny", "adapter_config.json"
@@ -63,9 +64,9 @@ def resolve(name: str) -> str:
             f"`model`: {name} is {kind}. Give the folder of a transformers model (config.json, tokenizer.json and "
             "*.safetensors), or a hub name."
         )
-    looks_like_path = name.startswith((".", "/", "~")) or (name.count("/") != 1 and "/" in name)
-    if looks_like_path or path.exists():
-        raise EditError(f"`model`: there is no folder {name}. Give the folder of a transformers model, or a hub name.")
+    check_model_name(name)
+    if is_there(name):
+        raise EditError(f"`model`: {name} is no folder. Give the folder of a transformers model, or a hub name.")
     return name
 
 

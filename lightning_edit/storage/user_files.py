@@ -80,6 +80,20 @@ def is_there(path: str | Path) -> bool:
         return False
 
 
+def check_model_name(name: str) -> None:
+    """Refuses the name of a model that can only be a folder, where there is none.
+
+    Args:
+        name: A folder or hub name.
+
+    Raises:
+        EditError: If there is no such folder.
+    """
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_path and not is_there(name):
+        raise EditError(f"`model`: there is no folder {name}. Give the folder of a transformers model, or a hub name.")
+
+
 @contextmanager
 def open_text(path: str | Path, named: str = "", newline: str | None = None) -> Iterator[TextIO]:
     """A text file opened to be read, in UTF-8 with or without a byte order mark.
