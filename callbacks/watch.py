@@ -235,7 +235,7 @@ class Watch(EditCallback):
         for kind in sorted(exceeded.keys() - self._warned):
             self._warned.add(kind)
             rank_zero_warn(
-                f"The model is degrading: {after} {exceeded[kind]}. {REMEDY} "
+                f"The model may be degrading: {after} {exceeded[kind]}. {REMEDY} "
                 "`watch.on_degradation: stop` would end the run at this point and undo the update."
             )
 
