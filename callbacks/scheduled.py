@@ -155,8 +155,7 @@ class Scheduled(EditCallback, ABC):
             return
         edits = module.loop.edits_written + module.loop.queue.waiting
         means = {name: value for name, value in figures.items() if not name.endswith(SPREAD)}
-        for logger in trainer.loggers:
-            logger.log_metrics(means, step=edits)
+        module.log_figures(means, edits)
         module.curves.append({"edits": edits, "updates": module.loop.updates_written, "figures": figures})
         if not trainer.fast_dev_run:
             path = run_folder(trainer) / "curves.jsonl"

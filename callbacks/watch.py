@@ -158,8 +158,7 @@ class Watch(EditCallback):
                 for name, value in own.items()
                 if value is not None and not name.endswith(SPREAD)
             }
-            for logger in trainer.loggers:
-                logger.log_metrics(measured, step=pl_module.loop.edits_written)
+            pl_module.log_figures(measured, pl_module.loop.edits_written)
         if _several_updates(pl_module):
             self._show(pl_module.report, done, of_all)
 

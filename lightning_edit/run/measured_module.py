@@ -22,6 +22,7 @@ from lightning_edit.models.sharding import load_sharded
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.checkpointing import load_run, save_run
+from lightning_edit.run.figure_log import FigureLog
 from lightning_edit.run.run_state import RunState
 from lightning_edit.run.same_run import RunIdentity
 from lightning_edit.run.trainer_check import check_trainer
@@ -88,7 +89,7 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
         self.results: dict[str, dict[str, float]] = {}
         self.curves: list[dict[str, Any]] = []
         self.seconds = dict.fromkeys((*self.stages, "evaluate"), 0.0)
-        self.identity = RunIdentity()
+        self.identity, self._figure_log = RunIdentity(), FigureLog()
         self._measured, self._checked = 0, False
 
     # -- setting up ----------------------------------------------------------------------------------------------------
@@ -292,5 +293,4 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
             figures: Numbers by name.
             step: What they are drawn against.
         """
-        for logger in self.loggers:
-            logger.log_metrics(figures, step=step)
+        self._figure_log.write(self.loggers, figures, step)

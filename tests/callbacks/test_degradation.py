@@ -41,7 +41,9 @@ def test_growth_is_warned_of_once(tmp_path, watched):
         made = run(tmp_path, Watch(max_growth=limit))
     (message,) = [str(entry.message) for entry in told if "may be degrading" in str(entry.message)]
     growth = float(watched[1][1]["layer_0/weight_growth"])
-    assert message.startswith(f"The model may be degrading: after 4 edits the weight of layer 0 is {growth:.3g} times as")
+    assert message.startswith(
+        f"The model may be degrading: after 4 edits the weight of layer 0 is {growth:.3g} times as"
+    )
     assert "`watch.max_growth`" in message
     assert "`watch.on_degradation: stop`" in message
     assert made.loop.edits_written == 6

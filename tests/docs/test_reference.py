@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_edit import EditRequest
 from lightning_edit.datamodules import CounterFact, EasyEditCounterFact, OwnEdits, ZsRE
+from lightning_edit.metrics.descriptions import description
 from lightning_edit.requests import TEXT_LISTS
 from lightning_edit.tiny import World
 from tests.data_files import counterfact, easyedit, zsre
@@ -105,6 +106,23 @@ def test_every_listed_tag_of_editing_is_written(run_folder):
     ]
     assert len(listed) > 40
     assert [name for name in listed if not any(pattern(name).fullmatch(tag) for tag in written)] == []
+
+
+def test_every_scalar_says_what_it_means(run_folder):
+    events = EventAccumulator(str(run_folder)).Reload()
+    described = {tag: events.SummaryMetadata(tag).summary_description for tag in events.Tags()["scalars"]}
+    assert all(described.values()), [tag for tag, text in described.items() if not text]
+    assert described["values/nll"] == description("values/nll") != description("value_search/nll")
+    assert described["layer_0/weight_growth"].startswith("the norm of the weight relative")
+    values = [event.value for event in events.Scalars("values/loss")]
+    assert len(values) > 1 and values[0] > values[-1]
+
+
+def test_every_listed_tag_has_a_description():
+    tags = first_cells(page("reference/tensorboard.md"))
+    listed = [name for name in tags if not re.search(r"\.\.\.|METRIC", name)]
+    assert len(listed) > 50
+    assert [name for name in listed if not description(name) and name != "comparison"] == []
 
 
 def test_every_file_is_listed(run_folder):

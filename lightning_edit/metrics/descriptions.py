@@ -1,0 +1,87 @@
+"""What each figure of a run means, in a line: shown beside TensorBoard's charts."""
+
+import re
+
+# Which prompts, and which answer should be the more likely one there.
+KINDS = {
+    "efficacy": ("edited prompts", "new"),
+    "paraphrase": ("other wordings of edited prompts", "new"),
+    "neighborhood": ("prompts about other subjects that must keep their answer", "old"),
+    "attribute": ("prompts about other subjects that have the new answer already", "new"),
+}
+SCORES = {
+    "score": "share of {prompts} where the {right} answer is the more likely one",
+    "magnitude": "mean difference of the probabilities of both answers, on {prompts}",
+    "accuracy": "share of {prompts} where every token of the {right} answer is the most likely one",
+    "token_accuracy": "share of the tokens of the {right} answer that are the most likely one, on {prompts}",
+}
+OF_EDITS = {
+    "S": "harmonic mean of efficacy, paraphrase and neighborhood score",
+    **{
+        f"{kind}_{score}": text.format(prompts=prompts, right=right)
+        for kind, (prompts, right) in KINDS.items()
+        for score, text in SCORES.items()
+    },
+    "locality_token_accuracy": "token accuracy on unrelated prompts",
+    "locality_unchanged": "share of the tokens of unrelated answers that are predicted as before editing",
+    "generation_entropy": "entropy of generated texts, in bits",
+    "reference_score": "similarity of generated texts and reference texts",
+    "essence_score": "perplexity of texts about the subject",
+    "generated_match": "share of greedy continuations that contain the new answer",
+}
+DESCRIPTIONS = {
+    "values/loss": "mean loss of the edits in progress: the sum of the next three",
+    "values/nll": "negative log-likelihood of the new target, in nats a token",
+    "values/kl": "divergence on the KL prompt, with its factor",
+    "values/weight_decay": "the weight-decay term",
+    "value_search/nll": "negative log-likelihood of the new target, in nats a token, at the end of the search",
+    "value_search/kl": "divergence on the KL prompt, with its factor",
+    "value_search/weight_decay": "the weight-decay term",
+    "value_search/steps": "optimization steps taken",
+    "value_search/z0_norm": "norm of the unedited hidden state",
+    "value_search/delta_norm": "norm of the offset that was found",
+    "layer_L/update_norm": "Frobenius norm of the update",
+    "layer_L/update_norm_per_edit": "the norm over the square root of the number of edits, to compare updates",
+    "layer_L/relative_update_norm": "the norm of the update relative to that of the unedited weight",
+    "layer_L/weight_norm": "norm of the weight with the update in it",
+    "layer_L/weight_growth": "the norm of the weight relative to that of the unedited weight",
+    "layer_L/preservation_error": "root mean square change of the output for ordinary keys",
+    "layer_L/memorization_error": "the part of the residual that was not written",
+    "layer_L/preservation_condition": "condition number of C'",
+    "layer_L/keys_condition": "condition number of the system of the edits",
+    "update/efficacy_score": "efficacy score of the update's edits, or a sample of them",
+    "update/efficacy_accuracy": "efficacy accuracy of the update's edits, or a sample of them",
+    "update/retention_score": "efficacy score of edits of earlier updates that still hold",
+    "update/retention_accuracy": "efficacy accuracy of edits of earlier updates that still hold",
+    "update/neighborhood_score": "neighborhood score on neighbors of these edits",
+    "update/locality_token_accuracy": "token accuracy on their unrelated prompts",
+    "update/perplexity": "perplexity of `watch.perplexity_file`",
+    "update/seconds": "time for values and solution",
+    "update/edits_per_second": "edits of the update divided by that time",
+    "update/seconds_to_go": "estimate of the remaining time",
+    "training/nll": "fine-tuning only: mean loss of an epoch",
+    **{f"edit/{name}": text for name, text in OF_EDITS.items()},
+    **{f"retention/{name}": f"over the edits so far, or a sample of them: {text}" for name, text in OF_EDITS.items()},
+}
+DOWNSTREAM = {
+    "generated": "from generated answers",
+    "likelihood": "from the most likely label",
+    "accuracy": "share of right answers",
+    "f1": "F1 weighted by the labels' shares",
+    "mcc": "Matthews correlation coefficient",
+    "invalid": "share of generated answers without a label",
+}
+
+
+def description(tag: str) -> str:
+    """What a scalar means; empty for one that another program names, such as lm-evaluation-harness.
+
+    Args:
+        tag: Its name in TensorBoard.
+    """
+    room, _, name = tag.partition("/")
+    if room == "downstream":
+        _, slash, figure = name.rpartition("/")
+        words = [DOWNSTREAM[word] for word in figure.split("_") if word in DOWNSTREAM]
+        return ", ".join(words) if slash else "perplexity of running text"
+    return DESCRIPTIONS.get(re.sub(r"^layer_\d+/", "layer_L/", tag), "")
