@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -258,7 +259,11 @@ def _entry(path: Path) -> Entry | None:
 
 def _is_other(path: Path) -> bool:
     """Whether this is no file: a link, a folder, or a pipe, which nobody may write into."""
-    return path.is_symlink() or (path.exists() and not path.is_file())
+    try:
+        # Asked once: another process may delete the file between two questions.
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _is_leftover(path: Path) -> bool:

@@ -36,7 +36,7 @@ def test_a_table_that_lost_rows_says_so(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         table(path).begin(["update", "a"], 2)
     assert path.read_text() == "update,a\n1,2\n"
-    assert "holds 1 of the 2 updates" in caplog.text
+    assert "has 1 of the 2 updates" in caplog.text
 
 
 def test_other_processes_do_not_write(tmp_path):

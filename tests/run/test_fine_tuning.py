@@ -119,7 +119,7 @@ def test_a_trainer_that_ends_before_the_last_edit_says_so(tmp_path):
     made = FineTuning("tiny", layers=[0])
     with pytest.warns(UserWarning, match="before 2 of 4 edits had their turn"):
         trainer_with(tmp_path, max_steps=1).fit(made, datamodule=TinyWorld(edits=4, batch_size=2))
-    assert made.edits_written == 2
+    assert made.loop.edits_written == 2
 
 
 def trainer_with(folder, **options):
