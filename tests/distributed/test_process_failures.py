@@ -45,7 +45,7 @@ def left(command):
     [
         # in the middle of finding values
         pytest.param(3, {"moment": "train", "rank": 1}, [2, 2, 2], marks=pytest.mark.slow),
-        (2, {"moment": "test", "rank": 0}, [2, 2]),  # in the middle of an evaluation
+        pytest.param(2, {"moment": "test", "rank": 0}, [2, 2], marks=pytest.mark.slow),  # of an evaluation
         (2, {"moment": "test", "rank": 1, "how": "RuntimeError"}, [2, 1]),  # what is no user's mistake has a traceback
     ],
 )
@@ -65,7 +65,7 @@ def test_others_say_what_the_one_that_failed_in_shared_work_said(processes, fail
     [
         (2, {"moment": "kept", "rank": 0, "in_pass": False}, [2, 2]),  # outside of shared work, with a message
         pytest.param(3, {"moment": "train", "rank": 2, "how": "kill"}, [2, 2, -signal.SIGKILL], marks=pytest.mark.slow),
-        (2, {"moment": "test", "rank": 0, "how": "kill"}, [-signal.SIGKILL, 2]),
+        pytest.param(2, {"moment": "test", "rank": 0, "how": "kill"}, [-signal.SIGKILL, 2], marks=pytest.mark.slow),
     ],
 )
 def test_others_do_not_wait_for_one_that_is_gone(processes, failure, statuses, tmp_path):
@@ -84,6 +84,7 @@ def test_a_wrong_setting_is_refused_by_all(tmp_path):
     assert "Traceback" not in command.output
 
 
+@pytest.mark.slow
 def test_processes_that_lightning_started_say_what_is_wrong(tmp_path):
     command = start(tmp_path, 1, *OWN, moment="train", rank=1)
     assert command.wait(120) == [2], command.output
@@ -94,6 +95,7 @@ def test_processes_that_lightning_started_say_what_is_wrong(tmp_path):
     assert not left(command)
 
 
+@pytest.mark.slow
 def test_one_that_lightning_started_ends_with_the_first_even_if_it_hangs(tmp_path):
     hang = fail(moment="train", rank=1, how="hang", in_pass=False)
     soon = [{GRACE_VARIABLE: "1"}]
@@ -103,6 +105,7 @@ def test_one_that_lightning_started_ends_with_the_first_even_if_it_hangs(tmp_pat
     assert not left(command)
 
 
+@pytest.mark.slow
 def test_the_first_ends_when_one_that_it_started_is_killed(tmp_path):
     command = start(tmp_path, 1, *OWN, moment="train", rank=1, how="kill")
     (status,) = command.wait(120)

@@ -223,6 +223,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_in_two_processes_ends_like_one_in_one_process_and_goes_on(tmp_path):
     args = [f"--{name}={value}" for name, value in SETTINGS.items()]
     args += [f"--model.second_moment.cache_dir={tmp_path / 'cache'}"]

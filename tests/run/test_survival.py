@@ -60,7 +60,8 @@ SEVERAL = ["values:3:after", "solve:5:before", "checkpoint:2:after"]
 @pytest.mark.parametrize(
     ("processes", "moments"),
     [
-        pytest.param(1, PHASES, id="phases"),
+        pytest.param(1, ["solve:2:before"], id="solve"),
+        pytest.param(1, PHASES, id="phases", marks=pytest.mark.slow),
         pytest.param(1, MOMENTS, id="moments", marks=pytest.mark.slow),
         pytest.param(2, SEVERAL, id="processes", marks=pytest.mark.slow),
     ],

@@ -47,6 +47,7 @@ def test_its_tokenizer_tells_a_leading_space(tokenizer: PreTrainedTokenizerBase)
     assert len(encoding["offset_mapping"]) == len(encoding["input_ids"]) == 2
 
 
+@pytest.mark.slow
 def test_it_knows_its_world(world: World, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     known = measure_knowledge(model, tokenizer, world)
     assert known["rewrite/known"] >= 0.99
