@@ -60,7 +60,6 @@ SEVERAL = ["values:3:after", "solve:5:before", "checkpoint:2:after"]
 @pytest.mark.parametrize(
     ("processes", "moments"),
     [
-        pytest.param(1, ["solve:2:before"], id="solve"),
         pytest.param(1, PHASES, id="phases", marks=pytest.mark.slow),
         pytest.param(1, MOMENTS, id="moments", marks=pytest.mark.slow),
         pytest.param(2, SEVERAL, id="processes", marks=pytest.mark.slow),
@@ -86,7 +85,8 @@ def test_a_run_killed_at_every_phase_ends_like_one_left_alone(processes, moments
         assert found[part] == expected[part], part
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_does(number, tmp_path):
     run = tmp_path / "asked" / "version_0"
     command = start(tmp_path, "asked")
