@@ -11,6 +11,8 @@ from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.tensor_form import check_finite
 from lightning_edit.updates.edited_weights import EditedWeights
 
+REMEDY = "The run that wrote it diverged, or the file was changed since: use an earlier checkpoint or another run."
+
 
 def check_form(content: Mapping[str, Any]) -> None:
     """Refuses a checkpoint that is not of the form that a run writes.
@@ -24,7 +26,7 @@ def check_form(content: Mapping[str, Any]) -> None:
     try:
         check_checkpoint(content)
     except WrongFormError as error:
-        raise EditError(f"The checkpoint cannot be used: {error}.") from error
+        raise EditError(f"The checkpoint cannot be used: {error}. {REMEDY}") from error
 
 
 def check_fits(content: Mapping[str, Any], weights: EditedWeights, edits: int | None = None) -> None:
@@ -49,7 +51,7 @@ def check_fits(content: Mapping[str, Any], weights: EditedWeights, edits: int | 
                 raise WrongFormError("run.added", f"only the layers {layers}, whose base is known", sorted(wrong))
             _check_run(content["run"], weights, edits)
     except WrongFormError as error:
-        raise EditError(f"The checkpoint cannot be used: {error}.") from error
+        raise EditError(f"The checkpoint cannot be used: {error}. {REMEDY}") from error
 
 
 def _check_weights(state: Mapping[str, Tensor], weights: EditedWeights, layers: Sequence[int]) -> None:

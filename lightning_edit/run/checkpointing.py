@@ -14,7 +14,6 @@ from lightning_edit.run.edit_callback import EditingRun, call_hooks
 from lightning_edit.run.run_state import RunState, random_states, set_random_states
 from lightning_edit.run.same_run import check_base, check_same_run, plain
 from lightning_edit.settings import settings_without_effect
-from lightning_edit.storage.numbers import refuse_not_finite
 from lightning_edit.storage.run_folder import stay_in
 
 
@@ -70,7 +69,6 @@ def load_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
     # A strategy that divides the weights has put them in their places by now, and taken them out here.
     check_form({"state_dict": {}, **checkpoint})
     check_base(edits, module.weights, module.model_name)
-    refuse_not_finite(checkpoint.get("state_dict", {}), "The checkpoint")
     goes_on = "run" in checkpoint and module.by_updates
     if fits and goes_on:
         stay_in(module.trainer, module.trainer.ckpt_path)

@@ -14,7 +14,6 @@ from lightning_edit.run.run_state import RunState
 from lightning_edit.run.same_run import check_base
 from lightning_edit.solvers import PreviousKeys
 from lightning_edit.storage import checkpoint_file
-from lightning_edit.storage.numbers import refuse_not_finite
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
@@ -41,7 +40,6 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
     """
     content = _built_upon(Path(path).expanduser())
     check_base(content["edits"], weights, model)
-    refuse_not_finite(content.get("state_dict", {}), "`on_top_of`")
     check_fits(content, weights)
     state, histories = RunState.unpacked(content["run"]), _chain(Path(path).expanduser(), content)
     earlier = state.previous_keys

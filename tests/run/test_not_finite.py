@@ -20,8 +20,11 @@ def spoil_sums(content):
     next(iter(content["run"]["added"].values()))["left"][0, 0] = float("inf")
 
 
-@pytest.mark.parametrize("spoil", [spoil_weights, spoil_sums])
-def test_a_checkpoint_that_is_not_finite_is_refused(spoil, finished, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("spoil", "place"),
+    [(spoil_weights, "state_dict.model.transformer.h.0.mlp.c_proj.weight"), (spoil_sums, "run.added.0.left")],
+)
+def test_a_checkpoint_that_is_not_finite_is_refused(spoil, place, finished, tmp_path, capsys):
     content = torch.load(finished / "edited.ckpt", weights_only=True)
     spoil(content)
     torch.save(content, tmp_path / "edited.ckpt")
@@ -31,7 +34,8 @@ def test_a_checkpoint_that_is_not_finite_is_refused(spoil, finished, tmp_path, c
             main([words[0], words[1], str(tmp_path / "edited.ckpt"), *more])
         assert refused.value.code == 2
         shown = " ".join(capsys.readouterr().err.split())
-        assert "has entries that are NaN or infinite" in shown or "expected finite numbers" in shown
+        assert f"{place}: expected finite numbers" in shown
+        assert "use an earlier checkpoint or another run" in shown
 
 
 def test_an_update_that_is_not_finite_is_refused(finished, tmp_path):
