@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.errors import EditError
+from lightning_edit.models.gguf_file import as_ordinary, check_gguf, is_gguf
 from lightning_edit.models.loaded_weights import check_finite, check_loaded
 from lightning_edit.models.offloading import DeviceMap
 from lightning_edit.models.tokenization import require_offsets
@@ -36,10 +37,10 @@ Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 
 
 def resolve(name: str) -> str:
-    """The folder or hub name that a setting means; ``tiny`` is the embedded model.
+    """The folder, file or hub name that a setting means; ``tiny`` is the embedded model.
 
     Args:
-        name: A folder, a hub name or ``tiny``.
+        name: A folder, a GGUF file, a hub name or ``tiny``.
 
     Raises:
         EditError: If it looks like a path and nothing is there, or the folder holds no model or a damaged one.
@@ -58,16 +59,32 @@ def resolve(name: str) -> str:
             raise EditError(f"`model`: the folder {name} holds no config.json, so it is no transformers model.")
         check_files(path)
         return str(path)
+    if is_gguf(path):
+        check_gguf(path)
+        return str(path)
     if path.is_file():
-        kind = "a file in llama.cpp's format" if path.suffix.lower() == ".gguf" else "a file"
         raise EditError(
-            f"`model`: {name} is {kind}. Give the folder of a transformers model (config.json, tokenizer.json and "
-            "*.safetensors), or a hub name."
+            f"`model`: {name} is a file. Give the folder of a transformers model (config.json, tokenizer.json and "
+            "*.safetensors), a GGUF file, or a hub name."
         )
     check_model_name(name)
     if is_there(name):
         raise EditError(f"`model`: {name} is no folder. Give the folder of a transformers model, or a hub name.")
     return name
+
+
+def source(name: str) -> tuple[str, dict[str, str]]:
+    """Where transformers finds a model: a folder or hub name, and the name of the file in it for one in GGUF.
+
+    Args:
+        name: See `resolve`.
+
+    Raises:
+        EditError: See `resolve`.
+    """
+    place = resolve(name)
+    path = Path(place)
+    return (str(path.parent), {"gguf_file": path.name}) if is_gguf(path) else (place, {})
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
@@ -80,9 +97,9 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
     Raises:
         EditError: If there is none, or it cannot tell which characters a token covers.
     """
-    path = resolve(name)
+    path, file = source(name)
     with loading("tokenizer", name):
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **file)
     require_offsets(tokenizer)
     return tokenizer
 
@@ -97,9 +114,9 @@ def depth_of(name: str, trust_remote_code: bool = False) -> int:
     Raises:
         EditError: If its configuration cannot be read or does not say so.
     """
-    path = resolve(name)
+    path, file = source(name)
     with loading("configuration", name):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **file)
     try:
         return int(config.get_text_config().num_hidden_layers)
     except (ValueError, TypeError, AttributeError) as error:
@@ -117,7 +134,8 @@ def load_model(
 
     Args:
         name: See `resolve`.
-        dtype: Precision of the weights; ``auto`` keeps that of the file.
+        dtype: Precision of the weights; ``auto`` keeps that of the file (of a GGUF file, whose weights are dequantized:
+            float32).
         device_map: See `MeasuredModule`.
         offload_folder: The same.
         trust_remote_code: Whether code that comes with the model may be run.
@@ -126,12 +144,16 @@ def load_model(
         EditError: If there is no causal language model, if its files lack or have weights that it needs or has no place
             for, if a weight is not finite, or if it cannot be spread like that.
     """
-    path, precision = resolve(name), dtype if dtype == "auto" else getattr(torch, dtype)
+    (path, file), precision = source(name), dtype if dtype == "auto" else getattr(torch, dtype)
+    if file and dtype == "auto":
+        precision = torch.float32
     places = {} if device_map is None else {"device_map": device_map, "offload_folder": offload_folder}
     with loading("causal language model", name):
         # Weights of another shape are told of with the missing ones, by name.
         how = {"trust_remote_code": trust_remote_code, "ignore_mismatched_sizes": True, "output_loading_info": True}
-        model, loaded = AutoModelForCausalLM.from_pretrained(path, dtype=precision, **how, **places)
+        model, loaded = AutoModelForCausalLM.from_pretrained(path, dtype=precision, **how, **places, **file)
+    if file:
+        as_ordinary(model)
     check_loaded(model, loaded, name)
     check_finite(model)
     return model.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lightning_edit.distributed.process_group import Together, is_sharded
 from lightning_edit.distributed.sharded_weights import whole, write_whole
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import Precision, load_model, resolve
+from lightning_edit.models.loading import Precision, load_model, source
 
 
 def load_sharded(
@@ -39,7 +39,7 @@ def load_sharded(
             loaded = load_model(name, dtype, trust_remote_code=trust_remote_code)
         elif trust_remote_code:
             # The configuration that is handed out may be of a class that the model brings.
-            AutoConfig.from_pretrained(resolve(name), trust_remote_code=True)
+            AutoConfig.from_pretrained(source(name)[0], trust_remote_code=True)
     model = _same_everywhere(loaded, trust_remote_code)
     # FSDP moves parameters to their device in place; these stay where they were read.
     read = {key: parameter.detach() for key, parameter in model.named_parameters()} if first else {}
