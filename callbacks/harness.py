@@ -20,6 +20,7 @@ from lightning_edit.callbacks.progress import EditProgressBar
 from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.errors import EditError
+from lightning_edit.models.chat import plain_tokenizer
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, CountOrZero
 
@@ -110,7 +111,7 @@ class Harness(Scheduled):
             # The harness gives a tokenizer without padding a padding token: it gets one of its own.
             model = _import("lm_eval.models.huggingface").HFLM(
                 pretrained=module.model,
-                tokenizer=copy.deepcopy(module.tokenizer),
+                tokenizer=copy.deepcopy(plain_tokenizer(module.tokenizer)),
                 batch_size=self.batch_size,
                 max_length=module.decoder.context,
             )

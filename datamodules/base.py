@@ -16,7 +16,7 @@ from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, listed
-from lightning_edit.requests import EditRequest, distinct, replaced_by, still_valid
+from lightning_edit.requests import EditRequest, as_question, distinct, replaced_by, still_valid
 from lightning_edit.settings import AMOUNT, NO_EFFECT, SOURCE, Checked, Count, CountOrZero, Seed
 from lightning_edit.storage.known_classes import SafelyLoaded
 
@@ -94,6 +94,7 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         self.case_ids, self.indices, self.separator = case_ids, indices, separator
         self.left_out: dict[str, list[str]] = {}
         self._requests: list[EditRequest] | None = None
+        self._complete: str | None = None
 
     @abstractmethod
     def load_requests(self) -> Iterator[EditRequest | LeftOut]:
@@ -124,8 +125,22 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
                 raise EditError(f"{type(self).__name__}: there are no edits{where}.")
             requests = self._distinct(requests)
             self.check(requests)
-            self._requests = requests
+            self._requests = self._asked(requests)
         return self._requests
+
+    def ask_questions(self, complete: str | None) -> None:
+        """Puts the prompts of all edits as a chat model is asked them, see `as_question`.
+
+        Args:
+            complete: How a prompt without a question is asked; None leaves the prompts as they are.
+        """
+        if complete != self._complete:
+            self._complete = complete
+            if self._requests is not None:
+                self._requests = self._asked([request.original or request for request in self._requests])
+
+    def _asked(self, requests: list[EditRequest]) -> list[EditRequest]:
+        return requests if self._complete is None else [as_question(request, self._complete) for request in requests]
 
     def _chosen(self) -> list[EditRequest]:
         entries: Iterable[EditRequest | LeftOut] = self.load_requests()

@@ -64,6 +64,8 @@ class CounterFact(RecordDataModule):
                 generation_prompts=record.get("generation_prompts", ()),
                 reference_texts=() if self._snippets is None else self._snippets.reference_texts(rewrite),
                 essence_texts=() if self._snippets is None else self._snippets.essence_texts(rewrite),
+                question=self.question_of(rewrite.get("question"), rewrite["subject"]),
+                paraphrase_questions=record.get("paraphrase_questions", ()),
             )
         except KeyError as error:
             raise EditError(f"the field {error} is missing.") from error

@@ -21,8 +21,9 @@ TRIED = 200
 class OwnEdits(RecordDataModule):
     """Edits with the fields of `EditRequest`, of which ``subject``, ``prompt`` and ``target_new`` are needed.
 
-    The prompt holds ``{}`` in the place of the subject, or the subject itself (see `cut_out`). The optional fields:
-    ``target_true``, ``case_id``, ``paraphrase_prompts``, ``neighborhood_prompts``, ``attribute_prompts``,
+    The prompt holds ``{}`` in the place of the subject, or the subject itself (see `cut_out`), and so does
+    ``question``, which a chat model is asked instead. The other optional fields: ``target_true``, ``case_id``;
+    ``paraphrase_prompts``, ``paraphrase_questions``, ``neighborhood_prompts``, ``attribute_prompts``,
     ``generation_prompts``, ``reference_texts`` and ``essence_texts``, each a list, or one text: a JSON list, or with
     ``|`` between entries, as in CSV (the bars of chat markup such as ``<|im_start|>`` separate nothing); and
     ``locality``, a list of pairs of prompt and answer, in CSV as JSON. An unknown field is refused where it looks like
@@ -56,6 +57,7 @@ class OwnEdits(RecordDataModule):
                 f"{quoted(values['subject'])}. Put {{}} where the subject goes."
             )
         values |= {"prompt": place[0], "subject": place[1], "case_id": case_id(record)}
+        values["question"] = self.question_of(values.get("question"), place[1])
         return EditRequest(**values)
 
     def _check_format(self, record: Any) -> None:

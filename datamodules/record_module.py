@@ -87,6 +87,26 @@ class RecordDataModule(EditDataModule):
             self.note(f"prompt holds {what}", f"prompts hold {what}", prompt)
         return cut_out(prompt, subject)
 
+    def question_of(self, question: Any, subject: str) -> str | None:
+        """A record's question with ``{}`` in the place of its subject.
+
+        Args:
+            question: What the record brings; None where it brings none.
+            subject: The subject.
+
+        Raises:
+            EditError: If the subject is not in it.
+        """
+        if question is None:
+            return None
+        place = self.cut_out(question, subject) if isinstance(question, str) else None
+        if place is None:
+            raise EditError(
+                f"the question {quoted(question)} holds neither {{}} nor the subject {quoted(subject)}. Put {{}} where "
+                "the subject goes."
+            )
+        return place[0]
+
     def note(self, one: str, many: str, example: str) -> None:
         """Keeps what is to be said of the records, once and with a count.
 

@@ -135,7 +135,7 @@ class Editor:
     def _problem(self, requests: Sequence[EditRequest], z: Tensor, layer: int, share: float) -> EditProblem:
         decoder, highest = self.weights.decoder, self.layers[-1]
         keys = compute_keys(decoder, self.tokenizer, requests, self.templates, layer)
-        current = current_values(decoder, self.tokenizer, requests, highest, self.values.site)
+        current = current_values(decoder, self.tokenizer, requests, self.templates, highest, self.values.site)
         device = keys.mean.device
         if layer not in self._layer_solvers:
             self._layer_solvers[layer] = LayerSolver(self.solver, self.moments[layer].to(device))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
@@ -11,7 +11,8 @@ logger = logging.getLogger(__name__)
 
 LONGEST_ID = 80
 PROMPT_LISTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
-TEXT_LISTS = (*PROMPT_LISTS, "reference_texts", "essence_texts")
+TEXT_LISTS = (*PROMPT_LISTS, "reference_texts", "essence_texts", "paraphrase_questions")
+COMPLETE = "Complete: {}"
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,12 @@ class EditRequest:
         locality: Pairs of an unrelated complete prompt and the data set's own answer to it.
         reference_texts: Texts about other subjects of which ``target_new`` is true, to compare generations with.
         essence_texts: Texts about the subject, which the edited model should still find likely.
+        question: The prompt as a question, with one ``{}``; a chat model is asked it instead of the prompt.
+        paraphrase_questions: Complete questions that ask the same in other words, instead of `paraphrase_prompts`.
         where: File and line it was read from, for messages.
         separator: What stands between each prompt and its answer; None for what is usual there: a space, or nothing
             after an opening bracket or quote and in scripts without spaces, such as Chinese.
+        original: The request in plain text that this one was made from, see `as_question`.
 
     Raises:
         EditError: If the record cannot be edited or measured; the message names it and says what to change.
@@ -53,8 +57,11 @@ class EditRequest:
     locality: tuple[tuple[str, str], ...] = ()
     reference_texts: tuple[str, ...] = ()
     essence_texts: tuple[str, ...] = ()
+    question: str | None = field(default=None, repr=False)
+    paraphrase_questions: tuple[str, ...] = field(default=(), repr=False)
     where: str = field(default="", compare=False, repr=False)
     separator: str | None = field(default=None, repr=False)
+    original: "EditRequest | None" = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("subject", "prompt", "target_new"):
@@ -73,12 +80,7 @@ class EditRequest:
                     f"{self.name}: `{name}` must be a list of texts that are not empty, got {quoted(prompts)}."
                 )
             object.__setattr__(self, name, tuple(prompts))
-        holes = self.prompt.count("{}")
-        if holes != 1:
-            raise EditError(
-                f"{self.name}: the prompt must hold exactly one {{}} where the subject goes, got {holes} in "
-                f"{quoted(self.prompt)}. Replace the subject in the prompt by {{}}."
-            )
+        self._check_holes()
         if self.target_true is not None:
             if not isinstance(self.target_true, str) or not self.target_true.strip():
                 raise EditError(
@@ -92,6 +94,16 @@ class EditRequest:
             object.__setattr__(self, "target_true", self.target_true.strip())
         object.__setattr__(self, "subject", self.subject.strip())
         object.__setattr__(self, "target_new", self.target_new.strip())
+
+    def _check_holes(self) -> None:
+        if not isinstance(self.question, str | None) or (self.question is not None and not self.question.strip()):
+            raise EditError(f"{self.name}: `question` must be a text or be left out, got {quoted(self.question)}.")
+        for kind, prompt in (("prompt", self.prompt), ("question", self.question)):
+            if prompt is not None and (holes := prompt.count("{}")) != 1:
+                raise EditError(
+                    f"{self.name}: the {kind} must hold exactly one {{}} where the subject goes, got {holes} in "
+                    f"{quoted(prompt)}. Replace the subject in the {kind} by {{}}."
+                )
 
     def _check_locality(self) -> None:
         if not isinstance(self.locality, list | tuple):
@@ -115,6 +127,33 @@ class EditRequest:
     def rewrite_prompt(self) -> str:
         """The prompt with the subject in its place."""
         return self.prompt.replace("{}", self.subject)
+
+
+def as_question(request: EditRequest, complete: str = COMPLETE) -> EditRequest:
+    """An edit as a chat model is asked it: by its questions where it brings some, else by its prompts to be completed.
+
+    Args:
+        request: The edit in plain text.
+        complete: How a prompt without a question is asked, with one ``{}`` for the prompt.
+
+    Returns:
+        A request whose prompts of all kinds are texts of user turns, and which remembers the one it was made from.
+    """
+
+    def asked(prompts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(complete.replace("{}", prompt) for prompt in prompts)
+
+    return replace(
+        request,
+        prompt=request.question or complete.replace("{}", request.prompt),
+        paraphrase_prompts=request.paraphrase_questions or asked(request.paraphrase_prompts),
+        neighborhood_prompts=asked(request.neighborhood_prompts),
+        attribute_prompts=asked(request.attribute_prompts),
+        generation_prompts=asked(request.generation_prompts),
+        # These are questions in most data sets already.
+        locality=request.locality,
+        original=request,
+    )
 
 
 def fact_of(request: EditRequest) -> tuple[str, str]:

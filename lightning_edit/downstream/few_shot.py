@@ -7,7 +7,7 @@ from lightning_edit.downstream.rows import Row, Table
 from lightning_edit.downstream.task import Fitting
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
-from lightning_edit.models.tokenization import encode, encode_target
+from lightning_edit.models.tokenization import encode, encode_prompt, encode_target
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def fit_shots(
 
 def _tokens(prompt: str, answers: Sequence[str], new_tokens: int, fitting: Fitting) -> int:
     """Context that a prompt needs with what follows it; the last token of an answer is predicted and never read."""
-    generated = len(encode(fitting.tokenizer, prompt)[0]) + new_tokens
+    generated = len(encode_prompt(fitting.tokenizer, prompt)) + new_tokens
     return max([generated, *(len(encode_target(fitting.tokenizer, prompt, answer)[0]) - 1 for answer in answers)])
 
 

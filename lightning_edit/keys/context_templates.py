@@ -1,15 +1,17 @@
 """Texts put before a prompt, so that keys and values hold in any context and not only at the start of a text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.batches import without_mask_warning
+from lightning_edit.models.chat import ChatSettings, World, plain_tokenizer
 from lightning_edit.models.hooks import frozen
-from lightning_edit.models.tokenization import encode
+from lightning_edit.models.tokenization import Encoded, encode, encode_subject, separator_of
+from lightning_edit.requests import EditRequest
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")
 GENERATED_TOKENS = 10
@@ -23,6 +25,9 @@ class ContextTemplates:
         texts: Each with exactly one ``{}`` where the prompt goes; the first is the bare ``"{}"``.
         average: How keys are averaged over the texts: ``nested`` gives the bare prompt one half and the others together
             the other (MEMIT and EMMET's code), ``flat`` gives all the same (ROME's).
+        worlds: Where an edit is to hold, each with all of the texts: ``chat`` puts the prompt into a user turn, where
+            the tokenizer goes with a chat; ``plain`` takes the prompt in plain text that the question was made from.
+        train_end: Whether the end of the assistant's turn is part of the answer in a chat.
 
     Raises:
         EditError: If a text has not exactly one ``{}`` or the first is not bare.
@@ -30,6 +35,8 @@ class ContextTemplates:
 
     texts: tuple[str, ...] = ("{}",)
     average: Literal["nested", "flat"] = "nested"
+    worlds: tuple[World, ...] = ("chat",)
+    train_end: bool = False
 
     def __post_init__(self) -> None:
         for text in self.texts:
@@ -37,17 +44,56 @@ class ContextTemplates:
                 raise EditError(f"A context template must hold exactly one {{}} for the prompt, got {text!r}.")
         if not self.texts or self.texts[0] != "{}":
             raise EditError(f"The first context template must be the bare '{{}}', got {list(self.texts)}.")
+        if not self.worlds or len(set(self.worlds)) < len(self.worlds):
+            raise EditError(f"`contexts` must name chat, plain or both, each once, got {list(self.worlds)}.")
+
+    def __len__(self) -> int:
+        return len(self.texts) * len(self.worlds)
 
     def apply(self, prompt: str) -> list[str]:
         """The prompt, its own ``{}`` kept, in each of the texts."""
         return [text.replace("{}", prompt) for text in self.texts]
 
+    def in_worlds(self, settings: ChatSettings) -> "ContextTemplates":
+        """The same texts in the worlds where edits of a chat model are to hold.
+
+        Args:
+            settings: How it is asked.
+        """
+        return replace(self, worlds=tuple(settings.contexts), train_end=settings.train_end)
+
+    def encode(self, tokenizer: Any, request: EditRequest, target: bool = False) -> list[Encoded]:
+        """An edit's prompt in all of its contexts, those of one world after those of the other.
+
+        Args:
+            tokenizer: A fast transformers tokenizer or a `ChatTokenizer`.
+            request: The edit.
+            target: Whether its new target follows.
+        """
+        return [text for world in self.worlds for text in self._encode(world, tokenizer, request, target)]
+
+    def bare(self, tokenizer: Any, request: EditRequest) -> Encoded:
+        """An edit's bare prompt in the first world, see `encode`."""
+        return replace(self, texts=("{}",))._encode(self.worlds[0], tokenizer, request, target=False)[0]
+
+    def _encode(self, world: World, tokenizer: Any, request: EditRequest, target: bool) -> list[Encoded]:
+        asked = request if world == "chat" or request.original is None else request.original
+        tokens = tokenizer if world == "chat" else plain_tokenizer(tokenizer)
+        # That of the bare prompt, whatever the contexts are written in.
+        answer = (asked.target_new, separator_of(asked), self.train_end) if target else ()
+        return [encode_subject(tokens, text, asked.subject, *answer) for text in self.apply(asked.prompt)]
+
     def key_weights(self) -> torch.Tensor:
-        """Weight of each text in the mean key, ``(len(texts),)``, adding up to 1."""
-        count = len(self.texts)
+        """Weight of each text in the mean key, ``(len(self),)``, adding up to 1; worlds weigh the same."""
+        count, worlds = len(self.texts), len(self.worlds)
         if self.average == "flat" or count == 1:
-            return torch.full((count,), 1 / count, dtype=torch.float64)
-        return torch.tensor([0.5] + [0.5 / (count - 1)] * (count - 1), dtype=torch.float64)
+            return torch.full((count * worlds,), 1 / count / worlds, dtype=torch.float64)
+        return torch.tensor(([0.5] + [0.5 / (count - 1)] * (count - 1)) * worlds, dtype=torch.float64) / worlds
+
+    @property
+    def deciding(self) -> list[bool]:
+        """Whether most-probable early stopping looks at each text: at the prefixed ones, where there are any."""
+        return [len(self.texts) == 1 or index > 0 for _ in self.worlds for index in range(len(self.texts))]
 
 
 @torch.no_grad()

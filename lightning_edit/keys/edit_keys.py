@@ -18,7 +18,7 @@ from lightning_edit.models.fast_ops import fused_activations
 from lightning_edit.models.hooks import Captured, by_position, capture_input, capture_output, frozen, run_until
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, passes
-from lightning_edit.models.tokenization import encode_subject
+from lightning_edit.models.tokenization import Encoded
 from lightning_edit.requests import EditRequest, fact_of
 
 logger = logging.getLogger(__name__)
@@ -41,15 +41,13 @@ class Keys:
 
 def _at_subject(
     decoder: Decoder,
-    tokenizer: Any,
-    texts: Sequence[tuple[str, str]],
+    encoded: Sequence[Encoded],
     capture: Callable[[], AbstractContextManager[Captured]],
 ) -> Tensor:
-    """What a hook sees at the subject's last token of (template, subject) pairs, ``(texts, width)`` in float64.
+    """What a hook sees at the subject's last token of texts, ``(texts, width)`` in float64.
 
     Only the tokens up to that one are run: what follows cannot be seen from there.
     """
-    encoded = [encode_subject(tokenizer, template, subject) for template, subject in texts]
     rows = [text.ids[: text.subject_last + 1] for text in encoded]
     states: dict[int, Tensor] = {}
 
@@ -94,22 +92,30 @@ def compute_keys(
     module = decoder.down_projection(layer)
 
     def find(own: Sequence[EditRequest]) -> Tensor:
-        texts = [(text, request.subject) for request in own for text in templates.apply(request.prompt)]
-        states = _at_subject(decoder, tokenizer, texts, lambda: capture_input(module, stop=True))
-        grouped = states.view(len(own), len(templates.texts), -1)
+        texts = [text for request in own for text in templates.encode(tokenizer, request)]
+        states = _at_subject(decoder, texts, lambda: capture_input(module, stop=True))
+        grouped = states.view(len(own), len(templates), -1)
         weights = templates.key_weights().to(grouped.device)
         return torch.stack([torch.einsum("t,nti->in", weights, grouped), grouped[:, 0].T])
 
     return Keys(*_shared(find, requests, decoder).unbind())
 
 
-def current_values(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], layer: int, site: Site) -> Tensor:
+def current_values(
+    decoder: Decoder,
+    tokenizer: Any,
+    requests: Sequence[EditRequest],
+    templates: ContextTemplates,
+    layer: int,
+    site: Site,
+) -> Tensor:
     """What the model answers now where z is to stand: at the subject's last token of the bare prompt.
 
     Args:
         decoder: The model as it is now.
         tokenizer: Its fast tokenizer.
         requests: The n edits.
+        templates: The contexts, of which the first counts.
         layer: The highest edited layer.
         site: ``block`` for the hidden state leaving the block, ``mlp`` for the output of its down-projection.
 
@@ -119,8 +125,8 @@ def current_values(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequ
     module = decoder.blocks[layer] if site == "block" else decoder.down_projection(layer)
 
     def find(own: Sequence[EditRequest]) -> Tensor:
-        texts = [(request.prompt, request.subject) for request in own]
-        return _at_subject(decoder, tokenizer, texts, lambda: capture_output(module, stop=True)).T.contiguous()
+        texts = [templates.bare(tokenizer, request) for request in own]
+        return _at_subject(decoder, texts, lambda: capture_output(module, stop=True)).T.contiguous()
 
     return _shared(find, requests, decoder)
 

@@ -12,7 +12,7 @@ from lightning_edit.metrics.settings import EvaluationSettings
 from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.generation import Sampling, generate
-from lightning_edit.models.tokenization import encode, without_special
+from lightning_edit.models.tokenization import encode_prompt, without_special
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 
@@ -199,7 +199,7 @@ def _add_generations(
     prompts = [prompt for _, prompt, _ in uses]
     # As published, all texts have equally many tokens, prompts included, and go on where the model would end them:
     # entropy grows with length, and a model that ends early does not repeat itself.
-    room = [max(1, settings.max_length - len(encode(tokenizer, prompt)[0])) for prompt in prompts]
+    room = [max(1, settings.max_length - len(encode_prompt(tokenizer, prompt))) for prompt in prompts]
     sampling, draws = Sampling(settings.top_k, settings.seed), [draw for *_, draw in uses]
     texts = generate(decoder, tokenizer, prompts, room, sampling, draws, report, stop=False)
     written: dict[int, list[Record]] = {}

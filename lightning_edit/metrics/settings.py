@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.metrics.edit_metrics import IN_SCORE, KINDS, answers_of, prompts_of
-from lightning_edit.models.tokenization import encode
+from lightning_edit.models.tokenization import encode_prompt
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, Seed, Settings
 
@@ -107,7 +107,7 @@ def _check(tokenizer: Any, prompt: str, request: EditRequest, kind: str, limit: 
     # A tokenizer makes no more tokens than there are bytes, but for one or two at the start.
     if len(prompt.encode()) + 2 < limit:
         return
-    length = len(encode(tokenizer, prompt)[0])
+    length = len(encode_prompt(tokenizer, prompt))
     if length >= limit:
         raise EditError(
             f"{request.name}: the {kind} {quoted(prompt)} has {counted(length, 'token')}, which leaves nothing to "

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import transformers
 
+from lightning_edit.models.chat import chat_of, plain_tokenizer
 from lightning_edit.models.offloading import in_memory
 from lightning_edit.storage.fingerprint import fingerprint
 
@@ -31,8 +32,9 @@ def fingerprint_tokenizer(tokenizer: Any) -> str:
     It takes a moment for a large vocabulary: ask once.
 
     Args:
-        tokenizer: A fast transformers tokenizer.
+        tokenizer: A fast transformers tokenizer or a `ChatTokenizer`, whose format counts.
     """
+    chat, tokenizer = chat_of(tokenizer), plain_tokenizer(tokenizer)
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     # These two are set anew by each call and keep what the last one wanted.
     for name in ("padding", "truncation"):
@@ -41,7 +43,8 @@ def fingerprint_tokenizer(tokenizer: Any) -> str:
     settings = {name: str(getattr(tokenizer, name, None)) for name in names}
     # A class may do more than its backend says.
     kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
-    return fingerprint(kind, json.dumps(settings), json.dumps(backend, sort_keys=True))
+    form = [] if chat is None else [repr(chat)]
+    return fingerprint(kind, json.dumps(settings), json.dumps(backend, sort_keys=True), *form)
 
 
 def describe_numerics(model: Any) -> str:

@@ -11,12 +11,13 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from lightning_edit.messages import quoted
 from lightning_edit.models.batches import by_length, tokens_of_a_pass
+from lightning_edit.models.chat import chat_of
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.prefix_cache import PrefixCache, cache_texts
 from lightning_edit.models.shared_prefixes import prefix_lengths
-from lightning_edit.models.tokenization import check_lengths, encode
+from lightning_edit.models.tokenization import check_lengths, encode_prompt
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.fingerprint import fingerprint
 
@@ -102,7 +103,7 @@ def generate(
     Raises:
         EditError: If a prompt leaves no room in the model's context.
     """
-    rows = [encode(tokenizer, prompt)[0] for prompt in prompts]
+    rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     check_lengths([len(row) + 1 for row in rows], [f"The prompt {quoted(p)}" for p in prompts], decoder.context)
     names = [f"{draw} {p}" for draw, p in zip(draws or [0] * len(prompts), prompts, strict=True)]
     wanted = [new_tokens] * len(rows) if isinstance(new_tokens, int) else list(new_tokens)
@@ -111,7 +112,7 @@ def generate(
         for row, count in zip(rows, wanted, strict=True)
     ]
     texts = [""] * len(prompts)
-    done, ends = 0, _end_tokens(decoder.model)
+    done, ends = 0, _end_tokens(decoder.model, tokenizer)
     write = _Writer(decoder, tokenizer, rows, room, ends if stop else [], names, sampling)
     waiting = write.plan(max_tokens)
     while waiting:
@@ -227,10 +228,11 @@ def _by_equal_length(groups: Sequence[list[int]], rows: Sequence[list[int]]) -> 
     ]
 
 
-def _end_tokens(model: Any) -> list[int]:
-    """The tokens by which a model says that a text is done."""
-    ends = model.generation_config.eos_token_id
-    return list(ends) if isinstance(ends, list | tuple) else [ends] if ends is not None else []
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens by which a model says that a text, or its turn, is done."""
+    ends, chat = model.generation_config.eos_token_id, chat_of(tokenizer)
+    named = list(ends) if isinstance(ends, list | tuple) else [ends] if ends is not None else []
+    return list(dict.fromkeys([*named, *(() if chat is None else chat.end_ids)]))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_edit.errors import EditError
+from lightning_edit.models.chat import chat_of, plain_tokenizer
 from lightning_edit.requests import EditRequest
 
 # Scripts that put no space between words, with their punctuation: Thai, Lao, Tibetan, Burmese, Khmer, Chinese and
@@ -52,36 +53,52 @@ def require_offsets(tokenizer: Any) -> None:
         )
 
 
-def encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids and character spans of a text.
+def encode(tokenizer: Any, text: str, special: bool = True) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids and character spans of a text as it stands.
 
     A leading special token (BOS) is kept, trailing ones (EOS) are dropped: the model is to continue the text.
 
     Args:
         tokenizer: A fast transformers tokenizer.
         text: The text.
+        special: Whether special tokens are added; a chat template has written them into its texts already.
 
     Returns:
         The ids, and for each the half-open span of characters that it covers.
     """
-    encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
-    ids, offsets, special = encoding["input_ids"], encoding["offset_mapping"], encoding["special_tokens_mask"]
+    how = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "verbose": False}
+    encoding = plain_tokenizer(tokenizer)(text, add_special_tokens=special, **how)
+    ids, offsets, masked = encoding["input_ids"], encoding["offset_mapping"], encoding["special_tokens_mask"]
     end = len(ids)
-    while end > 1 and special[end - 1] and offsets[end - 1][0] == offsets[end - 1][1]:
+    while end > 1 and masked[end - 1] and offsets[end - 1][0] == offsets[end - 1][1]:
         end -= 1
     return ids[:end], offsets[:end]
 
 
-def encode_target(tokenizer: Any, prompt: str, target: str, separator: str | None = None) -> tuple[list[int], int]:
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Token ids of a prompt that the model is to answer: in a user turn where the tokenizer goes with a chat.
+
+    Args:
+        tokenizer: A fast transformers tokenizer or a `ChatTokenizer`.
+        prompt: A complete prompt.
+    """
+    chat = chat_of(tokenizer)
+    return encode(tokenizer, prompt)[0] if chat is None else encode(tokenizer, chat(prompt), special=False)[0]
+
+
+def encode_target(
+    tokenizer: Any, prompt: str, target: str, separator: str | None = None, end: bool = False
+) -> tuple[list[int], int]:
     """Tokens of a prompt and its answer, and where the answer starts.
 
     The text is tokenized as a whole, so that no assumption is made about how the tokenizer marks spaces.
 
     Args:
-        tokenizer: A fast transformers tokenizer.
+        tokenizer: A fast transformers tokenizer or a `ChatTokenizer`.
         prompt: A complete prompt.
         target: The answer, without a leading space.
-        separator: What stands between them, see `join_target`.
+        separator: What stands between them, see `join_target`; in a chat the template decides.
+        end: Whether the answer ends with the end of its turn, where there is a chat.
 
     Returns:
         All ids and the index of the first target token.
@@ -89,42 +106,61 @@ def encode_target(tokenizer: Any, prompt: str, target: str, separator: str | Non
     Raises:
         EditError: If the answer has no token of its own, or its first token would be the first of the text.
     """
-    text = join_target(prompt, target, separator)
-    ids, offsets = encode(tokenizer, text)
-    start = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
-    if start in (0, len(ids)):
-        raise EditError(f"The tokenizer leaves no tokens to predict in {text!r}.")
+    ids, _, start = _encode_answered(tokenizer, prompt, target, separator, end)
     return ids, start
 
 
+def _encode_answered(
+    tokenizer: Any, prompt: str, target: str, separator: str | None, end: bool
+) -> tuple[list[int], list[tuple[int, int]], int]:
+    chat = chat_of(tokenizer)
+    asked = prompt if chat is None else chat(prompt)
+    if chat is None:
+        text = join_target(prompt, target, separator)
+    else:
+        text = asked + chat.separator + target + (chat.end if end else "")
+    ids, offsets = encode(tokenizer, text, special=chat is None)
+    start = next((i for i, (_, stop) in enumerate(offsets) if stop > len(asked)), len(ids))
+    if start in (0, len(ids)):
+        raise EditError(f"The tokenizer leaves no tokens to predict in {text!r}.")
+    return ids, offsets, start
+
+
 def encode_subject(
-    tokenizer: Any, template: str, subject: str, target: str | None = None, separator: str | None = None
+    tokenizer: Any,
+    template: str,
+    subject: str,
+    target: str | None = None,
+    separator: str | None = None,
+    end: bool = False,
 ) -> Encoded:
     """Tokens of a template with its subject in place, and the index of the subject's last token.
 
     The subject is located where the template's ``{}`` was, so it may occur elsewhere in the text as well.
 
     Args:
-        tokenizer: A fast transformers tokenizer.
+        tokenizer: A fast transformers tokenizer or a `ChatTokenizer`.
         template: A text with exactly one ``{}``.
         subject: What takes its place.
         target: The answer that follows, if any.
-        separator: What stands before the answer, see `join_target`.
+        separator: What stands before the answer, see `encode_target`.
+        end: Whether the answer ends with the end of its turn, see `encode_target`.
 
     Raises:
         EditError: If no token covers the subject's last character.
     """
-    before, after = template.split("{}")
+    chat = chat_of(tokenizer)
+    before, after = template.split("{}") if chat is None else template.strip().split("{}")
     prompt = before + subject + after
     if target is None:
-        ids, offsets = encode(tokenizer, prompt)
+        asked = prompt if chat is None else chat(prompt)
+        ids, offsets = encode(tokenizer, asked, special=chat is None)
         target_start = len(ids)
     else:
-        ids, target_start = encode_target(tokenizer, prompt, target, separator)
-        _, offsets = encode(tokenizer, join_target(prompt, target, separator))
-    last = len(before) + len(subject) - 1
+        ids, offsets, target_start = _encode_answered(tokenizer, prompt, target, separator, end)
+    last = len("" if chat is None else chat.before) + len(before) + len(subject) - 1
     # Several byte-level tokens may share one character: the last of them completes the subject.
-    covering = [i for i, (start, end) in enumerate(offsets[:target_start]) if start <= last < end]
+    covering = [i for i, (start, stop) in enumerate(offsets[:target_start]) if start <= last < stop]
     if not covering:
         raise EditError(f"No token covers the end of the subject {subject!r} in {prompt!r}.")
     return Encoded(tuple(ids), covering[-1], target_start)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from lightning_edit.errors import EditError
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.batches import pad
+from lightning_edit.models.chat import ChatSettings
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import logits_at
 from lightning_edit.models.loading import Precision
@@ -89,8 +90,11 @@ class FineTuning(MeasuredModule):
         down_projection: str | None = None,
         seed: Seed = 0,
         trust_remote_code: bool = False,
+        chat: bool | Literal["auto"] = "auto",
+        chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
     ) -> None:
-        super().__init__(model, layers, evaluation, dtype, down_projection, seed, trust_remote_code=trust_remote_code)
+        trust, asking = trust_remote_code, (chat, chat_settings)
+        super().__init__(model, layers, evaluation, dtype, down_projection, seed, None, None, trust, *asking)
         self.save_hyperparameters(ignore="trust_remote_code")
         self.loop = UpdateLoop(EditQueue(None))
         self.lr, self.weight_decay, self.eps = lr, weight_decay, norm_constraint

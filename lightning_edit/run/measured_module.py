@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_edit.distributed.process_group import in_a_group, is_sharded
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
+from lightning_edit.models.chat import ChatSettings, settle_chat
 from lightning_edit.models.decoder import check_layers, find_decoder
 from lightning_edit.models.loaded_weights import check_vocabulary
 from lightning_edit.models.loading import Precision, load_model, load_tokenizer
@@ -53,6 +54,8 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
         offload_folder: Where weights are kept that are on ``disk`` and cannot be read from the model's own files.
         trust_remote_code: Whether Python code that comes with the model may be run, which can do anything that you can.
             A checkpoint does not remember it: each command that needs it has to say so.
+        chat: Whether prompts are asked in a chat; ``auto`` does so where the tokenizer has a template for it.
+        chat_settings: How a chat model is asked.
     """
 
     section = "model"
@@ -74,8 +77,11 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
         device_map: Annotated[DeviceMap | None, NO_EFFECT] = None,
         offload_folder: Annotated[str | None, NO_EFFECT] = None,
         trust_remote_code: bool = False,
+        chat: bool | Literal["auto"] = "auto",
+        chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
     ) -> None:
         super().__init__()
+        self.chat, self.chat_settings = chat, chat_settings
         self.trust_remote_code = trust_remote_code
         self.model_name, self.dtype_name, self.down_projection = model, dtype, down_projection
         self.device_map, self.offload_folder = device_map, offload_folder
@@ -138,9 +144,16 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
 
     def configure_model(self) -> None:
         """Loads the model once, and refuses a layer or a model that cannot be edited."""
-        if self.model is not None:
-            return
-        self.tokenizer = load_tokenizer(self.model_name, self.trust_remote_code)
+        if self.model is None:
+            self._load()
+        if self._trainer is not None:
+            self.trainer.datamodule.ask_questions(self.chat_settings.complete if self.chat else None)
+
+    def _load(self) -> None:
+        plain: Any = load_tokenizer(self.model_name, self.trust_remote_code)
+        self.tokenizer = settle_chat(plain, self.chat, self.chat_settings)
+        # A checkpoint remembers what was settled.
+        self.chat = self.hparams["chat"] = self.tokenizer is not plain
         if self.device_mesh is None:
             places = (self.device_map, self.offload_folder)
             self.model = load_model(self.model_name, self.dtype_name, *places, self.trust_remote_code)

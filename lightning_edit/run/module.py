@@ -15,6 +15,7 @@ from lightning_edit.keys.context_templates import ContextTemplates, generate_tem
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
 from lightning_edit.metrics import EvaluationSettings
+from lightning_edit.models.chat import ChatSettings
 from lightning_edit.models.loading import Precision
 from lightning_edit.models.offloading import DeviceMap
 from lightning_edit.old_names import reads_old_names
@@ -63,6 +64,8 @@ class EditingModule(MeasuredModule):
             its C_p goes on. Context templates, keys and values are those of the model as it left it; the second
             moments are those of the unedited model.
         seed: Of generated templates and texts.
+        chat: Whether prompts are asked in a chat; ``auto`` does so where the tokenizer has a template for it.
+        chat_settings: How a chat model is asked.
     """
 
     many_processes = True
@@ -91,9 +94,11 @@ class EditingModule(MeasuredModule):
         device_map: Annotated[DeviceMap | None, NO_EFFECT] = None,
         offload_folder: Annotated[str | None, NO_EFFECT] = None,
         trust_remote_code: bool = False,
+        chat: bool | Literal["auto"] = "auto",
+        chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
     ) -> None:
-        places = (device_map, offload_folder)
-        super().__init__(model, layers, evaluation, dtype, down_projection, seed, *places, trust_remote_code)
+        places, asking = (device_map, offload_folder), (chat, chat_settings)
+        super().__init__(model, layers, evaluation, dtype, down_projection, seed, *places, trust_remote_code, *asking)
         self.save_hyperparameters(ignore="trust_remote_code")
         self.distribution, self.key_average = layer_distribution, key_average
         self.solver, self.value_settings, self.moment_settings = solver or EMMET(), values, second_moment
@@ -127,8 +132,13 @@ class EditingModule(MeasuredModule):
         """Loads the model once, and refuses layers whose value could not be read."""
         super().configure_model()
         check_site(self.decoder, self.layers, self.value_settings.site)
+        if self.templates is not None:
+            self.templates = self._in_worlds(self.templates)
         if self.on_top_of is not None and not self.weights.added:
             self.loop.build_upon(self.on_top_of, self.model_name, self.previous_keys)
+
+    def _in_worlds(self, templates: ContextTemplates) -> ContextTemplates:
+        return templates.in_worlds(self.chat_settings) if self.chat else templates
 
     def check_model(self) -> None:
         """Also settles where values are found, see `settle_site`."""
@@ -146,7 +156,7 @@ class EditingModule(MeasuredModule):
                 "With `independent_updates` no edit can replace another: set `data.conflicts` to keep_first."
             )
         warn_of_shared_keys(batches_of(self.requests, self.loop.queue.size))
-        templates = self.templates or ContextTemplates()
+        templates = self._in_worlds(self.templates or ContextTemplates())
         encode_texts(self.tokenizer, self.requests, templates, self.value_settings.kl_prompt, self.decoder.context)
 
     def configure_optimizers(self) -> None:
@@ -166,7 +176,7 @@ class EditingModule(MeasuredModule):
         if self.templates is None:
             own = generate_templates(self.model, self.tokenizer, self.seed, self.key_average)
             # Unlike machines may write other texts.
-            self.templates = gathered(own)[0]
+            self.templates = self._in_worlds(gathered(own)[0])
         encode_texts(self.tokenizer, self.requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)
         moments = self._second_moments()
         settings = (self.templates, self.value_settings, moments, self.distribution, self.post_processing)
@@ -295,5 +305,6 @@ class EditingModule(MeasuredModule):
             described: What `describe` returned then.
         """
         if described["context_templates"] is not None:
-            self.templates = ContextTemplates(tuple(described["context_templates"]), self.key_average)
+            kept = ContextTemplates(tuple(described["context_templates"]), self.key_average)
+            self.templates = self._in_worlds(kept)
         super().restore(state, described)

@@ -64,7 +64,8 @@ class RunIdentity:
 
 def _described(request: EditRequest) -> str:
     # Records without a separator of their own have the fingerprint that they had before there was one.
-    return repr(request) + ("" if request.separator is None else f" separator {request.separator!r}")
+    separated = "" if request.separator is None else f" separator {request.separator!r}"
+    return repr(request) + separated + ("" if request.original is None else f" of {request.original!r}")
 
 
 def plain(value: Any) -> Any:
@@ -101,6 +102,14 @@ def _settled(settings: Any, names: Mapping[str, str], free: Collection[str], pat
     }
 
 
+def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with how the model is asked, which was plain text before there was a setting, and what then counts."""
+    if "model" not in settings:
+        return dict(settings)
+    model = {"chat": False, **settings["model"]}
+    return {**settings, "model": model if model["chat"] else {**model, "chat_settings": None}}
+
+
 def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> None:
     """Refuses to go on with other settings, edits or tokens than those of the checkpoint.
 
@@ -113,7 +122,7 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any], free: Collec
         EditError: Lists what is different.
     """
     names = known_classes(Solver, PostProcessor)
-    lines = differences(_settled(then, names, free), _settled(now, names, free))
+    lines = differences(*(_settled(_asked(settings), names, free) for settings in (then, now)))
     if lines:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         raise EditError(

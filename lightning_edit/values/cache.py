@@ -47,11 +47,19 @@ def value_parts(
         "layer": str(layer),
         "base weights and configuration": fingerprint_model(decoder.model),
         "tokenizer": fingerprint_tokenizer(tokenizer),
-        "templates": json.dumps([templates.average, *templates.texts]),
+        "templates": json.dumps([templates.average, *templates.texts, *_chat_parts(templates)]),
         "settings": json.dumps(compared_fields(settings), sort_keys=True, default=repr),
         "numerics": describe_numerics(decoder.model),
         "method": f"{METHOD}: {', '.join(f.name for f in fields(Values))}",
     }
+
+
+def _chat_parts(templates: ContextTemplates) -> list[str]:
+    # Those of plain text have the names that they had before there were others.
+    usual = ContextTemplates()
+    if (templates.worlds, templates.train_end) == (usual.worlds, usual.train_end):
+        return []
+    return [*templates.worlds, f"train_end {templates.train_end}"]
 
 
 def edited_part(decoder: Decoder, layers: Sequence[int]) -> dict[str, str]:
@@ -120,7 +128,8 @@ def _texts(request: EditRequest) -> list[str]:
     # For long a space was all that ever stood there, and values found then are found again.
     space = "" if request.rewrite_prompt[-1:].isspace() else " "
     other = [] if separator == space else [f"separator {separator!r}"]
-    return [request.subject, request.prompt, request.target_new, *other]
+    plain = [] if request.original is None else [f"plain {request.original.prompt}"]
+    return [request.subject, request.prompt, request.target_new, *other, *plain]
 
 
 def _described(parts: Mapping[str, str], requests: Sequence[EditRequest]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from lightning_edit.models.decoder import Decoder, Site
 from lightning_edit.models.fast_ops import fast
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.tokenization import Encoded, check_lengths, encode_subject, separator_of
+from lightning_edit.models.tokenization import Encoded, check_lengths, encode_subject
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.values.batch import ValueBatch, prepare
@@ -45,10 +45,7 @@ def encode_texts(
     """
     rows: list[tuple[int, Encoded]] = []
     for edit, request in enumerate(requests):
-        # That of the bare prompt, whatever the contexts are written in.
-        separator = separator_of(request)
-        for template in templates.apply(request.prompt):
-            rows.append((edit, encode_subject(tokenizer, template, request.subject, request.target_new, separator)))
+        rows += [(edit, text) for text in templates.encode(tokenizer, request, target=True)]
         rows.append((edit, encode_subject(tokenizer, kl_prompt, request.subject)))
     names = [f"{requests[edit].name} with its longest context template" for edit, _ in rows]
     check_lengths([len(text.ids) for _, text in rows], names, context)
@@ -105,7 +102,7 @@ def optimize_values(
     """
     rows = encode_texts(tokenizer, requests, templates, settings.kl_prompt, decoder.context)
     with frozen(decoder.model), fast(decoder):
-        groups, z0 = _prepare(decoder, layer, settings.site, rows, len(templates.texts))
+        groups, z0 = _prepare(decoder, layer, settings.site, rows, templates.deciding)
         search = Search.start(z0, settings)
         optimizer = torch.optim.Adam([search.delta], lr=settings.lr)
         for step in range(settings.steps):
@@ -129,7 +126,7 @@ def optimize_values(
 
 
 def _prepare(
-    decoder: Decoder, layer: int, site: Site, rows: list[tuple[int, Encoded]], texts_per_edit: int
+    decoder: Decoder, layer: int, site: Site, rows: list[tuple[int, Encoded]], deciding_texts: list[bool]
 ) -> tuple[list[ValueBatch], Tensor]:
     """Prepares the texts in groups of similar length, and z0 ``(n, d_model)`` of the bare prompts.
 
@@ -138,7 +135,8 @@ def _prepare(
     """
     lengths = [len(text.ids) - text.subject_last if text.target_start < len(text.ids) else 1 for _, text in rows]
     # Of an edit's texts the first is the bare prompt and the last that of the divergence.
-    deciding = [texts_per_edit == 1 or i % (texts_per_edit + 1) > 0 for i in range(len(rows))]
+    texts_per_edit = len(deciding_texts)
+    deciding = [[*deciding_texts, True][i % (texts_per_edit + 1)] for i in range(len(rows))]
     groups, states = [], [torch.empty(0)] * len(rows)
 
     def prepared(indices: Sequence[int]) -> tuple[Sequence[int], ValueBatch, Tensor]:

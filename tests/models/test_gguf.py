@@ -1,4 +1,4 @@
-"""A GGUF file is opened like a folder: dequantized, equal to transformers' own loader, and saved as an ordinary model."""
+"""A GGUF file is opened like a folder: dequantized, as transformers opens it, and saved as an ordinary model."""
 
 import numpy
 import pytest

@@ -1,0 +1,210 @@
+"""The format of a chat: a prompt becomes a user's turn and its answer the assistant's, by the tokenizer's template."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from lightning_edit.errors import EditError
+from lightning_edit.messages import one_line
+from lightning_edit.requests import COMPLETE
+from lightning_edit.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Texts that no template treats in a way of its own.
+USER, ANSWER = "one two three?", "four five six"
+
+
+World = Literal["chat", "plain"]
+
+
+@dataclass(frozen=True)
+class ChatSettings(Settings):
+    """How a chat model is asked.
+
+    Raises:
+        EditError: If `complete` has not exactly one ``{}``, or `contexts` names nothing, or something twice.
+    """
+
+    section: ClassVar[str] = "chat_settings"
+
+    contexts: list[World] = field(default_factory=lambda: ["chat"])
+    """Where an edit is to hold: in ``chat``, as a user's question, in ``plain`` text, or in both."""
+
+    train_end: bool = False
+    """Whether the end of the assistant's turn is part of the answer that values are found for."""
+
+    system: str | None = None
+    """The system prompt; null leaves it to the template, which may bring one of its own."""
+
+    complete: str = COMPLETE
+    """How a prompt is asked for which the record brings no question; one ``{}`` for the prompt."""
+
+    arguments: dict[str, Any] | None = None
+    """What else the chat template is given, e.g. ``{enable_thinking: false}``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.complete.count("{}") != 1:
+            raise EditError(f"`complete` must hold exactly one {{}} for the prompt, got {self.complete!r}.")
+        if not self.contexts or len(set(self.contexts)) < len(self.contexts):
+            raise EditError(f"`contexts` must name chat, plain or both, each once, got {list(self.contexts)}.")
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """What stands around the text of a user turn when the model is asked, found by rendering the chat template.
+
+    Args:
+        before: All before the user's text: the start of the text, a system turn, the start of the user turn.
+        after: All between the user's text and where the model begins to write.
+        separator: What the template puts before the answer's own text there: nothing, or a space.
+        end: What ends the assistant's turn, up to its first special token.
+        end_ids: Token ids of that special token, by which the model says that it is done; empty where there is none.
+    """
+
+    before: str
+    after: str
+    separator: str = ""
+    end: str = ""
+    end_ids: tuple[int, ...] = ()
+
+    def __call__(self, prompt: str) -> str:
+        """A prompt as the model is asked it.
+
+        Args:
+            prompt: The text of the user turn. Templates take off the white space around it.
+        """
+        return f"{self.before}{prompt.strip()}{self.after}"
+
+
+class ChatTokenizer:
+    """A tokenizer that goes with a chat format: `tokenization` puts prompts for it into user turns.
+
+    Whatever is not a prompt (ordinary text, tokens to be shown) is treated as by the tokenizer itself.
+
+    Args:
+        plain: A fast transformers tokenizer.
+        chat: The format.
+    """
+
+    def __init__(self, plain: Any, chat: ChatFormat) -> None:
+        self.plain, self.chat = plain, chat
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """See the tokenizer."""
+        return self.plain(*args, **kwargs)
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getattr__(self, name: str) -> Any:
+        # A copy asks before there is anything to ask.
+        if name in ("plain", "chat") or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.plain, name)
+
+
+def plain_tokenizer(tokenizer: Any) -> Any:
+    """The tokenizer itself, which puts no prompt into a turn.
+
+    Args:
+        tokenizer: A transformers tokenizer or a `ChatTokenizer`.
+    """
+    return tokenizer.plain if isinstance(tokenizer, ChatTokenizer) else tokenizer
+
+
+def chat_of(tokenizer: Any) -> ChatFormat | None:
+    """The format in which a tokenizer's prompts are put, None for plain text.
+
+    Args:
+        tokenizer: A transformers tokenizer or a `ChatTokenizer`.
+    """
+    return tokenizer.chat if isinstance(tokenizer, ChatTokenizer) else None
+
+
+def settle_chat(tokenizer: Any, chat: bool | Literal["auto"], settings: ChatSettings) -> Any:
+    """The tokenizer that a run uses.
+
+    Args:
+        tokenizer: A fast transformers tokenizer.
+        chat: Whether prompts are asked in a chat; ``auto`` does so where the tokenizer has a chat template.
+        settings: How they are asked.
+
+    Returns:
+        A `ChatTokenizer`, or the tokenizer itself.
+
+    Raises:
+        EditError: See `chat_format`.
+    """
+    if chat == "auto":
+        chat = bool(getattr(tokenizer, "chat_template", None))
+        if chat:
+            logger.info("The tokenizer has a chat template: prompts are asked in a chat (`model.chat: auto`).")
+    if not chat:
+        return tokenizer
+    return ChatTokenizer(tokenizer, chat_format(tokenizer, settings.system, settings.arguments))
+
+
+@dataclass(frozen=True)
+class _Renderer:
+    tokenizer: Any
+    system: str | None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *turns: str, ask: bool) -> str:
+        roles = ("user", "assistant")
+        messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(turns)]
+        if self.system is not None:
+            messages.insert(0, {"role": "system", "content": self.system})
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=ask, **self.arguments
+            )
+        except Exception as error:
+            # A template is a program of its own, and raises what it likes.
+            hint = " Some templates know no system turn." if self.system is not None else ""
+            raise EditError(f"The tokenizer's chat template fails: {one_line(error)}.{hint}") from error
+
+
+def chat_format(tokenizer: Any, system: str | None = None, arguments: dict[str, Any] | None = None) -> ChatFormat:
+    """The format that a tokenizer's chat template gives one question and its answer.
+
+    Args:
+        tokenizer: A fast transformers tokenizer.
+        system: The system prompt; None leaves it to the template, which may bring one of its own.
+        arguments: What else the template is given, e.g. ``{"enable_thinking": False}``.
+
+    Raises:
+        EditError: If there is no template, it fails, or it changes the text of a user turn.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise EditError(
+            "The tokenizer has no chat template. Set `model.chat` to false, or give the chat model's folder."
+        )
+    render = _Renderer(tokenizer, system, arguments or {})
+    asked = render(USER, ask=True)
+    before, found, after = asked.partition(USER)
+    chat = ChatFormat(before, after)
+    for prompt in ("{} is in the", "a\nb  c, <d> & 'e'"):
+        if not found or render(prompt, ask=True) != chat(prompt):
+            raise EditError(
+                "The tokenizer's chat template changes the text of a user turn, so a prompt cannot be found in it. Set "
+                "`model.chat` to false."
+            )
+    answered = render(USER, ANSWER, ask=False)
+    between, _, rest = answered.partition(USER)[2].partition(ANSWER)
+    # Some templates write more before the answer than they do when they ask, such as thoughts that are left empty.
+    separator = between.removeprefix(after)
+    end, ids = _end(tokenizer, rest)
+    return ChatFormat(before, after, "" if separator.strip() else separator, end, ids)
+
+
+def _end(tokenizer: Any, rest: str) -> tuple[str, tuple[int, ...]]:
+    """What ends an assistant's turn, up to the first special token, and this token."""
+    special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    places = sorted((rest.find(content), -len(content), content) for content in special if content in rest)
+    if not places:
+        return "", ()
+    place, _, content = places[0]
+    return rest[: place + len(content)], (special[content],)
