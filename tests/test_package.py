@@ -65,8 +65,8 @@ def test_all_folders_are_packages_and_all_packages_are_folders():
     assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(folders())
 
 
-def test_the_wheel_holds_every_module_configuration_and_the_embedded_model(wheel):
-    kinds = (".py", ".yaml", ".json", ".safetensors")
+def test_the_wheel_holds_every_module_configuration_probe_and_the_embedded_model(wheel):
+    kinds = (".py", ".yaml", ".json", ".jsonl", ".safetensors")
     expected = set()
     for name, folder in folders().items():
         for path in folder.rglob("*"):

@@ -14,7 +14,7 @@ FLOORS = [
     {"requests", "settings"},
     {"distributed", "solvers"},
     {"storage"},
-    {"models", "tiny"},
+    {"models", "probes", "tiny"},
     {"keys", "metrics", "updates"},
     {"downstream", "values"},
     {"commands", "editor"},
@@ -24,6 +24,7 @@ FLOORS = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ALLOWED = {"solvers": {"errors", "settings", "messages"}, "distributed": {"errors", "messages"}}
+ALLOWED["probes"] = {"errors", "messages", "requests", "settings", "storage"}
 ALLOWED["commands"] = {"errors", "messages", "old_names", "progress", "requests", "settings", "metrics"}
 ALLOWED["commands"] |= {"configs", "updates", "storage", "solvers"}
 WITH_LIGHTNING = {"callbacks", "datamodules", "run", "cli"} | {

@@ -1,0 +1,54 @@
+"""Questions about public subjects: the shipped wordings, each filled with a subject of its kind."""
+
+import random
+from collections.abc import Collection
+from itertools import chain, zip_longest
+
+from lightning_edit.errors import EditError
+from lightning_edit.probes.split import folded, judges
+from lightning_edit.probes.subjects import subjects, wordings
+
+
+def filled(wording: str, subject: str) -> str:
+    """A wording with a subject in its place.
+
+    Args:
+        wording: With one ``{}``.
+        subject: The subject; at the beginning of the wording it gets a capital letter.
+    """
+    if wording.startswith("{}"):
+        subject = subject[:1].upper() + subject[1:]
+    return wording.replace("{}", subject)
+
+
+def questions(number: int, seed: int, judge: bool = False, left_out: Collection[str] = ()) -> list[str]:
+    """Different questions about public subjects, of all kinds in turn.
+
+    Args:
+        number: How many.
+        seed: Which ones: the same seed gives the same questions, and more of them begin with those of fewer.
+        judge: Whether they are to judge a model. Subjects and wordings of these are both in the half that judges, those
+            of the others both in the other half; see `split`.
+        left_out: Subjects that are not asked about, such as those that are edited.
+
+    Returns:
+        Complete prompts.
+
+    Raises:
+        EditError: If there are not so many.
+    """
+    chosen = random.Random(seed)
+    skipped = {folded(subject) for subject in left_out}
+    asked, pools = wordings(), []
+    for kind, listed in subjects().items():
+        usable = [subject for subject in listed if judges(subject) == judge and folded(subject) not in skipped]
+        ways = [wording for wording in asked[kind] if judges(wording) == judge]
+        pool = [filled(wording, subject) for subject in usable for wording in ways]
+        chosen.shuffle(pool)
+        pools.append(pool)
+    # Kinds with many subjects would otherwise be most of a sample.
+    in_turn = chain.from_iterable(zip_longest(*pools))
+    found = list(dict.fromkeys(question for question in in_turn if question is not None))
+    if number > len(found):
+        raise EditError(f"{number:,} questions about public subjects were asked for, but there are {len(found):,}.")
+    return found[:number]
