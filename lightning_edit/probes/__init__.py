@@ -1,7 +1,25 @@
-"""Public subjects and wordings, in two halves: what edited models are preserved with, and what they are judged by."""
+"""Public subjects, wordings, prompts and facts: what edited models are preserved with, and what they are judged by."""
 
+from lightning_edit.probes.general import GeneralPrompt, general_prompts, judging_prompts, preserving_prompts
+from lightning_edit.probes.public_facts import PublicFact, facts, other_answer
 from lightning_edit.probes.questions import filled, questions
 from lightning_edit.probes.split import folded, judges, judging, preserving
 from lightning_edit.probes.subjects import subjects, wordings
 
-__all__ = ["filled", "folded", "judges", "judging", "preserving", "questions", "subjects", "wordings"]
+__all__ = [
+    "GeneralPrompt",
+    "PublicFact",
+    "facts",
+    "filled",
+    "folded",
+    "general_prompts",
+    "judges",
+    "judging",
+    "judging_prompts",
+    "other_answer",
+    "preserving",
+    "preserving_prompts",
+    "questions",
+    "subjects",
+    "wordings",
+]
