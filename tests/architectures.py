@@ -23,6 +23,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "Olmo2": MODERN,
     "Granite": {**MODERN, "residual_multiplier": 0.22},
     "Phi": {**MODERN, "num_key_value_heads": 4},
+    "Phi3": {**MODERN, "pad_token_id": 0},
+    "SmolLM3": {**MODERN, "pad_token_id": 0},
     "OPT": {**COMMON, "ffn_dim": 64, "max_position_embeddings": 128, "word_embed_proj_dim": 32},
     "Falcon": {**COMMON, "alibi": True, "new_decoder_architecture": False},
     "Bloom": {"vocab_size": VOCABULARY, "n_layer": 3, "hidden_size": 32, "n_head": 4},

@@ -104,6 +104,21 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
+def read_config(name: str, trust_remote_code: bool = False) -> Any:
+    """The transformers configuration of a model, without loading the model.
+
+    Args:
+        name: See `resolve`.
+        trust_remote_code: Whether code that comes with the model may be run.
+
+    Raises:
+        EditError: If it cannot be read.
+    """
+    path, file = source(name)
+    with loading("configuration", name):
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **file)
+
+
 def depth_of(name: str, trust_remote_code: bool = False) -> int:
     """The number of blocks of a model, without loading it.
 
@@ -114,9 +129,7 @@ def depth_of(name: str, trust_remote_code: bool = False) -> int:
     Raises:
         EditError: If its configuration cannot be read or does not say so.
     """
-    path, file = source(name)
-    with loading("configuration", name):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **file)
+    config = read_config(name, trust_remote_code)
     try:
         return int(config.get_text_config().num_hidden_layers)
     except (ValueError, TypeError, AttributeError) as error:
