@@ -13,7 +13,8 @@ from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
-from lightning_edit.models.decoder import Decoder, check_layers, find_decoder
+from lightning_edit.models.auto_layers import settle_layers
+from lightning_edit.models.decoder import Decoder, find_decoder
 from lightning_edit.models.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.models.offloading import keep_in_memory
 from lightning_edit.models.probe import check_projections
@@ -37,7 +38,7 @@ def edit(
     tokenizer: Any,
     requests: Sequence[EditRequest],
     solver: Solver | None = None,
-    layers: Sequence[int] | int | None = None,
+    layers: Sequence[int] | int | str | None = "auto",
     *,
     values: ValueSettings | None = None,
     texts: Iterable[str] | None = None,
@@ -57,8 +58,8 @@ def edit(
         requests: The edits.
         solver: ``EMMET()`` if not given. ROME as published also takes ``values=ValueSettings(site="mlp")`` and
             templates with ``average="flat"``.
-        layers: The layers to edit, the lowest block is 0. Good ones must be chosen for each model; None takes the one a
-            quarter of the way up, with a warning.
+        layers: The layers to edit, the lowest block is 0. Good ones must be chosen for each model; ``auto`` takes those
+            of a preset in ``configs/models/``, or else guesses, and says which.
         values: How value vectors are optimized.
         texts: Ordinary text for the second moments; the model's own if not given, which preserves less well.
         moments: For each layer a finished C ``(d_in, d_in)`` in float64, instead of ``texts``.
@@ -91,13 +92,13 @@ def edit(
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
     requests, decoder = distinct(requests), find_decoder(model)
-    layers = check_layers(decoder, layers)
     if not requests:
         raise EditError("There are no edits to make.")
+    solver, values = solver or EMMET(), values or ValueSettings()
+    layers = settle_layers(layers, decoder, type(solver).__name__, values.site == "block")
     if moments is not None:
         _check_moments(decoder, layers, moments)
-    values = _check_weights(decoder, layers, values or ValueSettings())
-    solver, settings = solver or EMMET(), second_moment or SecondMomentSettings()
+    values, settings = _check_weights(decoder, layers, values), second_moment or SecondMomentSettings()
     warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
     with ProgressBars() if progress else nullcontext(silent) as report:
         if moments is None:

@@ -73,6 +73,8 @@ Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(at_least=0)]
 Count = Annotated[int, Range(at_least=1)]
 CountOrZero = Annotated[int, Range(at_least=0)]
+# Numbers of blocks, or those that suit the model.
+Layers = list[CountOrZero] | CountOrZero | Literal["auto"]
 # What every random generator takes.
 Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
 

@@ -55,7 +55,7 @@ def test_kinds_are_the_classes_that_can_be_made():
         ("--data ownedits --data.pth x", "Did you mean path?"),
         ("--wach.sample 3", "There is no setting --wach.sample. Did you mean watch?"),
         ("--watch.sample few", "`watch.sample` must be a number or null, got few"),
-        ("--model.layers all", "`model.layers` must be a list of whole numbers such as [5], got all"),
+        ("--model.layers all", "`model.layers` must be auto or a list of whole numbers such as [5], got all"),
         ("--model.solver NOPE", "Known classes: AlphaEdit, EMMET, MEMIT, ROME, RROME"),
         ("--config none.yaml", "there is no file none.yaml"),
     ],
@@ -69,7 +69,7 @@ def test_what_is_surely_wrong_is_refused(words, message):
 @pytest.mark.parametrize(
     "words",
     [
-        "--model.layers [0] --model.values.lr 1e-1 --model.values.mpes null --model.seed 1 --trainer.anything 3",
+        "--model.layers auto --model.values.lr 1e-1 --model.values.mpes null --model.seed 1 --trainer.anything 3",
         "--model my.own.Module --model.own 3 --data some.Module --data.nothing 1",
         "--ckpt_path last --model.nokey 1",
         "--model.solver my.Solver --model.solver.own 3 --model.solver.ridge=.5",

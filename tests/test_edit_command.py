@@ -1,6 +1,7 @@
 """``lightning-edit edit``: the fit that it is, what it makes of what people write, and what it refuses."""
 
 import csv
+import itertools
 import json
 import shlex
 import subprocess
@@ -10,8 +11,7 @@ import pytest
 import yaml
 
 from lightning_edit.cli import main as cli
-from lightning_edit.cli.edit import METHODS, default_layer, layer_list, method_named, published_settings
-from lightning_edit.configs import CONFIGS
+from lightning_edit.cli.edit import METHODS, layer_list, method_named
 from lightning_edit.errors import EditError
 from lightning_edit.tiny import World
 
@@ -107,25 +107,51 @@ def test_what_is_no_layer_is_refused(written):
         layer_list(written)
 
 
-def test_published_settings_are_those_of_the_model_and_the_method():
-    assert published_settings("openai-community/gpt2-xl", "memit") == ["configs/models/gpt2_xl_memit.yaml"]
-    assert published_settings("openai-community/gpt2-xl", "rrome")[1:] == ["configs/solvers/rrome.yaml"]
-    assert published_settings("openai-community/gpt2-xl", "ft") == []
-    assert published_settings("./gpt2-xl", "memit") == []
-    for path in (CONFIGS / "models").glob("*.yaml"):
-        model = yaml.safe_load(path.read_text())["model"]["init_args"]["model"]
-        assert published_settings(model, "emmet")
+def of_shape(folder, name, **shape):
+    """A folder with the configuration of a model, as far as presets look at it."""
+    (folder / name).mkdir()
+    config = {"model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, **shape}
+    (folder / name / "config.json").write_text(json.dumps(config))
+    return name
 
 
-def test_without_layers_a_block_a_quarter_up_is_edited(folder, tmp_path, capsys):
-    (tmp_path / "gpt").mkdir()
-    (tmp_path / "gpt" / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 22}))
-    assert default_layer("gpt") == 5
-    assert "[0]" in printed(capsys, "tiny", "edits.csv")
-    (tmp_path / "layers.yaml").write_text("model: {layers: [1]}")
-    assert "--model.layers" not in printed(capsys, "gpt", "edits.csv", "--config", "layers.yaml")
-    assert "[5]" in printed(capsys, "gpt", "edits.csv", "--config", "quick.yaml")
-    assert "[5]" in printed(capsys, "gpt", "edits.csv")
+def settings_said(capsys, *args):
+    """The files of settings of the equal command, its layers, and what is said of the settings."""
+    cli.main(["edit", *args, "--dry-run"])
+    shown = capsys.readouterr()
+    words = shlex.split(shown.out)
+    files = [word.removeprefix("configs/") for name, word in itertools.pairwise(words) if name == "--config"]
+    return files, words[words.index("--model.layers") + 1] if "--model.layers" in words else None, shown.err.strip()
+
+
+def test_a_preset_is_chosen_by_the_shape_of_the_model_and_the_method(folder, capsys):
+    model = of_shape(folder, "my-chat-model")
+    said = "settings: configs/models/llama_3_8b_memit.yaml (published)"
+    assert settings_said(capsys, model, "edits.csv", "--method=memit") == (["models/llama_3_8b_memit.yaml"], None, said)
+    files = ["models/llama_3_8b_memit.yaml", "solvers/alphaedit.yaml"]
+    found = settings_said(capsys, model, "edits.csv", "--method=alphaedit")
+    assert found == (files, None, f"{said}, with alphaedit in place of MEMIT")
+    assert settings_said(capsys, model, "edits.csv")[0] == ["models/llama_3_8b.yaml", "solvers/emmet.yaml"]
+    assert settings_said(capsys, model, "edits.csv", "--method=ft") == (["solvers/ft.yaml"], None, "")
+    model = of_shape(folder, "qwen", model_type="qwen3", num_hidden_layers=36, intermediate_size=12288)
+    said = settings_said(capsys, model, "edits.csv", "--method=memit")[2]
+    assert said == "settings: configs/models/qwen3_8b.yaml (by analogy, untested)"
+
+
+def test_a_method_of_one_layer_gets_one_of_a_preset_of_several(folder, capsys):
+    model = of_shape(folder, "mistral", model_type="mistral")
+    files = ["models/mistral_7b.yaml", "solvers/rome.yaml"]
+    assert settings_said(capsys, model, "edits.csv", "--method=rome")[:2] == (files, "[5]")
+    assert settings_said(capsys, model, "edits.csv", "--method=rome", "--layers=6")[1] == "[6]"
+    (folder / "own.yaml").write_text("model: {layers: [7]}")
+    assert settings_said(capsys, model, "edits.csv", "--method=rome", "--config=own.yaml")[1] is None
+    assert settings_said(capsys, model, "edits.csv", "--method=memit")[1] is None
+
+
+def test_without_a_preset_the_layers_are_left_to_the_fit(folder, capsys):
+    model = of_shape(folder, "other", num_hidden_layers=31)
+    assert settings_said(capsys, model, "edits.csv") == (["solvers/emmet.yaml"], None, "")
+    assert settings_said(capsys, "tiny", "edits.csv", "--layers=1")[1] == "[1]"
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ seed_everything: 0
 weights_only: true  # no code is ever run from a checkpoint
 """
 # What the example needs and a setting has no default for.
-EXAMPLE = {"model": "tiny", "layers": [0], "solver": EMMET()}
+EXAMPLE = {"model": "tiny", "solver": EMMET()}
 CALLBACKS = {
     "downstream": (Downstream, "few-shot tasks before, during and after editing"),
     "harness": (Harness, "tasks of lm-evaluation-harness; pip install 'lightning-edit[harness]'"),

@@ -36,7 +36,6 @@ OTHERS = (
 )
 # The annotations that stand for a range of numbers, by the names that sources give them.
 NUMBERS = {name: getattr(settings, name) for name in ("Positive", "NotNegative", "Count", "CountOrZero", "Seed")}
-LAYERS = ("list[CountOrZero]", "CountOrZero")
 NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?\.?inf|\.?nan", re.IGNORECASE)
 
 
@@ -153,8 +152,8 @@ def _check_setting(name: str, path: Sequence[str], value: str | None, owner: Sou
 def _check_value(name: str, kind: str, value: str | None) -> None:
     """Refuses what is no number, where the annotation wants one and nothing else."""
     first, *rest = kind.split(" | ")
-    if (first, *rest) == LAYERS and not re.search(r"\d", value or "0"):
-        raise EditError(f"`{name}` must be a list of whole numbers such as [5], got {value}.")
+    if first == "Layers" and value != "auto" and not re.search(r"\d", value or "0"):
+        raise EditError(f"`{name}` must be auto or a list of whole numbers such as [5], got {value}.")
     if value is None or rest not in ([], ["None"]) or (rest and value.lower() in ("null", "none", "~")):
         return
     if first in ("int", "float", *NUMBERS) and not NUMBER.fullmatch(value.strip()):

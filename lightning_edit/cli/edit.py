@@ -10,6 +10,7 @@ from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.configs import CONFIGS, shipped
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
+from lightning_edit.models.presets import Preset, preset_for
 from lightning_edit.storage.user_files import check_model_name
 from lightning_edit.storage.user_yaml import read_yaml
 
@@ -59,7 +60,7 @@ def _parser() -> CommandParser:
     add("model", metavar="MODEL", help="folder or hub name of a transformers model")
     add("edits", metavar="EDITS", help="the facts: a CSV, JSON or JSONL file")
     add("--method", default="emmet", metavar="NAME", help=f"emmet, or {', '.join(m for m in METHODS if m != 'emmet')}")
-    add("--layers", metavar="LIST", help="blocks to edit, e.g. 5 or 3-8 (a quarter of the way up)")
+    add("--layers", metavar="LIST", help="blocks to edit, e.g. 5 or 3-8 (those of a preset)")
     add("--out", metavar="DIR", help="a new folder for the results (runs/version_N)")
     add("--preserve", metavar="FILE", help="ordinary text to preserve (text from the model itself)")
     add("--limit", type=int, metavar="N", help="only the first N edits")
@@ -89,11 +90,7 @@ def fit_arguments(given: Namespace) -> list[str]:
     check_model_name(given.model)
     _check(given)
     method, out = method_named(given.method), out_arguments(given.out)
-    published = published_settings(given.model, method)
-    layers = None if given.layers is None else layer_list(given.layers)
-    if layers is None and not published and not any("layers" in _settings_of(Path(file)) for file in given.config):
-        layers = [default_layer(given.model)]
-    configs = [*(published or [f"configs/solvers/{method}.yaml"]), *given.config]
+    configs, layers = _configs_and_layers(given, method)
     settings = {
         "--model.model": given.model,
         "--model.layers": None if layers is None else json.dumps(layers),
@@ -108,6 +105,27 @@ def fit_arguments(given: Namespace) -> list[str]:
     }
     pairs = [("--config", file) for file in configs] + [(name, str(v)) for name, v in settings.items() if v is not None]
     return [word for pair in pairs for word in pair] + out
+
+
+def _configs_and_layers(given: Namespace, method: str) -> tuple[list[str], list[int] | None]:
+    """The files of settings, the user's last, and the layers where these files do not say them."""
+    own = [_settings_of(Path(file)) for file in given.config]
+    layers = None if given.layers is None else layer_list(given.layers)
+    preset = preset_for_method(given.model, method, any(settings.get("trust_remote_code") for settings in own))
+    method_file = f"configs/solvers/{method}.yaml"
+    if preset is None:
+        return [method_file, *given.config], layers
+    same = preset.solver.lower() == method
+    instead = "" if same else f", with {method} in place of {preset.solver}"
+    terminal(stderr=True).print(f"settings: {preset}{instead}", soft_wrap=True)
+    if layers is None and not any("layers" in settings for settings in own) and len(preset.layers) > 1:
+        # A value that is found at the MLP's own output is written by one layer.
+        layers = preset.layers_for(several=False) if _written_by_mlp(method) else None
+    return [preset.name, *([] if same else [method_file]), *given.config], layers
+
+
+def _written_by_mlp(method: str) -> bool:
+    return bool(_method_settings(method).get("values", {}).get("site") == "mlp")
 
 
 def _check(given: Namespace) -> None:
@@ -180,28 +198,26 @@ def out_arguments(out: str | None) -> list[str]:
     return [f"--trainer.logger.{name}={value}" for name, value in place.items()]
 
 
-def published_settings(model: str, method: str) -> list[str]:
-    """The files under ``configs/`` for a model whose published settings are there.
+def preset_for_method(model: str, method: str, trust_remote_code: bool = False) -> Preset | None:
+    """The settings under ``configs/models/`` for a model and a method; None if there are none.
 
     Args:
-        model: The model's hub name.
+        model: Folder or hub name of the model.
         method: A name in ``configs/solvers/``.
+        trust_remote_code: Whether code that comes with the model may be run.
 
-    Returns:
-        The file with that method's settings for the model; or another method's file for it and then the method's own.
-        Nothing if there is none.
+    Raises:
+        EditError: If the model's configuration cannot be read.
     """
-    if "solver" not in _settings_of(CONFIGS / "solvers" / f"{method}.yaml"):
-        # Fine-tuning has settings of its own.
-        return []
-    files = {}
-    for path in sorted((CONFIGS / "models").glob("*.yaml")):
-        settings = _settings_of(path)
-        if settings["model"] == model:
-            files[settings["solver"]["class_path"].lower()] = f"configs/models/{path.name}"
-    if method in files:
-        return [files[method]]
-    return [next(iter(files.values())), f"configs/solvers/{method}.yaml"] if files else []
+    from lightning_edit.models.loading import read_config
+
+    config, solver = read_config(model, trust_remote_code), _method_settings(method).get("solver")
+    # Fine-tuning has settings of its own.
+    return None if solver is None else preset_for(config, solver["class_path"])
+
+
+def _method_settings(method: str) -> dict[str, Any]:
+    return _settings_of(CONFIGS / "solvers" / f"{method}.yaml")
 
 
 def _settings_of(file: Path) -> dict[str, Any]:
@@ -210,20 +226,3 @@ def _settings_of(file: Path) -> dict[str, Any]:
     model = content.get("model") if isinstance(content, dict) else None
     settings = model.get("init_args", model) if isinstance(model, dict) else None
     return settings if isinstance(settings, dict) else {}
-
-
-def default_layer(model: str) -> int:
-    """The block a quarter of the way up, where methods that edit one layer edit most models.
-
-    Args:
-        model: Folder or hub name of the model.
-
-    Raises:
-        EditError: If there is no such model.
-    """
-    from lightning_edit.models.loading import depth_of
-
-    try:
-        return depth_of(model) // 4
-    except EditError as error:
-        raise EditError(f"MODEL: {model} could not be read, so give --layers or another model: {error}") from error

@@ -25,6 +25,7 @@ from lightning_edit.datamodules import EditDataModule, PreservationText
 from lightning_edit.distributed.shutdown import LOST, end_started, is_lost_connection, quieten_others
 from lightning_edit.errors import EditError
 from lightning_edit.messages import one_line, printable, terminal
+from lightning_edit.models.auto_layers import AUTO
 from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.run.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
 from lightning_edit.run.measured_module import MeasuredModule
@@ -42,6 +43,13 @@ class SaveRunConfig(SaveConfigCallback):
         """Writes ``config.yaml`` into the run's folder."""
         with atomic_path(run_folder(trainer) / self.config_filename) as scratch:
             self.parser.save(self.config, scratch, skip_unset=False, multifile=self.multifile)
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        """Writes the layers that were chosen for the model in place of ``auto``: the file repeats the run as it was."""
+        settings = self.config.model.init_args
+        if trainer.is_global_zero and settings.get("layers") == AUTO:
+            settings.layers = pl_module.layers
+            self.save_config(trainer, pl_module, "test")
 
 
 class EditCLI(CheckpointCLI):

@@ -71,7 +71,7 @@ class Sweep:
             return self
         distinct: list[Any] = []
         for value in self.vary[LAYERS]:
-            layers = _layers(value, depth) if isinstance(value, str) else value
+            layers = _layers(value, depth) if isinstance(value, str) and value != "auto" else value
             distinct += [] if layers in distinct else [layers]
         return replace(self, vary={**self.vary, LAYERS: distinct})
 

@@ -1,6 +1,5 @@
 """Where a decoder-only transformers model keeps its blocks and down-projections, found by structure alone."""
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from transformers.pytorch_utils import Conv1D
 from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.errors import EditError
 
-logger = logging.getLogger(__name__)
 # Where a value is read and written: the hidden state that leaves a block, or the output of its down-projection.
 Site = Literal["block", "mlp"]
 
@@ -262,25 +260,17 @@ def find_decoder(model: Any, down_projection: str | None = None) -> Decoder:
     return Decoder(model, blocks, tuple(names), {layer: str(error) for layer, error in refusals.items()})
 
 
-def check_layers(decoder: Decoder, layers: Sequence[int] | int | None) -> list[int]:
+def check_layers(decoder: Decoder, layers: Sequence[int] | int) -> list[int]:
     """The edited layers in ascending order.
 
     Args:
         decoder: The model.
-        layers: Indices of the layers to edit, the lowest block is 0; None for the one a quarter of the way up, which is
-            near those published for models of 28 to 32 blocks.
+        layers: Indices of the layers to edit, the lowest block is 0.
 
     Raises:
         EditError: If there is none, one twice, or one that the model does not have or that cannot be edited.
     """
     count = len(decoder.blocks)
-    if layers is None:
-        layers = count // 4
-        logger.warning(
-            "`layers` is not set: editing layer %d of %d, which is only a guess; other layers may be better.",
-            layers,
-            count,
-        )
     layers = [layers] if isinstance(layers, int) else layers
     wrong = [layer for layer in layers if not 0 <= layer < count]
     if not layers or wrong or len(set(layers)) < len(layers):

@@ -23,7 +23,7 @@ from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.edit_queue import EditQueue
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.run.update_loop import UpdateLoop
-from lightning_edit.settings import NO_EFFECT, CountOrZero, NotNegative, Positive, Seed
+from lightning_edit.settings import NO_EFFECT, Layers, NotNegative, Positive, Seed
 from lightning_edit.solvers import Factors
 
 
@@ -60,7 +60,7 @@ class FineTuning(MeasuredModule):
 
     Args:
         model: A folder or hub name of a decoder-only transformers model; ``tiny`` is the embedded one.
-        layers: The layers to train, the lowest block is 0.
+        layers: The layers to train, the lowest is 0; ``auto`` takes the one a quarter of the way up.
         lr: Learning rate of Adam.
         weight_decay: Of Adam.
         norm_constraint: eps, the largest change of an entry of W (L-infinity); None is FT, a number FT-L.
@@ -80,7 +80,7 @@ class FineTuning(MeasuredModule):
     def __init__(
         self,
         model: str,
-        layers: list[CountOrZero] | CountOrZero,
+        layers: Layers = "auto",
         lr: Positive = 5e-4,
         weight_decay: NotNegative = 0.0,
         norm_constraint: Positive | None = None,

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_edit.distributed.process_group import in_a_group, is_sharded
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
+from lightning_edit.models.auto_layers import settle_layers
 from lightning_edit.models.chat import ChatSettings, settle_chat
-from lightning_edit.models.decoder import check_layers, find_decoder
+from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.loaded_weights import check_vocabulary
 from lightning_edit.models.loading import Precision, load_model, load_tokenizer
 from lightning_edit.models.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
@@ -26,16 +26,17 @@ from lightning_edit.run.checkpointing import load_run, save_run
 from lightning_edit.run.figure_log import FigureLog
 from lightning_edit.run.run_state import RunState
 from lightning_edit.run.same_run import RunIdentity
+from lightning_edit.run.settled import Settled
 from lightning_edit.run.trainer_check import check_trainer
 from lightning_edit.run.update_loop import UpdateLoop
-from lightning_edit.settings import NO_EFFECT, Checked, CountOrZero, Seed
+from lightning_edit.settings import NO_EFFECT, Checked, Layers, Seed
 from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage.known_classes import SafelyLoaded
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate
 
 
-class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
+class MeasuredModule(Checked, SafelyLoaded, Settled, ABC):
     """A language model whose facts are edited in a fit and measured in a test.
 
     ``trainer.test`` before ``trainer.fit`` measures the unedited model, after it the edited one. A method of editing is
@@ -43,7 +44,7 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
 
     Args:
         model: A folder or hub name of a decoder-only transformers model; ``tiny`` is the embedded one.
-        layers: The layers to edit, the lowest block is 0.
+        layers: The layers to edit, the lowest is 0; ``auto``: see `settle_layers`.
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
@@ -63,13 +64,14 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
     single_epoch = True
     many_processes = False
     stages: tuple[str, ...] = ()
+    layers_for: tuple[str | None, bool] = (None, True)
     loop: UpdateLoop
     on_top_of: str | None = None
 
     def __init__(
         self,
         model: str,
-        layers: list[CountOrZero] | CountOrZero,
+        layers: Layers = "auto",
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         down_projection: str | None = None,
@@ -85,7 +87,7 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
         self.trust_remote_code = trust_remote_code
         self.model_name, self.dtype_name, self.down_projection = model, dtype, down_projection
         self.device_map, self.offload_folder = device_map, offload_folder
-        self.layers = [layers] if isinstance(layers, int) else list(layers)
+        self.layers: list[int] = []
         self.seed, self.evaluation = seed, evaluation
         self.strict_loading = False
         # Every process knows what all of them measured, so there is nothing to add up between them.
@@ -162,10 +164,10 @@ class MeasuredModule(Checked, SafelyLoaded, LightningModule, ABC):
             self.model = load_sharded(self.model_name, self.dtype_name, *settings)
         check_vocabulary(self.model, self.tokenizer)
         self.decoder = find_decoder(self.model, self.down_projection)
-        self.layers = check_layers(self.decoder, self.layers)
-        if isinstance(self.hparams.layers, int):
+        self.layers = settle_layers(self.hparams.layers, self.decoder, *self.layers_for)
+        if isinstance(self.hparams.layers, int | str):
             # One way to say it, by which runs are compared.
-            self.hparams["layers"] = self.layers
+            self.settle(layers=self.layers)
         for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
             keep_in_memory(self.model, module)
         self.weights = self.loop.weights = EditedWeights(self.decoder, self.layers)

@@ -27,7 +27,7 @@ from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.run.run_state import RunState
 from lightning_edit.run.update_loop import UpdateLoop
 from lightning_edit.run.value_finder import ValueFinder, log_values, logged
-from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, Seed
+from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import EMMET, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.storage.cache import Cache
@@ -42,7 +42,7 @@ class EditingModule(MeasuredModule):
 
     Args:
         model: A folder or hub name of a decoder-only transformers model; ``tiny`` is the embedded one.
-        layers: The layers whose MLP down-projection is edited, the lowest block is 0.
+        layers: The layers whose MLP down-projection is edited, the lowest is 0; ``auto`` takes a preset's or guesses.
         solver: Which member of the family writes the update: EMMET, MEMIT, ROME, RROME or AlphaEdit.
         values: How value vectors are optimized.
         second_moment: How much ordinary text is used, and the cache.
@@ -75,7 +75,7 @@ class EditingModule(MeasuredModule):
     def __init__(
         self,
         model: str,
-        layers: list[CountOrZero] | CountOrZero,
+        layers: Layers = "auto",
         solver: Solver | None = None,
         values: ValueSettings = ValueSettings(),  # noqa: B008  (frozen; the default shows in --help)
         second_moment: SecondMomentSettings = SecondMomentSettings(),  # noqa: B008
@@ -102,6 +102,7 @@ class EditingModule(MeasuredModule):
         self.save_hyperparameters(ignore="trust_remote_code")
         self.distribution, self.key_average = layer_distribution, key_average
         self.solver, self.value_settings, self.moment_settings = solver or EMMET(), values, second_moment
+        self.layers_for = type(self.solver).__name__, values.site == "block"
         self.templates = None if context_templates is None else ContextTemplates(tuple(context_templates), key_average)
         limits = [n for n in (edits_per_update, self.solver.edits_per_update) if n is not None]
         queue = EditQueue(min(limits) if limits else None, together=independent_updates)
@@ -112,8 +113,7 @@ class EditingModule(MeasuredModule):
         given = [post_processing] if isinstance(post_processing, PostProcessor) else post_processing
         self.post_processing, self.on_top_of = given or [], on_top_of
         self._check_settings(bool(previous_keys))
-        self.automatic_optimization = False
-        self._next = 0
+        self.automatic_optimization, self._next = False, 0
 
     def _check_settings(self, previous_keys: bool) -> None:
         if self.loop.independent and (previous_keys or self.on_top_of):
