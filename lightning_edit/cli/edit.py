@@ -60,7 +60,7 @@ def _parser() -> CommandParser:
     add("model", metavar="MODEL", help="folder or hub name of a transformers model")
     add("edits", metavar="EDITS", help="the facts: a CSV, JSON or JSONL file")
     add("--method", default="emmet", metavar="NAME", help=f"emmet, or {', '.join(m for m in METHODS if m != 'emmet')}")
-    add("--layers", metavar="LIST", help="blocks to edit, e.g. 5 or 3-8 (those of a preset)")
+    add("--layers", metavar="LIST", help="blocks to edit, e.g. 5 or 3-8 (a preset's, or a guess)")
     add("--out", metavar="DIR", help="a new folder for the results (runs/version_N)")
     add("--preserve", metavar="FILE", help="ordinary text to preserve (text from the model itself)")
     add("--limit", type=int, metavar="N", help="only the first N edits")

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from lightning_edit.errors import EditError
-from lightning_edit.messages import quoted
+from lightning_edit.messages import counted, quoted
 from lightning_edit.models.decoder import Decoder, check_layers
 from lightning_edit.models.presets import preset_for
 
@@ -48,5 +48,6 @@ def _chosen(decoder: Decoder, solver: str | None, several: bool) -> tuple[list[i
     layer = min(editable, key=lambda one: abs(one - quarter), default=quarter)
     text = config.get_text_config()
     shape = f"{text.model_type}, {depth} blocks, hidden size {getattr(text, 'hidden_size', 'unknown')}"
-    none = "" if solver is None else f", as configs/models/ has no preset for this model ({shape})"
-    return [layer], f"a guess, a quarter of the way up{none}. `lightning-edit sweep` compares layers."
+    none = "" if solver is None else f": configs/models/ has no preset for such a model ({shape})"
+    guess = f"a quarter of the way up the {counted(depth, 'block')}. This is a guess{none}."
+    return [layer], f"{guess} `lightning-edit sweep` compares layers."

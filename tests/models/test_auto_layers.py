@@ -47,7 +47,10 @@ def test_the_layers_of_a_preset_are_taken_by_shape(caplog):
 def test_without_a_preset_it_is_a_guess_and_says_so(caplog):
     layers, said = settled(caplog, shaped(num_hidden_layers=9), "EMMET")
     assert layers == [2]
-    assert "a guess, a quarter of the way up" in said and "(llama, 9 blocks, hidden size 32)" in said
+    assert (
+        "a quarter of the way up the 9 blocks. This is a guess: " in said
+        and "(llama, 9 blocks, hidden size 32)" in said
+    )
     assert settled(caplog, shaped(num_hidden_layers=1), "EMMET")[0] == [0]
 
 
@@ -76,7 +79,7 @@ def test_the_function_takes_it_too(tiny_tokenizer, caplog):
     request = EditRequest(record["subject"], record["prompt"], record["target_new"])
     settings = {"values": ValueSettings(steps=2), "texts": World.generate().sentences(0), "progress": False}
     assert list(edit(load_model("tiny"), tiny_tokenizer, [request], **settings).layers) == [0]
-    assert "layers: [0], a guess" in caplog.text
+    assert "layers: [0], a quarter of the way up" in caplog.text
 
 
 def test_a_run_keeps_the_layers_that_it_settled(finished):

@@ -1,6 +1,7 @@
 """Presets: which one is for a model, that each is what it says, and that they are read as they were written."""
 
 import re
+import runpy
 
 import pytest
 import transformers
@@ -11,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from lightning_edit.errors import EditError
 from lightning_edit.models.loading import read_config
 from lightning_edit.models.presets import PRESETS, STATUSES, Preset, preset_for, presets, render_preset
+from tests.conftest import ROOT
 
 SHIPPED = list(presets())
 ONE_EACH = pytest.mark.parametrize("preset", SHIPPED, ids=lambda preset: preset.file.stem)
@@ -141,3 +143,10 @@ def test_what_is_no_preset_is_refused(change, tmp_path):
     (tmp_path / "wrong.yaml").write_text(text.replace(*change))
     with pytest.raises(EditError, match=r"wrong\.yaml"):
         Preset.read(tmp_path / "wrong.yaml")
+
+
+def test_the_table_of_the_documentation_is_current():
+    script = runpy.run_path(str(ROOT / "docs" / "scripts" / "preset_table.py"))
+    (shown,) = script["TABLE"].findall(script["PAGE"].read_text(encoding="utf-8"))
+    assert shown == script["table"](), "run `python docs/scripts/preset_table.py`"
+    assert len(shown.splitlines()) == len(SHIPPED) + 2
