@@ -20,6 +20,7 @@ def test_layers_in_percent_are_those_of_the_model():
     assert layers == [[2], [7], [12], [16], [24], list(range(4, 13))]
     assert Sweep.load(str(SHIPPED)).for_depth(3).vary[LAYERS] == [[0], [1]]
     assert Sweep({LAYERS: [[3], "100%"]}).for_depth(30).vary[LAYERS] == [[3], [28]]
+    assert Sweep({LAYERS: ["auto", "50%", [1]]}).for_depth(3).vary[LAYERS] == ["auto", [1]]
     assert depth_of("tiny") == 3
 
 

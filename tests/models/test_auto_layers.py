@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_edit import EditRequest, FineTuning, ValueSettings, edit
+from lightning_edit import MEMIT, EditingModule, EditRequest, FineTuning, ValueSettings, edit
 from lightning_edit.commands.comparison.settings import flat_settings
 from lightning_edit.errors import EditError
 from lightning_edit.models.auto_layers import settle_layers
@@ -72,6 +72,12 @@ def test_other_words_are_refused():
         settle_layers("all", shaped())
     with pytest.raises(EditError, match=r"`model\.layers` must be "):
         FineTuning("tiny", layers="all")
+
+
+def test_a_module_says_what_it_needs_layers_for():
+    assert EditingModule("tiny", solver=MEMIT(1.0)).layers_for == ("MEMIT", True)
+    assert EditingModule("tiny", values=ValueSettings(site="mlp")).layers_for == ("EMMET", False)
+    assert FineTuning("tiny").layers_for == (None, True)
 
 
 def test_the_function_takes_it_too(tiny_tokenizer, caplog):
