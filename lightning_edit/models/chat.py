@@ -140,7 +140,7 @@ def settle_chat(tokenizer: Any, chat: bool | Literal["auto"], settings: ChatSett
     if chat == "auto":
         chat = bool(getattr(tokenizer, "chat_template", None))
         if chat:
-            logger.info("The tokenizer has a chat template: prompts are asked in a chat (`model.chat: auto`).")
+            logger.warning("chat: on, as the tokenizer has a chat template; `model.chat: false` asks in plain text.")
     if not chat:
         return tokenizer
     return ChatTokenizer(tokenizer, chat_format(tokenizer, settings.system, settings.arguments))

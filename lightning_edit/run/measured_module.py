@@ -154,8 +154,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, ABC):
     def _load(self) -> None:
         plain: Any = load_tokenizer(self.model_name, self.trust_remote_code)
         self.tokenizer = settle_chat(plain, self.chat, self.chat_settings)
-        # A checkpoint remembers what was settled.
-        self.chat = self.hparams["chat"] = self.tokenizer is not plain
+        self.chat = self.tokenizer is not plain
+        self.settle(chat=self.chat)
         if self.device_mesh is None:
             places = (self.device_map, self.offload_folder)
             self.model = load_model(self.model_name, self.dtype_name, *places, self.trust_remote_code)
