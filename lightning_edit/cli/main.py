@@ -28,6 +28,7 @@ COMMANDS = {
     "edit": Command("lightning_edit.cli.edit:main", "write facts from a file into a model; start here"),
     "fit": Command("lightning_edit.cli.early:fit", "edit a model with all settings, or resume a run"),
     "test": Command("lightning_edit.cli.early:test", "measure a model or a checkpoint"),
+    "ask": Command("lightning_edit.cli.ask:main", "ask a run's model, before and after its edits, side by side"),
     "compare": Command("lightning_edit.cli.compare:main", "compare finished runs in a table and a figure"),
     "sweep": Command("lightning_edit.cli.sweep:main", "run every combination of settings"),
     "updates": Command("lightning_edit.commands.updates:main", "list, remove and re-apply the updates of a run"),

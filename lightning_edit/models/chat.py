@@ -1,6 +1,7 @@
 """The format of a chat: a prompt becomes a user's turn and its answer the assistant's, by the tokenizer's template."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +13,7 @@ from lightning_edit.settings import Settings
 logger = logging.getLogger(__name__)
 
 # Texts that no template treats in a way of its own.
-USER, ANSWER = "one two three?", "four five six"
+USER, ANSWER, NEXT = "one two three?", "four five six", "seven eight?"
 
 
 World = Literal["chat", "plain"]
@@ -61,6 +62,7 @@ class ChatFormat:
         separator: What the template puts before the answer's own text there: nothing, or a space.
         end: What ends the assistant's turn, up to its first special token.
         end_ids: Token ids of that special token, by which the model says that it is done; empty where there is none.
+        between: What stands between an answer and the text of the next user turn.
     """
 
     before: str
@@ -68,14 +70,17 @@ class ChatFormat:
     separator: str = ""
     end: str = ""
     end_ids: tuple[int, ...] = ()
+    between: str = ""
 
-    def __call__(self, prompt: str) -> str:
+    def __call__(self, prompt: str, history: Sequence[tuple[str, str]] = ()) -> str:
         """A prompt as the model is asked it.
 
         Args:
             prompt: The text of the user turn. Templates take off the white space around it.
+            history: Earlier questions of the same conversation with their answers.
         """
-        return f"{self.before}{prompt.strip()}{self.after}"
+        past = (f"{question.strip()}{self.after}{self.separator}{answer}{self.between}" for question, answer in history)
+        return f"{self.before}{''.join(past)}{prompt.strip()}{self.after}"
 
 
 class ChatTokenizer:
@@ -197,7 +202,8 @@ def chat_format(tokenizer: Any, system: str | None = None, arguments: dict[str, 
     # Some templates write more before the answer than they do when they ask, such as thoughts that are left empty.
     separator = between.removeprefix(after)
     end, ids = _end(tokenizer, rest)
-    return ChatFormat(before, after, "" if separator.strip() else separator, end, ids)
+    again = render(USER, ANSWER, NEXT, ask=True).rpartition(ANSWER)[2].partition(NEXT)[0]
+    return ChatFormat(before, after, "" if separator.strip() else separator, end, ids, again)
 
 
 def _end(tokenizer: Any, rest: str) -> tuple[str, tuple[int, ...]]:

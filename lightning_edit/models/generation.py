@@ -112,7 +112,7 @@ def generate(
         for row, count in zip(rows, wanted, strict=True)
     ]
     texts = [""] * len(prompts)
-    done, ends = 0, _end_tokens(decoder.model, tokenizer)
+    done, ends = 0, end_tokens(decoder.model, tokenizer)
     write = _Writer(decoder, tokenizer, rows, room, ends if stop else [], names, sampling)
     waiting = write.plan(max_tokens)
     while waiting:
@@ -228,16 +228,26 @@ def _by_equal_length(groups: Sequence[list[int]], rows: Sequence[list[int]]) -> 
     ]
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """The tokens by which a model says that a text, or its turn, is done."""
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens by which a model says that a text, or its turn, is done.
+
+    Args:
+        model: A transformers model.
+        tokenizer: Its tokenizer, with or without a chat.
+    """
     ends, chat = model.generation_config.eos_token_id, chat_of(tokenizer)
     named = list(ends) if isinstance(ends, list | tuple) else [ends] if ends is not None else []
     return list(dict.fromkeys([*named, *(() if chat is None else chat.end_ids)]))
 
 
 @contextmanager
-def _plain_settings(model: Any, ends: Sequence[int]) -> Iterator[None]:
-    """Generation settings that know where texts end, and nothing else that would change what the logits say."""
+def plain_settings(model: Any, ends: Sequence[int]) -> Iterator[None]:
+    """Generation settings that know where texts end, and nothing else that would change what the logits say.
+
+    Args:
+        model: A transformers model.
+        ends: The tokens that end a text.
+    """
     old = model.generation_config
     model.generation_config = GenerationConfig(eos_token_id=list(ends) or None)
     try:
@@ -264,7 +274,7 @@ def _continue(
         ids[i, length - len(row) :] = torch.tensor(row)
         mask[i, length - len(row) :] = 1
     processors = [_RefuseNaN()] if 0 in mask else []
-    with frozen(decoder.model), _plain_settings(decoder.model, ends):
+    with frozen(decoder.model), plain_settings(decoder.model, ends):
         written = decoder.model.generate(
             input_ids=ids.to(decoder.device),
             attention_mask=mask.to(decoder.device),

@@ -59,6 +59,14 @@ def test_a_prompt_has_the_tokens_of_the_template(template, bos):
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_a_conversation_has_the_tokens_of_the_template(template):
+    chat = in_chat(template)
+    turns = ("Who lives in Paris?", "Anna.", "And in Rome?")
+    text = chat.chat(turns[2], [turns[:2]])
+    assert chat.plain(text, add_special_tokens=False)["input_ids"] == rendered(chat.plain, *turns)
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 def test_an_answer_ends_its_turn_as_in_the_template(template):
     chat = in_chat(template)
     ids, start = encode_target(chat, "Who lives there?", "Anna", end=True)

@@ -1,0 +1,97 @@
+"""The command `ask`: both answers side by side, in the chat of the run, also for scripts."""
+
+import io
+import json
+import shutil
+
+import pytest
+from transformers import AutoTokenizer
+
+from lightning_edit.cli import main as cli
+from lightning_edit.models.loading import TINY_PATH
+from lightning_edit.tiny import World
+
+CHAT = "{% for m in messages %}{{ (' ' if m['role'] == 'assistant' else '') + m['content'] }}{% endfor %}"
+FACT = World.generate().records(1, seed=0)[0]
+QUESTION = FACT["prompt"].replace("{}", FACT["subject"])
+
+
+def asked(capsys, *words):
+    cli.main(["ask", *map(str, words)])
+    return capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def chat_run(tmp_path_factory):
+    """A run of one edit of the embedded model with a chat template: a turn follows the other, with a space between."""
+    folder = tmp_path_factory.mktemp("chat")
+    shutil.copytree(TINY_PATH, folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder / "model")
+    edits = folder / "edits.json"
+    fact = {name: FACT[name] for name in ("subject", "prompt", "target_new")} | {"question": FACT["prompt"]}
+    edits.write_text(json.dumps([fact]))
+    own = {"data.path": edits, "model.model": folder / "model", "model.values.steps": 20}
+    arguments = ["--data=OwnEdits", *(f"--{name}={value}" for name, value in own.items())]
+    cli.main(
+        [
+            *("fit", *arguments, "--model.second_moment.tokens=2000", "--model.solver.ridge=0.01"),
+            *(f"--trainer.logger.save_dir={folder}", f"--model.second_moment.cache_dir={folder / 'cache'}"),
+        ]
+    )
+    return folder / "version_0"
+
+
+def test_a_script_gets_both_answers(chat_run, capsys):
+    answer = json.loads(asked(capsys, chat_run, "--once", QUESTION, "--json", "--tokens", 3))
+    assert answer["question"] == QUESTION
+    assert FACT["target_true"] in answer["before"]
+    assert FACT["target_new"] in answer["after"]
+
+
+def test_the_run_was_in_a_chat_and_says_so(chat_run):
+    config = json.loads((chat_run / "metrics.json").read_text())["config"]["model"]
+    assert config["chat"] is True
+    assert config["chat_settings"]["contexts"] == ["chat"]
+
+
+def test_questions_are_read_line_by_line_with_history(chat_run, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{QUESTION}\n\n/new\n{QUESTION}\n/quit\nnever\n"))
+    shown = asked(capsys, chat_run, "--tokens", 3)
+    assert shown.count(FACT["target_new"]) == 2
+    assert "before" in shown
+    assert "never" not in shown
+
+
+def test_a_plain_run_continues_prompts(finished, capsys):
+    answer = json.loads(asked(capsys, finished, "--once", "Anna", "--json", "--tokens", 4))
+    assert set(answer) == {"question", "before", "after"}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: folder.rmdir(), "there is no folder"),
+        (lambda folder: None, "holds no metrics.json"),
+        (lambda folder: (folder / "metrics.json").write_text("[]"), "does not say which model"),
+        (
+            lambda folder: (folder / "metrics.json").write_text('{"config": {"model": {"model": "tiny"}}}'),
+            "holds no update.safetensors",
+        ),
+    ],
+)
+def test_what_is_no_finished_run_is_refused_in_words(tmp_path, capsys, prepare, message):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    prepare(folder)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["ask", str(folder), "--once", "Why?"])
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_tokens_are_no_answer(finished, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["ask", str(finished), "--tokens", "0"])
+    assert "`--tokens` must be a positive number" in capsys.readouterr().err
