@@ -14,10 +14,13 @@ from lightning_edit.distributed.process_group import first_of_machine, gathered
 from lightning_edit.errors import EditError
 from lightning_edit.keys.moment_pass import PartialSums, compute_second_moments
 from lightning_edit.keys.own_text import sample_texts
+from lightning_edit.keys.question_moment import mixed_with_questions
+from lightning_edit.models.chat import chat_of
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model
+from lightning_edit.models.tokenization import Encoded
 from lightning_edit.progress import Report, silent
-from lightning_edit.settings import NO_EFFECT, Count, Settings
+from lightning_edit.settings import NO_EFFECT, Count, Settings, Share
 from lightning_edit.solvers.base import Solver
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.storage.cache import Cache
@@ -28,6 +31,7 @@ KIND, KEY = "second-moment", "second_moment"
 # To be raised whenever `compute_second_moments` comes to give other numbers for the same input.
 METHOD = "second moment 3"
 TOKENS_PER_DIMENSION = 10
+CHAT_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,33 @@ class SecondMomentSettings(Settings):
     source: Source = "text"
     """Where C comes from: ``text``, ``identity`` (C = I) or ``none`` (C = 0, the ridge alone preserves).
 
-    ``text`` is E[k k^T] over ordinary text. With ``identity`` all directions count alike (EasyEdit's
-    ``mom2_adjustment: false``). The last two read no text.
+    ``text`` is E[k k^T] over ordinary text, and over questions where `question_share` says so. With ``identity`` all
+    directions count alike (EasyEdit's ``mom2_adjustment: false``). The last two read no text.
     """
+
+    question_share: Share | None = None
+    """How much of C is from questions, in the wordings of the edits and in others, about subjects that are not edited.
+
+    The rest is from ordinary text; null for 0.7 where the run is in a chat, else 0. See `run_questions`.
+    """
+
+    questions: Count = 1500
+    """How many questions, for each of `chat_settings.contexts`."""
+
+    subject_share: Share = 0.5
+    """How much of what is from questions is from the last tokens of their subjects alone, where edits are made."""
+
+    subjects: str | None = None
+    """A text file of subjects that the wordings of the edits are asked about, one a line; null for the shipped list."""
+
+    def share_of_questions(self, chat: bool) -> float:
+        """How much of C is from questions.
+
+        Args:
+            chat: Whether the run is in a chat.
+        """
+        usual = CHAT_SHARE if chat else 0.0
+        return 0.0 if self.source != "text" else usual if self.question_share is None else self.question_share
 
 
 def tokens_wanted(decoder: Decoder, layers: Sequence[int], settings: SecondMomentSettings) -> int:
@@ -174,6 +202,7 @@ def prepare_second_moments(
     solver: Solver,
     seed: int,
     report: Report = silent,
+    questions: Sequence[Sequence[Encoded]] = (),
 ) -> dict[int, Tensor]:
     """The second moments of a run, checked, from the model's own text where there is no other.
 
@@ -186,6 +215,7 @@ def prepare_second_moments(
         solver: Must be able to use them.
         seed: Of the model's own text.
         report: Called with the number of tokens generated, then read.
+        questions: Groups of questions that C is mixed with, see `mixed_with_questions`; empty for text alone.
 
     Returns:
         For each layer ``(d_in, d_in)`` in float64.
@@ -202,5 +232,9 @@ def prepare_second_moments(
         wanted = tokens_wanted(decoder, layers, settings)
         texts = gathered(sample_texts(decoder.model, tokenizer, wanted, seed, report))[0]
     moments = second_moments(decoder, tokenizer, texts or (), layers, settings, report)
+    if questions:
+        share = settings.share_of_questions(chat_of(tokenizer) is not None)
+        cache = None if settings.cache_dir is None else Cache(settings.cache_dir)
+        moments = mixed_with_questions(decoder, moments, questions, share, settings.subject_share, cache, report)
     check_second_moments(moments, solver)
     return moments

@@ -1,21 +1,95 @@
 """The second moment of keys where a model is used: at questions, behind what all of them begin with."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from lightning_edit.distributed.process_group import own_share, summed
+from lightning_edit.distributed.process_group import Together, first_of_machine, gathered, own_share, sharing, summed
 from lightning_edit.keys.second_moment import SecondMoment
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
+from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.models.hooks import by_position, capture_input, frozen, run_until
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, passes
+from lightning_edit.models.tokenization import Encoded
 from lightning_edit.progress import Report, silent
+from lightning_edit.storage.cache import Cache
+from lightning_edit.storage.fingerprint import fingerprint
 
 MAX_TOKENS, MAX_TOKENS_CPU = 8192, 2048
+KIND, TOKENS, SUBJECTS = "question-moment", "tokens", "subjects"
+# To be raised whenever `question_moments` comes to give other numbers for the same input.
+METHOD = "question moment 1"
+
+
+def mixed_with_questions(
+    decoder: Decoder,
+    moments: Mapping[int, Tensor],
+    groups: Sequence[Sequence[Encoded]],
+    share: float,
+    subject_share: float,
+    cache: Cache | None = None,
+    report: Report = silent,
+) -> dict[int, Tensor]:
+    """Second moments of text mixed with those of questions, so that C holds the keys at which the model is used.
+
+    With groups g of questions, whose moments are E_g over all tokens behind what they have in common and S_g over the
+    last tokens of their subjects alone,
+
+        C = (1 - share) C_text + share mean_g ((1 - subject_share) E_g + subject_share S_g)
+
+    Args:
+        decoder: The model.
+        moments: For each layer C_text ``(d_in, d_in)``.
+        groups: Questions that begin alike, such as those of one chat format.
+        share: From 0, which leaves C_text as it is, to 1.
+        subject_share: From 0 to 1; 0 is taken for a group without subjects.
+        cache: Where what was computed is kept.
+        report: Called with the number of tokens done.
+
+    Returns:
+        For each layer ``(d_in, d_in)`` in float64.
+    """
+    if not share:
+        return dict(moments)
+    mixed = {layer: (1 - share) * moment for layer, moment in moments.items()}
+    for group in groups:
+        for layer, (tokens, subjects) in _cached(decoder, group, sorted(moments), cache, report).items():
+            of_group = tokens if subjects is None else torch.lerp(tokens, subjects, subject_share)
+            mixed[layer] += share / len(groups) * of_group.to(mixed[layer].device)
+    return mixed
+
+
+def _cached(
+    decoder: Decoder, group: Sequence[Encoded], layers: Sequence[int], cache: Cache | None, report: Report
+) -> dict[int, tuple[Tensor, Tensor | None]]:
+    rows, lasts = (
+        [text.ids for text in group],
+        [text.subject_last if text.subject_last >= 0 else None for text in group],
+    )
+    if cache is None:
+        return question_moments(decoder, rows, lasts, layers, report)
+    parts = {
+        "weights": fingerprint_model(decoder.model),
+        "questions": fingerprint(*rows, [-1 if last is None else last for last in lasts]),
+        "numerics": describe_numerics(decoder.model),
+        "method": METHOD,
+    }
+    names = {layer: fingerprint(*parts.values(), decoder.names[layer]) for layer in layers}
+    read = {layer: cache.read(KIND, names[layer]) for layer in layers}
+    # Other processes may see another disk.
+    if all(all(there) for there in gathered([kept is not None for kept in read.values()])):
+        return {layer: (kept[TOKENS], kept.get(SUBJECTS)) for layer, kept in read.items() if kept is not None}
+    found = question_moments(decoder, rows, lasts, layers, report)
+    described = {"model": getattr(decoder.model, "name_or_path", ""), "tokens": sum(map(len, rows)), "parts": parts}
+    for layer, (tokens, subjects) in found.items() if first_of_machine() else ():
+        kept = {TOKENS: tokens} if subjects is None else {TOKENS: tokens, SUBJECTS: subjects}
+        cache.write(KIND, names[layer], kept, {**described, "module": decoder.names[layer]})
+    return found
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
@@ -61,7 +135,8 @@ def question_moments(
     own = own_share(list(range(len(rows))), decoder.model)
     count = partial(_count, decoder, moments, begin, [subjects[i] for i in own])
     most, done = MAX_TOKENS_CPU if decoder.device.type == "cpu" else MAX_TOKENS, 0
-    with frozen(decoder.model), fused_activations(decoder.model):
+    together = Together() if sharing(decoder.model) > 1 else nullcontext()
+    with together, frozen(decoder.model), fused_activations(decoder.model):
         mine = [rows[i] for i in own]
         for part in passes(decoder, mine, [begin] * len(mine), most):
             list(halving(partial(count, part), range(len(part.rows)), decoder.model))

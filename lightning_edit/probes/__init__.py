@@ -2,13 +2,15 @@
 
 from lightning_edit.probes.general import GeneralPrompt, general_prompts, judging_prompts, preserving_prompts
 from lightning_edit.probes.public_facts import PublicFact, facts, other_answer
-from lightning_edit.probes.questions import filled, questions
+from lightning_edit.probes.questions import as_it_stands, asked_about, filled, questions
 from lightning_edit.probes.split import folded, judges, judging, preserving
 from lightning_edit.probes.subjects import subjects, wordings
 
 __all__ = [
     "GeneralPrompt",
     "PublicFact",
+    "as_it_stands",
+    "asked_about",
     "facts",
     "filled",
     "folded",

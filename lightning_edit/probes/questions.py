@@ -16,13 +16,21 @@ def filled(wording: str, subject: str) -> str:
         wording: With one ``{}``.
         subject: The subject; at the beginning of the wording it gets a capital letter.
     """
-    if wording.startswith("{}"):
-        subject = subject[:1].upper() + subject[1:]
-    return wording.replace("{}", subject)
+    return wording.replace("{}", as_it_stands(wording, subject))
 
 
-def questions(number: int, seed: int, judge: bool = False, left_out: Collection[str] = ()) -> list[str]:
-    """Different questions about public subjects, of all kinds in turn.
+def as_it_stands(wording: str, subject: str) -> str:
+    """A subject as it is written in a wording, at its beginning with a capital letter.
+
+    Args:
+        wording: With one ``{}``.
+        subject: The subject.
+    """
+    return subject[:1].upper() + subject[1:] if wording.startswith("{}") else subject
+
+
+def asked_about(number: int, seed: int, judge: bool = False, left_out: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Different questions about public subjects, of all kinds in turn, as wordings and subjects.
 
     Args:
         number: How many.
@@ -32,7 +40,7 @@ def questions(number: int, seed: int, judge: bool = False, left_out: Collection[
         left_out: Subjects that are not asked about, such as those that are edited.
 
     Returns:
-        Complete prompts.
+        Wordings with one ``{}``, and what takes its place.
 
     Raises:
         EditError: If there are not so many.
@@ -43,12 +51,27 @@ def questions(number: int, seed: int, judge: bool = False, left_out: Collection[
     for kind, listed in subjects().items():
         usable = [subject for subject in listed if judges(subject) == judge and folded(subject) not in skipped]
         ways = [wording for wording in asked[kind] if judges(wording) == judge]
-        pool = [filled(wording, subject) for subject in usable for wording in ways]
+        pool = [(wording, as_it_stands(wording, subject)) for subject in usable for wording in ways]
         chosen.shuffle(pool)
         pools.append(pool)
     # Kinds with many subjects would otherwise be most of a sample.
     in_turn = chain.from_iterable(zip_longest(*pools))
-    found = list(dict.fromkeys(question for question in in_turn if question is not None))
+    found = list(dict.fromkeys(pair for pair in in_turn if pair is not None))
     if number > len(found):
         raise EditError(f"{number:,} questions about public subjects were asked for, but there are {len(found):,}.")
     return found[:number]
+
+
+def questions(number: int, seed: int, judge: bool = False, left_out: Collection[str] = ()) -> list[str]:
+    """Complete prompts: see `asked_about`, whose arguments these are.
+
+    Args:
+        number: How many.
+        seed: Which ones.
+        judge: Whether they are to judge a model.
+        left_out: Subjects that are not asked about.
+
+    Raises:
+        EditError: If there are not so many.
+    """
+    return [wording.replace("{}", subject) for wording, subject in asked_about(number, seed, judge, left_out)]

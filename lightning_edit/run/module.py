@@ -14,10 +14,12 @@ from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
+from lightning_edit.keys.questions import read_subjects, run_questions
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.chat import ChatSettings
 from lightning_edit.models.loading import Precision
 from lightning_edit.models.offloading import DeviceMap
+from lightning_edit.models.tokenization import Encoded
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, replaced_by
@@ -116,6 +118,7 @@ class EditingModule(MeasuredModule):
         self.automatic_optimization, self._next = False, 0
 
     def _check_settings(self, previous_keys: bool) -> None:
+        read_subjects(self.moment_settings.subjects)
         if self.loop.independent and (previous_keys or self.on_top_of):
             wrong = "`previous_keys`" if previous_keys else "`on_top_of`"
             raise EditError(
@@ -192,7 +195,18 @@ class EditingModule(MeasuredModule):
         texts = self.trainer.datamodule.preservation_texts()
         settings = (self.moment_settings, self.solver, self.seed)
         with self.timed("second_moments"), self.weights.unedited():
-            return prepare_second_moments(self.decoder, self.tokenizer, texts, self.layers, *settings, self.report)
+            return prepare_second_moments(
+                self.decoder, self.tokenizer, texts, self.layers, *settings, self.report, self._questions()
+            )
+
+    def _questions(self) -> list[list[Encoded]]:
+        """What is asked of the model to preserve how it answers."""
+        settings = self.moment_settings
+        if self.templates is None or not settings.share_of_questions(bool(self.chat)):
+            return []
+        subjects = read_subjects(settings.subjects)
+        worlds = self.templates.worlds
+        return run_questions(self.requests, self.tokenizer, worlds, settings.questions, self.seed, subjects)
 
     # -- micro-batch by micro-batch ------------------------------------------------------------------------------------
 
