@@ -1,61 +1,112 @@
-"""A few edits in the model's own words, before and after."""
+"""Edits in the model's own words, before and after."""
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from rich.table import Table
 
-from lightning_edit.messages import cells, terminal
-from lightning_edit.models.tokenization import encode
+from lightning_edit.messages import cells, counted, terminal
+from lightning_edit.metrics.generated_text import generated_match
+from lightning_edit.models.generation import generate
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Checked, Count, CountOrZero
 
+# Names of an edit that survive a run: what `evaluate` says of a record has them, too.
+Name = tuple[str, str, str]
+
 
 class ShowExamples(Checked, Callback):
-    """Prints what the model answers by itself (greedily) to the first rewrite prompts, unedited and edited.
+    """Prints what the model answers by itself (greedily) to the edited prompts, before and after the run.
+
+    All edits are shown where they are no more than `count`; otherwise the ones that failed come first.
 
     Args:
-        count: How many edits to show.
+        count: How many edits to show at most.
         tokens: How many tokens to generate for each.
     """
 
-    def __init__(self, count: CountOrZero = 3, tokens: Count = 4) -> None:
+    def __init__(self, count: CountOrZero = 20, tokens: Count = 20) -> None:
         self.count, self.tokens = count, tokens
-        self._before: list[str] = []
+        self._failed: set[Name] = set()
+
+    def on_test_start(self, trainer: Trainer, pl_module: EditingRun) -> None:
+        """Begins anew."""
+        self._failed = set()
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: EditingRun, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Notes which edits failed."""
+        self._failed |= {_name(record) for record in outputs["records"] if failed(record)}
 
     def on_test_end(self, trainer: Trainer, pl_module: EditingRun) -> None:
-        """Notes the unedited model's answers; prints them beside the edited model's."""
-        requests = trainer.datamodule.measured[: self.count]
-        answers = []
+        """Shows the edited model's answers beside those from before the run."""
+        requests = trainer.datamodule.measured
+        chosen = self._chosen(requests) if pl_module.loop.edits_written else []
+        if not chosen:
+            return
         # All processes write, for each may hold a part of the model only.
-        for request in requests:
-            with pl_module.loop.as_edited([request]):
-                answers.append(self._answer(pl_module, request.rewrite_prompt))
-        if not pl_module.loop.edits_written:
-            self._before = answers
-        elif trainer.is_global_zero:
-            self._print(requests, answers)
+        with pl_module.loop.before_run():
+            before = self._answers(pl_module, chosen)
+        after = []
+        for part in pl_module.loop.written_together(chosen):
+            with pl_module.loop.as_edited(part):
+                after += self._answers(pl_module, part)
+        if trainer.is_global_zero:
+            self._print(chosen, before, after, len(requests))
 
-    def _print(self, requests: Sequence[EditRequest], answers: Sequence[str]) -> None:
-        table = Table("prompt", "target", *(["before"] if self._before else []), "after")
-        for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-            table.add_row(*cells([request.rewrite_prompt, request.target_new, *self._before[i : i + 1], answer]))
+    def _chosen(self, requests: Sequence[EditRequest]) -> Sequence[EditRequest]:
+        if len(requests) <= self.count:
+            return requests
+        return sorted(requests, key=lambda request: _name(vars(request)) not in self._failed)[: self.count]
+
+    def _print(self, requests: Sequence[EditRequest], before: Sequence[str], after: Sequence[str], of_all: int) -> None:
+        table = Table("prompt", "target", "before", "after", caption_justify="left")
+        for request, old, new in zip(requests, before, after, strict=True):
+            answers = (said(old, request.target_new), said(new, request.target_new))
+            table.add_row(*cells([request.rewrite_prompt, request.target_new, *answers]))
+        if len(requests) < of_all:
+            failures = f"{counted(len(self._failed), 'edit')} of {of_all:,} failed"
+            table.caption = f"{len(requests)} of {counted(of_all, 'edit')}, failures first; {failures}"
         terminal().print(table)
 
     @torch.no_grad()
-    def _answer(self, module: EditingRun, prompt: str) -> str:
-        ids, _ = encode(module.tokenizer, prompt)
-        inputs = torch.tensor([ids], device=module.decoder.device)
-        generated = module.model.generate(
-            input_ids=inputs,
-            attention_mask=torch.ones_like(inputs),
-            max_new_tokens=self.tokens,
-            do_sample=False,
-            pad_token_id=module.tokenizer.pad_token_id or 0,
-        )
-        text = module.tokenizer.decode(generated[0, len(ids) :], skip_special_tokens=True)
-        return re.split(r"[.\n]", text.strip())[0]
+    def _answers(self, module: EditingRun, requests: Sequence[EditRequest]) -> list[str]:
+        prompts = [request.rewrite_prompt for request in requests]
+        return generate(module.decoder, module.tokenizer, prompts, self.tokens)
+
+
+def failed(record: dict[str, Any]) -> bool:
+    """Whether the edited model does not give the new answer by itself; else whether a token of it is not the argmax.
+
+    Args:
+        record: What `evaluate` says of an edit.
+    """
+    if "generated_match" in record:
+        return not record["generated_match"]
+    return not all(entry["correct"] for entry in record.get("efficacy", []))
+
+
+def said(text: str, target: str) -> str:
+    """The first sentence of an answer, or as many as it takes to say the target, where the answer says it at all.
+
+    Args:
+        text: What the model wrote.
+        target: The new answer.
+    """
+    sentences = re.split(r"(?<=[.\n])", text.strip())
+    shown = sentences[0]
+    for sentence in sentences[1:]:
+        if generated_match(shown, target) or not generated_match(text, target):
+            break
+        shown += sentence
+    return " ".join(shown.split()).removesuffix(".")
+
+
+def _name(record: Any) -> Name:
+    return record["subject"], record["prompt"], record["target_new"]

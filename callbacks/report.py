@@ -15,12 +15,13 @@ from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
 
+# What the model says by itself, beside what it is asked to complete.
+GENERATED = {"efficacy": "generated_match", "paraphrase": "generated_paraphrase"}
 KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute", "locality")
 GENERATION = {
     "generation_entropy": (1, " bits"),
     "reference_score": (100, " %"),
     "essence_score": (1, " (perplexity)"),
-    "generated_match": (100, " %"),
 }
 
 
@@ -92,18 +93,20 @@ def table(results: dict[str, dict[str, float]], edits: int) -> Table:
     before, after = results.get("before") or {}, results.get("after") or {}
     # Token accuracy says something new only where there is no second answer to compare with.
     scored = any(f"{kind}_score" in after for kind in KINDS)
-    figures = ("score", "magnitude", "accuracy") if scored else ("accuracy", "token_accuracy", "unchanged")
+    figures = ["score", "magnitude", "accuracy"] if scored else ["accuracy", "token_accuracy", "unchanged"]
+    generated = ["generated"] * any(name in after for name in GENERATED.values())
     drawn = Table(title=counted(edits, "edit"), title_style="bold")
     drawn.add_column("%")
-    for figure in figures:
+    for figure in [*figures, *generated]:
         drawn.add_column(figure.replace("_", " "), justify="right")
     for kind in KINDS:
         cells = [_change(before, after, f"{kind}_{figure}") for figure in figures]
+        cells += [_change(before, after, GENERATED.get(kind, "")) for _ in generated]
         if any(cells):
             drawn.add_row(kind, *cells)
     if "S" in after:
         drawn.add_section()
-        drawn.add_row("S", _change(before, after, "S"), *[""] * (len(figures) - 1), style="bold")
+        drawn.add_row("S", _change(before, after, "S"), style="bold")
     return drawn
 
 

@@ -8,6 +8,7 @@ from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
 from lightning_edit.metrics import EditMetrics, evaluate
+from lightning_edit.metrics.settings import TEACHER_FORCED
 from lightning_edit.requests import EditRequest, still_valid
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, Seed
@@ -61,7 +62,7 @@ class Retention(Scheduled):
         if not chosen:
             return {}
         metrics = EditMetrics(sync_on_compute=False)
-        evaluate(module.decoder, module.tokenizer, chosen, metrics)
+        evaluate(module.decoder, module.tokenizer, chosen, metrics, TEACHER_FORCED)
         return {f"retention/{name}": float(value) for name, value in metrics.compute().items()}
 
     def on_test_end(self, trainer: Any, pl_module: EditingRun) -> None:

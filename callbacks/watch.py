@@ -14,6 +14,7 @@ from lightning_edit.callbacks.updates_csv import UpdatesCSV
 from lightning_edit.messages import counted
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.edit_metrics import figures_of
+from lightning_edit.metrics.settings import TEACHER_FORCED
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import EditCallback, EditingRun
 from lightning_edit.settings import Count, Range, Seed
@@ -219,7 +220,7 @@ class Watch(EditCallback):
         new = draw(written, among, self.sample, self.seed)
         earlier = draw((r for r in valid_edits(module) if r not in written), among, self.sample, self.seed)
         asked = [_lean(r, 0 if earlier else NEIGHBORS) for r in new] + [_lean(r) for r in earlier]
-        records = evaluate(module.decoder, module.tokenizer, asked, EditMetrics())
+        records = evaluate(module.decoder, module.tokenizer, asked, EditMetrics(), TEACHER_FORCED)
         of_new, of_earlier = _means(records[: len(new)]), _means(records[len(new) :])
         figures = _renamed(of_new, OF_NEW) | _renamed(of_earlier, OF_EARLIER)
         return figures | _renamed(of_earlier if earlier else of_new, OF_OTHERS)

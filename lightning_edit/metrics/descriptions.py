@@ -27,7 +27,8 @@ OF_EDITS = {
     "generation_entropy": "entropy of generated texts, in bits",
     "reference_score": "similarity of generated texts and reference texts",
     "essence_score": "perplexity of texts about the subject",
-    "generated_match": "share of greedy continuations that contain the new answer",
+    "generated_match": "share of edited prompts whose greedy continuation says the new answer",
+    "generated_paraphrase": "share of other wordings whose greedy continuation says the new answer",
 }
 DESCRIPTIONS = {
     "values/loss": "mean loss of the edits in progress: the sum of the next three",

@@ -13,7 +13,7 @@ from lightning_edit.requests import EditRequest
 KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute")
 IN_SCORE = ("efficacy", "paraphrase", "neighborhood")
 OF_A_KIND = ("score", "magnitude", "accuracy", "token_accuracy")
-OF_TEXTS = ("generation_entropy", "reference_score", "essence_score", "generated_match")
+OF_TEXTS = ("generation_entropy", "reference_score", "essence_score", "generated_match", "generated_paraphrase")
 FIGURES = (
     *(f"{kind}_{name}" for kind in KINDS for name in OF_A_KIND),
     "locality_token_accuracy",

@@ -8,7 +8,7 @@ from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.metrics.edit_metrics import KINDS, EditMetrics, answers_of, figures_of, prompts_of
 from lightning_edit.metrics.generated_text import generated_match, generation_entropy, reference_score
 from lightning_edit.metrics.perplexity import essence_nll, perplexity_of
-from lightning_edit.metrics.settings import EvaluationSettings
+from lightning_edit.metrics.settings import EvaluationSettings, matched_paraphrases
 from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.generation import Sampling, generate
@@ -46,7 +46,9 @@ def evaluate(
       the unedited model predicted, ``predicted_before``, and in how many places both agree, ``tokens_unchanged``.
     - With ``settings.generate``: ``generations``, a list of ``prompt`` and the ``text`` that follows it;
       ``generation_entropy`` (bits), ``reference_score`` and ``essence_score`` (perplexity) where there are texts.
-    - With ``settings.generated_match``: ``continuation`` (the greedy one of the rewrite prompt), ``generated_match``.
+    - With ``settings.generated_match``: ``continuation`` (the greedy one of the rewrite prompt), ``generated_match``;
+      ``paraphrase_continuations``, a list of ``prompt``, ``text`` and ``match``, and ``generated_paraphrase``, the
+      share of them that match.
 
     Args:
         decoder: The model as it is now.
@@ -90,12 +92,31 @@ def _measure(
         _add_generations(decoder, tokenizer, requests, records, settings, report)
         _add_essence(decoder, tokenizer, requests, records, settings, report)
     if settings.generated_match:
-        prompts = [request.rewrite_prompt for request in requests]
-        texts = generate(decoder, tokenizer, prompts, settings.match_tokens, report=report)
-        for request, record, text in zip(requests, records, texts, strict=True):
-            target = without_special(tokenizer, request.target_new)
-            record |= {"continuation": text, "generated_match": generated_match(text, target)}
+        _add_matches(decoder, tokenizer, requests, records, settings, report)
     return records
+
+
+def _add_matches(
+    decoder: Decoder,
+    tokenizer: Any,
+    requests: Sequence[EditRequest],
+    records: Sequence[Record],
+    settings: EvaluationSettings,
+    report: Report,
+) -> None:
+    asked = [(request.rewrite_prompt, *matched_paraphrases(request, settings)) for request in requests]
+    prompts = list(dict.fromkeys(prompt for own in asked for prompt in own))
+    texts = dict(zip(prompts, generate(decoder, tokenizer, prompts, settings.match_tokens, report=report), strict=True))
+    for request, record, (rewrite, *paraphrases) in zip(requests, records, asked, strict=True):
+        target = without_special(tokenizer, request.target_new)
+        record |= {"continuation": texts[rewrite], "generated_match": generated_match(texts[rewrite], target)}
+        if paraphrases:
+            matches = [generated_match(texts[prompt], target) for prompt in paraphrases]
+            record["paraphrase_continuations"] = [
+                {"prompt": prompt, "text": texts[prompt], "match": match}
+                for prompt, match in zip(paraphrases, matches, strict=True)
+            ]
+            record["generated_paraphrase"] = sum(matches) / len(matches)
 
 
 def _add_answers(

@@ -9,7 +9,7 @@ from lightning_edit.messages import counted, quoted
 from lightning_edit.metrics.edit_metrics import IN_SCORE, KINDS, answers_of, prompts_of
 from lightning_edit.models.tokenization import encode_prompt
 from lightning_edit.requests import EditRequest
-from lightning_edit.settings import Count, Seed, Settings
+from lightning_edit.settings import Count, CountOrZero, Seed, Settings
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,21 @@ class EvaluationSettings(Settings):
     top_k: Count = 5
     """Each token is sampled from this many most likely ones (5 in ROME's code)."""
 
-    generated_match: bool = False
-    """Whether to search for the new target in a greedy continuation of the rewrite prompt."""
+    generated_match: bool = True
+    """Whether to search for the new target in greedy continuations of the rewrite prompt and of paraphrases."""
 
-    match_tokens: Count = 50
-    """Tokens of that continuation; fewer where the context ends."""
+    match_tokens: Count = 20
+    """Tokens of these continuations; fewer where the context ends."""
+
+    match_paraphrases: CountOrZero = 2
+    """So many of a record's paraphrases are continued, the first ones (CounterFact has two)."""
 
     seed: Seed = 0
     """Seed of the generated texts, which do not depend on the batches."""
+
+
+# What costs least, for measurements in the middle of a run.
+TEACHER_FORCED = EvaluationSettings(generated_match=False)
 
 
 def check_evaluation(
@@ -76,6 +83,8 @@ def check_evaluation(
     if settings.generated_match and context is not None:
         for request in requests:
             _check(tokenizer, request.rewrite_prompt, request, "rewrite prompt", context, "context")
+            for prompt in matched_paraphrases(request, settings):
+                _check(tokenizer, prompt, request, "paraphrase", context, "context")
 
 
 def measurable(requests: Sequence[EditRequest], settings: EvaluationSettings) -> list[str]:
@@ -100,7 +109,18 @@ def measurable(requests: Sequence[EditRequest], settings: EvaluationSettings) ->
     names += ["generation_entropy"] * bool(written)
     names += ["reference_score"] * any(request.reference_texts for request in written)
     names += ["essence_score"] * (settings.generate and any(request.essence_texts for request in requests))
-    return names + ["generated_match"] * settings.generated_match
+    names += ["generated_match"] * settings.generated_match
+    return names + ["generated_paraphrase"] * any(matched_paraphrases(request, settings) for request in requests)
+
+
+def matched_paraphrases(request: EditRequest, settings: EvaluationSettings) -> tuple[str, ...]:
+    """The paraphrases of a record whose greedy continuations are searched for the new target.
+
+    Args:
+        request: The record.
+        settings: What is measured.
+    """
+    return request.paraphrase_prompts[: settings.match_paraphrases] if settings.generated_match else ()
 
 
 def _check(tokenizer: Any, prompt: str, request: EditRequest, kind: str, limit: int, unit: str) -> None:

@@ -62,6 +62,7 @@ class UpdateLoop:
         left_out: Names of the edits that were not written although it was their turn.
         post_processed: Whether the sum of all updates was changed after the last one.
         was_finished: Whether the run had written all its edits before it was resumed.
+        built_upon: For each edited layer what earlier runs have added to it.
     """
 
     weights: EditedWeights
@@ -78,6 +79,7 @@ class UpdateLoop:
         self.left_out: list[str] = []
         self.edits_written = self.updates_written = self.micro_batches = self.passes = 0
         self.post_processed = self.was_finished = False
+        self.built_upon: dict[int, Factors] = {}
         self._independent_updates = IndependentUpdates()
 
     # -- where a run begins --------------------------------------------------------------------------------------------
@@ -95,7 +97,8 @@ class UpdateLoop:
         """
         self.kept, histories = earlier_edits(checkpoint, self.weights, model, previous_keys)
         self.earlier_histories += histories
-        self.weights.set(self.kept.added)
+        self.built_upon = dict(self.kept.added)
+        self.weights.set(self.built_upon)
 
     def restore(self, state: RunState, requests: Sequence[EditRequest]) -> None:
         """Goes on where a checkpoint was written.
@@ -212,6 +215,13 @@ class UpdateLoop:
             self.last_update = LastUpdate(self.updates_written + 1, [], Written(added, {}, {}))
 
     # -- looking at the model in between -------------------------------------------------------------------------------
+
+    @contextmanager
+    def before_run(self) -> Iterator[None]:
+        """The model as the run found it, inside a ``with`` block."""
+        with self.weights.restored():
+            self.weights.set(self.built_upon)
+            yield
 
     @property
     def _histories(self) -> list[History]:

@@ -11,6 +11,7 @@ from lightning_edit import EditRequest
 from lightning_edit.errors import EditError
 from lightning_edit.metrics import FIGURES, EditMetrics, EvaluationSettings, check_evaluation, evaluate, figures_of
 from lightning_edit.metrics.generated_text import generation_entropy, reference_score
+from lightning_edit.metrics.settings import TEACHER_FORCED
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.loading import load_model
 from lightning_edit.tiny import World
@@ -181,6 +182,27 @@ def test_a_match_is_found_where_the_model_says_the_target(tiny_tokenizer):
     assert records[0]["continuation"] == records[1]["continuation"]
 
 
+def test_matches_are_looked_for_in_some_paraphrases_too(tiny_tokenizer):
+    requests = []
+    for record in World.generate().records(4, seed=0):
+        other = f"The {record['target_new']} of {record['subject']}"
+        wordings = (record["paraphrase_prompts"][0], other, "never read")
+        fact = (record["subject"], record["prompt"], record["target_true"])
+        requests += [EditRequest(*fact, paraphrase_prompts=wordings)]
+    requests += [EditRequest("Anna", "{} is", "here")]
+    metrics, settings = EditMetrics(), EvaluationSettings(match_tokens=8)
+    decoder = find_decoder(load_model("tiny", "auto"))
+    *records, bare = evaluate(decoder, tiny_tokenizer, requests, metrics, settings)
+    for request, record in zip(requests, records, strict=False):
+        read = record["paraphrase_continuations"]
+        assert [entry["prompt"] for entry in read] == list(request.paraphrase_prompts[:2])
+        assert read[0]["match"] and record["generated_paraphrase"] == sum(entry["match"] for entry in read) / 2
+    assert "generated_paraphrase" not in bare
+    assert metrics.compute()["generated_paraphrase_n"] == 4
+    (fewer,) = evaluate(decoder, tiny_tokenizer, requests[:1], metrics, EvaluationSettings(match_paraphrases=0))
+    assert "generated_paraphrase" not in fewer and fewer["generated_match"]
+
+
 def test_an_answer_is_correct_where_it_is_the_one_to_give(tiny_tokenizer):
     model, requests = load_model("tiny", "auto"), world_requests(4)
     records = evaluate(find_decoder(model), tiny_tokenizer, requests, EditMetrics())
@@ -223,6 +245,7 @@ LONG = "The Eiffel Tower " * 10
         ),
         ({"generate": True}, {"generation_prompts": [LONG]}, 30, r"record 7: the generation prompt.*context of 30"),
         ({"generated_match": True}, {"subject": LONG.strip()}, 30, r"record 7: the rewrite prompt.*generated_match"),
+        ({}, {"paraphrase_prompts": ["Rome.", LONG]}, 30, r"record 7: the paraphrase.*generated_match"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_editing(settings, request_changes, context, message):
@@ -234,7 +257,7 @@ def test_what_cannot_be_measured_is_refused_before_editing(settings, request_cha
 def test_what_can_be_measured_is_not_refused():
     requests = [make_request(), make_request(generation_prompts=[LONG], case_id="8")]
     check_evaluation(EvaluationSettings(generate=True, generated_match=True), requests, make_tokenizer(), None)
-    check_evaluation(EvaluationSettings(), [make_request(generation_prompts=[LONG])], make_tokenizer(), 8)
+    check_evaluation(TEACHER_FORCED, [make_request(generation_prompts=[LONG])], make_tokenizer(), 8)
     check_evaluation(EvaluationSettings(generate=True), [], make_tokenizer(), 8)
 
 

@@ -3,7 +3,10 @@
 import re
 from dataclasses import dataclass
 
-SHARES = re.compile(r"(^|_)(S|score|magnitude|accuracy|unchanged|match|f1|mcc|matthews|correlation)$")
+SHARES = re.compile(
+    r"(^|_)(S|score|magnitude|accuracy|unchanged|match|generated_paraphrase|kept|said|f1|mcc|matthews|correlation)$"
+)
+HARM = re.compile(r"(^|_)(changed|worse|lost)$")
 SMALL_IS_GOOD = re.compile(r"^invalid$|perplexity|essence_score|loss|nll|(^|_)kl($|_)|error")
 
 
@@ -50,6 +53,8 @@ def quantity(name: str) -> Quantity:
     leaf, title = name.rpartition("/")[2], name.replace("/", " ").replace("_", " ")
     if "entropy" in leaf:
         return Quantity(title, "bits", 1.0, ".2f", False)
+    if HARM.search(leaf):
+        return Quantity(title, "%", 100.0, ".1f", True)
     if SMALL_IS_GOOD.search(leaf):
         unit = "perplexity" if leaf == "essence_score" else ""
         return Quantity(title, unit, 1.0, ".4g", True)
