@@ -118,7 +118,8 @@ class EditingModule(MeasuredModule):
         self.automatic_optimization, self._next = False, 0
 
     def _check_settings(self, previous_keys: bool) -> None:
-        read_subjects(self.moment_settings.subjects)
+        if self.moment_settings.subjects is not None:
+            read_subjects(self.moment_settings.subjects)
         if self.loop.independent and (previous_keys or self.on_top_of):
             wrong = "`previous_keys`" if previous_keys else "`on_top_of`"
             raise EditError(
