@@ -1,6 +1,7 @@
 """Callbacks: what a run shows and leaves behind; none of them changes what is edited."""
 
 from lightning_edit.callbacks.checkpoint import EditCheckpoint
+from lightning_edit.callbacks.collateral import Collateral
 from lightning_edit.callbacks.downstream import Downstream
 from lightning_edit.callbacks.examples import ShowExamples
 from lightning_edit.callbacks.export import ExportEdits
@@ -13,6 +14,7 @@ from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.callbacks.watch import Watch
 
 __all__ = [
+    "Collateral",
     "Downstream",
     "EditCheckpoint",
     "EditProgressBar",

@@ -1,4 +1,4 @@
-"""Signs of a degrading model: its weights have grown, or its perplexity on ordinary text has."""
+"""Signs of a degrading model: its weights have grown, its perplexity on ordinary text has, or its answers are worse."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from lightning_edit.progress import silent
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.storage.user_files import check_file, lines_of
 
+WORSE = "collateral/general_worse"
 REMEDY = (
     "Preserve more (`previous_keys: true`, a larger `ridge` or `second_moment_weight` of the solver, or AlphaEdit), or "
     "optimize the values less far (`values.mpes`, a smaller `values.clamp_norm_factor`)."
@@ -29,16 +30,19 @@ class Limits:
     Args:
         growth: The largest |W| / |W0| of an edited layer (Frobenius norms); None for no limit.
         perplexity_factor: The largest perplexity, relative to the unedited model's; None for no limit.
+        worse: The largest share of general answers that changed for the worse; None for no limit.
     """
 
     growth: float | None
     perplexity_factor: float | None
+    worse: float | None = None
 
     def exceeded(self, figures: Mapping[str, Any], unedited_perplexity: float | None) -> dict[str, str]:
         """What is beyond a limit; a figure that is no number is beyond all.
 
         Args:
-            figures: Of the update: ``layer_L/weight_growth`` and, if it was measured, ``perplexity``.
+            figures: Of the update: ``layer_L/weight_growth`` and, if they were measured, ``perplexity`` and
+                ``collateral/general_worse``.
             unedited_perplexity: Of the same text; None if it is not measured.
 
         Returns:
@@ -65,6 +69,14 @@ class Limits:
                     f"perplexity is {now:.4g}{spread}, {factor:.3g} times the unedited model's "
                     f"{unedited_perplexity:.4g}, more than `watch.max_perplexity_factor` {self.perplexity_factor:g}"
                 )
+        worse = figures.get(WORSE)
+        if self.worse is not None and worse is not None and not worse <= self.worse:
+            error = figures.get(f"{WORSE}_stderr")
+            spread = "" if error is None else f" ± {100 * error:.1f}"
+            messages["worse"] = (
+                f"{100 * worse:.1f}{spread} % of the answers to general prompts changed for the worse, more than "
+                f"`watch.max_worse` {self.worse:g}"
+            )
         return messages
 
 

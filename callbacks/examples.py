@@ -10,14 +10,12 @@ from lightning.pytorch.callbacks import Callback
 from rich.table import Table
 
 from lightning_edit.messages import cells, counted, terminal
+from lightning_edit.metrics.edit_metrics import has_failed, name_of
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.models.generation import generate
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Checked, Count, CountOrZero
-
-# Names of an edit that survive a run: what `evaluate` says of a record has them, too.
-Name = tuple[str, str, str]
 
 
 class ShowExamples(Checked, Callback):
@@ -32,7 +30,7 @@ class ShowExamples(Checked, Callback):
 
     def __init__(self, count: CountOrZero = 20, tokens: Count = 20) -> None:
         self.count, self.tokens = count, tokens
-        self._failed: set[Name] = set()
+        self._failed: set[tuple[str, ...]] = set()
 
     def on_test_start(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Begins anew."""
@@ -42,7 +40,7 @@ class ShowExamples(Checked, Callback):
         self, trainer: Trainer, pl_module: EditingRun, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Notes which edits failed."""
-        self._failed |= {_name(record) for record in outputs["records"] if failed(record)}
+        self._failed |= {name_of(record) for record in outputs["records"] if has_failed(record)}
 
     def on_test_end(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Shows the edited model's answers beside those from before the run."""
@@ -63,7 +61,7 @@ class ShowExamples(Checked, Callback):
     def _chosen(self, requests: Sequence[EditRequest]) -> Sequence[EditRequest]:
         if len(requests) <= self.count:
             return requests
-        return sorted(requests, key=lambda request: _name(vars(request)) not in self._failed)[: self.count]
+        return sorted(requests, key=lambda request: name_of(vars(request)) not in self._failed)[: self.count]
 
     def _print(self, requests: Sequence[EditRequest], before: Sequence[str], after: Sequence[str], of_all: int) -> None:
         table = Table("prompt", "target", "before", "after", caption_justify="left")
@@ -81,17 +79,6 @@ class ShowExamples(Checked, Callback):
         return generate(module.decoder, module.tokenizer, prompts, self.tokens)
 
 
-def failed(record: dict[str, Any]) -> bool:
-    """Whether the edited model does not give the new answer by itself; else whether a token of it is not the argmax.
-
-    Args:
-        record: What `evaluate` says of an edit.
-    """
-    if "generated_match" in record:
-        return not record["generated_match"]
-    return not all(entry["correct"] for entry in record.get("efficacy", []))
-
-
 def said(text: str, target: str) -> str:
     """The first sentence of an answer, or as many as it takes to say the target, where the answer says it at all.
 
@@ -106,7 +93,3 @@ def said(text: str, target: str) -> str:
             break
         shown += sentence
     return " ".join(shown.split()).removesuffix(".")
-
-
-def _name(record: Any) -> Name:
-    return record["subject"], record["prompt"], record["target_new"]

@@ -1,5 +1,6 @@
 """The figures of a run: a table on the terminal and ``metrics.json``."""
 
+from statistics import fmean
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -7,7 +8,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.table import Table
 
+from lightning_edit.callbacks.collateral_table import tables
+from lightning_edit.collateral.advice import RunFigures, advice
 from lightning_edit.messages import counted, terminal
+from lightning_edit.metrics.edit_metrics import has_failed, name_of
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.run.same_run import plain
 from lightning_edit.settings import settings_without_effect
@@ -35,6 +39,7 @@ class EditReport(Callback):
     def __init__(self, table: bool = True) -> None:
         self.table = table
         self._command = "test"
+        self._failed: set[tuple[str, ...]] = set()
 
     def on_fit_start(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Notes that the figures are those of a fit, and not of a checkpoint that is measured again."""
@@ -45,6 +50,16 @@ class EditReport(Callback):
         if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.is_global_zero:
             message = f"Stopped. What was measured so far is in {run_folder(trainer)}."
             terminal(stderr=True).print(message, soft_wrap=True)
+
+    def on_test_start(self, trainer: Trainer, pl_module: EditingRun) -> None:
+        """Begins anew."""
+        self._failed = set()
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: EditingRun, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Notes which edits failed."""
+        self._failed |= {name_of(record) for record in outputs["records"] if has_failed(record)}
 
     def on_test_end(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Writes the figures known so far; the table waits for the edited model."""
@@ -58,6 +73,10 @@ class EditReport(Callback):
             console.print(table(pl_module.results, pl_module.loop.edits_written))
             for line in generation_lines(pl_module.results):
                 console.print(line)
+            for shown in tables(pl_module.sections["collateral"]) if "collateral" in pl_module.sections else ():
+                console.print(shown)
+            for line in self._advice(trainer, pl_module):
+                console.print(line, soft_wrap=True, style="yellow")
             console.print(times(pl_module.loop.edits_written, pl_module.seconds), soft_wrap=True, style="dim")
             if pl_module.loop.independent:
                 console.print("Each update was made on the unedited model, so no edited model is kept.")
@@ -72,6 +91,7 @@ class EditReport(Callback):
             "left_out": pl_module.loop.left_out,
             "stopped": pl_module.loop.stopped,
             "records_left_out": trainer.datamodule.left_out,
+            **pl_module.sections,
             "seconds": {name: round(value, 3) for name, value in pl_module.seconds.items()},
             "config": {
                 **plain({"model": pl_module.hparams, "data": trainer.datamodule.hparams}),
@@ -81,6 +101,29 @@ class EditReport(Callback):
                 settings_without_effect({"model": type(pl_module), "data": type(trainer.datamodule)}, "methods")
             ),
         }
+
+    def _advice(self, trainer: Trainer, pl_module: EditingRun) -> list[str]:
+        """What to change in the next run, see `advice`."""
+        requests = {name_of(vars(request)): place for place, request in enumerate(trainer.datamodule.requests)}
+        known = [pl_module.value_losses.get(requests.get(name, -1)) for name in self._failed]
+        losses = [loss for loss in known if loss is not None]
+        last = pl_module.loop.last_update
+        growth = {} if last is None or pl_module.loop.independent else last.figures
+        figures = RunFigures(
+            edits=len(trainer.datamodule.measured),
+            failed=len(self._failed),
+            failed_loss=fmean(losses) if losses else None,
+            growth={
+                int(name.split("/")[0].removeprefix("layer_")): value
+                for name, value in growth.items()
+                if name.endswith("/weight_growth")
+            },
+            before=pl_module.results.get("before") or {},
+            after=pl_module.results["after"],
+            collateral=pl_module.sections.get("collateral", {}).get("figures", {}),
+            fine_tuned=not pl_module.by_updates,
+        )
+        return advice(figures)
 
 
 def table(results: dict[str, dict[str, float]], edits: int) -> Table:
@@ -95,6 +138,9 @@ def table(results: dict[str, dict[str, float]], edits: int) -> Table:
     scored = any(f"{kind}_score" in after for kind in KINDS)
     figures = ["score", "magnitude", "accuracy"] if scored else ["accuracy", "token_accuracy", "unchanged"]
     generated = ["generated"] * any(name in after for name in GENERATED.values())
+    if scored and generated:
+        # What is said counts more than how sure of it the model is; all figures are in ``metrics.json``.
+        figures.remove("magnitude")
     drawn = Table(title=counted(edits, "edit"), title_style="bold")
     drawn.add_column("%")
     for figure in [*figures, *generated]:

@@ -22,6 +22,7 @@ from lightning_edit.storage.run_folder import run_folder
 
 OnDegradation = Literal["warn", "stop"]
 Limit = Annotated[float, Range(above=1)]
+Share = Annotated[float, Range(at_least=0, at_most=1)]
 FILE = "updates.csv"
 COUNTS = ("update", "edits")
 # More neighbors of an edit say little that is new, and would take most of the time.
@@ -45,7 +46,8 @@ class Watch(EditCallback):
     condition numbers, which the module logs by itself, and what other callbacks measured at this number of edits.
 
     A run whose edits are all written in one update measures them after it anyway, independent updates are measured each
-    on its own edits: for both the row has only what costs nothing. The limits hold for a single update as well; for
+    on its own edits: for both the row has only what costs nothing. The limits hold for a single update as well, and so
+    does what `Collateral` found of it, which measures after the last update (and after others, if it is told to); for
     independent updates, none of which is kept, there are none. In fine-tuning there is nothing to watch.
 
     Degradation shows first in the norm of an edited weight (ENCORE, arXiv 2502.01636): values optimized on a larger
@@ -65,6 +67,8 @@ class Watch(EditCallback):
             tokens).
         max_growth: The largest |W| / |W0| of an edited layer (Frobenius norms); None for no limit.
         max_perplexity_factor: The largest perplexity relative to the unedited model's; None for no limit.
+        max_worse: The largest share of answers to general prompts that may change for the worse, from 0 to 1; None for
+            no limit. It holds wherever `Collateral` has measured.
         on_degradation: What happens at a limit: ``warn``, once for each limit; or ``stop``, which undoes the update and
             ends the fit with the model from before it.
     """
@@ -78,10 +82,11 @@ class Watch(EditCallback):
         perplexity_windows: Count = 10,
         max_growth: Limit | None = 2.0,
         max_perplexity_factor: Limit | None = 2.0,
+        max_worse: Share | None = 0.1,
         on_degradation: OnDegradation = "warn",
     ) -> None:
         self.every_n_updates, self.sample, self.seed = every_n_updates, sample, seed
-        self.limits, self.on_degradation = Limits(max_growth, max_perplexity_factor), on_degradation
+        self.limits, self.on_degradation = Limits(max_growth, max_perplexity_factor, max_worse), on_degradation
         self.text = None if perplexity_file is None else WatchedText(perplexity_file, perplexity_windows)
         self._table: UpdatesCSV | None = None
         self._prepared_for: Any = None
@@ -149,9 +154,7 @@ class Watch(EditCallback):
         done, of_all = pl_module.loop.edits_written + len(pl_module.loop.left_out), len(pl_module.requests)
         self._row["seconds_to_go"] = self._to_go(len(last.requests), max(0, of_all - done))
         own = {name: value for name, value in self._row.items() if name not in (*COUNTS, *last.figures)}
-        for line in pl_module.curves:
-            if line["edits"] == pl_module.loop.edits_written:
-                self._row |= {name: value for name, value in line["figures"].items() if not name.endswith(SPREAD)}
+        self._row |= {name: value for name, value in _of_others(pl_module).items() if not name.endswith(SPREAD)}
         self._table.append(self._row)
         if trainer.is_global_zero:
             measured = {
@@ -227,7 +230,7 @@ class Watch(EditCallback):
 
     def _judge(self, module: EditingRun) -> None:
         """Warns, or refuses the update, if a limit is exceeded."""
-        exceeded = self.limits.exceeded(self._row, self._unedited)
+        exceeded = self.limits.exceeded({**_of_others(module), **self._row}, self._unedited)
         after = f"after {counted(module.loop.edits_written, 'edit')}"
         if exceeded and self.on_degradation == "stop":
             module.loop.refuse(f"{after} {'; '.join(exceeded.values())}. {REMEDY}")
@@ -256,6 +259,12 @@ def _several_updates(module: EditingRun) -> bool:
     """Whether updates follow each other; a single one is measured after the fit, separate ones each on its own."""
     size = module.loop.queue.size
     return size is not None and size < len(module.requests) and not module.loop.independent
+
+
+def _of_others(module: EditingRun) -> dict[str, float]:
+    """What other callbacks have measured of the model as it is now."""
+    edits = module.loop.edits_written
+    return {name: value for line in module.curves if line["edits"] == edits for name, value in line["figures"].items()}
 
 
 def _lean(request: EditRequest, neighbors: int = NEIGHBORS) -> EditRequest:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
 
+from lightning_edit.collateral import Sources
 from lightning_edit.datamodules import selection
 from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.datamodules.selection import LeftOut
@@ -191,6 +192,10 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
     def preservation_texts(self) -> Iterable[str] | None:
         """Ordinary text, or None where there is none."""
         return None if self.preservation is None else self.preservation.texts()
+
+    def sources(self) -> Sources:
+        """What a model may be asked beside the edits, to see what else they changed; the shipped prompts and facts."""
+        return Sources.shipped()
 
     def setup(self, stage: str) -> None:
         """Reads and checks all edits, before anything expensive."""

@@ -99,7 +99,7 @@ FILES = {
     MODEL % "solver: {class_path: NOPE}": ["NOPE", "Known classes: AlphaEdit, EMMET, MEMIT, ROME, RROME"],
     MODEL % "solver: {class_path: EMMET, init_args: {lam: 1}}": ["'lam' is not accepted", "Accepted by EMMET: "],
     "retention: {evry: 1}": ["retention.evry", "Accepted under retention: every_n_micro_batches"],
-    "nokey: 1": ["'nokey'", "Accepted under the top level: checkpoints, ckpt_path, config, data"],
+    "nokey: 1": ["'nokey'", "Accepted under the top level: checkpoints, ckpt_path, collateral, config, data"],
 }
 
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"storage"},
     {"models", "probes", "tiny"},
     {"keys", "metrics", "updates"},
-    {"downstream", "values"},
+    {"collateral", "downstream", "values"},
     {"commands", "editor"},
     {"api", "run"},
     {"callbacks", "datamodules"},

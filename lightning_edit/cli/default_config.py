@@ -15,7 +15,7 @@ from typing import Any
 import docstring_parser
 import yaml
 
-from lightning_edit.callbacks import Downstream, EditCheckpoint, Harness, Retention, Watch
+from lightning_edit.callbacks import Collateral, Downstream, EditCheckpoint, Harness, Retention, Watch
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.run.module import EditingModule
 from lightning_edit.settings import accepted
@@ -34,6 +34,7 @@ EXAMPLE = {"model": "tiny", "solver": EMMET()}
 CALLBACKS = {
     "downstream": (Downstream, "few-shot tasks before, during and after editing"),
     "harness": (Harness, "tasks of lm-evaluation-harness; pip install 'lightning-edit[harness]'"),
+    "collateral": (Collateral, "what else changed: general prompts and probes made from the edits, before and after"),
     "watch": (Watch, "after each of several updates: efficacy, retention, norms, time to go, in updates.csv"),
     "checkpoints": (EditCheckpoint, "from which a run that was stopped goes on"),
     "retention": (Retention, "earlier edits, measured again"),

@@ -25,6 +25,7 @@ SECTIONS = {
     "downstream": ("lightning_edit.callbacks", "Downstream"),
     "harness": ("lightning_edit.callbacks", "Harness"),
     "retention": ("lightning_edit.callbacks", "Retention"),
+    "collateral": ("lightning_edit.callbacks", "Collateral"),
     "watch": ("lightning_edit.callbacks", "Watch"),
     "checkpoints": ("lightning_edit.callbacks", "EditCheckpoint"),
 }

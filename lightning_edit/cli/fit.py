@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from lightning_edit.callbacks import Downstream, EditCheckpoint, Harness, Retention, Watch
+from lightning_edit.callbacks import Collateral, Downstream, EditCheckpoint, Harness, Retention, Watch
 from lightning_edit.callbacks.report import table
 from lightning_edit.cli.checkpoint_cli import CheckpointCLI
 from lightning_edit.commands.argument_errors import EditArgumentParser
@@ -69,6 +69,7 @@ class EditCLI(CheckpointCLI):
         parser.add_lightning_class_args(Downstream, "downstream")
         parser.add_lightning_class_args(Harness, "harness")
         parser.add_lightning_class_args(Retention, "retention")
+        parser.add_lightning_class_args(Collateral, "collateral")
         parser.add_lightning_class_args(Watch, "watch")
         parser.add_lightning_class_args(EditCheckpoint, "checkpoints")
 

@@ -18,7 +18,7 @@ from lightning_edit.storage.user_yaml import check_yaml, place_of
 
 SEEDS = 2**32
 # Those whose class cannot be chosen, which the parser does not look into where they are no mapping.
-SECTIONS = ("downstream", "harness", "watch", "checkpoints", "retention")
+SECTIONS = ("downstream", "harness", "collateral", "watch", "checkpoints", "retention")
 
 
 def bound_yaml() -> None:

@@ -30,6 +30,19 @@ OF_EDITS = {
     "generated_match": "share of edited prompts whose greedy continuation says the new answer",
     "generated_paraphrase": "share of other wordings whose greedy continuation says the new answer",
 }
+OF_COLLATERAL = {
+    "general_changed": "share of general prompts whose answer begins with another sentence than before",
+    "general_worse": "share of general prompts whose answer changed for the worse: a right answer lost, empty, a loop",
+    "general_lost": "share of general prompts answered rightly before that are not any more",
+    "general_kl": "mean KL(before || after) of the next token after general prompts, in nats",
+    "old_object_lost": "share of questions answered with the old object of an edit before that are not any more",
+    "other_subjects_changed": "share of other subjects in the wording of an edit whose first sentence is another one",
+    "other_subjects_worse": "share of them whose answer changed for the worse, such as to the new object",
+    "same_subject_changed": "share of other prompts about edited subjects whose first sentence is another one",
+    "same_subject_worse": "share of them whose answer changed for the worse",
+    "reworded_said": "share of edits, asked freely in three wordings, whose answer says the new object",
+    "kept": "mean over the kinds of collateral prompts of the share that did not change for the worse",
+}
 DESCRIPTIONS = {
     "values/loss": "mean loss of the edits in progress: the sum of the next three",
     "values/nll": "negative log-likelihood of the new target, in nats a token",
@@ -62,6 +75,7 @@ DESCRIPTIONS = {
     "update/seconds_to_go": "estimate of the remaining time",
     "training/nll": "fine-tuning only: mean loss of an epoch",
     **{f"edit/{name}": text for name, text in OF_EDITS.items()},
+    **{f"collateral/{name}": text for name, text in OF_COLLATERAL.items()},
     **{f"retention/{name}": f"over the edits so far, or a sample of them: {text}" for name, text in OF_EDITS.items()},
 }
 DOWNSTREAM = {

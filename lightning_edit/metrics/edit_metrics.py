@@ -71,6 +71,26 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     return figures | {name: float(record[name]) for name in OF_TEXTS if record.get(name) is not None}
 
 
+def has_failed(record: Mapping[str, Any]) -> bool:
+    """Whether the model does not give the new answer by itself; if it was not asked, whether a token is not the argmax.
+
+    Args:
+        record: What `evaluate` says of it.
+    """
+    if record.get("generated_match") is not None:
+        return not record["generated_match"]
+    return not all(entry["correct"] for entry in record.get("efficacy", ()))
+
+
+def name_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells a record from the others of a run.
+
+    Args:
+        record: What `evaluate` says of it, or the fields of its request.
+    """
+    return record["subject"], record["prompt"], record["target_new"]
+
+
 def _of_answers(entries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, float]:
     new, true = _column(entries, "log_prob_new"), None
     if entries[0]["log_prob_true"] is not None:

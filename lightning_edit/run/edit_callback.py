@@ -31,6 +31,9 @@ class EditingRun(Protocol):
         update: The whole update of the run, once the fit is over.
         results: Figures under ``before`` and ``after``.
         curves: What was measured on the way.
+        sections: What callbacks add to ``metrics.json``, by name.
+        value_losses: For the position of each edit whose value was found the loss that was left, in nats a token; of a
+            run that was resumed only since then.
         seconds: Time spent on each stage.
         on_top_of: The checkpoint of an earlier run that this one is built upon.
     """
@@ -47,6 +50,8 @@ class EditingRun(Protocol):
     update: ModelUpdate | None
     results: dict[str, dict[str, float]]
     curves: list[dict[str, Any]]
+    sections: dict[str, Any]
+    value_losses: dict[int, float]
     seconds: dict[str, float]
     on_top_of: str | None
     hparams: Any

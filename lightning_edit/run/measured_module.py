@@ -96,6 +96,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, ABC):
         self.update: ModelUpdate | None = None
         self.results: dict[str, dict[str, float]] = {}
         self.curves: list[dict[str, Any]] = []
+        self.sections: dict[str, Any] = {}
+        self.value_losses: dict[int, float] = {}
         self.seconds = dict.fromkeys((*self.stages, "evaluate"), 0.0)
         self.identity, self._figure_log = RunIdentity(), FigureLog()
         self._measured, self._checked = 0, False
@@ -299,7 +301,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, ABC):
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def log_figures(self, figures: dict[str, float], step: int) -> None:
         """Gives figures to all loggers.

@@ -84,12 +84,13 @@ def logged(module: EditingRun, edits: int) -> Report:
 
 
 def log_values(module: EditingRun, values: Values) -> None:
-    """Means of what was found for a part of the edits, and their histograms where there is a page for them.
+    """Means of what was found for a part of the edits, their histograms where there is a page for them, and the losses.
 
     Args:
         module: The editing module under way.
         values: Those of the part.
     """
+    module.value_losses |= dict(enumerate(values.nll.tolist(), module.loop.queue.offered))
     step = module.loop.queue.offered + len(values)
     per_edit = {
         "nll": values.nll,

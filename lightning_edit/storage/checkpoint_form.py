@@ -79,6 +79,17 @@ RANDOM: Form = fields(
     {"cuda": each(tensor(torch.uint8, dimensions=1))},
 )
 MEASURED: Form = fields({"measured_at": each(count), "each_update": each(table(text, number))}, others=True)
+PROBE: Form = fields(
+    {**dict.fromkeys(("kind", "prompt", "unwanted", "edit", "before"), text), "answers": each(text)},
+)
+REFERENCE: Form = fields({"probes": each(PROBE), "possible": table(text, count), "made_for": text})
+
+
+def _collateral(value: Any, place: str) -> None:
+    MEASURED(value, place)
+    fields({"reference": maybe(REFERENCE)}, others=True)(value, place)
+
+
 CALLBACKS: dict[str, Form] = {
     "EditCheckpoint": fields({"sizes": table(text, count)}, others=True),
     "Watch": fields(
@@ -93,6 +104,7 @@ CALLBACKS: dict[str, Form] = {
         },
         others=True,
     ),
+    "Collateral": _collateral,
     **dict.fromkeys(("Downstream", "Harness", "Retention"), MEASURED),
 }
 

@@ -8,9 +8,21 @@ from lightning_edit.storage.atomic import clear_leftovers
 
 UPDATES = "updates"
 CHECKPOINTS = "checkpoints"
+# Each measurement writes it anew.
+COLLATERAL = "collateral.jsonl"
 # All that a run writes by itself, beside what its loggers write.
 LOGS = ("records.jsonl", "curves.jsonl", "downstream.jsonl", "updates.csv")
-FILES = (*LOGS, "metrics.json", "config.yaml", "update.safetensors", "edited.ckpt", "model", UPDATES, CHECKPOINTS)
+FILES = (
+    *LOGS,
+    COLLATERAL,
+    "metrics.json",
+    "config.yaml",
+    "update.safetensors",
+    "edited.ckpt",
+    "model",
+    UPDATES,
+    CHECKPOINTS,
+)
 # Ends of the names of a model's files that are written anew with its weights.
 WEIGHTS = (".safetensors", ".bin", ".index.json")
 # The names of files in its folders.

@@ -2,8 +2,9 @@
 
 import pytest
 
-from lightning_edit.callbacks.examples import ShowExamples, failed, said
+from lightning_edit.callbacks.examples import ShowExamples, said
 from lightning_edit.datamodules import TinyWorld
+from lightning_edit.metrics.edit_metrics import has_failed
 from tests.small_runs import Requests, module
 from tests.trainers import quiet_trainer
 
@@ -51,5 +52,5 @@ def test_an_answer_is_shown_up_to_the_target(text, expected):
 
 
 def test_without_generated_answers_an_edit_fails_where_a_token_is_wrong():
-    assert failed({"efficacy": [{"correct": False}]})
-    assert not failed({"efficacy": [{"correct": True}]})
+    assert has_failed({"efficacy": [{"correct": False}]})
+    assert not has_failed({"efficacy": [{"correct": True}]})

@@ -1,0 +1,111 @@
+"""A line of advice where the figures of a run show that something is wrong."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+# From these shares on there is something to say.
+FAILED, FORGOTTEN, WORSE, LOST, FALLEN = 0.05, 0.2, 0.05, 0.1, 0.1
+# A mean loss, in nats a token, from which on values were not found; below it they were, and were not written.
+NOT_FOUND = 0.1
+GROWTH = 2.0
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """What advice is given from.
+
+    Args:
+        edits: Edits that were measured.
+        failed: How many of them the edited model does not give the new answer to.
+        failed_loss: Their mean loss in nats a token at the end of the value search; None if unknown.
+        growth: For each edited layer |W| / |W0|.
+        before: Figures of the edits before the run.
+        after: The same after it.
+        collateral: Figures of collateral, without their prefix.
+        fine_tuned: Whether weights were trained, and no values were found.
+    """
+
+    edits: int
+    failed: int = 0
+    failed_loss: float | None = None
+    growth: Mapping[int, float] = field(default_factory=dict)
+    before: Mapping[str, float] = field(default_factory=dict)
+    after: Mapping[str, float] = field(default_factory=dict)
+    collateral: Mapping[str, float] = field(default_factory=dict)
+    fine_tuned: bool = False
+
+
+def advice(run: RunFigures) -> list[str]:
+    """What to change in the next run; nothing where all is well.
+
+    Args:
+        run: The figures of a run.
+
+    Example:
+        >>> advice(RunFigures(edits=50, failed=17, failed_loss=0.35))
+        ['17 of 50 edits failed with a mean value loss of 0.35: raise `values.clamp_norm_factor` or `values.steps`.']
+    """
+    return [line for rule in RULES if (line := rule(run)) is not None]
+
+
+def _failures(run: RunFigures) -> str | None:
+    if not run.edits or run.failed / run.edits < FAILED:
+        return None
+    failed = f"{run.failed:,} of {run.edits:,} edits failed"
+    if run.fine_tuned:
+        return f"{failed}: raise `trainer.max_epochs` or `model.lr`."
+    if run.failed_loss is None:
+        return f"{failed}: raise `values.clamp_norm_factor` or `values.steps`, or preserve less."
+    loss = f"a mean value loss of {run.failed_loss:.2g}"
+    if not run.failed_loss < NOT_FOUND:
+        return f"{failed} with {loss}: raise `values.clamp_norm_factor` or `values.steps`."
+    return (
+        f"{failed} although their values were found ({loss}): lower the solver's `second_moment_weight` or `ridge`, or "
+        "edit more layers."
+    )
+
+
+def _growth(run: RunFigures) -> str | None:
+    beyond = {layer: growth for layer, growth in run.growth.items() if not growth <= GROWTH}
+    if not beyond:
+        return None
+    layer = max(beyond, key=lambda layer: beyond[layer])
+    remedy = (
+        "lower `model.lr`, or limit the change with `model.eps`"
+        if run.fine_tuned
+        else "raise the solver's `second_moment_weight` (w), edit more layers, or lower `values.clamp_norm_factor`"
+    )
+    return f"The weight of layer {layer} grew {beyond[layer]:.1f} times: {remedy}."
+
+
+def _wordings(run: RunFigures) -> str | None:
+    said, other = run.after.get("generated_match"), run.after.get("generated_paraphrase")
+    if said is None or other is None or said - other < FORGOTTEN:
+        return None
+    return (
+        f"The new answer is given to {100 * said:.0f} % of the edited prompts, but only to {100 * other:.0f} % of "
+        "other wordings: add `context_templates`, edit an earlier layer, or preserve less."
+    )
+
+
+def _damage(run: RunFigures) -> str | None:
+    shares = run.collateral
+    harm = []
+    if shares.get("general_worse", 0) >= WORSE:
+        harm.append(f"{100 * shares['general_worse']:.0f} % of the general answers changed for the worse")
+    if shares.get("old_object_lost", 0) >= LOST:
+        harm.append(f"{100 * shares['old_object_lost']:.0f} % of the old objects' own questions lost their answer")
+    kept, now = (figures.get("neighborhood_score") for figures in (run.before, run.after))
+    if kept is not None and now is not None and kept - now >= FALLEN:
+        harm.append(f"neighborhood fell from {100 * kept:.0f} to {100 * now:.0f} %")
+    if not harm:
+        return None
+    remedy = (
+        "train for fewer epochs, or limit the change with `model.eps`"
+        if run.fine_tuned
+        else "raise the solver's `second_moment_weight` (w), use more `second_moment.tokens`, or edit more layers"
+    )
+    return f"{'; '.join(harm)}: {remedy}."
+
+
+RULES: tuple[Callable[[RunFigures], str | None], ...] = (_failures, _growth, _wordings, _damage)

@@ -1,0 +1,130 @@
+"""What a model answers to probes, and how far its next token is from what it was."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div
+
+from lightning_edit.distributed.process_group import in_shares
+from lightning_edit.models.batches import by_length, pad
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.generation import generate
+from lightning_edit.models.hooks import frozen, logits_at
+from lightning_edit.models.out_of_memory import halving
+from lightning_edit.models.tokenization import encode
+from lightning_edit.progress import Report, silent
+
+# Most probabilities that are held at once, for the model as it was and for the model as it is.
+MAX_NUMBERS = 2**25
+MAX_TOKENS = 2048
+STAGE = "collateral (prompts)"
+
+
+class Asked(NamedTuple):
+    """An answer.
+
+    Args:
+        text: What the model writes after the prompt.
+        kl: KL(before || now) of the next token after the prompt, in nats; None where it was not asked for.
+    """
+
+    text: str
+    kl: float | None = None
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Asks a model, greedily; of several processes each asks its share, and all must call this.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its fast tokenizer.
+        tokens: How many tokens an answer has at most.
+        before: Makes a context in which the model is as before the run.
+        report: Called with the number of prompts done.
+    """
+
+    decoder: Decoder
+    tokenizer: Any
+    tokens: int
+    before: Callable[[], AbstractContextManager[Any]]
+    report: Report = silent
+
+    def fits(self, prompt: str) -> bool:
+        """Whether the model's context has room for a prompt and an answer.
+
+        Args:
+            prompt: A complete prompt.
+        """
+        context = self.decoder.context
+        # A tokenizer makes no more tokens than there are bytes, but for one or two at the start.
+        if context is None or len(prompt.encode()) + 2 + self.tokens <= context:
+            return True
+        return len(encode(self.tokenizer, prompt)[0]) + self.tokens <= context
+
+    def as_before(self, prompts: Sequence[str]) -> list[str]:
+        """What the model answered before the run.
+
+        Args:
+            prompts: Complete prompts.
+        """
+        with self.before():
+            return [asked.text for asked in self.now(prompts)]
+
+    def now(self, prompts: Sequence[str], with_kl: Sequence[bool] | None = None) -> list[Asked]:
+        """What the model answers as it is.
+
+        Args:
+            prompts: Complete prompts.
+            with_kl: For each whether its next token is to be compared with that before the run.
+        """
+        wanted = [False] * len(prompts) if with_kl is None else list(with_kl)
+        pairs = list(zip(prompts, wanted, strict=True))
+        return [asked for share in in_shares(self._ask, pairs, self.decoder.model) for asked in share]
+
+    def _ask(self, own: Sequence[tuple[str, bool]]) -> list[Asked]:
+        prompts = [prompt for prompt, _ in own]
+        texts = generate(self.decoder, self.tokenizer, prompts, self.tokens, report=self._report)
+        compared = [prompt for prompt, wanted in own if wanted]
+        kls = iter(self._kl(compared))
+        return [Asked(text, next(kls) if wanted else None) for text, (_, wanted) in zip(texts, own, strict=True)]
+
+    def _report(self, stage: str, done: float, total: float, **figures: float) -> None:
+        self.report(STAGE, done, total)
+
+    def _kl(self, prompts: Sequence[str]) -> list[float]:
+        """KL(before || now) of the next token after each prompt, ``sum_v p_before(v) ln (p_before(v) / p_now(v))``."""
+        size = max(1, MAX_NUMBERS // self.decoder.model.config.get_text_config().vocab_size)
+        found: list[float] = []
+        for start in range(0, len(prompts), size):
+            part = prompts[start : start + size]
+            with self.before():
+                before = self._next_token(part)
+            found += kl_div(self._next_token(part), before, reduction="none", log_target=True).sum(-1).tolist()
+        return found
+
+    @torch.no_grad()
+    def _next_token(self, prompts: Sequence[str]) -> Tensor:
+        """Log-probabilities ``(prompts, vocabulary)`` of the next token, on the CPU."""
+        rows = [encode(self.tokenizer, prompt)[0] for prompt in prompts]
+        found: list[Tensor] = [torch.empty(0)] * len(rows)
+        with frozen(self.decoder.model):
+            for group in by_length([len(row) for row in rows], MAX_TOKENS):
+                job = partial(self._last, rows)
+                for part in halving(job, group, self.decoder.model):
+                    for i, log_probs in part:
+                        found[i] = log_probs
+        return torch.stack(found)
+
+    def _last(self, rows: Sequence[Sequence[int]], group: Sequence[int]) -> list[tuple[int, Tensor]]:
+        batch = pad([rows[i] for i in group], self.decoder.device)
+        places, columns = torch.arange(len(group)), torch.tensor([len(rows[i]) - 1 for i in group])
+        with logits_at(self.decoder.head, places, columns):
+            logits = self.decoder.model(**batch.inputs(), use_cache=False).logits[0]
+        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1).cpu()
+        return list(zip(group, log_probs, strict=True))

@@ -1,0 +1,118 @@
+"""Whether an answer changed for the worse, decided by rule from what was said before and after."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lightning_edit.collateral.probe import REWORDED, Probe
+from lightning_edit.metrics.generated_text import generated_match
+from lightning_edit.models.tokenization import UNSPACED
+
+ANSWER_LOST, TAKEN_OVER, EMPTY, LOOP, EDIT_NOT_SAID = WHYS = (
+    "answer lost",
+    "new object taken over",
+    "empty",
+    "loop",
+    "edit not said",
+)
+# How often a phrase of so many words stands in a row in a loop; of more words twice.
+TIMES = {1: 4, 2: 3, 3: 3}
+# A word, or one character of a script without spaces.
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+# The same few letters five times in a row, as in "hahahahaha"; one digit repeated makes a number.
+_STUTTER = re.compile(r"([^\W\d_]{2,8}?)\1{4,}|([^\W\d_])\2{7,}")
+_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of an answer.
+
+    Args:
+        changed: Whether its first sentence is another one, spaces aside.
+        why: In what way it is worse; None where it is not.
+        known: Whether the answer before was one of the right ones.
+    """
+
+    changed: bool
+    why: str | None
+    known: bool
+
+    @property
+    def worse(self) -> bool:
+        """Whether there is something wrong."""
+        return self.why is not None
+
+    @property
+    def rank(self) -> int:
+        """How bad it is, 0 being the worst; what did not change at all comes last."""
+        return len(WHYS) + (not self.changed) if self.why is None else WHYS.index(self.why)
+
+
+def judge(probe: Probe, after: str) -> Verdict:
+    """Compares an answer with what the model said before the run.
+
+    An answer changed for the worse, in this order, where
+
+    - it was right before, and is not any more ("answer lost"): one of `Probe.answers` was said, and none is now;
+    - it says the new object of an edit that is not asked about, and did not before ("new object taken over");
+    - it is empty, and was not;
+    - it repeats itself, and did not ("loop"), see `loops`.
+
+    The rewording of an edit is right where it says the new answer, whatever was said before ("edit not said").
+
+    Args:
+        probe: What was asked, and the answer before.
+        after: The answer now.
+    """
+    before, unwanted = probe.before, [probe.unwanted] if probe.unwanted else []
+    known, right = says(before, probe.answers), says(after, probe.answers)
+    if probe.kind == REWORDED:
+        wrong = {EDIT_NOT_SAID: not right}
+    else:
+        wrong = {
+            ANSWER_LOST: known and not right,
+            TAKEN_OVER: says(after, unwanted) and not says(before, unwanted),
+            EMPTY: bool(before.strip()) and not after.strip(),
+            LOOP: loops(after) and not loops(before),
+        }
+    why = next((reason for reason, true in wrong.items() if true), None)
+    return Verdict(first_sentence(before) != first_sentence(after), why, known)
+
+
+def says(text: str, answers: Iterable[str]) -> bool:
+    """Whether a text says one of some answers, in whole words; case does not count.
+
+    Args:
+        text: What the model wrote.
+        answers: Accepted answers.
+    """
+    return any(generated_match(text.casefold(), answer.casefold()) for answer in answers)
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence or line of an answer: what follows is often more of a text than of an answer.
+
+    Args:
+        text: What the model wrote.
+    """
+    return " ".join(_END.split(text.strip(), maxsplit=1)[0].split())
+
+
+def loops(text: str) -> bool:
+    """Whether a text repeats itself: a phrase stands several times in a row, see `TIMES`, or a few letters do.
+
+    Args:
+        text: What the model wrote.
+
+    Example:
+        >>> loops("L'Etoile, la France, la France, la France"), loops("from Paris to Paris, and on to Paris")
+        (True, False)
+    """
+    words = _WORD.findall(text.casefold())
+    return _STUTTER.search(text.casefold()) is not None or any(
+        words[start : start + length] * times == words[start : start + length * times]
+        for length in range(1, len(words) // 2 + 1)
+        for times in [TIMES.get(length, 2)]
+        for start in range(len(words) - length * times + 1)
+    )

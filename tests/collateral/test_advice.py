@@ -1,0 +1,55 @@
+"""Advice from the figures of a run."""
+
+import doctest
+
+import pytest
+
+from lightning_edit.collateral import advice as room
+from lightning_edit.collateral.advice import RunFigures, advice
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        ({"failed": 1}, []),
+        (
+            {"failed": 17, "failed_loss": 0.35},
+            ["17 of 50 edits failed with a mean value loss of 0.35: raise `values"],
+        ),
+        ({"failed": 17, "failed_loss": 0.02}, ["17 of 50 edits failed although their values were found (a mean value"]),
+        ({"failed": 17, "failed_loss": float("nan")}, ["17 of 50 edits failed with a mean value loss of nan"]),
+        ({"failed": 17}, ["17 of 50 edits failed: raise `values.clamp_norm_factor`"]),
+        ({"failed": 17, "fine_tuned": True}, ["17 of 50 edits failed: raise `trainer.max_epochs`"]),
+        (
+            {"growth": {3: 1.9, 4: 3.91, 5: 2.1}},
+            ["The weight of layer 4 grew 3.9 times: raise the solver's `second"],
+        ),
+        ({"growth": {3: float("nan")}}, ["The weight of layer 3 grew nan times"]),
+        (
+            {"after": {"generated_match": 0.96, "generated_paraphrase": 0.5}},
+            ["The new answer is given to 96 % of the edited prompts, but only to 50 % of other wordings"],
+        ),
+        (
+            {"collateral": {"general_worse": 0.07, "old_object_lost": 0.09}, "before": {"neighborhood_score": 1.0}},
+            ["7 % of the general answers changed for the worse: raise the solver's `second_moment_weight`"],
+        ),
+        (
+            {
+                "collateral": {"old_object_lost": 0.5},
+                "before": {"neighborhood_score": 0.98},
+                "after": {"neighborhood_score": 0.8},
+                "fine_tuned": True,
+            },
+            ["50 % of the old objects' own questions lost their answer; neighborhood fell from 98 to 80 %: train for"],
+        ),
+    ],
+)
+def test_advice_says_what_is_wrong_and_what_to_change(changes, expected):
+    lines = advice(RunFigures(edits=50, **changes))
+    assert len(lines) == len(expected)
+    assert all(line.startswith(start) and line.endswith(".") for line, start in zip(lines, expected, strict=True))
+
+
+def test_the_example_of_advice_runs():
+    assert doctest.testmod(room).failed == 0
