@@ -1,4 +1,4 @@
-"""C from questions: counted behind what all begin with, mixed with C of text, about nothing that is edited or judges."""
+"""C from questions: counted behind their common beginning, mixed with C of text, about nothing that is edited."""
 
 import pytest
 import torch
