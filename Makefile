@@ -7,10 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-all test-oldest test-newest coverage lint docs benchmark clean
+.PHONY: quickstart real test test-all test-oldest test-newest coverage lint docs benchmark clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python cli.py fit
+
+# A real chat model, downloaded once (93 MB) into a cache outside the repository: some minutes.
+real: $(INSTALLED)
+	$(BIN)/python -m tests.real
 
 # Two workers with one thread each: no test is large enough for a second thread to help.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2

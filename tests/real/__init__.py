@@ -1,0 +1,1 @@
+"""A real chat model: fetched once, edited, asked."""
