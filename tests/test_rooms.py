@@ -16,7 +16,7 @@ FLOORS = [
     {"storage"},
     {"models", "probes", "tiny"},
     {"keys", "metrics", "updates"},
-    {"collateral", "downstream", "values"},
+    {"collateral", "downstream", "tracing", "values"},
     {"commands", "editor"},
     {"api", "run"},
     {"callbacks", "datamodules"},

@@ -78,7 +78,7 @@ def _blocks(model: Any) -> tuple[str, nn.ModuleList]:
     if getattr(config, "is_encoder_decoder", False):
         raise EditError(f"{type(model).__name__} is an encoder-decoder; only decoder-only models can be edited.")
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and 0 < len(module) == config.num_hidden_layers and _attentions(module[0]):
+        if isinstance(module, nn.ModuleList) and 0 < len(module) == config.num_hidden_layers and attentions(module[0]):
             return name, module
     raise EditError(
         f"No list of {config.num_hidden_layers} decoder blocks was found in {type(model).__name__}. Name the modules "
@@ -96,12 +96,13 @@ def _named_blocks(model: Any, down_projection: str) -> nn.ModuleList:
     return blocks
 
 
-def _attentions(block: nn.Module) -> list[nn.Module]:
+def attentions(block: nn.Module) -> list[nn.Module]:
+    """The modules of a block that mix tokens: attention, and what takes its place."""
     # What takes part in the key/value cache knows the index of its layer: that is how attention is told from the MLP.
     return [module for name, module in block.named_modules() if name and hasattr(module, "layer_idx")]
 
 
-def _output_size(module: nn.Module) -> int | None:
+def output_size(module: nn.Module) -> int | None:
     """The width of what a linear map gives, None for other modules; quantized weights have shapes of their own."""
     if isinstance(module, Conv1D):
         return module.nf
@@ -139,11 +140,11 @@ def _input_size(module: Any) -> int:
 
 def _down_projection(model: Any, block_name: str, block: nn.Module) -> str:
     config = model.config.get_text_config()
-    attention = {id(inner) for module in _attentions(block) for inner in module.modules()}
+    attention = {id(inner) for module in attentions(block) for inner in module.modules()}
     linear = {
         name: module
         for name, module in block.named_modules()
-        if _output_size(module) is not None and id(module) not in attention
+        if output_size(module) is not None and id(module) not in attention
     }
     candidates = _with_a_way_up(linear, config.hidden_size)
     # Experts are kept in one tensor of three dimensions; beside them only a shared expert would be found.
@@ -173,7 +174,7 @@ def _with_a_way_up(linear: Mapping[str, nn.Module], hidden_size: int) -> list[st
     last: dict[str, str] = {}
     # With a square MLP the up-projection fits as well; the way down is registered after the way up.
     for name, module in linear.items():
-        if _output_size(module) == hidden_size:
+        if output_size(module) == hidden_size:
             last[name.rpartition(".")[0]] = name
     paired = [
         name
@@ -182,7 +183,7 @@ def _with_a_way_up(linear: Mapping[str, nn.Module], hidden_size: int) -> list[st
             other != name
             and other.rpartition(".")[0] == part
             and _input_size(module) == hidden_size
-            and _output_size(module) in (_input_size(linear[name]), 2 * _input_size(linear[name]))
+            and output_size(module) in (_input_size(linear[name]), 2 * _input_size(linear[name]))
             for other, module in linear.items()
         )
     ]
@@ -191,7 +192,7 @@ def _with_a_way_up(linear: Mapping[str, nn.Module], hidden_size: int) -> list[st
 
 def _named(model: Any, name: str) -> str:
     module = dict(model.named_modules()).get(name)
-    if module is None or _output_size(module) is None:
+    if module is None or output_size(module) is None:
         raise EditError(f"`down_projection`: {name} is not a linear module of {type(model).__name__}.")
     return name
 

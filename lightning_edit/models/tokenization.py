@@ -24,17 +24,19 @@ LEADING = "_/\\@#$"
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of one text with the two places that editing needs.
+    """Token ids of one text with the places that editing and tracing need.
 
     Args:
         ids: All token ids, a leading BOS included where the tokenizer adds one.
         subject_last: Index of the subject's last token.
         target_start: Index of the first target token; ``len(ids)`` when there is no target.
+        subject_first: Index of the subject's first token; -1 where the text has none.
     """
 
     ids: tuple[int, ...]
     subject_last: int
     target_start: int
+    subject_first: int = -1
 
 
 def require_offsets(tokenizer: Any) -> None:
@@ -134,7 +136,7 @@ def encode_subject(
     separator: str | None = None,
     end: bool = False,
 ) -> Encoded:
-    """Tokens of a template with its subject in place, and the index of the subject's last token.
+    """Tokens of a template with its subject in place, and where the subject's tokens are.
 
     The subject is located where the template's ``{}`` was, so it may occur elsewhere in the text as well.
 
@@ -158,12 +160,14 @@ def encode_subject(
         target_start = len(ids)
     else:
         ids, offsets, target_start = _encode_answered(tokenizer, prompt, target, separator, end)
-    last = len("" if chat is None else chat.before) + len(before) + len(subject) - 1
+    spans, begin = offsets[:target_start], len("" if chat is None else chat.before) + len(before)
+    last = begin + len(subject) - 1
     # Several byte-level tokens may share one character: the last of them completes the subject.
-    covering = [i for i, (start, stop) in enumerate(offsets[:target_start]) if start <= last < stop]
+    covering = [i for i, (start, stop) in enumerate(spans) if start <= last < stop]
     if not covering:
         raise EditError(f"No token covers the end of the subject {subject!r} in {prompt!r}.")
-    return Encoded(tuple(ids), covering[-1], target_start)
+    first = next(i for i, (_, stop) in enumerate(spans) if stop > begin)
+    return Encoded(tuple(ids), covering[-1], target_start, first)
 
 
 def check_lengths(lengths: Sequence[int], names: Sequence[str], context: int | None) -> None:
