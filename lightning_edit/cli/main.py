@@ -31,6 +31,7 @@ COMMANDS = {
     "ask": Command("lightning_edit.cli.ask:main", "ask a run's model, before and after its edits, side by side"),
     "compare": Command("lightning_edit.cli.compare:main", "compare finished runs in a table and a figure"),
     "sweep": Command("lightning_edit.cli.sweep:main", "run every combination of settings"),
+    "trace": Command("lightning_edit.cli.trace:main", "show which layers of a model carry a fact, as a heat map"),
     "updates": Command("lightning_edit.commands.updates:main", "list, remove and re-apply the updates of a run"),
     "cache": Command("lightning_edit.commands.cache:main", "list, verify and clear cached results"),
 }

@@ -29,7 +29,9 @@ def draw_trace(trace: Trace, settings: TracingSettings) -> Figure:
     """
     first = max(0, trace.subject.start - SHOWN_BEFORE)
     names = [
-        _shown(token) + ("*" if place in trace.subject else "") for place, token in enumerate(trace.tokens) if place >= first
+        _shown(token) + ("*" if place in trace.subject else "")
+        for place, token in enumerate(trace.tokens)
+        if place >= first
     ]
     maps = {kind: restored[first:] for kind, restored in trace.restored.items()}
     title = f"p({_shown(trace.answer)}) after restoring one part of a run with a noisy subject"
@@ -65,7 +67,7 @@ def _draw(
         axes.set_yticks([row + 0.5 for row in range(len(names))], names, fontsize=SMALL, parse_math=False)
         axes.invert_yaxis()
         if axes is not figure.axes[0]:
-            axes.set_yticklabels([])
+            axes.set_yticks([])
     figure.suptitle(title, fontsize=NORMAL, parse_math=False)
     return figure
 
@@ -75,7 +77,8 @@ def _label(axes: Axes, kind: Kind, width: int, depth: int) -> None:
     window = single if width == 1 else f"middle of {width} restored layers"
     axes.set_xlabel(f"{TITLES[kind]}: {single if kind == 'state' else window}", fontsize=SMALL)
     step = max(1, depth // 8)
-    axes.set_xticks([layer + 0.5 for layer in range(0, depth, step)], range(0, depth, step), fontsize=SMALL)
+    shown = range(0, depth, step)
+    axes.set_xticks([layer + 0.5 for layer in shown], [str(layer) for layer in shown], fontsize=SMALL)
 
 
 def _shown(text: str) -> str:

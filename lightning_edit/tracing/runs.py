@@ -6,6 +6,7 @@ restored one, whose corrupted states are known.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -148,7 +149,7 @@ class Runs:
                 stack.enter_context(self._noisy(samples))
             for layer in layers if kind != "state" else ():
                 for module, clean in self._clean[kind, layer]:
-                    stack.enter_context(change_output(module, lambda states, clean=clean: put_back(clean, states)))
+                    stack.enter_context(change_output(module, partial(put_back, clean)))
             return self._probabilities(rows, known)
 
     def _noisy(self, samples: Tensor) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Causal tracing by its definition: every restoration a pass of its own over the whole text, with hooks and no cache."""
+"""Causal tracing by its definition: a pass over the whole text for every restoration, with hooks and no cache."""
 
 from contextlib import ExitStack
 

@@ -174,5 +174,5 @@ def test_a_fact_that_cannot_be_traced_is_refused(fields, message):
 
 
 def test_settings_out_of_range_are_refused():
-    with pytest.raises(EditError, match="`tracing.samples` must be a whole number of 1 or more"):
+    with pytest.raises(EditError, match=r"`tracing\.samples` must be a whole number of 1 or more"):
         TracingSettings(samples=0)
