@@ -59,7 +59,7 @@ def _parser() -> CommandParser:
     add("prompt", metavar="PROMPT", nargs="?", help="a text that the answer follows (the average over known facts)")
     add("--subject", metavar="TEXT", help="what the fact is about, as it stands in the prompt")
     add("--answer", metavar="TEXT", help="the answer whose probability is traced (the model's next token)")
-    add("--data", metavar="FILE", help="facts to average over: subject, prompt and answer, as CSV, JSON or JSONL")
+    add("--data", metavar="FILE", help="facts to average over: subject, prompt and answer (public ones)")
     add("--limit", type=int, default=FACTS, metavar="N", help=f"average over the first N known facts ({FACTS})")
     add("--out", default="trace.png", metavar="FILE", help="the heat map; the figures go to a .json beside it")
     add("--kind", action="append", choices=KINDS, help="what is put back; may be given several times (all)")
@@ -96,12 +96,10 @@ def _check(given: Namespace) -> Path:
 def _facts(given: Namespace) -> "list[Fact]":
     from lightning_edit.datamodules.known_facts import read_facts
     from lightning_edit.datamodules.subjects import cut_out
-    from lightning_edit.tracing.facts import Fact
+    from lightning_edit.tracing.facts import Fact, public_facts
 
     if given.prompt is None:
-        if given.data is None:
-            raise EditError("Give a prompt with `--subject`, or `--data` with facts to average over.")
-        return read_facts(given.data)
+        return public_facts() if given.data is None else read_facts(given.data)
     place = cut_out(given.prompt, given.subject)
     if place is None:
         raise EditError(
@@ -122,9 +120,12 @@ def _trace(
     """The trace, the standard deviation of embeddings, and what is to be said of it."""
     from lightning_edit.tracing import trace as tracing
     from lightning_edit.tracing.average import average
+    from lightning_edit.tracing.facts import public_facts
     from lightning_edit.tracing.noise import embedding_std
 
-    std = embedding_std(decoder, tokenizer, [fact.subject for fact in facts])
+    # One subject has few tokens to tell how far embeddings lie apart.
+    subjects = [fact.subject for fact in (facts if given.prompt is None else public_facts())]
+    std = embedding_std(decoder, tokenizer, subjects)
     kinds, notes = _kinds(given.kind or KINDS, decoder)
     if given.prompt is not None:
         return tracing.trace_fact(decoder, tokenizer, facts[0], std, settings, kinds, report=report), std, notes

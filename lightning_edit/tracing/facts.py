@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from typing import Any
 
 import torch
 
+from lightning_edit import probes
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.metrics.token_scores import score_targets
@@ -50,6 +52,15 @@ class Fact:
     def text(self) -> str:
         """The prompt with the subject in its place."""
         return self.prompt.replace("{}", self.subject)
+
+
+def public_facts() -> list[Fact]:
+    """The shipped facts, of all relations in turns."""
+    relations: dict[str, list[Fact]] = {}
+    for fact in probes.facts():
+        relations.setdefault(fact.relation, []).append(Fact(fact.subject, fact.prompt, fact.answer))
+    in_turns = chain.from_iterable(zip_longest(*relations.values()))
+    return [fact for fact in in_turns if fact is not None]
 
 
 def encode_fact(decoder: Decoder, tokenizer: Any, fact: Fact) -> Encoded:

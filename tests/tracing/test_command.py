@@ -9,7 +9,7 @@ from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.loading import load_model
 from lightning_edit.tiny import World
 from lightning_edit.tracing import trace as tracing
-from lightning_edit.tracing.facts import Fact
+from lightning_edit.tracing.facts import Fact, public_facts
 from lightning_edit.tracing.noise import embedding_std
 from lightning_edit.tracing.settings import KINDS, TracingSettings
 
@@ -31,7 +31,7 @@ def test_a_prompt_is_traced_into_a_figure_and_json(tmp_path, capsys, decoder, ti
     run(prompt, "--subject", record["subject"], "--out", tmp_path / "map.png", "--samples", 2, "--seed", 4)
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     figures = json.loads((tmp_path / "map.json").read_text())
-    std = embedding_std(decoder, tiny_tokenizer, [record["subject"]])
+    std = embedding_std(decoder, tiny_tokenizer, [fact.subject for fact in public_facts()])
     fact = Fact(record["subject"], record["prompt"])
     trace = tracing.trace_fact(decoder, tiny_tokenizer, fact, std, TracingSettings(samples=2, seed=4))
     assert figures["prompt"] == prompt
@@ -55,6 +55,14 @@ def test_the_average_is_over_the_facts_that_the_model_knows(tmp_path, capsys):
     assert list(figures["indirect_effect"]) == ["mlp"]
     assert (tmp_path / "mean.png").is_file()
     assert "does not know 1 of 6 facts" in capsys.readouterr().out
+
+
+def test_public_facts_are_taken_where_there_are_no_others(capsys):
+    with pytest.raises(SystemExit):
+        run()
+    assert "The model knows none of " in capsys.readouterr().err
+    relations = [fact.prompt for fact in public_facts()[:10]]
+    assert len(set(relations)) == 10
 
 
 def test_an_interrupt_leaves_the_average_of_what_is_done(tmp_path, capsys, monkeypatch):
