@@ -145,12 +145,20 @@ def looks_like(record: Mapping[str, Any], reader: type[RecordDataModule]) -> str
     Returns:
         A sentence to follow a message, empty if no other module fits.
     """
+    other = reader_of(record, but=reader)
+    return "" if other is None else f" The record looks like one for {other.__name__}: give --data {other.__name__}."
+
+
+def reader_of(record: Mapping[str, Any], but: type[RecordDataModule] | None = None) -> type[RecordDataModule] | None:
+    """The data module whose format a record has, None where it is that of none.
+
+    Args:
+        record: The record.
+        but: One that is out of the question.
+    """
     fitting = [
         other
         for other in RecordDataModule.__subclasses__()
-        if other is not reader and set(other.typical or other.required) <= set(record)
+        if other is not but and set(other.typical or other.required) <= set(record)
     ]
-    if not fitting:
-        return ""
-    name = max(fitting, key=lambda other: len(other.typical or other.required)).__name__
-    return f" The record looks like one for {name}: give --data {name}."
+    return max(fitting, key=lambda other: len(other.typical or other.required), default=None)

@@ -18,7 +18,7 @@ FLOORS = [
     {"keys", "metrics", "updates"},
     {"collateral", "downstream", "tracing", "values"},
     {"commands", "editor"},
-    {"api", "run"},
+    {"api", "run", "tuning"},
     {"callbacks", "datamodules"},
     {"__init__", "cli"},
 ]

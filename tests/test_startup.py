@@ -56,6 +56,8 @@ def folder(tmp_path_factory):
         (["trace", "--help"], 0, "--subject"),
         (["trace", "./none", "It is"], 2, "there is no folder ./none"),
         (["trace", "tiny", "It is"], 2, "`--subject` is missing"),
+        (["tune", "--help"], 0, "--favor"),
+        (["tune", "tiny", "--out", "preset.txt"], 2, "ends in .yaml"),
         (["updates", "list", "run"], 0, "kept"),
         (["updates", "show", "run", "2"], 0, "update 2"),
         (["updates", "list", "none"], 2, "There is no folder none"),

@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": Command("lightning_edit.cli.compare:main", "compare finished runs in a table and a figure"),
     "sweep": Command("lightning_edit.cli.sweep:main", "run every combination of settings"),
     "trace": Command("lightning_edit.cli.trace:main", "show which layers of a model carry a fact, as a heat map"),
+    "tune": Command("lightning_edit.cli.tune:main", "find the settings by which a model is edited best"),
     "updates": Command("lightning_edit.commands.updates:main", "list, remove and re-apply the updates of a run"),
     "cache": Command("lightning_edit.commands.cache:main", "list, verify and clear cached results"),
 }

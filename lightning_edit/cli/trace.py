@@ -191,5 +191,9 @@ def _write(
     for note in notes:
         console.print(f"! {note}", style="yellow", soft_wrap=True)
     where = f"one layer {suggested['layer']}, several {report.layer_words(suggested['layers'])}"
-    console.print(f"Layers to try first ({suggested['from']} at the subject's last token): {where}.", soft_wrap=True)
+    console.print(
+        f"Layers to try first ({suggested['from']} at the subject's last token): {where}. `lightning-edit tune` "
+        "compares layers by real edits.",
+        soft_wrap=True,
+    )
     console.print(f"Written: {out}, {figures}", soft_wrap=True)

@@ -1,0 +1,109 @@
+"""How good a trial is: what the edited model says by itself, to the edits and to what should have stayed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from lightning_edit.metrics.generated_text import generated_match
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.generation import generate
+
+if TYPE_CHECKING:
+    from lightning_edit.tuning.material import Material
+
+Favor = Literal["efficacy", "balance", "locality"]
+FAVORS: tuple[Favor, ...] = get_args(Favor)
+# What collateral counts for in the mean, where efficacy and paraphrase count for one each.
+COLLATERAL_WEIGHT: Mapping[Favor, float] = {"efficacy": 0.5, "balance": 1.0, "locality": 4.0}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A question whose answer should stay.
+
+    Args:
+        prompt: The complete prompt.
+        answers: Any of them makes an answer right.
+        kind: What it is about, for the report.
+        reply: What the unedited model says.
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+    kind: str
+    reply: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model says after some edits, in shares from 0 to 1.
+
+    Args:
+        efficacy: Of the edits whose new answer it says.
+        paraphrase: Mean over edits of the share of their paraphrases; None where there are none.
+        collateral: Of questions that it answers as before; None where there are none.
+        kinds: That share for each kind.
+    """
+
+    efficacy: float
+    paraphrase: float | None = None
+    collateral: float | None = None
+    kinds: dict[str, float] = field(default_factory=dict)
+
+    def mean(self, favor: Favor = "balance") -> float:
+        """The weighted harmonic mean of the three, as far as they were measured.
+
+        Args:
+            favor: What counts more.
+        """
+        pairs = [(self.efficacy, 1.0), (self.paraphrase, 1.0), (self.collateral, COLLATERAL_WEIGHT[favor])]
+        shares = [(share, weight) for share, weight in pairs if share is not None]
+        if any(share <= 0 for share, _ in shares):
+            return 0.0
+        return sum(weight for _, weight in shares) / sum(weight / share for share, weight in shares)
+
+
+def says(text: str, answer: str) -> bool:
+    """Whether a text says an answer, whatever its case.
+
+    Args:
+        text: What a model wrote.
+        answer: The answer.
+    """
+    return generated_match(text.casefold(), answer.casefold())
+
+
+def judge(decoder: Decoder, tokenizer: Any, material: "Material", tokens: int) -> Score:
+    """Asks an edited model, greedily; one that says none of the new answers is asked nothing else.
+
+    Args:
+        decoder: The model with the material's edits.
+        tokenizer: Its fast tokenizer.
+        material: What was edited, and what should have stayed.
+        tokens: How many it may write to each prompt.
+    """
+    requests = material.requests
+    replies = generate(decoder, tokenizer, [request.rewrite_prompt for request in requests], tokens)
+    efficacy = _share([says(reply, r.target_new) for r, reply in zip(requests, replies, strict=True)])
+    if not efficacy:
+        return Score(efficacy)
+    others = [(request, prompt) for request in requests for prompt in request.paraphrase_prompts]
+    asked = [*(prompt for _, prompt in others), *(question.prompt for question in material.kept)]
+    replies = generate(decoder, tokenizer, asked, tokens)
+    by_edit: dict[str, list[bool]] = {}
+    for (request, _), reply in zip(others, replies[: len(others)], strict=True):
+        by_edit.setdefault(request.subject, []).append(says(reply, request.target_new))
+    kinds: dict[str, list[bool]] = {}
+    for question, reply in zip(material.kept, replies[len(others) :], strict=True):
+        same = reply.strip() == question.reply.strip() or any(says(reply, answer) for answer in question.answers)
+        kinds.setdefault(question.kind, []).append(same)
+    return Score(
+        efficacy,
+        _share([_share(hits) for hits in by_edit.values()]) if by_edit else None,
+        _share([same for of_kind in kinds.values() for same in of_kind]) if kinds else None,
+        {kind: _share(kept) for kind, kept in kinds.items()},
+    )
+
+
+def _share(hits: Sequence[float]) -> float:
+    return sum(hits) / len(hits)

@@ -1,0 +1,152 @@
+"""Public facts as the material of a tuning, where the user brings none: those that the model knows."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, zip_longest
+from typing import Any
+
+from lightning_edit.errors import EditError
+from lightning_edit.messages import counted
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.probes import (
+    PublicFact,
+    facts,
+    filled,
+    folded,
+    judges,
+    judging_prompts,
+    other_answer,
+)
+from lightning_edit.progress import Report, silent
+from lightning_edit.requests import EditRequest
+from lightning_edit.tracing.facts import Fact
+from lightning_edit.tuning.judge import Kept
+from lightning_edit.tuning.material import FEWEST, GENERAL, OF_EACH_KIND, PARAPHRASES, Material, answered
+
+ASKED_AT_ONCE = 128
+
+
+def general_questions(decoder: Decoder, tokenizer: Any, tokens: int, seed: int, report: Report = silent) -> list[Kept]:
+    """General prompts of the judging half that the model answers rightly, at most `GENERAL`.
+
+    Args:
+        decoder: The unedited model.
+        tokenizer: Its fast tokenizer.
+        tokens: How many it may write.
+        seed: Which.
+        report: Called with the number of prompts.
+    """
+    questions = [Kept(prompt.prompt, prompt.answers, "general") for prompt in judging_prompts() if prompt.answers]
+    random.Random(seed).shuffle(questions)
+    known: list[Kept] = []
+    for start in range(0, len(questions), ASKED_AT_ONCE):
+        if len(known) < GENERAL:
+            known += answered(decoder, tokenizer, questions[start : start + ASKED_AT_ONCE], tokens, report)
+    return known[:GENERAL]
+
+
+def from_public_facts(
+    decoder: Decoder,
+    tokenizer: Any,
+    edits: int,
+    seed: int,
+    tokens: int,
+    chat: bool,
+    general: Sequence[Kept] = (),
+    report: Report = silent,
+) -> tuple[Material, list[Fact]]:
+    """Edits of public facts that the model knows, the new answer being that to another subject.
+
+    Args:
+        decoder: The unedited model.
+        tokenizer: Its fast tokenizer.
+        edits: How many.
+        seed: Which, and to what.
+        tokens: How many tokens the model may write.
+        chat: Whether it is asked questions rather than given sentences to go on with.
+        general: General questions, which are asked as well.
+        report: Called with the number of questions.
+
+    Returns:
+        The material, and what is edited as facts that the model knows.
+
+    Raises:
+        EditError: If the model knows too few.
+    """
+    known = _known(decoder, tokenizer, edits, seed, tokens, chat, report)
+    if len(known) < FEWEST:
+        raise EditError(
+            f"The model answers only {counted(len(known), 'public fact')}, too few to tune with. Give `--data` with "
+            "facts that it knows."
+        )
+    count = min(edits, len(known) * 4 // 5)
+    # Those of the half that judges are kept for that as far as possible.
+    in_order = sorted(known, key=lambda entry: judges(entry[0].subject))
+    edited, relations = [fact for fact, _ in in_order[:count]], {fact.relation for fact, _ in in_order[:count]}
+    others = sorted(in_order[count:], key=lambda entry: entry[0].relation not in relations)
+    kept = [question for _, question in others[: OF_EACH_KIND * count]]
+    requests = _requests(decoder, tokenizer, edited, seed, tokens, chat, report)
+    return Material(tuple(requests), (*kept, *general)), [Fact(f.subject, _wording(f, chat), f.answer) for f in edited]
+
+
+def _known(
+    decoder: Decoder, tokenizer: Any, edits: int, seed: int, tokens: int, chat: bool, report: Report
+) -> list[tuple[PublicFact, Kept]]:
+    """As many as are wanted, of all relations in turns, each subject once, with what the model says."""
+    wanted, known, subjects = edits * (1 + OF_EACH_KIND), list[tuple[PublicFact, Kept]](), set[str]()
+    in_turns = list(_in_turns(facts(), seed))
+    for start in range(0, len(in_turns), ASKED_AT_ONCE):
+        part = in_turns[start : start + ASKED_AT_ONCE]
+        questions = [Kept(_asked(fact, chat), (fact.answer,), str(i)) for i, fact in enumerate(part)]
+        for question in answered(decoder, tokenizer, questions, tokens, report):
+            fact = part[int(question.kind)]
+            if folded(fact.subject) not in subjects:
+                subjects.add(folded(fact.subject))
+                known.append((fact, replace(question, kind="other subject")))
+        if len(known) >= wanted:
+            break
+    return known
+
+
+def _in_turns(everything: Sequence[PublicFact], seed: int) -> Iterator[PublicFact]:
+    """One of each relation after the other, as far as a wrong answer can be given for it."""
+    order, relations = list(everything), dict[str, list[PublicFact]]()
+    random.Random(seed).shuffle(order)
+    for fact in order:
+        relations.setdefault(fact.relation, []).append(fact)
+    several = [those for _, those in sorted(relations.items()) if len({folded(fact.answer) for fact in those}) > 1]
+    return (fact for fact in chain.from_iterable(zip_longest(*several)) if fact is not None)
+
+
+def _requests(
+    decoder: Decoder, tokenizer: Any, edited: Sequence[PublicFact], seed: int, tokens: int, chat: bool, report: Report
+) -> list[EditRequest]:
+    """The edits, with those other wordings in which the unedited model gives the old answer."""
+    # What asks in a form that the model does not take says nothing of the edit.
+    wordings = [
+        Kept(filled(wording, fact.subject), (fact.answer,), str(i))
+        for i, fact in enumerate(edited)
+        for wording in sorted(fact.rewordings, key=lambda wording: not judges(wording))
+    ]
+    paraphrases: dict[int, list[str]] = {}
+    for wording in answered(decoder, tokenizer, wordings, tokens, report):
+        paraphrases.setdefault(int(wording.kind), []).append(wording.prompt)
+    return [
+        EditRequest(
+            fact.subject,
+            _wording(fact, chat),
+            other_answer(fact, seed),
+            fact.answer,
+            paraphrase_prompts=tuple(paraphrases.get(i, ())[:PARAPHRASES]),
+        )
+        for i, fact in enumerate(edited)
+    ]
+
+
+def _wording(fact: PublicFact, chat: bool) -> str:
+    return fact.question if chat else fact.prompt
+
+
+def _asked(fact: PublicFact, chat: bool) -> str:
+    return filled(_wording(fact, chat), fact.subject)

@@ -1,0 +1,244 @@
+"""From a model to the settings by which it is edited best."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from lightning_edit.errors import EditError
+from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
+from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.fingerprints import fingerprint_model, fingerprint_tokenizer
+from lightning_edit.models.probe import altered_on_the_way, check_projections
+from lightning_edit.progress import Report, silent
+from lightning_edit.requests import EditRequest
+from lightning_edit.settings import Count, Seed, Settings, compared_fields
+from lightning_edit.solvers import MEMIT
+from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.tracing.facts import Fact, known_facts
+from lightning_edit.tuning.bench import Bench, Trial
+from lightning_edit.tuning.judge import Favor
+from lightning_edit.tuning.layers import editable_layers, effects, layer_sets
+from lightning_edit.tuning.log import TrialLog
+from lightning_edit.tuning.material import Material, answered, from_requests
+from lightning_edit.tuning.points import Point, Space
+from lightning_edit.tuning.public import from_public_facts, general_questions
+from lightning_edit.tuning.search import best_of, search
+from lightning_edit.values.settings import ValueSettings
+
+
+@dataclass(frozen=True)
+class TuneSettings(Settings):
+    """How much is tried, and what is good.
+
+    Raises:
+        EditError: If a value is not accepted.
+    """
+
+    section: ClassVar[str] = "tune"
+
+    edits: Count = 32
+    """How many facts are edited in the last trials; the first have a quarter of them."""
+
+    favor: Favor = "balance"
+    """Whether ``efficacy`` or ``locality`` (that other answers stay) counts for more."""
+
+    tokens: Count = 16
+    """How many tokens the model may write to each prompt."""
+
+    seed: Seed = 0
+    """Of the choice of facts, the context templates and the noise of the trace."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that trials are made with.
+
+    Args:
+        material: Edits and questions.
+        space: The points that may be tried.
+        effects: ``(layers,)`` by which layers were chosen.
+        values: How values are optimized, but for what points say.
+    """
+
+    material: Material
+    space: Space
+    effects: Tensor
+    values: ValueSettings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a tuning found.
+
+    Args:
+        plan: What it was made with.
+        trials: All trials.
+        chosen: The best of those with all edits.
+    """
+
+    plan: Plan
+    trials: list[Trial]
+    chosen: Trial
+
+
+def make_plan(
+    decoder: Decoder,
+    tokenizer: Any,
+    settings: TuneSettings,
+    requests: Sequence[EditRequest] | None = None,
+    layers: Sequence[int] | None = None,
+    chat: bool = False,
+    report: Report = silent,
+) -> Plan:
+    """Chooses edits, questions and layers.
+
+    Args:
+        decoder: The unedited model.
+        tokenizer: Its fast tokenizer.
+        settings: See `TuneSettings`.
+        requests: The user's records; None for public facts.
+        layers: The layers that may be edited; None for all.
+        chat: Whether public facts are asked as questions.
+        report: Called from long work.
+
+    Raises:
+        EditError: If no layer can be edited, or there is too little to edit.
+    """
+    editable = editable_layers(decoder)
+    if layers is not None:
+        if not layers or not set(layers) <= set(editable):
+            raise EditError(f"`--layers` must be among those that can be edited, {editable}, got {list(layers)}.")
+        editable = sorted(set(layers))
+    check_projections(decoder, editable)
+    general = general_questions(decoder, tokenizer, settings.tokens, settings.seed, report)
+    if requests is None:
+        how = (settings.edits, settings.seed, settings.tokens, chat, general, report)
+        material, facts = from_public_facts(decoder, tokenizer, *how)
+    else:
+        material = from_requests(requests, settings.edits, settings.seed)
+        kept = answered(decoder, tokenizer, material.kept, settings.tokens, report)
+        material = replace(material, kept=(*kept, *general))
+        facts = [Fact(r.subject, r.prompt, r.target_true) for r in material.requests if r.target_true is not None]
+        facts = known_facts(decoder, tokenizer, facts, report)[0] if facts else []
+    effect = effects(decoder, tokenizer, facts, settings.seed, report)
+    altered = altered_on_the_way(decoder, editable)
+    values = ValueSettings(site="mlp" if altered else "block")
+    sets = layer_sets(effect, editable, several=not altered)
+    return Plan(material, Space(sets, decoder.weight(sets[0][0]).shape[1]), effect, values)
+
+
+def bench_for(
+    decoder: Decoder,
+    tokenizer: Any,
+    plan: Plan,
+    settings: TuneSettings,
+    texts: Iterable[str] | None = None,
+    second_moment: SecondMomentSettings | None = None,
+    report: Report = silent,
+) -> Bench:
+    """Makes what all trials share.
+
+    Args:
+        decoder: The unedited model.
+        tokenizer: Its fast tokenizer.
+        plan: See `make_plan`.
+        settings: See `TuneSettings`.
+        texts: Ordinary text to preserve; None lets the model write its own.
+        second_moment: How much of it is read.
+        report: Called from long work.
+
+    Raises:
+        EditError: If there is too little text.
+    """
+    layers = sorted({layer for chosen in plan.space.layer_sets for layer in chosen})
+    templates = generate_templates(decoder.model, tokenizer, settings.seed)
+    how = (second_moment or SecondMomentSettings(), MEMIT(), settings.seed, report)
+    moments = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
+    # Those of all layers that may be tried would fill the memory of a device.
+    on_cpu = {layer: moment.double().cpu() for layer, moment in moments.items()}
+    return Bench(decoder, tokenizer, templates, on_cpu, plan.material, plan.values, settings.tokens)
+
+
+def tune(
+    bench: Bench,
+    plan: Plan,
+    settings: TuneSettings,
+    log: TrialLog,
+    report: Report = silent,
+) -> Outcome:
+    """Tries settings by successive halving; trials in the log are not made again.
+
+    Args:
+        bench: Where trials are made.
+        plan: See `make_plan`.
+        settings: See `TuneSettings`.
+        log: Where trials are kept.
+        report: Called with the number of trials.
+    """
+
+    def run(point: Point, edits: int) -> Trial:
+        trial = log.get(point, edits)
+        if trial is None:
+            trial = bench.run(point, edits)
+            log.add(trial)
+        return trial
+
+    trials = search(plan.space, run, len(plan.material.requests), settings.favor, report)
+    return Outcome(plan, trials, best_of(trials, settings.favor))
+
+
+def log_for(path: Path, bench: Bench, plan: Plan, settings: TuneSettings, preserved: str) -> TrialLog:
+    """The log of a tuning, which knows the trials that were made before it was stopped.
+
+    Args:
+        path: The file.
+        bench: Where trials are made.
+        plan: See `make_plan`.
+        settings: See `TuneSettings`.
+        preserved: What says which text the second moments are from.
+
+    Raises:
+        EditError: If the file is of another tuning.
+    """
+    identity = {
+        "weights": fingerprint_model(bench.decoder.model),
+        "tokenizer": fingerprint_tokenizer(bench.tokenizer),
+        "material": fingerprint(*_texts(plan.material, bench.templates)),
+        "values": compared_fields(plan.values),
+        "preserved": preserved,
+        "tokens": settings.tokens,
+    }
+    return TrialLog(path, identity)
+
+
+def _texts(material: Material, templates: ContextTemplates) -> list[str]:
+    edits = [
+        text
+        for request in material.requests
+        for text in (request.subject, request.prompt, request.target_new, *request.paraphrase_prompts)
+    ]
+    kept = [text for question in material.kept for text in (question.prompt, *question.answers, question.reply)]
+    return [*edits, *kept, *templates.texts]
+
+
+def described(outcome: Outcome, favor: Favor) -> dict[str, Any]:
+    """All that a tuning tried, as JSON holds it.
+
+    Args:
+        outcome: What it found.
+        favor: What was favored.
+    """
+    from lightning_edit.tuning.log import as_json
+
+    return {
+        "favor": favor,
+        "chosen": as_json(outcome.chosen),
+        "effects": outcome.plan.effects.tolist(),
+        "layers": [list(layers) for layers in outcome.plan.space.layer_sets],
+        "edits": [asdict(request)["subject"] for request in outcome.plan.material.requests],
+        "trials": [as_json(trial) for trial in outcome.trials],
+    }

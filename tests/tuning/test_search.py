@@ -1,0 +1,144 @@
+"""The search over settings: what is next to what, how trials compete, and what that costs."""
+
+import math
+import random
+
+import pytest
+import torch
+
+from lightning_edit.solvers import EMMET, MEMIT, EditProblem
+from lightning_edit.tuning.bench import Trial
+from lightning_edit.tuning.judge import Score
+from lightning_edit.tuning.layers import layer_sets
+from lightning_edit.tuning.points import Point, Space
+from lightning_edit.tuning.search import best_of, frontier, search, with_neighbors
+
+SPACE = Space(((4,), (7,), (10,), (13,), (16,), (19,), (3, 4, 5, 6, 7)), 1536)
+EDITS = 32
+
+
+def surface(peak):
+    """A smooth score with one peak, as real ones are: strong edits damage, weak ones do not take."""
+
+    def run(point, edits):
+        strength = math.log10(point.clamp * point.lr / 0.3) - 0.5 * math.log10(point.weight / 100)
+        efficacy = 1 / (1 + math.exp(-4 * (strength + 0.4))) * math.exp(-(((point.layers[-1] - peak) / 6) ** 2))
+        kept = 1 / (1 + math.exp(3 * (strength - 0.7)))
+        return Trial(point, edits, Score(efficacy, 0.9 * efficacy, kept), growth=1 + math.exp(strength))
+
+    return run
+
+
+@pytest.mark.parametrize("peak", [5, 10, 17])
+@pytest.mark.parametrize("favor", ["efficacy", "balance", "locality"])
+def test_the_search_comes_near_the_best_of_the_grid_at_a_tenth_of_its_cost(peak, favor):
+    run = surface(peak)
+    trials = search(SPACE, run, EDITS, favor)
+    best = max(run(point, EDITS).score.mean(favor) for point in SPACE)
+    assert best_of(trials, favor).score.mean(favor) > best - 0.02
+    assert sum(trial.edits for trial in trials) < 0.1 * EDITS * len(SPACE)
+
+
+def test_a_search_makes_no_trial_twice_and_ends_where_no_neighbor_is_better():
+    made = []
+    run = surface(10)
+
+    def counted(point, edits):
+        made.append((point, edits))
+        return run(point, edits)
+
+    trials = search(SPACE, counted, EDITS, "balance")
+    assert len(made) == len(set(made)) == len(trials)
+    assert [(trial.point, trial.edits) for trial in trials] == made
+    assert {edits for _, edits in made} == {8, 16, 32}
+
+
+def test_few_edits_are_all_used():
+    trials = search(Space(((0,),), 64), surface(0), 3, "balance")
+    assert {trial.edits for trial in trials} == {3}
+
+
+def test_a_search_tells_how_far_it_is():
+    told = []
+    search(SPACE, surface(10), EDITS, "balance", lambda *call, **figures: told.append((*call, figures)))
+    assert told[0] == ("trials 1/3 (8 edits)", 0, len(SPACE.start()), {})
+    assert [call[1] for call in told[: 1 + len(SPACE.start())]] == list(range(1 + len(SPACE.start())))
+
+
+def test_neighbors_differ_in_one_setting_by_one_step():
+    point = Point((4,), 0.1, 6.0, 100.0)
+    neighbors = SPACE.neighbors(point)
+    assert Point((4,), 0.1, 6.0, 30.0) in neighbors
+    assert Point((4,), 0.05, 6.0, 100.0) in neighbors
+    assert len(neighbors) == 5, "6 is the largest clamp"
+    assert all(neighbor in set(SPACE) for neighbor in [*neighbors, *SPACE.start()])
+    assert len(list(SPACE)) == len(SPACE)
+    assert {point.weight for point in SPACE.start()} == {100.0, 10.0}
+    assert {point.weight for point in Space(((0,),), 3).start()} == {1.0}
+
+
+def test_points_that_share_values_are_tried_in_a_row():
+    points = with_neighbors(SPACE, SPACE.start()[:8], 8)
+    keys = [point.values_key for point in points]
+    assert len(points) == len(set(points))
+    assert len([1 for i, key in enumerate(keys) if i == 0 or keys[i - 1] != key]) == len(set(keys))
+
+
+def test_one_layer_and_several_write_the_same_with_the_same_weight():
+    draw = torch.Generator().manual_seed(0)
+    keys, residual = (torch.randn(rows, 3, dtype=torch.float64, generator=draw) for rows in (8, 5))
+    square = torch.randn(8, 20, dtype=torch.float64, generator=draw)
+    problem = EditProblem(keys, residual, square @ square.T / 20, bare_keys=keys)
+    one, several = Point((4,), 0.1, 1.5, 30.0).solver, Point((3, 4), 0.1, 1.5, 30.0).solver
+    assert isinstance(one, EMMET)
+    assert isinstance(several, MEMIT)
+    torch.testing.assert_close(one(problem).dense(), several(problem).dense(), rtol=1e-10, atol=0)
+
+
+def test_of_equal_scores_the_smaller_change_is_best():
+    points = [Point((0,), 0.1, 1.5, weight) for weight in (1.0, 3.0, 10.0)]
+    trials = [Trial(point, 4, Score(1.0), growth=g) for point, g in zip(points, (2.0, 1.5, 3.0), strict=True)]
+    assert best_of([Trial(points[0], 2, Score(1.0), growth=0.1), *trials], "balance") is trials[1]
+
+
+def test_the_frontier_holds_what_nothing_beats():
+    draw = random.Random(0)
+    trials = [Trial(Point((0,), 0.1, 1.5, float(i)), 8, Score(draw.random(), None, draw.random())) for i in range(40)]
+    trials.append(Trial(Point((0,), 0.1, 1.5, 99.0), 4, Score(2.0, None, 2.0)))
+
+    def beaten(one):
+        return any(
+            other.score.efficacy >= one.score.efficacy
+            and other.score.collateral >= one.score.collateral
+            and other is not one
+            for other in trials[:-1]
+        )
+
+    assert {id(trial) for trial in frontier(trials)} == {id(trial) for trial in trials[:-1] if not beaten(trial)}
+
+
+def test_favors_weigh_the_harmonic_mean():
+    score = Score(0.9, 0.6, 0.8)
+    assert score.mean() == pytest.approx(3 / (1 / 0.9 + 1 / 0.6 + 1 / 0.8))
+    assert score.mean("locality") == pytest.approx(6 / (1 / 0.9 + 1 / 0.6 + 4 / 0.8))
+    assert score.mean("efficacy") == pytest.approx(2.5 / (1 / 0.9 + 1 / 0.6 + 0.5 / 0.8))
+    assert Score(0.9, None, 0.6).mean() == pytest.approx(2 / (1 / 0.9 + 1 / 0.6))
+    assert Score(0.9, 0.0, 1.0).mean() == 0
+
+
+def test_layers_to_try_lie_apart_and_hold_the_usual_one():
+    effect = torch.zeros(32, dtype=torch.float64)
+    effect[[12, 13, 14, 20]] = torch.tensor([0.5, 0.4, 0.3, 0.2], dtype=torch.float64)
+    sets = layer_sets(effect, range(31), several=True)
+    singles = [layers[0] for layers in sets if len(layers) == 1]
+    assert singles[:3] == [12, 8, 14]
+    assert all(abs(a - b) >= 2 for i, a in enumerate(singles) for b in singles[:i])
+    assert (7, 8, 9, 10, 11, 12) in sets
+    assert layer_sets(effect, range(31), several=False) == tuple((layer,) for layer in singles)
+
+
+def test_without_a_trace_layers_are_spread():
+    sets = layer_sets(torch.zeros(32), range(31), several=False)
+    assert sets == ((0,), (8,), (6,), (12,), (18,), (24,))
+    assert layer_sets(torch.zeros(3), [0, 1], several=True) == ((0,), (1,), (0, 1))
+    assert layer_sets(torch.zeros(3), [1], several=True) == ((1,),)
