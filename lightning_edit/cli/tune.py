@@ -146,13 +146,13 @@ def _write(out: Path, outcome: "Outcome", decoder: "Decoder", given: Namespace) 
     settings = settings_of(given.model, chosen, outcome.plan.values, given.dtype)
     with atomic_path(out) as scratch:
         scratch.write_text(preset(decoder, settings, chosen, len(outcome.trials), given.favor), encoding="utf-8")
+    legend = {layers: f"layers {name}" if len(layers) > 1 else f"layer {name}" for layers, name in names.items()}
     with atomic_path(out.with_suffix(".png")) as scratch:
-        legend = {layers: f"layers {name}" if len(layers) > 1 else f"layer {name}" for layers, name in names.items()}
         draw(outcome.trials, chosen, legend).savefig(scratch, format="png")
     with atomic_path(out.with_suffix(".json")) as scratch:
         scratch.write_text(json.dumps(described(outcome, given.favor), indent=1) + "\n", encoding="utf-8")
     point = chosen.point
-    where = f"layers {names[point.layers]}, {solver_words(point)}, lr {point.lr:g}, clamp {point.clamp:g}"
+    where = f"{legend[point.layers]}, {solver_words(point)}, lr {point.lr:g}, clamp {point.clamp:g}"
     console.print(f"Chosen of {len(outcome.trials)} trials: {where}: {figures(chosen)}.", soft_wrap=True)
     beside = ", ".join(str(out.with_suffix(suffix)) for suffix in (".yaml", ".png", ".json", ".trials.jsonl"))
     console.print(f"Written: {beside}. Use it: lightning-edit fit --config {out} ...", soft_wrap=True)

@@ -39,7 +39,7 @@ def draw(trials: Sequence[Trial], chosen: Trial, names: dict[tuple[int, ...], st
             )
     axes.step(*_places(frontier(trials)), where="post", color="#666666", linewidth=1, label="frontier")
     axes.scatter(*_places([chosen]), marker="*", s=160, c="#FFFFFF", edgecolors="#000000", zorder=3, label="chosen")
-    _label(axes)
+    _label(axes, f"larger: more edits (up to {chosen.edits})")
     return figure
 
 
@@ -47,7 +47,7 @@ def _places(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
     return [100 * (trial.score.collateral or 0.0) for trial in trials], [100 * trial.score.efficacy for trial in trials]
 
 
-def _label(axes: Axes) -> None:
+def _label(axes: Axes, title: str) -> None:
     axes.set_xlabel("other answers kept (%)", fontsize=NORMAL)
     axes.set_ylabel("says the new answer (%)", fontsize=NORMAL)
     axes.tick_params(labelsize=SMALL)
@@ -55,4 +55,5 @@ def _label(axes: Axes) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend = axes.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title=title)
+    legend.get_title().set_fontsize(SMALL)
