@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted, terminal
-from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.atomic import atomic_path, check_outputs
 from lightning_edit.storage.user_files import check_model_name
 from lightning_edit.tracing.settings import KINDS, Kind, TracingSettings
 
@@ -90,6 +90,7 @@ def _check(given: Namespace) -> Path:
     out = Path(given.out).expanduser()
     if out.suffix.lower() != ".png" or out.is_dir():
         raise EditError(f"`--out` must be a file whose name ends in .png, got {given.out}.")
+    check_outputs(out, [".json"], given.data)
     return out
 
 

@@ -9,7 +9,7 @@ from lightning_edit.cli.edit import layer_list
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
-from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.atomic import atomic_path, check_outputs
 from lightning_edit.storage.user_files import check_model_name
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FAVORS, DEVICES = ("efficacy", "balance", "locality"), ("auto", "cpu", "gpu")
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 EDITS = 32
+# What is written beside the preset.
+BESIDE = (".png", ".trials.json", ".trials.jsonl")
 DESCRIPTION = """Finds layers, learning rate, clamp, weight and solver for a model: a trace ranks its
 layers, then small real edits compete, the better ones with more edits. A tuning that was stopped goes on
 where it was when it is started again."""
@@ -81,6 +83,7 @@ def _check(given: Namespace) -> tuple[Path, list[int] | None]:
         raise EditError(f"`--out` must be a file whose name ends in .yaml, got {given.out}.")
     if given.preserve is not None and not Path(given.preserve).expanduser().is_file():
         raise EditError(f"`--preserve`: there is no file {given.preserve}. Give a file of ordinary text.")
+    check_outputs(out, BESIDE, given.data, given.preserve)
     for name in ("edits", "tokens"):
         value = getattr(given, name)
         if value is not None and value < 1:
@@ -149,10 +152,10 @@ def _write(out: Path, outcome: "Outcome", decoder: "Decoder", given: Namespace) 
     legend = {layers: f"layers {name}" if len(layers) > 1 else f"layer {name}" for layers, name in names.items()}
     with atomic_path(out.with_suffix(".png")) as scratch:
         draw(outcome.trials, chosen, legend).savefig(scratch, format="png")
-    with atomic_path(out.with_suffix(".json")) as scratch:
+    with atomic_path(out.with_suffix(".trials.json")) as scratch:
         scratch.write_text(json.dumps(described(outcome, given.favor), indent=1) + "\n", encoding="utf-8")
     point = chosen.point
     where = f"{legend[point.layers]}, {solver_words(point)}, lr {point.lr:g}, clamp {point.clamp:g}"
     console.print(f"Chosen of {len(outcome.trials)} trials: {where}: {figures(chosen)}.", soft_wrap=True)
-    beside = ", ".join(str(out.with_suffix(suffix)) for suffix in (".yaml", ".png", ".json", ".trials.jsonl"))
-    console.print(f"Written: {beside}. Use it: lightning-edit fit --config {out} ...", soft_wrap=True)
+    beside = ", ".join(str(out.with_suffix(suffix)) for suffix in BESIDE)
+    console.print(f"Written: {out}, {beside}. Use it: lightning-edit fit --config {out} ...", soft_wrap=True)

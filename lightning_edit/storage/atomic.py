@@ -4,14 +4,33 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from lightning_edit.errors import EditError
+
 # What follows the name of a file in that of the temporary folder it is made in.
 SCRATCH = r"[a-z0-9_]{8}"
+
+
+def check_outputs(out: Path, beside: Iterable[str], *inputs: str | None) -> None:
+    """Refuses to write over what is read.
+
+    Args:
+        out: A file that is going to be written.
+        beside: Suffixes of further ones, in place of its own.
+        *inputs: Files that are read, None for none.
+
+    Raises:
+        EditError: If one is among the others.
+    """
+    read = {Path(name).expanduser().resolve() for name in inputs if name is not None}
+    for path in (out, *(out.with_suffix(suffix) for suffix in beside)):
+        if path.resolve() in read:
+            raise EditError(f"`--out`: {path} would be written over, and is read. Give another name.")
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from lightning_edit.errors import EditError
 from lightning_edit.tracing.settings import Kind
 from lightning_edit.tracing.trace import Trace
 
+# Of the largest effect, the share that counts as no less.
+NEARLY = 0.9
 GROUPS = (
     "first subject token",
     "middle subject tokens",
@@ -106,13 +108,14 @@ def _mean_effect(means: Tensor) -> MeanEffect:
 
 
 def suggested_layers(depth: int, effect: Tensor, editable: Sequence[int]) -> tuple[int, list[int]]:
-    """The layers at which edits are likely to succeed: where the subject's last token carries most.
+    """The layers at which edits are likely to succeed: the last before later tokens have read the subject's.
 
-    One layer is the strongest; several are those up to it, five in a model of 28 layers as MEMIT takes them.
+    One layer is the highest of those that bring back nearly most; several are those up to it, five in a model of 28
+    layers as MEMIT takes them.
 
     Args:
         depth: How many layers the model has.
-        effect: ``(layers,)`` indirect effects at the subject's last token, of MLPs if possible.
+        effect: ``(layers,)`` indirect effects at the subject's last token, of hidden states if possible.
         editable: The layers that can be edited.
 
     Returns:
@@ -125,6 +128,7 @@ def suggested_layers(depth: int, effect: Tensor, editable: Sequence[int]) -> tup
     candidates = [layer for layer in editable if layer < depth - 1]
     if not candidates:
         raise EditError("The model has no layer below its last that can be edited, so none can be suggested.")
-    best = max(candidates, key=lambda layer: float(effect[layer]))
+    most = max(float(effect[layer]) for layer in candidates)
+    best = max(layer for layer in candidates if float(effect[layer]) >= (NEARLY * most if most > 0 else most))
     several = max(1, round(depth * 5 / 28))
     return best, [layer for layer in candidates if best - several < layer <= best]

@@ -14,8 +14,8 @@ from lightning_edit.tracing.average import GROUPS, AverageTrace, suggested_layer
 from lightning_edit.tracing.settings import Kind, TracingSettings
 from lightning_edit.tracing.trace import Trace
 
-# In the order in which they say where to edit: an edit changes an MLP.
-TELLING: tuple[Kind, ...] = ("mlp", "state", "attention")
+# In the order in which they say where to edit: it is a hidden state that an edit sets.
+TELLING: tuple[Kind, ...] = ("state", "mlp", "attention")
 
 
 def subject_end(trace: Trace | AverageTrace, kind: Kind) -> Tensor:

@@ -15,6 +15,8 @@ from lightning_edit.tracing.settings import TracingSettings
 from lightning_edit.tracing.trace import trace_fact
 
 SINGLE, SEVERAL = 6, 2
+# A state that brings back so much of the most is still read by later tokens.
+READ = 0.5
 FACTS, SAMPLES = 16, 2
 # MEMIT edits 5 of 28 layers of GPT-J.
 SHARE = 5 / 28
@@ -36,7 +38,7 @@ def editable_layers(decoder: Decoder) -> list[int]:
 
 
 def effects(decoder: Decoder, tokenizer: Any, facts: Sequence[Fact], seed: int, report: Report = silent) -> Tensor:
-    """The mean indirect effect ``(layers,)`` of restoring MLPs at the subject's last token.
+    """The mean indirect effect ``(layers,)`` of restoring the hidden state at the subject's last token.
 
     Args:
         decoder: The model.
@@ -46,46 +48,42 @@ def effects(decoder: Decoder, tokenizer: Any, facts: Sequence[Fact], seed: int, 
         report: Called with the number of facts.
 
     Returns:
-        The effects; all 0 where there is no fact, or where not all layers have an MLP that was found.
+        The effects; all 0 where there is no fact.
     """
     depth = len(decoder.blocks)
-    if not facts or decoder.refusals:
+    if not facts:
         return torch.zeros(depth, dtype=torch.float64)
     std, settings = embedding_std(decoder, tokenizer, [f.subject for f in facts]), TracingSettings(SAMPLES, seed=seed)
     total = torch.zeros(depth, dtype=torch.float64)
     for number, fact in enumerate(facts[:FACTS], start=1):
-        trace = trace_fact(decoder, tokenizer, fact, std, settings, ["mlp"], only_subject_end=True)
-        total += trace.effect("mlp")[trace.subject[-1]]
+        trace = trace_fact(decoder, tokenizer, fact, std, settings, ["state"], only_subject_end=True)
+        total += trace.effect("state")[trace.subject[-1]]
         report("trace (facts)", number, min(len(facts), FACTS))
     return total / min(len(facts), FACTS)
 
 
 def layer_sets(effect: Tensor, editable: Sequence[int], several: bool) -> tuple[tuple[int, ...], ...]:
-    """The layers to try, the most promising first: single ones that lie apart, then several in a row.
+    """The layers to try: single ones, then several in a row.
 
-    The layer a quarter of the way up is always among them, for a trace does not say where edits succeed, only where
-    recalled facts pass.
+    They are spread evenly up to the highest layer whose state later tokens still read. The layer a quarter of the way
+    up, which is near those published for most models, is always among them.
 
     Args:
         effect: See `effects`.
         editable: The layers that may be tried, ascending.
         several: Whether more than one layer can be edited.
     """
-    depth = len(effect)
-    ranked = sorted(editable, key=lambda layer: (-float(effect[layer]), layer))
-    usual = min(editable, key=lambda layer: abs(layer - depth // 4))
-    gap, chosen = max(1, depth // 16), list[int]()
-    for layer in (
-        [ranked[0], usual, *_spread(editable), *ranked[1:]] if not effect.any() else [ranked[0], usual, *ranked]
-    ):
-        if len(chosen) < SINGLE and all(abs(layer - other) >= gap for other in chosen):
-            chosen.append(layer)
+    depth, most = len(effect), max(float(effect[layer]) for layer in editable)
+    read = [layer for layer in editable if most > 0 and float(effect[layer]) >= READ * most]
+    # In a shallow model a trace has little to choose from.
+    highest = max(read, default=editable[-1]) if len(editable) > SINGLE else editable[-1]
+    within = [layer for layer in editable if layer <= highest]
+    usual = min(editable, key=lambda layer: (abs(layer - depth // 4), layer))
+    count = min(SINGLE, len(within))
+    single = {within[round(i * (len(within) - 1) / max(1, count - 1))] for i in range(count)} | {usual}
     width = max(2, round(depth * SHARE))
-    rows = [tuple(range(layer - width + 1, layer + 1)) for layer in chosen] if several else []
-    rows = [row for row in rows if set(row) <= set(editable)]
-    return (*((layer,) for layer in chosen), *rows[:SEVERAL])
-
-
-def _spread(editable: Sequence[int]) -> list[int]:
-    """Layers at equal distances, where nothing says which are better."""
-    return [editable[i * (len(editable) - 1) // max(1, SINGLE - 1)] for i in range(SINGLE)]
+    # Published ones end about there, or somewhat higher.
+    ends = [layer for layer in sorted(single) if layer >= usual and several]
+    rows = [tuple(range(layer - width + 1, layer + 1)) for layer in ends]
+    rows = [row for row in rows if set(row) <= set(editable)][::2]
+    return (*((layer,) for layer in sorted(single)), *rows[:SEVERAL])

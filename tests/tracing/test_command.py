@@ -126,6 +126,7 @@ def test_a_file_that_holds_no_facts_is_refused(content, message, tmp_path, capsy
         (["Anna is", "--subject", "Anna", "--out", "map.jpg"], "ends in .png"),
         ([f"Anna is{' old' * 200}", "--subject", "Anna"], "the model's context holds 128"),
         (["--data", "none.csv"], "there is no file none.csv"),
+        (["--data", "facts.json", "--out", "facts.png"], "facts.json would be written over"),
     ],
 )
 def test_a_mistake_gets_one_clear_message(args, message, capsys):

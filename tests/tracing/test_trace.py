@@ -145,10 +145,11 @@ def test_every_token_from_the_subject_on_is_in_one_group(decoder, tiny_tokenizer
         assert groups_of(trace)[2] == [trace.subject[-1]]
 
 
-def test_suggested_layers_end_at_the_strongest_that_can_be_edited():
-    effect = torch.tensor([0.1, 0.5, 0.4, 0.9] + [0.0] * 7 + [2.0])
-    assert suggested_layers(12, effect, range(12)) == (3, [2, 3])
+def test_suggested_layers_end_at_the_highest_that_brings_back_nearly_most():
+    effect = torch.tensor([0.1, 0.5, 0.4, 0.9, 0.82, 0.8] + [0.0] * 5 + [2.0])
+    assert suggested_layers(12, effect, range(12)) == (4, [3, 4])
     assert suggested_layers(12, effect, [0, 1, 2]) == (1, [0, 1])
+    assert suggested_layers(12, -effect, range(11)) == (10, [9, 10])
     with pytest.raises(EditError, match="no layer below its last"):
         suggested_layers(12, effect, [11])
 

@@ -40,13 +40,13 @@ def test_it_writes_a_preset_that_fit_reads(folder, capsys):
         cli.main(["fit", "--config", str(folder / "preset.yaml"), "--print_config"])
     assert not left.value.code
     printed = capsys.readouterr().out
-    chosen = json.loads((folder / "preset.json").read_text())["chosen"]["point"]
+    chosen = json.loads((folder / "preset.trials.json").read_text())["chosen"]["point"]
     assert f"clamp_norm_factor: {chosen['clamp']}" in printed
     assert f"second_moment_weight: {chosen['weight'] / 0.1:.1f}" in printed
 
 
 def test_the_preset_is_the_best_of_all_trials(folder):
-    told = json.loads((folder / "preset.json").read_text())
+    told = json.loads((folder / "preset.trials.json").read_text())
     means = {}
     for trial in told["trials"]:
         if trial["edits"] == 4:
@@ -106,6 +106,7 @@ def test_trials_of_another_tuning_are_not_mixed_in(folder, capsys):
         (["--preserve", "none.txt"], "there is no file none.txt"),
         (["--data", "none.json"], "there is no file none.json"),
         (["--out", "preset.png"], "ends in .yaml"),
+        (["--data", "a/edits.trials.json", "--out", "a/edits.yaml"], "edits.trials.json would be written over"),
     ],
 )
 def test_a_mistake_gets_one_clear_message(args, message, folder, capsys):

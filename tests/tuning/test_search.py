@@ -126,19 +126,19 @@ def test_favors_weigh_the_harmonic_mean():
     assert Score(0.9, 0.0, 1.0).mean() == 0
 
 
-def test_layers_to_try_lie_apart_and_hold_the_usual_one():
-    effect = torch.zeros(32, dtype=torch.float64)
-    effect[[12, 13, 14, 20]] = torch.tensor([0.5, 0.4, 0.3, 0.2], dtype=torch.float64)
-    sets = layer_sets(effect, range(31), several=True)
-    singles = [layers[0] for layers in sets if len(layers) == 1]
-    assert singles[:3] == [12, 8, 14]
-    assert all(abs(a - b) >= 2 for i, a in enumerate(singles) for b in singles[:i])
-    assert (7, 8, 9, 10, 11, 12) in sets
-    assert layer_sets(effect, range(31), several=False) == tuple((layer,) for layer in singles)
+def test_layers_to_try_are_spread_up_to_where_the_subject_is_read():
+    effect = torch.tensor([0.3] * 5 + [0.4] * 6 + [0.25, 0.21, 0.19] + [0.1] * 18, dtype=torch.float64)
+    singles = ((0,), (2,), (5,), (7,), (8,), (10,), (12,))
+    assert layer_sets(effect, range(31), several=False) == singles
+    rows = layer_sets(effect, range(31), several=True)[len(singles) :]
+    assert rows == (tuple(range(3, 9)), tuple(range(7, 13)))
+    assert layer_sets(torch.zeros(6), range(5), several=True)[5:] == ((0, 1), (2, 3))
+    few = layer_sets(effect, [4, 5, 6, 7, 20], several=True)
+    assert few[:5] == ((4,), (5,), (6,), (7,), (20,))
+    assert set(few[5:]) == set()
 
 
-def test_without_a_trace_layers_are_spread():
-    sets = layer_sets(torch.zeros(32), range(31), several=False)
-    assert sets == ((0,), (8,), (6,), (12,), (18,), (24,))
+def test_without_a_trace_layers_are_spread_over_all():
+    assert layer_sets(torch.zeros(32), range(31), several=False) == ((0,), (6,), (8,), (12,), (18,), (24,), (30,))
     assert layer_sets(torch.zeros(3), [0, 1], several=True) == ((0,), (1,), (0, 1))
     assert layer_sets(torch.zeros(3), [1], several=True) == ((1,),)
