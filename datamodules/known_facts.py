@@ -7,6 +7,7 @@ from lightning_edit.datamodules.records import read_records
 from lightning_edit.datamodules.subjects import cut_out
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
+from lightning_edit.requests import COMPLETE
 from lightning_edit.tracing.facts import Fact
 
 # By these names a record gives the answer that holds before any edit.
@@ -14,7 +15,7 @@ ANSWERS = ("answer", "target_true", "attribute", "ground_truth")
 PROMPTS = ("prompt", "template")
 
 
-def read_facts(path: str) -> list[Fact]:
+def read_facts(path: str, chat: bool = False) -> list[Fact]:
     """The facts in a file: records with subject, prompt and the true answer.
 
     CounterFact's records are read too, and those of the published list of known facts, whose ``attribute`` is the
@@ -22,6 +23,7 @@ def read_facts(path: str) -> list[Fact]:
 
     Args:
         path: A CSV, JSON or JSONL file, or what else `read_records` reads.
+        chat: Whether they are asked in a chat: by the record's ``question``, or else by its prompt to be completed.
 
     Raises:
         EditError: If a record is no fact; the message names its place.
@@ -29,7 +31,7 @@ def read_facts(path: str) -> list[Fact]:
     facts = []
     for record, where in read_records(path):
         try:
-            facts.append(_fact(record))
+            facts.append(_fact(record, chat))
         except EditError as error:
             raise EditError(f"{where}: {error}") from error
     if not facts:
@@ -37,12 +39,14 @@ def read_facts(path: str) -> list[Fact]:
     return list(dict.fromkeys(facts))
 
 
-def _fact(record: Any) -> Fact:
+def _fact(record: Any, chat: bool) -> Fact:
     if isinstance(record, Mapping) and isinstance(record.get("requested_rewrite"), Mapping):
         record = record["requested_rewrite"]
     if not isinstance(record, Mapping):
         raise EditError(f"expected an object with the fields subject, prompt and answer, got {quoted(record)}.")
-    subject, prompt = record.get("subject"), next((record[name] for name in PROMPTS if record.get(name)), None)
+    question = record.get("question") if chat else None
+    subject = record.get("subject")
+    prompt = question or next((record[name] for name in PROMPTS if record.get(name)), None)
     answer = next((record[name] for name in ANSWERS if record.get(name)), None)
     if isinstance(answer, Mapping):
         answer = answer.get("str")
@@ -55,4 +59,5 @@ def _fact(record: Any) -> Fact:
     place = cut_out(prompt, subject)
     if place is None:
         raise EditError(f"the prompt {quoted(prompt)} holds neither {{}} nor the subject {quoted(subject)}.")
-    return Fact(place[1].strip(), place[0], answer.strip())
+    asked = COMPLETE.replace("{}", place[0]) if chat and not question else place[0]
+    return Fact(place[1].strip(), asked, answer.strip())

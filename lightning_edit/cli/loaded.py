@@ -5,24 +5,28 @@ from typing import Any, Literal
 import torch
 
 from lightning_edit.errors import EditError
+from lightning_edit.models.chat import ChatSettings, settle_chat
 from lightning_edit.models.decoder import Decoder, find_decoder
 from lightning_edit.models.loaded_weights import check_vocabulary
 from lightning_edit.models.loading import Precision, load_model, load_tokenizer
 
 
-def decoder_on(name: str, device: Literal["auto", "cpu", "gpu"], dtype: Precision) -> tuple[Decoder, Any]:
+def decoder_on(
+    name: str, device: Literal["auto", "cpu", "gpu"], dtype: Precision, chat: bool | Literal["auto"] = False
+) -> tuple[Decoder, Any]:
     """Loads a model and its tokenizer.
 
     Args:
         name: A folder, a hub name or ``tiny``.
         device: Where it is to run; ``auto`` is a GPU where there is one.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
+        chat: Whether prompts are asked in a chat, see `settle_chat`.
 
     Returns:
         The model and its tokenizer.
 
     Raises:
-        EditError: If there is no such model or no GPU.
+        EditError: If there is no such model, no GPU, or no chat template.
     """
     there = torch.accelerator.is_available()
     if device == "gpu" and not there:
@@ -31,4 +35,4 @@ def decoder_on(name: str, device: Literal["auto", "cpu", "gpu"], dtype: Precisio
     check_vocabulary(model, tokenizer)
     if there and device != "cpu":
         model = model.to(torch.accelerator.current_accelerator())
-    return find_decoder(model), tokenizer
+    return find_decoder(model), settle_chat(tokenizer, chat, ChatSettings())

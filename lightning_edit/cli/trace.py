@@ -46,7 +46,7 @@ def main(words: list[str]) -> None:
     from lightning_edit.progress import ProgressBars
 
     facts = _facts(given)
-    decoder, tokenizer = decoder_on(given.model, given.device, given.dtype)
+    decoder, tokenizer = decoder_on(given.model, given.device, given.dtype, given.chat)
     with ProgressBars() as report:
         trace, std, notes = _trace(decoder, tokenizer, facts, given, settings, report)
     _write(out, trace, decoder, settings, std, notes)
@@ -67,6 +67,7 @@ def _parser() -> CommandParser:
     add("--noise", type=float, default=3.0, metavar="X", help="noise in standard deviations of the embeddings (3)")
     add("--window", type=int, metavar="N", help="MLPs or attentions put back at once (10, fewer in small models)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the noise (0)")
+    add("--chat", action="store_true", help="ask in a chat, by the tokenizer's template")
     add("--device", choices=DEVICES, default="auto", help="where the model runs (auto)")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the weights (that of the files)")
     return parser
@@ -100,7 +101,7 @@ def _facts(given: Namespace) -> "list[Fact]":
     from lightning_edit.tracing.facts import Fact, public_facts
 
     if given.prompt is None:
-        return public_facts() if given.data is None else read_facts(given.data)
+        return public_facts(given.chat) if given.data is None else read_facts(given.data, given.chat)
     place = cut_out(given.prompt, given.subject)
     if place is None:
         raise EditError(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FAVORS, DEVICES = ("efficacy", "balance", "locality"), ("auto", "cpu", "gpu")
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
+CHAT = {"auto": "auto", "true": True, "false": False}
 EDITS = 32
 # What is written beside the preset.
 BESIDE = (".png", ".trials.json", ".trials.jsonl")
@@ -46,7 +47,8 @@ def main(words: list[str]) -> None:
 
     settings = TuneSettings(given.edits, given.favor, seed=given.seed)
     requests = None if given.data is None else read_requests(given.data)
-    decoder, tokenizer = decoder_on(given.model, given.device, given.dtype)
+    chat: Any = CHAT[given.chat]
+    decoder, tokenizer = decoder_on(given.model, given.device, given.dtype, chat)
     log = out.with_suffix(".trials.jsonl")
     try:
         with ProgressBars() as report:
@@ -70,6 +72,7 @@ def _parser() -> CommandParser:
     add("--preserve", metavar="FILE", help="ordinary text to preserve (text from the model itself)")
     add("--tokens", type=int, metavar="N", help="how much of that text to read (10 x the width of the MLP)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the facts, the templates and the trace (0)")
+    add("--chat", choices=CHAT, default="auto", help="whether edits are asked in a chat (where there is a template)")
     add("--device", choices=DEVICES, default="auto", help="where the model runs (auto)")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the weights (that of the files)")
     return parser
@@ -146,7 +149,7 @@ def _write(out: Path, outcome: "Outcome", decoder: "Decoder", given: Namespace) 
     if not chosen.score.efficacy:
         reason = f": {chosen.failed}" if chosen.failed else ", whatever was tried."
         raise EditError(f"The edited model says none of the new answers{reason} Try other `--layers` or `--data`.")
-    settings = settings_of(given.model, chosen, outcome.plan.values, given.dtype)
+    settings = settings_of(given.model, chosen, outcome.plan, given.dtype)
     with atomic_path(out) as scratch:
         scratch.write_text(preset(decoder, settings, chosen, len(outcome.trials), given.favor), encoding="utf-8")
     legend = {layers: f"layers {name}" if len(layers) > 1 else f"layer {name}" for layers, name in names.items()}

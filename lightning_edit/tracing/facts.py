@@ -54,11 +54,17 @@ class Fact:
         return self.prompt.replace("{}", self.subject)
 
 
-def public_facts() -> list[Fact]:
-    """The shipped facts, of all relations in turns."""
+def public_facts(chat: bool = False) -> list[Fact]:
+    """The shipped facts, of all relations in turns.
+
+    Args:
+        chat: Whether they are asked as questions.
+    """
     relations: dict[str, list[Fact]] = {}
     for fact in probes.facts():
-        relations.setdefault(fact.relation, []).append(Fact(fact.subject, fact.prompt, fact.answer))
+        relations.setdefault(fact.relation, []).append(
+            Fact(fact.subject, fact.question if chat else fact.prompt, fact.answer)
+        )
     in_turns = chain.from_iterable(zip_longest(*relations.values()))
     return [fact for fact in in_turns if fact is not None]
 

@@ -8,16 +8,16 @@ from lightning_edit.models.presets import render_preset
 from lightning_edit.solvers import EMMET
 from lightning_edit.tuning.bench import Trial
 from lightning_edit.tuning.judge import Favor
-from lightning_edit.values.settings import ValueSettings
+from lightning_edit.tuning.tune import Plan
 
 
-def settings_of(model: str, trial: Trial, values: ValueSettings, dtype: str) -> dict[str, Any]:
+def settings_of(model: str, trial: Trial, plan: Plan, dtype: str) -> dict[str, Any]:
     """The settings of a trial, as `fit` reads them.
 
     Args:
         model: Folder or hub name of the model.
         trial: The trial.
-        values: How its values were optimized, but for what the point says.
+        plan: What it was made with.
         dtype: Precision of the weights.
     """
     point, solver = trial.point, trial.point.solver
@@ -28,7 +28,13 @@ def settings_of(model: str, trial: Trial, values: ValueSettings, dtype: str) -> 
         "model": model,
         "layers": list(point.layers),
         "solver": {"class_path": type(solver).__name__, "init_args": weights},
-        "values": {"lr": point.lr, "steps": values.steps, "clamp_norm_factor": point.clamp, "site": values.site},
+        "values": {
+            "lr": point.lr,
+            "steps": plan.values.steps,
+            "clamp_norm_factor": point.clamp,
+            "site": plan.values.site,
+        },
+        "chat": plan.chat,
         "dtype": dtype,
     }
 

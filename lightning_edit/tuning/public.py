@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
+from lightning_edit.models.chat import chat_of
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.probes import (
     PublicFact,
@@ -19,8 +20,7 @@ from lightning_edit.probes import (
     other_answer,
 )
 from lightning_edit.progress import Report, silent
-from lightning_edit.requests import EditRequest
-from lightning_edit.tracing.facts import Fact
+from lightning_edit.requests import EditRequest, as_question
 from lightning_edit.tuning.judge import Kept
 from lightning_edit.tuning.material import FEWEST, GENERAL, OF_EACH_KIND, PARAPHRASES, Material, answered
 
@@ -52,28 +52,24 @@ def from_public_facts(
     edits: int,
     seed: int,
     tokens: int,
-    chat: bool,
     general: Sequence[Kept] = (),
     report: Report = silent,
-) -> tuple[Material, list[Fact]]:
+) -> Material:
     """Edits of public facts that the model knows, the new answer being that to another subject.
 
     Args:
         decoder: The unedited model.
-        tokenizer: Its fast tokenizer.
+        tokenizer: Its fast tokenizer, or a `ChatTokenizer`: in a chat it is asked questions, not given sentences.
         edits: How many.
         seed: Which, and to what.
         tokens: How many tokens the model may write.
-        chat: Whether it is asked questions rather than given sentences to go on with.
         general: General questions, which are asked as well.
         report: Called with the number of questions.
-
-    Returns:
-        The material, and what is edited as facts that the model knows.
 
     Raises:
         EditError: If the model knows too few.
     """
+    chat = chat_of(tokenizer) is not None
     known = _known(decoder, tokenizer, edits, seed, tokens, chat, report)
     if len(known) < FEWEST:
         raise EditError(
@@ -87,7 +83,7 @@ def from_public_facts(
     others = sorted(in_order[count:], key=lambda entry: entry[0].relation not in relations)
     kept = [question for _, question in others[: OF_EACH_KIND * count]]
     requests = _requests(decoder, tokenizer, edited, seed, tokens, chat, report)
-    return Material(tuple(requests), (*kept, *general)), [Fact(f.subject, _wording(f, chat), f.answer) for f in edited]
+    return Material(tuple(requests), (*kept, *general))
 
 
 def _known(
@@ -132,21 +128,14 @@ def _requests(
     paraphrases: dict[int, list[str]] = {}
     for wording in answered(decoder, tokenizer, wordings, tokens, report):
         paraphrases.setdefault(int(wording.kind), []).append(wording.prompt)
-    return [
-        EditRequest(
-            fact.subject,
-            _wording(fact, chat),
-            other_answer(fact, seed),
-            fact.answer,
-            paraphrase_prompts=tuple(paraphrases.get(i, ())[:PARAPHRASES]),
-        )
-        for i, fact in enumerate(edited)
-    ]
-
-
-def _wording(fact: PublicFact, chat: bool) -> str:
-    return fact.question if chat else fact.prompt
+    requests = []
+    for i, fact in enumerate(edited):
+        others = tuple(paraphrases.get(i, ())[:PARAPHRASES])
+        asked = {"question": fact.question, "paraphrase_questions": others} if chat else {"paraphrase_prompts": others}
+        request = EditRequest(fact.subject, fact.prompt, other_answer(fact, seed), fact.answer, **asked)
+        requests.append(as_question(request) if chat else request)
+    return requests
 
 
 def _asked(fact: PublicFact, chat: bool) -> str:
-    return filled(_wording(fact, chat), fact.subject)
+    return filled(fact.question if chat else fact.prompt, fact.subject)

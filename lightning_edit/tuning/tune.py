@@ -10,11 +10,12 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
+from lightning_edit.models.chat import ChatSettings, chat_of, plain_tokenizer
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fingerprints import fingerprint_model, fingerprint_tokenizer
 from lightning_edit.models.probe import altered_on_the_way, check_projections
 from lightning_edit.progress import Report, silent
-from lightning_edit.requests import EditRequest
+from lightning_edit.requests import EditRequest, as_question
 from lightning_edit.settings import Count, Seed, Settings, compared_fields
 from lightning_edit.solvers import MEMIT
 from lightning_edit.storage.fingerprint import fingerprint
@@ -46,7 +47,7 @@ class TuneSettings(Settings):
     favor: Favor = "balance"
     """Whether ``efficacy`` or ``locality`` (that other answers stay) counts for more."""
 
-    tokens: Count = 16
+    tokens: Count = 20
     """How many tokens the model may write to each prompt."""
 
     seed: Seed = 0
@@ -62,12 +63,14 @@ class Plan:
         space: The points that may be tried.
         effects: ``(layers,)`` by which layers were chosen.
         values: How values are optimized, but for what points say.
+        chat: Whether the model is asked in a chat.
     """
 
     material: Material
     space: Space
     effects: Tensor
     values: ValueSettings
+    chat: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,18 +94,16 @@ def make_plan(
     settings: TuneSettings,
     requests: Sequence[EditRequest] | None = None,
     layers: Sequence[int] | None = None,
-    chat: bool = False,
     report: Report = silent,
 ) -> Plan:
     """Chooses edits, questions and layers.
 
     Args:
         decoder: The unedited model.
-        tokenizer: Its fast tokenizer.
+        tokenizer: Its fast tokenizer, or a `ChatTokenizer`, by which all edits and questions are asked in a chat.
         settings: See `TuneSettings`.
-        requests: The user's records; None for public facts.
+        requests: The user's records in plain text; None for public facts.
         layers: The layers that may be edited; None for all.
-        chat: Whether public facts are asked as questions.
         report: Called from long work.
 
     Raises:
@@ -114,21 +115,33 @@ def make_plan(
             raise EditError(f"`--layers` must be among those that can be edited, {editable}, got {list(layers)}.")
         editable = sorted(set(layers))
     check_projections(decoder, editable)
+    material = _material(decoder, tokenizer, settings, requests, report)
+    # Which layers recall facts does not depend on how they are asked, and a sentence to go on with has a short answer.
+    tokens, plain = plain_tokenizer(tokenizer), [request.original or request for request in material.requests]
+    facts = [Fact(r.subject, r.prompt, r.target_true) for r in plain if r.target_true is not None]
+    facts = known_facts(decoder, tokens, facts, report)[0] if facts else []
+    effect = effects(decoder, tokens, facts, settings.seed, report)
+    altered = altered_on_the_way(decoder, editable)
+    sets, values = layer_sets(effect, editable, not altered), ValueSettings(site="mlp" if altered else "block")
+    space = Space(sets, decoder.weight(sets[0][0]).shape[1])
+    return Plan(material, space, effect, values, chat_of(tokenizer) is not None)
+
+
+def _material(
+    decoder: Decoder,
+    tokenizer: Any,
+    settings: TuneSettings,
+    requests: Sequence[EditRequest] | None,
+    report: Report,
+) -> Material:
     general = general_questions(decoder, tokenizer, settings.tokens, settings.seed, report)
     if requests is None:
-        how = (settings.edits, settings.seed, settings.tokens, chat, general, report)
-        material, facts = from_public_facts(decoder, tokenizer, *how)
-    else:
-        material = from_requests(requests, settings.edits, settings.seed)
-        kept = answered(decoder, tokenizer, material.kept, settings.tokens, report)
-        material = replace(material, kept=(*kept, *general))
-        facts = [Fact(r.subject, r.prompt, r.target_true) for r in material.requests if r.target_true is not None]
-        facts = known_facts(decoder, tokenizer, facts, report)[0] if facts else []
-    effect = effects(decoder, tokenizer, facts, settings.seed, report)
-    altered = altered_on_the_way(decoder, editable)
-    values = ValueSettings(site="mlp" if altered else "block")
-    sets = layer_sets(effect, editable, several=not altered)
-    return Plan(material, Space(sets, decoder.weight(sets[0][0]).shape[1]), effect, values)
+        how = (settings.edits, settings.seed, settings.tokens, general, report)
+        return from_public_facts(decoder, tokenizer, *how)
+    asked = requests if chat_of(tokenizer) is None else [as_question(request) for request in requests]
+    material = from_requests(asked, settings.edits, settings.seed)
+    kept = answered(decoder, tokenizer, material.kept, settings.tokens, report)
+    return replace(material, kept=(*kept, *general))
 
 
 def bench_for(
@@ -156,6 +169,8 @@ def bench_for(
     """
     layers = sorted({layer for chosen in plan.space.layer_sets for layer in chosen})
     templates = generate_templates(decoder.model, tokenizer, settings.seed)
+    if plan.chat:
+        templates = templates.in_worlds(ChatSettings())
     how = (second_moment or SecondMomentSettings(), MEMIT(), settings.seed, report)
     moments = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
     # Those of all layers that may be tried would fill the memory of a device.
@@ -211,6 +226,7 @@ def log_for(path: Path, bench: Bench, plan: Plan, settings: TuneSettings, preser
         "values": compared_fields(plan.values),
         "preserved": preserved,
         "tokens": settings.tokens,
+        "chat": plan.chat,
     }
     return TrialLog(path, identity)
 

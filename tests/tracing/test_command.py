@@ -94,6 +94,10 @@ def test_published_formats_are_read(record, tmp_path):
 
     (tmp_path / "facts.json").write_text(json.dumps([record]))
     assert read_facts(str(tmp_path / "facts.json")) == [Fact("Anna", "{} is", "old")]
+    assert read_facts(str(tmp_path / "facts.json"), chat=True) == [Fact("Anna", "Complete: {} is", "old")]
+    asked = {"subject": "Anna", "prompt": "{} is", "question": "How is Anna?", "answer": "old"}
+    (tmp_path / "facts.json").write_text(json.dumps([asked]))
+    assert read_facts(str(tmp_path / "facts.json"), chat=True) == [Fact("Anna", "How is {}?", "old")]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +130,7 @@ def test_a_file_that_holds_no_facts_is_refused(content, message, tmp_path, capsy
         (["Anna is", "--subject", "Anna", "--out", "map.jpg"], "ends in .png"),
         ([f"Anna is{' old' * 200}", "--subject", "Anna"], "the model's context holds 128"),
         (["--data", "none.csv"], "there is no file none.csv"),
+        (["Anna is", "--subject", "Anna", "--chat"], "has no chat template"),
         (["--data", "facts.json", "--out", "facts.png"], "facts.json would be written over"),
     ],
 )

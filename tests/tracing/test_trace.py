@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_edit.errors import EditError
+from lightning_edit.models.chat import ChatFormat, ChatTokenizer
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.loading import load_model
 from lightning_edit.models.tokenization import encode_subject
@@ -52,6 +53,17 @@ def test_every_restoration_equals_its_definition(decoder, tiny_tokenizer, facts,
         torch.testing.assert_close(trace.restored[kind], restored, rtol=1e-8, atol=1e-14)
         assert (trace.restored[kind][: trace.subject.start] == trace.corrupted).all()
     assert "".join(trace.tokens).strip() == fact.text
+
+
+def test_a_question_in_a_chat_is_traced_where_its_subject_stands(decoder, tiny_tokenizer, facts):
+    chat = ChatTokenizer(tiny_tokenizer, ChatFormat("The old man asked the man: ", " He said that"))
+    settings, fact = TracingSettings(samples=2, window=1), Fact(facts[2].subject, "Who is {}?", "a man")
+    trace = trace_fact(decoder, chat, fact, STD, settings)
+    assert "".join(trace.tokens) == f"The old man asked the man: {fact.text} He said that"
+    assert "".join(trace.tokens[i] for i in trace.subject).strip() == fact.subject
+    clean, low, restored = expected(decoder, chat, fact, settings, "state")
+    assert (trace.clean, trace.corrupted) == pytest.approx((clean, low), rel=1e-8)
+    torch.testing.assert_close(trace.restored["state"], restored, rtol=1e-8, atol=1e-14)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -11,6 +11,7 @@ from lightning_edit.editor import Editor
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.layer_stats import SecondMomentSettings
+from lightning_edit.models.chat import ChatFormat, ChatTokenizer
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.loading import load_model
 from lightning_edit.requests import EditRequest
@@ -233,13 +234,14 @@ def test_public_facts_become_edits_to_other_answers_of_their_relation(decoder, t
     monkeypatch.setattr(public, "answered", knows)
     general = public.general_questions(decoder, tiny_tokenizer, TOKENS, seed=0)
     assert 0 < len(general) <= public.GENERAL
-    material, facts = public.from_public_facts(decoder, tiny_tokenizer, 20, 0, TOKENS, chat=False, general=general)
+    material = public.from_public_facts(decoder, tiny_tokenizer, 20, 0, TOKENS, general)
     assert len(material.requests) == len({request.subject for request in material.requests}) == 20
     answers = {}
     for fact in public.facts():
         answers.setdefault((fact.relation, fact.prompt), set()).add(fact.answer)
-    for request, fact in zip(material.requests, facts, strict=True):
-        assert (request.subject, request.prompt, request.target_true) == (fact.subject, fact.prompt, fact.answer)
+    known = {(fact.subject, fact.prompt, fact.answer) for fact in public.facts()}
+    for request in material.requests:
+        assert (request.subject, request.prompt, request.target_true) in known
         (relation,) = [those for (_, prompt), those in answers.items() if prompt == request.prompt]
         assert request.target_new in relation
         assert request.target_new != request.target_true
@@ -248,12 +250,15 @@ def test_public_facts_become_edits_to_other_answers_of_their_relation(decoder, t
     assert kinds.count("other subject") == 40
     edited = {request.rewrite_prompt for request in material.requests}
     assert not edited & {question.prompt for question in material.kept}
-    chat, _ = public.from_public_facts(decoder, tiny_tokenizer, 4, 0, TOKENS, chat=True)
-    assert all(request.prompt.endswith("?") for request in chat.requests)
+    chat = public.from_public_facts(decoder, ChatTokenizer(tiny_tokenizer, ChatFormat("Q: ", " A:")), 4, 0, TOKENS)
+    for request in chat.requests:
+        assert request.prompt.endswith("?")
+        assert (request.subject, request.original.prompt, request.target_true) in known
+        assert request.paraphrase_prompts == request.paraphrase_questions != ()
 
 
 def test_a_model_that_knows_no_public_fact_is_refused(decoder, tiny_tokenizer, monkeypatch):
     some = public.facts()[::20]
     monkeypatch.setattr(public, "facts", lambda: some)
     with pytest.raises(EditError, match="too few to tune with"):
-        public.from_public_facts(decoder, tiny_tokenizer, 4, 0, 2, chat=False)
+        public.from_public_facts(decoder, tiny_tokenizer, 4, 0, 2)
