@@ -7,6 +7,7 @@ import torch
 from lightning_edit.tracing.noise import draw_noise
 
 
+@torch.no_grad()
 def probability(model, ids, start):
     """Of all tokens from ``start`` on."""
     logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].double()
