@@ -10,7 +10,7 @@ from lightning_edit.solvers import EMMET, MEMIT, Solver
 EMMET_LAMBDA = 0.1
 # Steps by about a half of a decade; MEMIT's published weights are 15,000 to 50,000, EMMET's 1,000 comes to 100 here.
 WEIGHTS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0)
-RATES = (0.05, 0.1, 0.2, 0.5)
+RATES = (0.05, 0.1, 0.2, 0.5, 1.0)
 CLAMPS = (0.5, 0.75, 1.5, 3.0, 6.0)
 # Where the search begins: values as published for GPT2-XL, and what small models need. An ordinary key has
 # k^T C^-1 k = d_in on average, so that with a weight of d_in / 10 a single edit of one gets 10 / 11 of its residual.
