@@ -3,13 +3,16 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from lightning_edit.errors import EditError
-from lightning_edit.keys.layer_stats import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
+from lightning_edit.keys.questions import read_subjects, run_questions
 from lightning_edit.models.chat import ChatFormat, ChatTokenizer
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.loading import load_model
 from lightning_edit.requests import EditRequest
+from lightning_edit.solvers import MEMIT
 from lightning_edit.tiny import World
 from lightning_edit.tuning.points import Point
 from lightning_edit.tuning.preset import settings_of
@@ -39,13 +42,22 @@ def test_a_chat_without_words_of_its_own_is_tuned_as_plain_text(decoder, tiny_to
     assert plans[0].space == plans[1].space
     trials = []
     for plan, tokenizer in zip(plans, (tiny_tokenizer, chat), strict=True):
-        moments = SecondMomentSettings(4000, cache_dir=None)
+        moments = SecondMomentSettings(4000, cache_dir=None, question_share=0.0)
         bench = bench_for(decoder, tokenizer, plan, SETTINGS, WORLD.sentences(0), moments)
         trials.append(bench.run(Point((0,), 0.2, 1.5, 30.0), 4))
         assert settings_of("tiny", trials[-1], plan, "auto")["chat"] is plan.chat
     assert trials[0].score == trials[1].score
     assert trials[0].score.efficacy > 0.5
     assert trials[0].growth == pytest.approx(trials[1].growth)
+
+
+def test_second_moments_are_those_of_a_run(decoder, tiny_tokenizer, requests):
+    settings, texts = SecondMomentSettings(4000, cache_dir=None, question_share=0.7, questions=40), WORLD.sentences(0)
+    plan = make_plan(decoder, tiny_tokenizer, SETTINGS, requests, [0])
+    bench = bench_for(decoder, tiny_tokenizer, plan, SETTINGS, texts, settings)
+    asked = run_questions(plan.material.requests, tiny_tokenizer, ["chat"], 40, 0, read_subjects(None))
+    expected = prepare_second_moments(decoder, tiny_tokenizer, texts, [0], settings, MEMIT(), 0, questions=asked)
+    torch.testing.assert_close(bench.moments[0], expected[0], rtol=1e-12, atol=0)
 
 
 def test_layers_that_cannot_be_edited_are_refused(decoder, tiny_tokenizer, requests):
