@@ -1,18 +1,17 @@
 """Free generation: batched, left-padded, with a key/value cache, and the same texts whatever the batches are."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from lightning_edit.messages import quoted
 from lightning_edit.models.batches import by_length, tokens_of_a_pass
-from lightning_edit.models.chat import chat_of
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.generation_settings import end_tokens, plain_settings
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.prefix_cache import PrefixCache, cache_texts
@@ -226,34 +225,6 @@ def _by_equal_length(groups: Sequence[list[int]], rows: Sequence[list[int]]) -> 
         for group in groups
         for part in by_length([len(rows[i]) for i in group], 2**62, padding=0)
     ]
-
-
-def end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """The tokens by which a model says that a text, or its turn, is done.
-
-    Args:
-        model: A transformers model.
-        tokenizer: Its tokenizer, with or without a chat.
-    """
-    ends, chat = model.generation_config.eos_token_id, chat_of(tokenizer)
-    named = list(ends) if isinstance(ends, list | tuple) else [ends] if ends is not None else []
-    return list(dict.fromkeys([*named, *(() if chat is None else chat.end_ids)]))
-
-
-@contextmanager
-def plain_settings(model: Any, ends: Sequence[int]) -> Iterator[None]:
-    """Generation settings that know where texts end, and nothing else that would change what the logits say.
-
-    Args:
-        model: A transformers model.
-        ends: The tokens that end a text.
-    """
-    old = model.generation_config
-    model.generation_config = GenerationConfig(eos_token_id=list(ends) or None)
-    try:
-        yield
-    finally:
-        model.generation_config = old
 
 
 @torch.no_grad()

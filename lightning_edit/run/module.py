@@ -6,20 +6,18 @@ from typing import Annotated, Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import Tensor
 
 from lightning_edit.distributed.process_group import gathered
 from lightning_edit.editor import Editor, batches_of, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
-from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
-from lightning_edit.keys.questions import read_subjects, run_questions
+from lightning_edit.keys.layer_stats import SecondMomentSettings
+from lightning_edit.keys.questions import read_subjects
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.chat import ChatSettings
 from lightning_edit.models.loading import Precision
 from lightning_edit.models.offloading import DeviceMap
-from lightning_edit.models.tokenization import Encoded
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, replaced_by
@@ -27,6 +25,7 @@ from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.edit_queue import EditQueue
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.run.run_state import RunState
+from lightning_edit.run.second_moments import run_second_moments
 from lightning_edit.run.update_loop import UpdateLoop
 from lightning_edit.run.value_finder import ValueFinder, log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
@@ -182,7 +181,8 @@ class EditingModule(MeasuredModule):
             # Unlike machines may write other texts.
             self.templates = self._in_worlds(gathered(own)[0])
         encode_texts(self.tokenizer, self.requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)
-        moments = self._second_moments()
+        with self.timed("second_moments"), self.weights.unedited():
+            moments = run_second_moments(self)
         settings = (self.templates, self.value_settings, moments, self.distribution, self.post_processing)
         previous_keys = self.loop.kept.previous_keys if self.previous_keys else None
         self.loop.editor = Editor(self.weights, self.tokenizer, self.solver, self.layers, *settings, previous_keys)
@@ -191,23 +191,6 @@ class EditingModule(MeasuredModule):
         self.identity.note({**self._values.fingerprints, **of_moments})
         if not self.loop.kept.updates_written:
             self._keep()
-
-    def _second_moments(self) -> dict[int, Tensor]:
-        texts = self.trainer.datamodule.preservation_texts()
-        settings = (self.moment_settings, self.solver, self.seed)
-        with self.timed("second_moments"), self.weights.unedited():
-            return prepare_second_moments(
-                self.decoder, self.tokenizer, texts, self.layers, *settings, self.report, self._questions()
-            )
-
-    def _questions(self) -> list[list[Encoded]]:
-        """What is asked of the model to preserve how it answers."""
-        settings = self.moment_settings
-        if self.templates is None or not settings.share_of_questions(bool(self.chat)):
-            return []
-        subjects = read_subjects(settings.subjects)
-        worlds = self.templates.worlds
-        return run_questions(self.requests, self.tokenizer, worlds, settings.questions, self.seed, subjects)
 
     # -- micro-batch by micro-batch ------------------------------------------------------------------------------------
 
