@@ -89,9 +89,14 @@ class EditQueue:
         self.pending = []
         return positions, z
 
-    def so_far(self) -> list[int]:
-        """Positions of all edits that are written or wait for their update."""
-        return [position for position in range(self.offered + self.taken) if position not in self.left_out]
+    def so_far(self, of_all: int) -> list[int]:
+        """The positions of the edits that have values, written or not.
+
+        Args:
+            of_all: How many edits the run has; a checkpoint that is only measured may speak of more.
+        """
+        reached = min(self.offered + self.taken, of_all)
+        return [position for position in range(reached) if position not in self.left_out]
 
     def restore(self, state: RunState) -> None:
         """Goes back, or on, to where a run was.

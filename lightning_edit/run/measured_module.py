@@ -201,7 +201,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, ABC):
     def requests_so_far(self) -> list[EditRequest]:
         """The edits that the model has learned by now, those that wait for their update included."""
         requests = self.requests
-        return [requests[position] for position in self.loop.queue.so_far()]
+        return [requests[position] for position in self.loop.queue.so_far(len(requests))]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Requests are texts; what the model needs of them is made on its device."""

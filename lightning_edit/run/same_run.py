@@ -12,6 +12,8 @@ from lightning_edit.storage.known_classes import known_classes, names_of
 from lightning_edit.updates.edited_weights import EditedWeights
 
 SHOWN = 10
+# What says which questions C is mixed with; without any it has no effect.
+OF_QUESTIONS = ("question_share", "questions", "subject_share", "subjects")
 
 
 class RunIdentity:
@@ -103,11 +105,19 @@ def _settled(settings: Any, names: Mapping[str, str], free: Collection[str], pat
 
 
 def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with how the model is asked, which was plain text before there was a setting, and what then counts."""
+    """Settings with those that older runs did not have yet, and without those that do not count.
+
+    The model was asked in plain text before there was a setting, and C was taken from ordinary text alone.
+    """
     if "model" not in settings:
         return dict(settings)
     model = {"chat": False, **settings["model"]}
-    return {**settings, "model": model if model["chat"] else {**model, "chat_settings": None}}
+    if not model["chat"]:
+        model["chat_settings"] = None
+    moment = model.get("second_moment")
+    if isinstance(moment, Mapping) and not (moment.get("question_share") or model["chat"]):
+        model["second_moment"] = {name: value for name, value in moment.items() if name not in OF_QUESTIONS}
+    return {**settings, "model": model}
 
 
 def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> None:

@@ -97,7 +97,7 @@ def test_the_value_that_was_found_is_the_value_that_is_written(family, tiny_toke
         templates=templates,
         progress=False,
     )
-    now = current_values(decoder, tiny_tokenizer, REQUESTS, 1, settled.site)
+    now = current_values(decoder, tiny_tokenizer, REQUESTS, ContextTemplates(), 1, settled.site)
     torch.testing.assert_close(now, z.T.double(), rtol=1e-6, atol=1e-7)
 
 

@@ -86,7 +86,8 @@ def fit(folder, *more):
         "data.edits": 2,
         "model.edits_per_update": 1,
     }
-    settings |= {"watch.max_growth": "null", "model.values.steps": 2, "model.second_moment.tokens": 512}
+    settings |= {"watch.max_growth": "null", "watch.max_worse": "null"}
+    settings |= {"model.values.steps": 2, "model.second_moment.tokens": 512}
     settings["model.second_moment.cache_dir"] = folder.parent / "runs" / "cache"
     words = [f"--{name}={value}" for name, value in settings.items()]
     main(["fit", *words, *more])
