@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback
 from rich.table import Table
 
+from lightning_edit.callbacks.failed_edits import NotesFailures
 from lightning_edit.messages import cells, counted, terminal
-from lightning_edit.metrics.edit_metrics import has_failed, name_of
+from lightning_edit.metrics.edit_metrics import name_of
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.models.generation import generate
 from lightning_edit.requests import EditRequest
@@ -18,7 +17,7 @@ from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Checked, Count, CountOrZero
 
 
-class ShowExamples(Checked, Callback):
+class ShowExamples(Checked, NotesFailures):
     """Prints what the model answers by itself (greedily) to the edited prompts, before and after the run.
 
     All edits are shown where they are no more than `count`; otherwise the ones that failed come first.
@@ -30,17 +29,6 @@ class ShowExamples(Checked, Callback):
 
     def __init__(self, count: CountOrZero = 20, tokens: Count = 20) -> None:
         self.count, self.tokens = count, tokens
-        self._failed: set[tuple[str, ...]] = set()
-
-    def on_test_start(self, trainer: Trainer, pl_module: EditingRun) -> None:
-        """Begins anew."""
-        self._failed = set()
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: EditingRun, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """Notes which edits failed."""
-        self._failed |= {name_of(record) for record in outputs["records"] if has_failed(record)}
 
     def on_test_end(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Shows the edited model's answers beside those from before the run."""

@@ -4,14 +4,14 @@ from statistics import fmean
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.table import Table
 
 from lightning_edit.callbacks.collateral_table import tables
+from lightning_edit.callbacks.failed_edits import NotesFailures
 from lightning_edit.collateral.advice import RunFigures, advice
 from lightning_edit.messages import counted, terminal
-from lightning_edit.metrics.edit_metrics import has_failed, name_of
+from lightning_edit.metrics.edit_metrics import name_of
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.run.same_run import plain
 from lightning_edit.settings import settings_without_effect
@@ -29,7 +29,7 @@ GENERATION = {
 }
 
 
-class EditReport(Callback):
+class EditReport(NotesFailures):
     """After each test of an edited model: a table before -> after, and ``metrics.json`` in the run's folder.
 
     Args:
@@ -39,7 +39,6 @@ class EditReport(Callback):
     def __init__(self, table: bool = True) -> None:
         self.table = table
         self._command = "test"
-        self._failed: set[tuple[str, ...]] = set()
 
     def on_fit_start(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Notes that the figures are those of a fit, and not of a checkpoint that is measured again."""
@@ -50,16 +49,6 @@ class EditReport(Callback):
         if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.is_global_zero:
             message = f"Stopped. What was measured so far is in {run_folder(trainer)}."
             terminal(stderr=True).print(message, soft_wrap=True)
-
-    def on_test_start(self, trainer: Trainer, pl_module: EditingRun) -> None:
-        """Begins anew."""
-        self._failed = set()
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: EditingRun, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """Notes which edits failed."""
-        self._failed |= {name_of(record) for record in outputs["records"] if has_failed(record)}
 
     def on_test_end(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Writes the figures known so far; the table waits for the edited model."""
