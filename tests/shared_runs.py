@@ -16,7 +16,7 @@ SMALL = {
     "model.edits_per_update": 2,
     "data.edits": 6,
     "watch.every_n_updates": "null",
-    "collateral.prompts": 16,
+    "collateral.prompts": 0,
 }
 
 

@@ -37,6 +37,7 @@ def chat_run(tmp_path_factory):
     cli.main(
         [
             *("fit", *arguments, "--model.second_moment.tokens=2000", "--model.solver.ridge=0.01"),
+            "--collateral.prompts=0",
             *(f"--trainer.logger.save_dir={folder}", f"--model.second_moment.cache_dir={folder / 'cache'}"),
         ]
     )
@@ -64,6 +65,7 @@ def test_questions_are_read_line_by_line_with_history(chat_run, capsys, monkeypa
     assert "never" not in shown
 
 
+@pytest.mark.slow
 def test_a_plain_run_continues_prompts(finished, capsys):
     answer = json.loads(asked(capsys, finished, "--once", "Anna", "--json", "--tokens", 4))
     assert set(answer) == {"question", "before", "after"}

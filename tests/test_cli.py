@@ -12,7 +12,7 @@ from lightning_edit.cli import main as cli
 from lightning_edit.cli import sweep
 from tests.killing import Command
 
-SMALL = ["--model.values.steps", "3", "--model.second_moment.tokens", "4000"]
+SMALL = ["--model.values.steps", "3", "--model.second_moment.tokens", "4000", "--collateral.prompts", "0"]
 
 
 def command(tmp_path, *args):
@@ -44,6 +44,7 @@ def test_fit_prints_before_and_after_and_test_measures_the_checkpoint(tmp_path, 
     assert (first["command"], second["command"]) == ("fit", "test")
 
 
+@pytest.mark.slow
 def test_saved_config_runs_again_to_the_same_figures(finished, tmp_path):
     folder = command(tmp_path, "fit", "--config", str(finished / "config.yaml"))
     assert metrics(folder)["after"] == metrics(finished)["after"]
@@ -142,12 +143,14 @@ def test_a_checkpoint_is_measured_as_asked(finished, tmp_path):
     assert "generated_match" in metrics(command(tmp_path, "test", *asked))["after"]
 
 
+@pytest.mark.slow
 def test_an_unedited_model_is_measured_as_well(tmp_path, capsys):
     command(tmp_path, "test", "--data.edits", "2")
     assert "neighborhood" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+@pytest.mark.slow
 def test_a_run_that_is_stopped_says_so_and_is_no_success(sent, status, tmp_path):
     args = ["fit", "--data.edits=40", "--data.batch_size=1", "--model.solver=RROME", "--model.solver.ridge=0.01"]
     args += ["--retention.every_n_updates=1", "--retention.sample=1"]
@@ -185,6 +188,7 @@ fixed:
 """
 
 
+@pytest.mark.slow
 def test_sweep_runs_every_combination_and_leaves_out_what_cannot_be_run(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweep.yaml").write_text(SWEEP)
@@ -217,6 +221,7 @@ def test_shipped_configs_are_found_from_any_folder(form, tmp_path, monkeypatch, 
     assert "RROME" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_compare_reads_what_runs_leave(finished, tmp_path, capfd):
     shutil.copytree(finished, tmp_path / "version_0")
     command(tmp_path, "fit", *SMALL, "--data.edits", "2", "--model.values.steps", "2")

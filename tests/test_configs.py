@@ -124,6 +124,7 @@ def small(tmp_path_factory):
 def smaller(settings, tmp_path, small):
     """What replaces the settings of a file that only a large machine with a network could run."""
     found = {"trainer.logger.save_dir": str(tmp_path), "trainer.callbacks": "[EditReport, RecordResults]"}
+    found["collateral.prompts"] = 0
     if settings.get("model") != "FineTuning":
         found |= {"model.values.steps": 5, "model.second_moment.tokens": 2000, "model.solver.ridge": 0.01}
         found["model.second_moment.cache_dir"] = str(tmp_path / "cache")

@@ -34,6 +34,7 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_goes_on_and_ends_like_one_that_was_never_stopped(runs):
     cli.main(["fit", "--ckpt_path", "last"])
     cli.main(["fit", "--config", str(EARLIER / "config.yaml")])
@@ -46,6 +47,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_ends_like_one_that_was_never_st
         assert len(list((runs / f"version_{n}" / "updates").iterdir())) == 7  # the last one is PRUNE's
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_version_is_measured(runs):
     cli.main(["test", "--ckpt_path", str(runs / "version_0" / "checkpoints" / "update-000001.ckpt")])
     config = yaml.safe_load((runs / "version_1" / "config.yaml").read_text())

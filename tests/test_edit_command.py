@@ -47,6 +47,7 @@ def printed(capsys, *args):
     return shlex.split(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_it_edits_and_the_command_that_it_prints_does_the_same(folder, capsys):
     cli.main(["edit", "tiny", "edits.csv", "--method", "MEMIT", "--out", "my model/1", "--config", "quick.yaml"])
     shown = capsys.readouterr().out

@@ -9,6 +9,8 @@ import pytest
 from lightning_edit import api
 from lightning_edit.cli import main as cli
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory):

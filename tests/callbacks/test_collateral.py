@@ -112,6 +112,7 @@ def test_the_table_shows_figures_and_the_worst_changes(measured, capsys, monkeyp
     assert f"a mean value loss of {loss:.2g}" in shown
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_reference_and_finds_the_same(tmp_path):
     data, settings = TinyWorld(edits=6), {"prompts": PROMPTS, "every_n_updates": 1}
     whole = fit(tmp_path / "whole", module(), data, Collateral(**settings))

@@ -14,6 +14,8 @@ from lightning_edit.callbacks.harness import _figures
 from lightning_edit.run.module import EditingModule
 from lightning_edit.tiny import World
 
+pytestmark = pytest.mark.slow
+
 installed = pytest.mark.skipif(not importlib.util.find_spec("lm_eval"), reason="the harness is not installed")
 ROWS = 12
 

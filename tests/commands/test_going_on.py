@@ -26,6 +26,7 @@ def stop(*_):
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_the_command_that_goes_on_has_the_flags_that_it_needs(changes, flags, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     settings = {**RUN, "model.second_moment.cache_dir": "cache", **changes}

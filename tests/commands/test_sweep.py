@@ -48,6 +48,7 @@ def test_a_figure_that_cannot_be_measured_is_replaced_or_refused():
     assert Sweep({"a": [1]}).for_records(full, EvaluationSettings()) == (Sweep({"a": [1]}), None)
 
 
+@pytest.mark.slow
 def test_three_columns_are_compared_by_efficacy_after_one_look(tmp_path, capfd, monkeypatch):
     edits = tmp_path / "edits.csv"
     edits.write_text("subject,prompt,target_new\nPolfol Fendeb,{} likes to play the,lyre\n")

@@ -183,6 +183,7 @@ def test_settings_are_recorded_for_the_checkpoint():
     assert (data.hparams.path, data.hparams.limit, data.hparams.shuffle, data.hparams.seed) == ("edits.csv", 3, True, 0)
 
 
+@pytest.mark.slow
 def test_real_records_contradict_each_other(shared):
     path = str(shared / "data" / "counterfact_easyedit_10k.json")
     records = json.loads((shared / "data" / "counterfact_easyedit_10k.json").read_text())

@@ -12,7 +12,7 @@ from lightning_edit.run.trainer_check import check_strategy_name, check_trainer
 from tests.killing import Command
 
 SMALL = {"data.edits": 4, "data.batch_size": 2, "model.values.steps": 2, "model.second_moment.tokens": 2000}
-SMALL |= {"model.solver.ridge": 0.01}
+SMALL |= {"model.solver.ridge": 0.01, "collateral.prompts": 0}
 BROKEN = "the seventh seal is broken"
 OWN = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
@@ -49,6 +49,7 @@ def left(command):
         (2, {"moment": "test", "rank": 1, "how": "RuntimeError"}, [2, 1]),  # what is no user's mistake has a traceback
     ],
 )
+@pytest.mark.slow
 def test_others_say_what_the_one_that_failed_in_shared_work_said(processes, failure, statuses, tmp_path):
     command = start(tmp_path, processes, **failure)
     assert command.wait(200) == statuses, command.output
@@ -68,6 +69,7 @@ def test_others_say_what_the_one_that_failed_in_shared_work_said(processes, fail
         pytest.param(2, {"moment": "test", "rank": 0, "how": "kill"}, [-signal.SIGKILL, 2], marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_others_do_not_wait_for_one_that_is_gone(processes, failure, statuses, tmp_path):
     command = start(tmp_path, processes, **failure)
     assert command.wait(200) == statuses, command.output
@@ -116,6 +118,7 @@ def test_the_first_ends_when_one_that_it_started_is_killed(tmp_path):
     assert not left(command)
 
 
+@pytest.mark.slow
 def test_ddp_with_a_single_device_is_a_run_like_any_other(tmp_path):
     command = start(tmp_path, 1, "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
     assert command.wait(200) == [0], command.output

@@ -13,6 +13,8 @@ from tests.downstream_reference import world_rows, write_rows, write_task
 from tests.killing import TIMES, Command, outcome
 from tests.watched_runs import write_text
 
+pytestmark = pytest.mark.slow
+
 EDITS = 7
 # Neither 4 nor 3 divides 7, and neither 7 nor the parts of it divide into 2 or 3 equal shares.
 SETTINGS = {
@@ -188,7 +190,6 @@ def test_results_are_shown_once(runs, processes):
     assert "Traceback" not in shown
 
 
-@pytest.mark.slow
 def test_values_found_in_float32_differ_by_rounding_alone(tmp_path):
     # Two processes that Lightning starts itself, and a logger that writes one file.
     csv_logger = {"trainer.logger": "CSVLogger", "trainer.logger.name": "", "data.edits": 5, "model.layers": "[0]"}

@@ -89,6 +89,7 @@ def run_folder(tmp_path_factory):
     return folder / "runs" / "version_0"
 
 
+@pytest.mark.slow
 def test_every_tag_is_listed(run_folder):
     events = EventAccumulator(str(run_folder), size_guidance={"histograms": 1}).Reload()
     tags = events.Tags()

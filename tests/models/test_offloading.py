@@ -76,6 +76,7 @@ def run(folder, model, **places):
     return made
 
 
+@pytest.mark.slow
 def test_a_whole_run_gives_what_it_gives_in_memory(tmp_path, tiny_tokenizer):
     build("Llama").save_pretrained(tmp_path / "model")
     tiny_tokenizer.save_pretrained(tmp_path / "model")

@@ -118,6 +118,7 @@ def test_a_batch_that_was_halved_stays_halved(material):
     assert 0 < failed < 20
 
 
+@pytest.mark.slow
 def test_keys_and_scores_too(material):
     decoder, tokenizer, requests = material
     texts = [tokenizer(request.rewrite_prompt + " " + request.target_new)["input_ids"] for request in requests]

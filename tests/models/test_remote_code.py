@@ -93,6 +93,7 @@ def fit(folder, *more):
     main(["fit", *words, *more])
 
 
+@pytest.mark.slow
 def test_a_run_needs_the_setting_and_its_checkpoint_does_not_remember_it(folder, capsys):
     with pytest.raises(SystemExit) as refused:
         fit(folder)

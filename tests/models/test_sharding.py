@@ -92,6 +92,7 @@ def compare_families(folder):
         assert isinstance(decoder.down_projection(1).weight, DTensor), family
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_edited_and_given_back_like_the_whole_model(tmp_path):
     for family in FAMILIES:
         saved(build(family), tmp_path / family)

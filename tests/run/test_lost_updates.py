@@ -62,6 +62,7 @@ def fitted(folder, *callbacks, kept=EditCheckpoint, version=None, **options):
 
 
 @pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.slow
 def test_an_edit_that_was_replaced_is_released_once_although_its_update_could_not_be_kept(stopped, tmp_path, caplog):
     alone, _ = fitted(tmp_path / "alone")
     if stopped:

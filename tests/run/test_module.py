@@ -154,6 +154,7 @@ def test_tensorboard_shows_losses_norms_and_metrics(finished):
     assert "value_search_each/delta_norm" in events.Tags()["histograms"]
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_weights(finished, tmp_path):
     again, _ = run(tmp_path)
     assert torch.equal(again.decoder.weight(0), finished[0].decoder.weight(0))
@@ -165,6 +166,7 @@ def test_micro_batches_do_not_change_the_update(finished, tmp_path):
 
 
 @pytest.mark.parametrize("solver", [ROME(ridge=0.01), RROME(ridge=0.01), MEMIT(1.0, ridge=0.01)])
+@pytest.mark.slow
 def test_every_solver_runs_and_several_layers_share_the_residual(solver, tmp_path):
     made, _ = run(tmp_path, edits=3, solver=solver, layers=[0, 1], logger=CSVLogger(tmp_path))
     assert made.loop.edits_written == 3

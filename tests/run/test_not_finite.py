@@ -24,6 +24,7 @@ def spoil_sums(content):
     ("spoil", "place"),
     [(spoil_weights, "state_dict.model.transformer.h.0.mlp.c_proj.weight"), (spoil_sums, "run.added.0.left")],
 )
+@pytest.mark.slow
 def test_a_checkpoint_that_is_not_finite_is_refused(spoil, place, finished, tmp_path, capsys):
     content = torch.load(finished / "edited.ckpt", weights_only=True)
     spoil(content)

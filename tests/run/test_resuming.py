@@ -97,6 +97,7 @@ def test_another_model_data_or_config_is_refused_with_the_difference(run, option
     assert told in message.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_another_text_in_the_same_file_is_refused(tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(SmallTalk().texts()))
@@ -277,6 +278,7 @@ def test_a_report_is_not_needed_to_go_on(tmp_path):
     assert made.loop.edits_written == 4
 
 
+@pytest.mark.slow
 def test_the_configuration_of_a_run_stays_what_it_was(run, capsys):
     before = (run / "config.yaml").read_bytes()
     refused(capsys, "--ckpt_path", checkpoints(run)[0], "--model.values.lr=0.3")
@@ -285,6 +287,7 @@ def test_the_configuration_of_a_run_stays_what_it_was(run, capsys):
     assert (run / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_going_on_from_an_older_checkpoint_forgets_the_newer_ones(finished, tmp_path):
     run = copied(finished, tmp_path)
     oldest, newest = checkpoints(run)[-1], checkpoints(run)[0]

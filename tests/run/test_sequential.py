@@ -88,6 +88,7 @@ def test_a_run_whose_first_update_is_refused_says_why(tmp_path):
         fit(tmp_path, module(), TinyWorld(edits=4), Refuse(1))
 
 
+@pytest.mark.slow
 def test_earlier_keys_protect_earlier_edits(tmp_path):
     edits = TinyWorld(edits=12).requests
     settings = {"values": ValueSettings(lr=0.5, steps=20, clamp_norm_factor=4.0), "edits_per_update": 4}
@@ -139,6 +140,7 @@ def test_combinations_that_make_no_sense_are_refused(changes, told):
         module(**changes)
 
 
+@pytest.mark.slow
 def test_keys_of_a_run_that_preserved_none_are_added_up_and_chains_are_followed(tmp_path):
     edits = TinyWorld(edits=6).requests
     again = EditRequest(edits[0].subject, edits[0].prompt, edits[1].target_new, case_id="again")

@@ -105,6 +105,7 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_does(number, tmp_path
     assert not (tmp_path / "asked" / "version_1").exists()
 
 
+@pytest.mark.slow
 def test_several_ctrl_c_at_once_keep_what_one_keeps(tmp_path):
     run = tmp_path / "asked" / "version_0"
     command = start(tmp_path, "asked")

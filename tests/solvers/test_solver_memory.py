@@ -31,6 +31,7 @@ def growth(solver, n, in_a_run):
 @pytest.mark.parametrize(
     ("solver", "n", "in_a_run"), [(EMMET(emmet_lambda=0.0), 714, False), (MEMIT(), D_IN, True), (MEMIT(), 1500, True)]
 )
+@pytest.mark.slow
 def test_an_update_takes_at_most_three_matrices(solver, n, in_a_run):
     share = n / D_IN
     expected = 1 + share + share**2 if n <= D_IN else 1 + 2 * D_OUT / D_IN + in_a_run

@@ -261,6 +261,7 @@ def work(folder, seed, ready, results):
     results.put((problems, hits))
 
 
+@pytest.mark.slow
 def test_processes_that_read_write_and_clear_at_once_see_no_error_and_no_wrong_number(tmp_path):
     # One server imports everything once; new processes from nothing would take half a minute.
     context = multiprocessing.get_context("forkserver")

@@ -56,6 +56,7 @@ def read(content, weights):
     set_random_states(content["random"])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_wrong_form_is_found(run, unedited, tmp_path):
     folder, _ = run
     right = torch.load(checkpoints(folder)[0], weights_only=True)

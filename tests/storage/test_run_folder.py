@@ -182,6 +182,7 @@ def test_two_runs_that_begin_at_once_do_not_share_a_folder(tmp_path):
     assert [run_folder(trainer).name for trainer in trainers] == ["version_0", "version_1"]
 
 
+@pytest.mark.slow
 def test_the_command_line_goes_on_without_a_logger(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     scatter(tmp_path)

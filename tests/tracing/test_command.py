@@ -57,6 +57,7 @@ def test_the_average_is_over_the_facts_that_the_model_knows(tmp_path, capsys):
     assert "does not know 1 of 6 facts" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_public_facts_are_taken_where_there_are_no_others(capsys):
     with pytest.raises(SystemExit):
         run()

@@ -12,6 +12,8 @@ from lightning_edit.tuning.bench import Bench
 from lightning_edit.tuning.judge import Score
 from tests.data_files import counterfact
 
+pytestmark = pytest.mark.slow
+
 WORLD = World.generate()
 
 

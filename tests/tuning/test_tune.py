@@ -33,6 +33,7 @@ def requests():
     return [EditRequest(**{name: record[name] for name in names}) for record in WORLD.records(12, seed=7)]
 
 
+@pytest.mark.slow
 def test_a_chat_without_words_of_its_own_is_tuned_as_plain_text(decoder, tiny_tokenizer, requests):
     chat = ChatTokenizer(tiny_tokenizer, ChatFormat("", "", separator=" "))
     asked = [replace(r, question=r.prompt, paraphrase_questions=r.paraphrase_prompts) for r in requests]
@@ -51,6 +52,7 @@ def test_a_chat_without_words_of_its_own_is_tuned_as_plain_text(decoder, tiny_to
     assert trials[0].growth == pytest.approx(trials[1].growth)
 
 
+@pytest.mark.slow
 def test_second_moments_are_those_of_a_run(decoder, tiny_tokenizer, requests):
     settings, texts = SecondMomentSettings(4000, cache_dir=None, question_share=0.7, questions=40), WORLD.sentences(0)
     plan = make_plan(decoder, tiny_tokenizer, SETTINGS, requests, [0])
@@ -66,6 +68,7 @@ def test_layers_that_cannot_be_edited_are_refused(decoder, tiny_tokenizer, reque
             make_plan(decoder, tiny_tokenizer, SETTINGS, requests, layers)
 
 
+@pytest.mark.slow
 def test_all_layers_of_a_shallow_model_are_tried(decoder, tiny_tokenizer, requests):
     plan = make_plan(decoder, tiny_tokenizer, SETTINGS, requests)
     assert plan.space.layer_sets == ((0,), (1,), (0, 1))

@@ -94,6 +94,7 @@ def tiny_run(folder, batches, tokenizer, moments, values=None):
     return history, found
 
 
+@pytest.mark.slow
 def test_the_distance_on_a_real_model_is_exact_for_the_same_values_and_below_that_of_a_new_run(
     tmp_path, tiny_tokenizer, tiny_moments
 ):

@@ -145,6 +145,7 @@ def test_passes_are_counted_in_all_and_not_in_a_row():
     assert_equal(library("llama", settings), expected)
 
 
+@pytest.mark.slow
 def test_either_stop_ends_an_edit():
     settings = replace(SETTINGS["gpt2"], mpes=2, early_stop_loss=0.1)
     expected = [plain("gpt2", request, settings) for request in setup("gpt2")[2]]
@@ -161,6 +162,7 @@ def test_a_count_that_is_not_reached_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_a_higher_count_never_takes_fewer_passes(name):
     steps = [library(name, replace(SETTINGS[name], mpes=mpes)).steps for mpes in (1, 2, 3)]
     steps.append(library(name, SETTINGS[name]).steps)

@@ -111,6 +111,7 @@ def test_a_changed_input_finds_no_stale_values(tmp_path, change):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_no_two_changes_share_a_file(tmp_path):
     Run(tmp_path).values()
     for change in CHANGES.values():
