@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_edit.callbacks.downstream_table import table
 from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.downstream import Fitting, Prepared, Task, load_task
 from lightning_edit.downstream.rows import Table, read_folder
+from lightning_edit.downstream.table import table
 from lightning_edit.downstream.task import TooLong
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal

@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch import Trainer
 from rich.table import Table
 
+from lightning_edit.asking.generation import generate
 from lightning_edit.callbacks.failed_edits import NotesFailures
 from lightning_edit.messages import cells, counted, terminal
 from lightning_edit.metrics.edit_metrics import name_of
 from lightning_edit.metrics.generated_text import generated_match
-from lightning_edit.models.generation import generate
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Checked, Count, CountOrZero

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_edit.errors import EditError
-from lightning_edit.models.sharding import gathered_weights
+from lightning_edit.loading.sharding import gathered_weights
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.checkpoint_file import EDITED, checkpoints, save

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_edit.asking.chat import plain_tokenizer
 from lightning_edit.callbacks.downstream import names_of
 from lightning_edit.callbacks.progress import EditProgressBar
 from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.errors import EditError
-from lightning_edit.models.chat import plain_tokenizer
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, CountOrZero
 

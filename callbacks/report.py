@@ -7,13 +7,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.table import Table
 
-from lightning_edit.callbacks.collateral_table import tables
 from lightning_edit.callbacks.failed_edits import NotesFailures
 from lightning_edit.collateral.advice import RunFigures, advice
+from lightning_edit.collateral.table import tables
+from lightning_edit.loop.same_run import plain
 from lightning_edit.messages import counted, terminal
 from lightning_edit.metrics.edit_metrics import name_of
 from lightning_edit.run.edit_callback import EditingRun
-from lightning_edit.run.same_run import plain
 from lightning_edit.settings import settings_without_effect
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.numbers import to_json

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.asking.tokenization import require_offsets
 from lightning_edit.distributed.process_group import Together
 from lightning_edit.editor import Editor, batches_of, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
+from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
+from lightning_edit.loading.offloading import keep_in_memory
 from lightning_edit.models.auto_layers import settle_layers
 from lightning_edit.models.decoder import Decoder, find_decoder
-from lightning_edit.models.loaded_weights import check_finite, check_vocabulary
-from lightning_edit.models.offloading import keep_in_memory
 from lightning_edit.models.probe import check_projections
-from lightning_edit.models.tokenization import require_offsets
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.requests import EditRequest, distinct

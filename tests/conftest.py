@@ -9,7 +9,7 @@ import pytest
 
 # Lightning logs to the standard error of the moment when it is imported, which must not be that of a single test.
 import lightning_edit.cli.fit  # noqa: F401
-from lightning_edit.models.loading import load_tokenizer
+from lightning_edit.loading.pretrained import load_tokenizer
 from tests import shared_runs
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_edit.asking.tokenization import Encoded, encode_subject
 from lightning_edit.keys.context_templates import ContextTemplates
-from lightning_edit.models.tokenization import Encoded, encode_subject
 from lightning_edit.requests import EditRequest
 from lightning_edit.values.settings import ValueSettings
 

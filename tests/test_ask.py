@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from lightning_edit.cli import main as cli
-from lightning_edit.models.loading import TINY_PATH
+from lightning_edit.loading.pretrained import TINY_PATH
 from lightning_edit.tiny import World
 
 CHAT = "{% for m in messages %}{{ (' ' if m['role'] == 'assistant' else '') + m['content'] }}{% endfor %}"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from lightning_edit.asking.tokenization import encode_subject, encode_target
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.tokenization import encode_subject, encode_target
 from lightning_edit.values.optimize import optimize_values
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.floor import Sizes, key_flops, score_flops, solve_flops, text_flops, value_flops

@@ -10,7 +10,7 @@ import yaml
 
 from lightning_edit.cli import main as cli
 from lightning_edit.configs import CONFIGS as SHIPPED
-from lightning_edit.models.loading import load_tokenizer
+from lightning_edit.loading.pretrained import load_tokenizer
 from lightning_edit.models.presets import Preset
 from lightning_edit.tiny import World
 from tests.architectures import build

@@ -4,8 +4,8 @@ import yaml
 
 from lightning_edit.cli.default_config import CALLBACKS, EXAMPLE, FILE, default_config, defaults, explanations
 from lightning_edit.datamodules import TinyWorld
+from lightning_edit.loop.same_run import plain
 from lightning_edit.run.module import EditingModule
-from lightning_edit.run.same_run import plain
 
 
 def test_the_file_is_current():

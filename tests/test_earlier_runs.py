@@ -12,10 +12,10 @@ from lightning_edit import MEMIT, RECT, EditingModule, FineTuning, ModelUpdate
 from lightning_edit.callbacks import EditReport
 from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import CounterFact
-from lightning_edit.models.fingerprints import fingerprint_model
-from lightning_edit.models.loading import load_model
+from lightning_edit.loading.fingerprints import fingerprint_model
+from lightning_edit.loading.pretrained import load_model
+from lightning_edit.loop.same_run import check_same_run, plain
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.run.same_run import check_same_run, plain
 from lightning_edit.storage.known_classes import known_classes, names_of
 
 # A sequential run of the embedded model, MEMIT with PRUNE, that was killed after the first of its six updates.

@@ -9,9 +9,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from lightning_edit import EMMET, MEMIT, ContextTemplates, EditRequest, ValueSettings
+from lightning_edit.asking.tokenization import encode_subject
 from lightning_edit.keys.moment_pass import compute_second_moments
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.tokenization import encode_subject
 from lightning_edit.solvers import EditProblem
 from lightning_edit.tiny import MODEL_PATH, World
 from lightning_edit.values.optimize import optimize_values

@@ -23,7 +23,7 @@ TESTS = {
     "An update whose content": (FORM, "test_an_update_of_the_wrong_form_is_found"),
     "Weights of a checkpoint": (FORM, "test_what_is_no_number_is_found_in_edited_weights"),
     "A changed byte": ("tests.updates.test_model_update", "test_every_flipped_bit_of_a_file_is_found"),
-    "Code that comes with a model": ("tests.models.test_remote_code", "test_code_is_run_only_if_asked_for"),
+    "Code that comes with a model": ("tests.loading.test_remote_code", "test_code_is_run_only_if_asked_for"),
     "Links among a run's own files": ("tests.storage.test_links", "test_a_run_with_a_link_does_not_go_on"),
     "Files of data are read": ("tests.test_security", "test_a_script_beside_data_is_never_run"),
 }

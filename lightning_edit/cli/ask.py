@@ -72,10 +72,10 @@ def _settings(run: Path) -> Mapping[str, Any]:
 
 def _conversations(settings: Mapping[str, Any], file: Path, tokens: int, plain: bool, trusted: bool) -> tuple[Any, ...]:
     """A conversation with the model before its edits and one after them, and a context in which it is edited."""
-    from lightning_edit.models.chat import ChatSettings, settle_chat
-    from lightning_edit.models.conversation import Conversation
+    from lightning_edit.asking.chat import ChatSettings, settle_chat
+    from lightning_edit.asking.conversation import Conversation
+    from lightning_edit.loading.pretrained import load_model, load_tokenizer
     from lightning_edit.models.decoder import find_decoder
-    from lightning_edit.models.loading import load_model, load_tokenizer
     from lightning_edit.updates.model_update import ModelUpdate, inserted
 
     update, name = ModelUpdate.load(file), settings["model"]

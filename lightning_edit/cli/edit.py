@@ -209,7 +209,7 @@ def preset_for_method(model: str, method: str, trust_remote_code: bool = False) 
     Raises:
         EditError: If the model's configuration cannot be read.
     """
-    from lightning_edit.models.loading import read_config
+    from lightning_edit.loading.pretrained import read_config
 
     config, solver = read_config(model, trust_remote_code), _method_settings(method).get("solver")
     # Fine-tuning has settings of its own.

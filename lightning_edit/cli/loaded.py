@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 import torch
 
+from lightning_edit.asking.chat import ChatSettings, settle_chat
 from lightning_edit.errors import EditError
-from lightning_edit.models.chat import ChatSettings, settle_chat
+from lightning_edit.loading.loaded_weights import check_vocabulary
+from lightning_edit.loading.pretrained import Precision, load_model, load_tokenizer
 from lightning_edit.models.decoder import Decoder, find_decoder
-from lightning_edit.models.loaded_weights import check_vocabulary
-from lightning_edit.models.loading import Precision, load_model, load_tokenizer
 
 
 def decoder_on(

@@ -11,8 +11,8 @@ from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.sweep import LAYERS, Sweep, describe
 from lightning_edit.errors import EditError
+from lightning_edit.loading.pretrained import depth_of
 from lightning_edit.messages import terminal
-from lightning_edit.models.loading import depth_of
 from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.storage.run_folder import run_folder
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from lightning_edit.asking.generation import generate
+from lightning_edit.asking.tokenization import encode
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.models.batches import by_length, pad
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.generation import generate
 from lightning_edit.models.hooks import frozen, logits_at
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.tokenization import encode
 from lightning_edit.progress import Report, silent
 
 # Most probabilities that are held at once, for the model as it was and for the model as it is.

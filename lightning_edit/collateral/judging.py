@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lightning_edit.asking.tokenization import UNSPACED
 from lightning_edit.collateral.probe import REWORDED, Probe
 from lightning_edit.metrics.generated_text import generated_match
-from lightning_edit.models.tokenization import UNSPACED
 
 ANSWER_LOST, TAKEN_OVER, EMPTY, LOOP, EDIT_NOT_SAID = WHYS = (
     "answer lost",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_edit.asking.tokenization import join_target
 from lightning_edit.downstream.few_shot import Question, check_answers, fit_shots, split_rows
 from lightning_edit.downstream.figures import choice_figures
 from lightning_edit.downstream.questions import PreparedQuestions
@@ -11,7 +12,6 @@ from lightning_edit.downstream.task import Fitting, Measured, Task
 from lightning_edit.downstream.templates import check_template, fill
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.tokenization import join_target
 from lightning_edit.progress import Report
 from lightning_edit.settings import CountOrZero
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_edit.asking.tokenization import encode, encode_prompt, encode_target
 from lightning_edit.downstream.rows import Row, Table
 from lightning_edit.downstream.task import Fitting
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
-from lightning_edit.models.tokenization import encode, encode_prompt, encode_target
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_edit.asking.generation import generate
+from lightning_edit.asking.tokenization import join_target
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.downstream.few_shot import Question, check_answers, fit_shots, split_rows
 from lightning_edit.downstream.figures import choice_figures, find_answer
@@ -13,8 +15,6 @@ from lightning_edit.downstream.task import Fitting, Measured, Task
 from lightning_edit.downstream.templates import check_template, fill
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.generation import generate
-from lightning_edit.models.tokenization import join_target
 from lightning_edit.progress import Report
 from lightning_edit.settings import CountOrZero
 

@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_edit.asking.tokenization import encode_target
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.downstream.few_shot import Question
 from lightning_edit.downstream.figures import likeliest
 from lightning_edit.downstream.task import Prepared
 from lightning_edit.metrics.token_scores import score_tokens
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.tokenization import encode_target
 from lightning_edit.progress import Report
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from lightning_edit.asking.tokenization import encode
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.downstream.rows import Row, Table
 from lightning_edit.downstream.task import Fitting, Measured, Prepared, Task
@@ -15,7 +16,6 @@ from lightning_edit.messages import counted, quoted
 from lightning_edit.metrics.perplexity import cut_windows, perplexity_of
 from lightning_edit.metrics.token_scores import score_tokens
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.tokenization import encode
 from lightning_edit.progress import Report
 from lightning_edit.settings import Range
 

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import torch
 
+from lightning_edit.asking.chat import ChatSettings, World, plain_tokenizer
+from lightning_edit.asking.tokenization import Encoded, encode, encode_subject, separator_of
 from lightning_edit.errors import EditError
 from lightning_edit.models.batches import without_mask_warning
-from lightning_edit.models.chat import ChatSettings, World, plain_tokenizer
 from lightning_edit.models.hooks import frozen
-from lightning_edit.models.tokenization import Encoded, encode, encode_subject, separator_of
 from lightning_edit.requests import EditRequest
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.distributed.process_group import in_shares, sharing
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.decoder import Decoder, Site
@@ -18,7 +19,6 @@ from lightning_edit.models.fast_ops import fused_activations
 from lightning_edit.models.hooks import Captured, by_position, capture_input, capture_output, frozen, run_until
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, passes
-from lightning_edit.models.tokenization import Encoded
 from lightning_edit.requests import EditRequest, fact_of
 
 logger = logging.getLogger(__name__)

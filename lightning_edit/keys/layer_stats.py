@@ -10,15 +10,15 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from lightning_edit.asking.chat import chat_of
+from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.distributed.process_group import first_of_machine, gathered
 from lightning_edit.errors import EditError
 from lightning_edit.keys.moment_pass import PartialSums, compute_second_moments
 from lightning_edit.keys.own_text import sample_texts
 from lightning_edit.keys.question_moment import mixed_with_questions
-from lightning_edit.models.chat import chat_of
+from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model
-from lightning_edit.models.tokenization import Encoded
 from lightning_edit.progress import Report, silent
 from lightning_edit.settings import NO_EFFECT, Count, Settings, Share
 from lightning_edit.solvers.base import Solver

@@ -7,15 +7,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.distributed.process_group import Together, first_of_machine, gathered, own_share, sharing, summed
 from lightning_edit.keys.second_moment import SecondMoment
+from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
-from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.models.hooks import by_position, capture_input, frozen, run_until
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, passes
-from lightning_edit.models.tokenization import Encoded
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint

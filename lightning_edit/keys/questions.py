@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from lightning_edit import probes
+from lightning_edit.asking.chat import World, plain_tokenizer
+from lightning_edit.asking.tokenization import Encoded, encode_prompt, encode_subject
 from lightning_edit.errors import EditError
-from lightning_edit.models.chat import World, plain_tokenizer
-from lightning_edit.models.tokenization import Encoded, encode_prompt, encode_subject
 from lightning_edit.probes.split import folded
 from lightning_edit.requests import EditRequest
 from lightning_edit.storage.user_files import lines_of

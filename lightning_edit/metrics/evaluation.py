@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from lightning_edit.asking.generation import Sampling, generate
+from lightning_edit.asking.tokenization import encode_prompt, without_special
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.metrics.edit_metrics import KINDS, EditMetrics, answers_of, figures_of, prompts_of
 from lightning_edit.metrics.generated_text import generated_match, generation_entropy, reference_score
@@ -11,8 +13,6 @@ from lightning_edit.metrics.perplexity import essence_nll, perplexity_of
 from lightning_edit.metrics.settings import EvaluationSettings, matched_paraphrases
 from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.generation import Sampling, generate
-from lightning_edit.models.tokenization import encode_prompt, without_special
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 

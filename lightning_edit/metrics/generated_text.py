@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from lightning_edit.models.tokenization import UNSPACED
+from lightning_edit.asking.tokenization import UNSPACED
 
 # A character of a word in a script that puts spaces between words.
 _LETTER = rf"[^\W{UNSPACED}]"

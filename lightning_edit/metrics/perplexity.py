@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.asking.tokenization import encode
 from lightning_edit.errors import EditError
 from lightning_edit.metrics.token_scores import score_tokens
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.tokenization import encode
 from lightning_edit.progress import Report, silent
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lightning_edit.asking.tokenization import encode_prompt
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.metrics.edit_metrics import IN_SCORE, KINDS, answers_of, prompts_of
-from lightning_edit.models.tokenization import encode_prompt
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, CountOrZero, Seed, Settings
 

@@ -1,1 +1,1 @@
-"""The transformers model: its parts, its passes, how it is loaded and divided."""
+"""The transformers model: its parts, its passes, and the layers to edit."""

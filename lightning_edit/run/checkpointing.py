@@ -7,12 +7,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.distributed.process_group import processes
 from lightning_edit.errors import EditError
+from lightning_edit.loop.checkpoint_fit import check_fits, check_form
+from lightning_edit.loop.run_state import RunState, random_states, set_random_states
+from lightning_edit.loop.same_run import check_base, check_same_run, plain
 from lightning_edit.messages import counted
 from lightning_edit.old_names import current
-from lightning_edit.run.checkpoint_fit import check_fits, check_form
 from lightning_edit.run.edit_callback import EditingRun, call_hooks
-from lightning_edit.run.run_state import RunState, random_states, set_random_states
-from lightning_edit.run.same_run import check_base, check_same_run, plain
 from lightning_edit.settings import settings_without_effect
 from lightning_edit.storage.run_folder import stay_in
 

@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 from lightning.pytorch.callbacks import Callback
 
+from lightning_edit.loop.run_state import RunState
+from lightning_edit.loop.same_run import RunIdentity
+from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
-from lightning_edit.run.run_state import RunState
-from lightning_edit.run.same_run import RunIdentity
-from lightning_edit.run.update_loop import UpdateLoop
 from lightning_edit.settings import Checked
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate

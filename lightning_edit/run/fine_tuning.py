@@ -10,19 +10,19 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from lightning_edit.asking.chat import ChatSettings
+from lightning_edit.asking.tokenization import check_lengths, encode_target
 from lightning_edit.errors import EditError
+from lightning_edit.loading.pretrained import Precision
+from lightning_edit.loop.edit_queue import EditQueue
+from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.batches import pad
-from lightning_edit.models.chat import ChatSettings
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import logits_at
-from lightning_edit.models.loading import Precision
-from lightning_edit.models.tokenization import check_lengths, encode_target
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.edit_callback import call_hooks
-from lightning_edit.run.edit_queue import EditQueue
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.run.update_loop import UpdateLoop
 from lightning_edit.settings import NO_EFFECT, Layers, NotNegative, Positive, Seed
 from lightning_edit.solvers import Factors
 

@@ -10,25 +10,25 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_edit.asking.chat import ChatSettings, settle_chat
 from lightning_edit.distributed.process_group import in_a_group, is_sharded
+from lightning_edit.loading.loaded_weights import check_vocabulary
+from lightning_edit.loading.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
+from lightning_edit.loading.pretrained import Precision, load_model, load_tokenizer
+from lightning_edit.loading.sharding import load_sharded
+from lightning_edit.loop.run_state import RunState
+from lightning_edit.loop.same_run import RunIdentity
+from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
 from lightning_edit.models.auto_layers import settle_layers
-from lightning_edit.models.chat import ChatSettings, settle_chat
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loaded_weights import check_vocabulary
-from lightning_edit.models.loading import Precision, load_model, load_tokenizer
-from lightning_edit.models.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
 from lightning_edit.models.probe import check_projections
-from lightning_edit.models.sharding import load_sharded
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.checkpointing import load_run, save_run
 from lightning_edit.run.figure_log import FigureLog
-from lightning_edit.run.run_state import RunState
-from lightning_edit.run.same_run import RunIdentity
 from lightning_edit.run.settled import Settled
 from lightning_edit.run.trainer_check import check_trainer
-from lightning_edit.run.update_loop import UpdateLoop
 from lightning_edit.settings import NO_EFFECT, Checked, Layers, Seed
 from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage.known_classes import SafelyLoaded

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.distributed.process_group import gathered
 from lightning_edit.editor import Editor, batches_of, check_written
 from lightning_edit.errors import EditError
@@ -14,19 +15,18 @@ from lightning_edit.keys.context_templates import ContextTemplates, generate_tem
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.keys.questions import read_subjects
+from lightning_edit.loading.offloading import DeviceMap
+from lightning_edit.loading.pretrained import Precision
+from lightning_edit.loop.edit_queue import EditQueue
+from lightning_edit.loop.run_state import RunState
+from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EvaluationSettings
-from lightning_edit.models.chat import ChatSettings
-from lightning_edit.models.loading import Precision
-from lightning_edit.models.offloading import DeviceMap
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.edit_callback import call_hooks
-from lightning_edit.run.edit_queue import EditQueue
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.run.run_state import RunState
 from lightning_edit.run.second_moments import run_second_moments
-from lightning_edit.run.update_loop import UpdateLoop
 from lightning_edit.run.value_finder import ValueFinder, log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import EMMET, PostProcessor, Solver

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.keys.layer_stats import prepare_second_moments
 from lightning_edit.keys.questions import read_subjects, run_questions
-from lightning_edit.models.tokenization import Encoded
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule

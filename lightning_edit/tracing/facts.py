@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from lightning_edit import probes
+from lightning_edit.asking.tokenization import Encoded, check_lengths, encode_subject
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.models.batches import pad
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen, logits_at
-from lightning_edit.models.tokenization import Encoded, check_lengths, encode_subject
 from lightning_edit.progress import Report, silent
 
 

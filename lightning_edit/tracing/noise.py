@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.asking.tokenization import Encoded, encode_subject
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.tokenization import Encoded, encode_subject
 from lightning_edit.storage.fingerprint import fingerprint
 
 

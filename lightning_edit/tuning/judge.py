@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from lightning_edit.asking.generation import generate
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.generation import generate
 
 if TYPE_CHECKING:
     from lightning_edit.tuning.material import Material

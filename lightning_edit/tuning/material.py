@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lightning_edit.asking.generation import generate
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.generation import generate
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.tuning.judge import Kept, says

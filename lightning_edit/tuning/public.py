@@ -6,9 +6,9 @@ from dataclasses import replace
 from itertools import chain, zip_longest
 from typing import Any
 
+from lightning_edit.asking.chat import chat_of
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
-from lightning_edit.models.chat import chat_of
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.probes import (
     PublicFact,

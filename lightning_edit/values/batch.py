@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.models.batches import TokenBatch, pad
 from lightning_edit.models.decoder import Decoder, Site
 from lightning_edit.models.hooks import by_position, capture_output, change_output, logits_at, resume_from, run_until
 from lightning_edit.models.prefix_cache import PrefixCache
 from lightning_edit.models.shared_prefixes import aligned_right, cache_prefixes
-from lightning_edit.models.tokenization import Encoded
 
 
 @dataclass(frozen=True)

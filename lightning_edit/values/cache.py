@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.asking.tokenization import separator_of
 from lightning_edit.distributed.process_group import gathered
 from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model, fingerprint_tokenizer
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.fingerprints import describe_numerics, fingerprint_model, fingerprint_tokenizer
-from lightning_edit.models.tokenization import separator_of
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import compared_fields

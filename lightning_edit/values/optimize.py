@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.asking.tokenization import Encoded, check_lengths, encode_subject
 from lightning_edit.distributed.process_group import agreed
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.batches import by_length, tokens_of_a_pass
@@ -13,7 +14,6 @@ from lightning_edit.models.decoder import Decoder, Site
 from lightning_edit.models.fast_ops import fast
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.tokenization import Encoded, check_lengths, encode_subject
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.values.batch import ValueBatch, prepare

@@ -11,8 +11,8 @@ from lightning_edit.collateral import KINDS, Asking, Budget, Reference, Sources,
 from lightning_edit.collateral.from_edits import FREELY, FromEdits, object_in
 from lightning_edit.collateral.judging import says
 from lightning_edit.datamodules import TinyWorld
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model
 from lightning_edit.probes import GeneralPrompt, PublicFact, judges, judging_prompts, subjects
 from lightning_edit.requests import fact_of
 

@@ -8,8 +8,8 @@ from lightning_edit.cli import main as cli
 from lightning_edit.commands.sweep import LAYERS, Sweep
 from lightning_edit.configs import CONFIGS
 from lightning_edit.errors import EditError
+from lightning_edit.loading.pretrained import depth_of
 from lightning_edit.metrics import EvaluationSettings
-from lightning_edit.models.loading import depth_of
 from tests.small_models import make_request
 
 SHIPPED = CONFIGS / "sweeps" / "layers_and_clamp.yaml"

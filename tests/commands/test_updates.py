@@ -18,8 +18,8 @@ from lightning_edit.commands.updates import main, show_list
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.editor import Editor
 from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.edited_weights import EditedWeights

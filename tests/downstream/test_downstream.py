@@ -10,8 +10,8 @@ from lightning_edit.downstream import Fitting, known_tasks, load_task
 from lightning_edit.downstream.rows import Row, read_folder, read_jsonl
 from lightning_edit.downstream.templates import fill
 from lightning_edit.errors import EditError
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model, load_tokenizer
 from lightning_edit.progress import silent
 from tests.downstream_reference import (
     ANSWERS,

@@ -9,11 +9,11 @@ import transformers
 
 from lightning_edit import EditRequest
 from lightning_edit.errors import EditError
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.metrics import FIGURES, EditMetrics, EvaluationSettings, check_evaluation, evaluate, figures_of
 from lightning_edit.metrics.generated_text import generation_entropy, reference_score
 from lightning_edit.metrics.settings import TEACHER_FORCED
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model
 from lightning_edit.tiny import World
 from tests.architectures import build
 from tests.small_models import make_gpt2, make_llama, make_request, make_tokenizer

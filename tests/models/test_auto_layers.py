@@ -10,9 +10,9 @@ import yaml
 from lightning_edit import MEMIT, EditingModule, EditRequest, FineTuning, ValueSettings, edit
 from lightning_edit.commands.comparison.settings import flat_settings
 from lightning_edit.errors import EditError
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.auto_layers import settle_layers
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model
 from lightning_edit.tiny import World
 from tests.architectures import build
 

@@ -6,11 +6,11 @@ import transformers
 from transformers.pytorch_utils import Conv1D
 
 from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, ValueSettings, edit
+from lightning_edit.asking.tokenization import encode_subject
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import check_layers, find_decoder, oriented_weight
 from lightning_edit.models.hooks import change_output, frozen
-from lightning_edit.models.loading import load_model
 from lightning_edit.models.probe import altered_on_the_way
-from lightning_edit.models.tokenization import encode_subject
 from lightning_edit.values.batch import prepare
 from lightning_edit.values.optimize import encode_texts, optimize_values
 from tests.architectures import FAMILIES, SIZES, build

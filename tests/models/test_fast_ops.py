@@ -5,11 +5,11 @@ import torch
 from transformers.activations import NewGELUActivation
 
 from lightning_edit import ContextTemplates, EditRequest, ValueSettings
+from lightning_edit.asking.tokenization import encode_subject
 from lightning_edit.keys.edit_keys import compute_keys
 from lightning_edit.models import fast_ops
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.fast_ops import fused_activations, short_texts, weight_first
-from lightning_edit.models.tokenization import encode_subject
 from lightning_edit.values import optimize as values
 from tests.architectures import SIZES, build
 

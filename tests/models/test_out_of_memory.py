@@ -5,9 +5,9 @@ import torch
 
 from lightning_edit import ContextTemplates, EditError, ValueSettings
 from lightning_edit.keys.edit_keys import compute_keys
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.metrics.token_scores import score_tokens
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model, load_tokenizer
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.requests import EditRequest
 from lightning_edit.tiny import World

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lightning_edit.errors import EditError
-from lightning_edit.models.loading import read_config
+from lightning_edit.loading.pretrained import read_config
 from lightning_edit.models.presets import PRESETS, STATUSES, Preset, preset_for, presets, render_preset
 from tests.conftest import ROOT
 

@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_edit import EditError, ModelUpdate
+from lightning_edit.asking.tokenization import encode_target
 from lightning_edit.callbacks import EditReport, ExportEdits
 from lightning_edit.datamodules import TinyWorld
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model, load_tokenizer
-from lightning_edit.models.tokenization import encode_target
 from lightning_edit.run.fine_tuning import FineTuning, target_nll
 from tests.trainers import quiet_trainer
 

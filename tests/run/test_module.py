@@ -14,8 +14,8 @@ from lightning_edit import EMMET, MEMIT, ROME, RROME, EditError, ModelUpdate, Va
 from lightning_edit.callbacks import EditReport, ExportEdits
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.keys.layer_stats import SecondMomentSettings
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model, load_tokenizer
 from lightning_edit.run.module import EditingModule
 from lightning_edit.run.trainer_check import check_trainer
 from tests.trainers import quiet_trainer

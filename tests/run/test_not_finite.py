@@ -7,7 +7,7 @@ import torch
 
 from lightning_edit import EditError
 from lightning_edit.cli.main import main
-from lightning_edit.models.loading import load_model
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.updates.model_update import ModelUpdate
 

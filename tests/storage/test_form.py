@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from lightning_edit import EditError, ModelUpdate
 from lightning_edit.datamodules import TinyWorld
-from lightning_edit.models.loading import load_model
-from lightning_edit.run.checkpoint_fit import check_fits
-from lightning_edit.run.on_top_of import earlier_edits
-from lightning_edit.run.run_state import RunState, set_random_states
+from lightning_edit.loading.pretrained import load_model
+from lightning_edit.loop.checkpoint_fit import check_fits
+from lightning_edit.loop.on_top_of import earlier_edits
+from lightning_edit.loop.run_state import RunState, set_random_states
 from lightning_edit.storage.checkpoint_file import checkpoints, damage
 from lightning_edit.storage.tensor_form import checksum
 from lightning_edit.updates.history import History

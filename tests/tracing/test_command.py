@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lightning_edit.cli import main as cli
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model
 from lightning_edit.tiny import World
 from lightning_edit.tracing import trace as tracing
 from lightning_edit.tracing.facts import Fact, public_facts

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from lightning_edit.asking.chat import ChatFormat, ChatTokenizer
+from lightning_edit.asking.tokenization import encode_subject
 from lightning_edit.errors import EditError
-from lightning_edit.models.chat import ChatFormat, ChatTokenizer
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model
-from lightning_edit.models.tokenization import encode_subject
 from lightning_edit.tiny import World
 from lightning_edit.tracing.average import GROUPS, average, groups_of, suggested_layers
 from lightning_edit.tracing.facts import Fact, encode_fact, known_facts

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import lightning_edit
+from lightning_edit.asking.chat import ChatFormat, ChatTokenizer
 from lightning_edit.editor import Editor
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.layer_stats import SecondMomentSettings
-from lightning_edit.models.chat import ChatFormat, ChatTokenizer
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import EMMET
 from lightning_edit.tiny import World

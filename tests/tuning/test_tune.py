@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lightning_edit.asking.chat import ChatFormat, ChatTokenizer
 from lightning_edit.errors import EditError
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
 from lightning_edit.keys.questions import read_subjects, run_questions
-from lightning_edit.models.chat import ChatFormat, ChatTokenizer
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import MEMIT
 from lightning_edit.tiny import World

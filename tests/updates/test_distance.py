@@ -8,8 +8,8 @@ from lightning_edit.datamodules import TinyWorld
 from lightning_edit.editor import Editor
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model
 from lightning_edit.solvers import EditProblem, Factors
 from lightning_edit.updates.distance import first_order_distance
 from lightning_edit.updates.edited_weights import EditedWeights

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from lightning_edit.models.fingerprints import fingerprint_model, fingerprint_tokenizer
+from lightning_edit.loading.fingerprints import fingerprint_model, fingerprint_tokenizer
 from lightning_edit.storage.cache import Cache
 from lightning_edit.values.cache import cached_values
 from tests.cached_run import Run, same_bits

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lightning_edit import ContextTemplates, EditError, EditRequest, ValueSettings
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import load_model, load_tokenizer
 from lightning_edit.tiny import World
 from lightning_edit.values.optimize import optimize_values
 from tests.plain import hooked, plain_texts, right_padded

@@ -10,8 +10,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from lightning_edit.errors import EditError
+from lightning_edit.loading.offloading import in_memory
 from lightning_edit.messages import listed
-from lightning_edit.models.offloading import in_memory
 
 # Constants that older versions of transformers kept beside the weights.
 LEFTOVERS = re.compile(r"(^|\.)(masked_bias|inv_freq)$")

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from lightning_edit.loop.run_state import Pending, RunState
 from lightning_edit.requests import EditRequest, replaced_by
-from lightning_edit.run.run_state import Pending, RunState
 from lightning_edit.values.vectors import Values
 
 NOT_FINITE = "its loss is not a finite number"

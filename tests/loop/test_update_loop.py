@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lightning_edit.run.edit_queue import EditQueue
-from lightning_edit.run.run_state import RunState
-from lightning_edit.run.update_loop import UpdateLoop
+from lightning_edit.loop.edit_queue import EditQueue
+from lightning_edit.loop.run_state import RunState
+from lightning_edit.loop.update_loop import UpdateLoop
 from tests.histories import LAYERS, PAIRS, make_editor
 from tests.small_models import make_gpt2
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from lightning_edit.editor import Editor, Written
 from lightning_edit.errors import EditError
+from lightning_edit.loop.edit_queue import EditQueue
+from lightning_edit.loop.independent_updates import IndependentUpdates
+from lightning_edit.loop.on_top_of import earlier_edits
+from lightning_edit.loop.replaced_edits import release_replaced
+from lightning_edit.loop.run_state import RunState
 from lightning_edit.requests import EditRequest
-from lightning_edit.run.edit_queue import EditQueue
-from lightning_edit.run.independent_updates import IndependentUpdates
-from lightning_edit.run.on_top_of import earlier_edits
-from lightning_edit.run.replaced_edits import release_replaced
-from lightning_edit.run.run_state import RunState
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.cache import Cache
 from lightning_edit.updates.edited_weights import EditedWeights

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from lightning_edit.errors import EditError
-from lightning_edit.models.loading import depth_of, load_model, load_tokenizer
+from lightning_edit.loading.pretrained import depth_of, load_model, load_tokenizer
 
 gguf = pytest.importorskip("gguf")
 TEMPLATE = "{% for message in messages %}<|user|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -106,6 +106,6 @@ def test_a_file_that_cannot_be_read_is_refused_in_words(tmp_path, damage, messag
 
 
 def test_the_package_that_reads_it_is_named_where_it_is_missing(file, monkeypatch):
-    monkeypatch.setattr("lightning_edit.models.gguf_file.find_spec", lambda name: None)
+    monkeypatch.setattr("lightning_edit.loading.gguf_file.find_spec", lambda name: None)
     with pytest.raises(EditError, match=r"pip install 'lightning-edit\[gguf\]'"):
         load_tokenizer(str(file))

@@ -9,10 +9,10 @@ from lightning_edit import MEMIT, EditError, ValueSettings
 from lightning_edit.callbacks import ExportEdits
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.keys.layer_stats import SecondMomentSettings
+from lightning_edit.loading.fingerprints import fingerprint_model
+from lightning_edit.loading.offloading import check_device_map, keep_in_memory
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.fingerprints import fingerprint_model
-from lightning_edit.models.loading import load_model
-from lightning_edit.models.offloading import check_device_map, keep_in_memory
 from lightning_edit.run.module import EditingModule
 from lightning_edit.updates.edited_weights import EditedWeights
 from tests.architectures import SIZES, build

@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
+from lightning_edit.asking.chat import ChatSettings, ChatTokenizer, chat_format, plain_tokenizer
+from lightning_edit.asking.generation import generate
+from lightning_edit.asking.tokenization import encode_prompt, encode_subject, encode_target
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
-from lightning_edit.models.chat import ChatSettings, ChatTokenizer, chat_format, plain_tokenizer
+from lightning_edit.loading.fingerprints import fingerprint_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.fingerprints import fingerprint_tokenizer
-from lightning_edit.models.generation import generate
-from lightning_edit.models.tokenization import encode_prompt, encode_subject, encode_target
 from lightning_edit.requests import as_question
 from tests.small_models import make_llama, make_request, make_tokenizer
 

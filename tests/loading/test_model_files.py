@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lightning_edit import EditError, edit
 from lightning_edit.cli.main import main
-from lightning_edit.models.loading import load_model, load_tokenizer
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from tests.small_models import make_llama, make_request, make_tokenizer
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"

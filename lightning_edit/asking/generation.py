@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from lightning_edit.asking.generation_settings import end_tokens, plain_settings
+from lightning_edit.asking.tokenization import check_lengths, encode_prompt
 from lightning_edit.messages import quoted
 from lightning_edit.models.batches import by_length, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.generation_settings import end_tokens, plain_settings
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.prefix_cache import PrefixCache, cache_texts
 from lightning_edit.models.shared_prefixes import prefix_lengths
-from lightning_edit.models.tokenization import check_lengths, encode_prompt
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.fingerprint import fingerprint
 

@@ -6,7 +6,7 @@ import pytest
 
 from lightning_edit import EditError
 from lightning_edit.cli.main import main
-from lightning_edit.models.loading import depth_of, load_model, load_tokenizer
+from lightning_edit.loading.pretrained import depth_of, load_model, load_tokenizer
 from lightning_edit.tiny import MODEL_PATH
 from lightning_edit.updates.undo import change_updates
 

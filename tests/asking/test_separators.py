@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from lightning_edit import EditError, EditRequest
+from lightning_edit.asking.tokenization import encode_target, join_target, separator_of, usual_separator
 from lightning_edit.datamodules import OwnEdits
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.tokenization import encode_target, join_target, separator_of, usual_separator
 from lightning_edit.values.optimize import encode_texts
 from tests.small_models import make_gpt2, make_request, make_tokenizer
 

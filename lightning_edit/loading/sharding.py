@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightning_edit.distributed.process_group import Together, is_sharded
 from lightning_edit.distributed.sharded_weights import whole, write_whole
+from lightning_edit.loading.pretrained import Precision, load_model, source
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.loading import Precision, load_model, source
 
 
 def load_sharded(

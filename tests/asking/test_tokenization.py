@@ -4,9 +4,7 @@ import pytest
 from transformers import ByT5Tokenizer
 
 from lightning_edit import ContextTemplates, ValueSettings
-from lightning_edit.errors import EditError
-from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.tokenization import (
+from lightning_edit.asking.tokenization import (
     check_lengths,
     encode,
     encode_subject,
@@ -14,6 +12,8 @@ from lightning_edit.models.tokenization import (
     join_target,
     require_offsets,
 )
+from lightning_edit.errors import EditError
+from lightning_edit.models.decoder import find_decoder
 from lightning_edit.values.optimize import encode_texts, optimize_values
 from tests.small_models import BOS, EOS, make_gpt2, make_request, make_tokenizer
 

@@ -5,9 +5,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from lightning_edit.asking.generation import Sampling, generate
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.generation import Sampling, generate
 from tests.architectures import FAMILIES, build
 from tests.small_models import CONTEXT, make_gpt2, make_llama, make_tokenizer
 

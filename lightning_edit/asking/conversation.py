@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from transformers import TextStreamer
 
+from lightning_edit.asking.chat import chat_of
+from lightning_edit.asking.generation_settings import end_tokens, plain_settings
+from lightning_edit.asking.tokenization import check_lengths, encode
 from lightning_edit.messages import quoted
-from lightning_edit.models.chat import chat_of
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.generation_settings import end_tokens, plain_settings
 from lightning_edit.models.hooks import frozen
-from lightning_edit.models.tokenization import check_lengths, encode
 
 Show = Callable[[str], None]
 

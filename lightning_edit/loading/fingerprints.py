@@ -6,8 +6,8 @@ from typing import Any
 import torch
 import transformers
 
-from lightning_edit.models.chat import chat_of, plain_tokenizer
-from lightning_edit.models.offloading import in_memory
+from lightning_edit.asking.chat import chat_of, plain_tokenizer
+from lightning_edit.loading.offloading import in_memory
 from lightning_edit.storage.fingerprint import fingerprint
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from lightning_edit.models.chat import chat_of
+from lightning_edit.asking.chat import chat_of
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:

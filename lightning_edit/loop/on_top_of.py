@@ -7,11 +7,11 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.errors import EditError
+from lightning_edit.loop.checkpoint_fit import check_fits
+from lightning_edit.loop.replaced_edits import valid_columns
+from lightning_edit.loop.run_state import RunState
+from lightning_edit.loop.same_run import check_base
 from lightning_edit.messages import counted
-from lightning_edit.run.checkpoint_fit import check_fits
-from lightning_edit.run.replaced_edits import valid_columns
-from lightning_edit.run.run_state import RunState
-from lightning_edit.run.same_run import check_base
 from lightning_edit.solvers import PreviousKeys
 from lightning_edit.storage import checkpoint_file
 from lightning_edit.storage.run_files import UPDATES

@@ -11,13 +11,13 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from lightning_edit import ContextTemplates, EditError, ModelUpdate, ValueSettings
+from lightning_edit.asking.generation import Sampling, generate
+from lightning_edit.loading.fingerprints import fingerprint_model
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
+from lightning_edit.loading.sharding import gathered_weights, load_sharded
 from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.fingerprints import fingerprint_model
-from lightning_edit.models.generation import Sampling, generate
 from lightning_edit.models.hooks import capture_input, run_until
-from lightning_edit.models.loading import load_model, load_tokenizer
-from lightning_edit.models.sharding import gathered_weights, load_sharded
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.values.optimize import optimize_values
 from tests.architectures import build

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from lightning_edit import EditError, edit
 from lightning_edit.cli.main import main
-from lightning_edit.models.loaded_weights import check_finite
-from lightning_edit.models.loading import load_model
+from lightning_edit.loading.loaded_weights import check_finite
+from lightning_edit.loading.pretrained import load_model
 from tests.architectures import SIZES, build
 from tests.small_models import make_gpt2, make_llama, make_request, make_tokenizer
 

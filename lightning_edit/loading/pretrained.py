@@ -9,11 +9,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from lightning_edit.asking.tokenization import require_offsets
 from lightning_edit.errors import EditError
-from lightning_edit.models.gguf_file import as_ordinary, check_gguf, is_gguf
-from lightning_edit.models.loaded_weights import check_finite, check_loaded
-from lightning_edit.models.offloading import DeviceMap
-from lightning_edit.models.tokenization import require_offsets
+from lightning_edit.loading.gguf_file import as_ordinary, check_gguf, is_gguf
+from lightning_edit.loading.loaded_weights import check_finite, check_loaded
+from lightning_edit.loading.offloading import DeviceMap
 from lightning_edit.storage.user_files import check_model_name, is_there
 from lightning_edit.storage.user_json import read_json
 

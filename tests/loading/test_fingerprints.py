@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_edit.models.fingerprints import describe_numerics
+from lightning_edit.loading.fingerprints import describe_numerics
 from tests.killing import CONTEXT
 from tests.small_models import make_gpt2
 

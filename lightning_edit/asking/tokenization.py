@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_edit.asking.chat import chat_of, plain_tokenizer
 from lightning_edit.errors import EditError
-from lightning_edit.models.chat import chat_of, plain_tokenizer
 from lightning_edit.requests import EditRequest
 
 # Scripts that put no space between words, with their punctuation: Thai, Lao, Tibetan, Burmese, Khmer, Chinese and

@@ -1,0 +1,1 @@
+"""Models and tokenizers from files: whole, in parts, or offloaded, checked and fingerprinted."""
