@@ -1,9 +1,7 @@
 """The LightningModule under all editing methods: it loads the model, measures it, and keeps what was edited."""
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -23,11 +21,11 @@ from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evalua
 from lightning_edit.models.auto_layers import settle_layers
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.probe import check_projections
-from lightning_edit.progress import Report, silent
+from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.checkpointing import load_run, save_run
-from lightning_edit.run.figure_log import FigureLog
 from lightning_edit.run.settled import Settled
+from lightning_edit.run.showing import Showing
 from lightning_edit.run.trainer_check import check_trainer
 from lightning_edit.settings import NO_EFFECT, Checked, Layers, Seed
 from lightning_edit.solvers import PostProcessor, Solver
@@ -36,7 +34,7 @@ from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate
 
 
-class MeasuredModule(Checked, SafelyLoaded, Settled, ABC):
+class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     """A language model whose facts are edited in a fit and measured in a test.
 
     ``trainer.test`` before ``trainer.fit`` measures the unedited model, after it the edited one. A method of editing is
@@ -63,7 +61,6 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, ABC):
     by_updates = True
     single_epoch = True
     many_processes = False
-    stages: tuple[str, ...] = ()
     layers_for: tuple[str | None, bool] = (None, True)
     loop: UpdateLoop
     on_top_of: str | None = None
@@ -98,8 +95,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, ABC):
         self.curves: list[dict[str, Any]] = []
         self.sections: dict[str, Any] = {}
         self.value_losses: dict[int, float] = {}
-        self.seconds = dict.fromkeys((*self.stages, "evaluate"), 0.0)
-        self.identity, self._figure_log = RunIdentity(), FigureLog()
+        self.identity = RunIdentity()
         self._measured, self._checked = 0, False
 
     # -- setting up ----------------------------------------------------------------------------------------------------
@@ -286,28 +282,3 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, ABC):
         means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}
         self.log_dict(means, logger=False)
         self.log_figures({f"edit/{name}": value for name, value in means.items()}, self.loop.edits_written)
-
-    # -- showing -------------------------------------------------------------------------------------------------------
-
-    @property
-    def report(self) -> Report:
-        """Where progress goes: the trainer's progress bar, where it can show stages."""
-        return getattr(self.trainer.progress_bar_callback, "report", silent)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Adds the time of a ``with`` block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    def log_figures(self, figures: dict[str, float], step: int) -> None:
-        """Gives figures to all loggers.
-
-        Args:
-            figures: Numbers by name.
-            step: What they are drawn against.
-        """
-        self._figure_log.write(self.loggers, figures, step)

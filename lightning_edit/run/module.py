@@ -24,6 +24,7 @@ from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, replaced_by
+from lightning_edit.run.early_end import edits_left
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.run.second_moments import run_second_moments
@@ -260,7 +261,7 @@ class EditingModule(MeasuredModule):
         assert loop.editor is not None
         if loop.queue.waiting and loop.stopped is None:
             self._write_update()
-        left = self._edits_left()
+        left = edits_left(self)
         check_written(loop.edits_written, loop.stopped)
         if not (left or loop.kept.finished or loop.independent):
             loop.finish()
@@ -271,23 +272,6 @@ class EditingModule(MeasuredModule):
         if self.trainer.received_sigterm:
             # No loop runs any more that would look at it.
             raise SIGTERMException
-
-    def _edits_left(self) -> int:
-        """How many edits had no turn because the trainer ended the fit; warns where that was e.g. its `max_time`.
-
-        Raises:
-            EditError: If none had.
-        """
-        left = len(self.requests) - self.loop.queue.offered - self.loop.queue.taken
-        if left <= 0 or self.loop.stopped is not None:
-            return 0
-        if self.trainer.received_sigterm:
-            return left
-        ended = f"The trainer ended the fit before {left} of {len(self.requests)} edits had their turn"
-        if not self.loop.edits_written:
-            raise EditError(f"{ended}, so nothing is edited. Raise or leave out `trainer.max_time`.")
-        rank_zero_warn(f"{ended}. To make the others too, resume the run with a larger `trainer.max_time`, or null.")
-        return left
 
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 
