@@ -51,6 +51,14 @@ def test_a_script_gets_both_answers(chat_run, capsys):
     assert FACT["target_new"] in answer["after"]
 
 
+def test_several_questions_are_one_conversation_until_the_context_is_full(chat_run, capsys):
+    with pytest.raises(SystemExit):
+        asked(capsys, chat_run, *[f"--once={QUESTION}"] * 40, "--json", "--tokens=3")
+    out, err = capsys.readouterr()
+    assert 1 < len(out.splitlines()) < 40
+    assert "The conversation up to" in err
+
+
 def test_the_run_was_in_a_chat_and_says_so(chat_run):
     config = json.loads((chat_run / "metrics.json").read_text())["config"]["model"]
     assert config["chat"] is True

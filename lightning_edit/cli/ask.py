@@ -33,7 +33,13 @@ def main(words: list[str]) -> None:
         description="Asks the model of a run, before and after its edits, side by side. " + HELP,
     )
     parser.add_argument("run", metavar="RUN", help="the folder of a finished run")
-    parser.add_argument("--once", metavar="QUESTION", action="append", help="answer this and end; can be repeated")
+    parser.add_argument(
+        "--once",
+        metavar="QUESTION",
+        action="append",
+        help="answer this and end; several --once are one conversation: in a chat each question is asked after the "
+        "earlier ones and their answers",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a question, for scripts")
     parser.add_argument("--tokens", type=int, default=128, metavar="N", help="most tokens of an answer (128)")
     parser.add_argument(

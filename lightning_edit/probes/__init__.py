@@ -2,7 +2,7 @@
 
 from lightning_edit.probes.general import GeneralPrompt, general_prompts, judging_prompts, preserving_prompts
 from lightning_edit.probes.public_facts import PublicFact, facts, other_answer
-from lightning_edit.probes.questions import as_it_stands, asked_about, filled, questions
+from lightning_edit.probes.questions import as_it_stands, asked_about, filled
 from lightning_edit.probes.split import folded, judges, judging, preserving
 from lightning_edit.probes.subjects import subjects, wordings
 
@@ -21,7 +21,6 @@ __all__ = [
     "other_answer",
     "preserving",
     "preserving_prompts",
-    "questions",
     "subjects",
     "wordings",
 ]

@@ -29,14 +29,14 @@ def as_it_stands(wording: str, subject: str) -> str:
     return subject[:1].upper() + subject[1:] if wording.startswith("{}") else subject
 
 
-def asked_about(number: int, seed: int, judge: bool = False, left_out: Collection[str] = ()) -> list[tuple[str, str]]:
+def asked_about(number: int, seed: int, left_out: Collection[str] = ()) -> list[tuple[str, str]]:
     """Different questions about public subjects, of all kinds in turn, as wordings and subjects.
+
+    Subjects and wordings are those that do not judge a model, see `split`.
 
     Args:
         number: How many.
         seed: Which ones: the same seed gives the same questions, and more of them begin with those of fewer.
-        judge: Whether they are to judge a model. Subjects and wordings of these are both in the half that judges, those
-            of the others both in the other half; see `split`.
         left_out: Subjects that are not asked about, such as those that are edited.
 
     Returns:
@@ -49,8 +49,8 @@ def asked_about(number: int, seed: int, judge: bool = False, left_out: Collectio
     skipped = {folded(subject) for subject in left_out}
     asked, pools = wordings(), []
     for kind, listed in subjects().items():
-        usable = [subject for subject in listed if judges(subject) == judge and folded(subject) not in skipped]
-        ways = [wording for wording in asked[kind] if judges(wording) == judge]
+        usable = [subject for subject in listed if not judges(subject) and folded(subject) not in skipped]
+        ways = [wording for wording in asked[kind] if not judges(wording)]
         pool = [(wording, as_it_stands(wording, subject)) for subject in usable for wording in ways]
         chosen.shuffle(pool)
         pools.append(pool)
@@ -60,18 +60,3 @@ def asked_about(number: int, seed: int, judge: bool = False, left_out: Collectio
     if number > len(found):
         raise EditError(f"{number:,} questions about public subjects were asked for, but there are {len(found):,}.")
     return found[:number]
-
-
-def questions(number: int, seed: int, judge: bool = False, left_out: Collection[str] = ()) -> list[str]:
-    """Complete prompts: see `asked_about`, whose arguments these are.
-
-    Args:
-        number: How many.
-        seed: Which ones.
-        judge: Whether they are to judge a model.
-        left_out: Subjects that are not asked about.
-
-    Raises:
-        EditError: If there are not so many.
-    """
-    return [wording.replace("{}", subject) for wording, subject in asked_about(number, seed, judge, left_out)]

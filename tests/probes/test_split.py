@@ -1,7 +1,11 @@
 import pytest
 
 from lightning_edit.errors import EditError
-from lightning_edit.probes import filled, folded, judges, judging, preserving, questions, subjects, wordings
+from lightning_edit.probes import asked_about, filled, folded, judges, judging, preserving, subjects, wordings
+
+
+def questions(*args, **kwargs):
+    return [wording.replace("{}", subject) for wording, subject in asked_about(*args, **kwargs)]
 
 
 @pytest.mark.parametrize("listed", [subjects(), wordings()])
@@ -26,7 +30,7 @@ def test_the_half_never_changes():
     assert judging(texts) == ["Eiffel Tower", "Where is {}?"]
 
 
-def test_what_judges_never_shares_subject_or_wording_with_what_preserves():
+def test_what_preserves_shares_no_subject_or_wording_with_what_judges():
     found = {}
     asked_in = wordings()
     for kind, listed in subjects().items():
@@ -34,7 +38,6 @@ def test_what_judges_never_shares_subject_or_wording_with_what_preserves():
             for subject in listed:
                 found[folded(filled(wording, subject))] = (judges(subject), judges(wording))
     assert {found[folded(question)] for question in questions(3000, seed=0)} == {(False, False)}
-    assert {found[folded(question)] for question in questions(3000, seed=0, judge=True)} == {(True, True)}
 
 
 def test_the_same_seed_gives_the_same_questions_and_more_begin_with_those_of_fewer():
@@ -51,10 +54,10 @@ def test_a_sample_holds_each_kind_once():
 
 
 def test_edited_subjects_are_left_out():
-    about_it = {filled(wording, "Eiffel Tower") for wording in judging(wordings()["buildings"])}
+    about_it = {filled(wording, "Arc de Triomphe") for wording in preserving(wordings()["buildings"])}
     everything = 11_000
-    assert about_it & set(questions(everything, seed=0, judge=True))
-    assert not about_it & set(questions(everything, seed=0, judge=True, left_out=["the Eiffel tower"]))
+    assert about_it & set(questions(everything, seed=0))
+    assert not about_it & set(questions(everything, seed=0, left_out=["the arc de triomphe"]))
 
 
 def test_too_many_questions_are_refused():
