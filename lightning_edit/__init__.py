@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_edit.api import edit
+    from lightning_edit.asking.chat import ChatSettings
     from lightning_edit.errors import EditError
     from lightning_edit.keys.context_templates import ContextTemplates
     from lightning_edit.keys.layer_stats import SecondMomentSettings
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_edit.run.fine_tuning import FineTuning
     from lightning_edit.run.module import EditingModule
     from lightning_edit.solvers import EMMET, MEMIT, PRUNE, RECT, ROME, RROME, AlphaEdit
+    from lightning_edit.updates.before_after import EditResult
     from lightning_edit.updates.model_update import ModelUpdate, inserted
     from lightning_edit.values.settings import ValueSettings
 
@@ -27,9 +29,11 @@ _DEFINED_IN = {
     "ROME": "lightning_edit.solvers",
     "RROME": "lightning_edit.solvers",
     "AlphaEdit": "lightning_edit.solvers",
+    "ChatSettings": "lightning_edit.asking.chat",
     "ContextTemplates": "lightning_edit.keys.context_templates",
     "EditError": "lightning_edit.errors",
     "EditRequest": "lightning_edit.requests",
+    "EditResult": "lightning_edit.updates.before_after",
     "EditingModule": "lightning_edit.run.module",
     "FineTuning": "lightning_edit.run.fine_tuning",
     "ModelUpdate": "lightning_edit.updates.model_update",
@@ -52,9 +56,11 @@ __all__ = [
     "ROME",
     "RROME",
     "AlphaEdit",
+    "ChatSettings",
     "ContextTemplates",
     "EditError",
     "EditRequest",
+    "EditResult",
     "EditingModule",
     "FineTuning",
     "ModelUpdate",

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_edit.asking.chat import ChatSettings, chat_of, settle_chat
 from lightning_edit.asking.tokenization import require_offsets
-from lightning_edit.distributed.process_group import Together
+from lightning_edit.distributed.process_group import Together, gathered
 from lightning_edit.editor import Editor, batches_of, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
+from lightning_edit.keys.questions import preserving_questions
 from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
 from lightning_edit.models.auto_layers import settle_layers
@@ -21,13 +23,14 @@ from lightning_edit.models.decoder import Decoder, find_decoder
 from lightning_edit.models.probe import check_projections
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, Report, silent
-from lightning_edit.requests import EditRequest, distinct
+from lightning_edit.requests import EditRequest, as_question, distinct
 from lightning_edit.settings import Count, Seed, check
 from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.solvers.layer_distribution import LayerDistribution
+from lightning_edit.updates.before_after import EditResult
 from lightning_edit.updates.edited_weights import EditedWeights
-from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.values.optimize import encode_texts
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
 
@@ -49,7 +52,9 @@ def edit(
     micro_batch: Count = 64,
     seed: Seed = 0,
     progress: bool = True,
-) -> ModelUpdate:
+    chat: bool | Literal["auto"] = "auto",
+    chat_settings: ChatSettings | None = None,
+) -> EditResult:
     """Writes facts into a model, without any trainer; where there are several processes, all of them must call it.
 
     Args:
@@ -69,9 +74,13 @@ def edit(
         micro_batch: How many edits' values are optimized at once; changes memory and speed, not results.
         seed: Of generated templates and texts.
         progress: Whether to show progress bars.
+        chat: Whether prompts are asked in a chat, as the user's turns; ``auto`` does so where the tokenizer has a chat
+            template. In a chat C is mostly of questions, see `SecondMomentSettings`.
+        chat_settings: How a chat model is asked; its ``contexts`` and ``train_end`` then count for ``templates`` too.
 
     Returns:
-        The update, inserted: ``update.remove(model)`` gives back the old weights, ``update.save(path)`` keeps it.
+        The update, inserted: ``result.ask(question)`` shows the answers before and after it, ``result.remove(model)``
+        gives back the old weights, ``result.save(path)`` keeps it.
 
     Raises:
         EditError: If the input cannot be edited; the model is then as it was.
@@ -87,13 +96,13 @@ def edit(
         >>> update = lightning_edit.edit(model, tokenizer, [fact], layers=[0], progress=False)
         >>> update.remove(model)
     """
-    check(edit, {"distribution": distribution, "micro_batch": micro_batch, "seed": seed})
+    check(edit, {"distribution": distribution, "micro_batch": micro_batch, "seed": seed, "chat": chat})
     _check_gradients(model)
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
-    requests, decoder = distinct(requests), find_decoder(model)
-    if not requests:
-        raise EditError("There are no edits to make.")
+    asking, decoder = chat_settings or ChatSettings(), find_decoder(model)
+    tokenizer = settle_chat(tokenizer, chat, asking)
+    requests = _as_asked(distinct(requests), tokenizer, asking)
     solver, values = solver or EMMET(), values or ValueSettings()
     layers = settle_layers(layers, decoder, type(solver).__name__, values.site == "block")
     if moments is not None:
@@ -101,16 +110,27 @@ def edit(
     values, settings = _check_weights(decoder, layers, values), second_moment or SecondMomentSettings()
     warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
     with ProgressBars() if progress else nullcontext(silent) as report:
+        if templates is None:
+            templates = gathered(generate_templates(model, tokenizer, seed))[0]
+        if chat_settings is not None and chat_of(tokenizer) is not None:
+            templates = templates.in_worlds(chat_settings)
+        encode_texts(tokenizer, requests, templates, values.kl_prompt, decoder.context)
         if moments is None:
-            moments = prepare_second_moments(decoder, tokenizer, texts, layers, settings, solver, seed, report)
+            asked = preserving_questions(requests, tokenizer, templates, settings, seed)
+            moments = prepare_second_moments(decoder, tokenizer, texts, layers, settings, solver, seed, report, asked)
         moments = {layer: moments[layer].double() for layer in layers}
         check_second_moments(moments, solver)
-        templates = templates or generate_templates(model, tokenizer, seed)
         weights = EditedWeights(decoder, layers)
         editor = Editor(weights, tokenizer, solver, layers, templates, values, moments, distribution)
         with weights.undone_on_error():
             written = _write_all(editor, requests, micro_batch, report)
-    return weights.update(**editor.describe(), edits=written)
+    return EditResult(weights.update(**editor.describe(), edits=written), decoder, tokenizer)
+
+
+def _as_asked(requests: Sequence[EditRequest], tokenizer: Any, settings: ChatSettings) -> Sequence[EditRequest]:
+    if not requests:
+        raise EditError("There are no edits to make.")
+    return requests if chat_of(tokenizer) is None else [as_question(one, settings.complete) for one in requests]
 
 
 def _check_gradients(model: Any) -> None:

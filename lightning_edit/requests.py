@@ -133,7 +133,7 @@ def as_question(request: EditRequest, complete: str = COMPLETE) -> EditRequest:
     """An edit as a chat model is asked it: by its questions where it brings some, else by its prompts to be completed.
 
     Args:
-        request: The edit in plain text.
+        request: The edit in plain text; of one that is a question already the one that it was made from counts.
         complete: How a prompt without a question is asked, with one ``{}`` for the prompt.
 
     Returns:
@@ -143,6 +143,7 @@ def as_question(request: EditRequest, complete: str = COMPLETE) -> EditRequest:
     def asked(prompts: Sequence[str]) -> tuple[str, ...]:
         return tuple(complete.replace("{}", prompt) for prompt in prompts)
 
+    request = request.original or request
     return replace(
         request,
         prompt=request.question or complete.replace("{}", request.prompt),

@@ -3,12 +3,26 @@
 import io
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
+from lightning_edit import (
+    EMMET,
+    ChatSettings,
+    ContextTemplates,
+    EditError,
+    EditRequest,
+    ModelUpdate,
+    SecondMomentSettings,
+    ValueSettings,
+    edit,
+)
 from lightning_edit.cli import main as cli
-from lightning_edit.loading.pretrained import TINY_PATH
+from lightning_edit.loading.pretrained import TINY_PATH, load_model
+from lightning_edit.models.decoder import find_decoder
 from lightning_edit.tiny import World
 
 CHAT = "{% for m in messages %}{{ (' ' if m['role'] == 'assistant' else '') + m['content'] }}{% endfor %}"
@@ -57,6 +71,52 @@ def test_several_questions_are_one_conversation_until_the_context_is_full(chat_r
     out, err = capsys.readouterr()
     assert 1 < len(out.splitlines()) < 40
     assert "The conversation up to" in err
+
+
+def test_python_edits_a_chat_model_as_a_run_does_and_can_be_asked(chat_run, capsys):
+    folder = chat_run.parent
+    model, tokenizer = load_model(str(folder / "model")), AutoTokenizer.from_pretrained(folder / "model")
+    fact = EditRequest(FACT["subject"], FACT["prompt"], FACT["target_new"], question=FACT["prompt"])
+    found = SecondMomentSettings(tokens=2000, cache_dir=str(folder / "cache"))
+    how = {"values": ValueSettings(steps=20), "second_moment": found, "progress": False}
+    result = edit(model, tokenizer, [fact], EMMET(ridge=0.01), **how)
+    for layer, update in ModelUpdate.load(chat_run / "update.safetensors").layers.items():
+        torch.testing.assert_close(result.layers[layer].factors.dense(), update.factors.dense())
+
+    said = json.loads(asked(capsys, chat_run, "--once", QUESTION, "--json", "--tokens", 3))
+    answers = result.ask(QUESTION, tokens=3)
+    assert asdict(answers) == said
+    lines = repr(answers).splitlines()
+    assert lines[0].strip() == QUESTION
+    assert any(said["before"] in line and said["after"] in line for line in lines)
+
+    edited = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert result.ask(QUESTION, tokens=3) == answers
+    assert all(torch.equal(edited[name], tensor) for name, tensor in model.state_dict().items())
+    with pytest.raises(EditError, match="`tokens` must be"):
+        result.ask(QUESTION, tokens=0)
+    with pytest.raises(EditError, match="must be a text that is not empty"):
+        result.ask(" ")
+    result.remove(model)
+    assert result.ask(QUESTION, tokens=3) == answers
+    assert not result.is_inserted
+
+
+def test_where_a_chat_edit_is_to_hold_is_a_setting_in_python_too(chat_run):
+    folder = chat_run.parent / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    fact = EditRequest(FACT["subject"], FACT["prompt"], FACT["target_new"])
+
+    def delta(tokens, **options):
+        model = load_model(str(folder))
+        moments = {0: torch.eye(find_decoder(model).weight(0).shape[1], dtype=torch.float64)}
+        how = {"moments": moments, "templates": ContextTemplates(), "values": ValueSettings(steps=2), "progress": False}
+        return edit(model, tokens, [fact], EMMET(), [0], **how, **options).layers[0].factors.dense()
+
+    both, chat = delta(tokenizer, chat_settings=ChatSettings(contexts=["chat", "plain"])), delta(tokenizer)
+    plain = delta(tokenizer, chat=False)
+    assert torch.equal(plain, delta(AutoTokenizer.from_pretrained(TINY_PATH)))
+    assert len({float(update.norm()) for update in (both, chat, plain)}) == 3
 
 
 def test_the_run_was_in_a_chat_and_says_so(chat_run):

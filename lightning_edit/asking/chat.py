@@ -132,7 +132,7 @@ def settle_chat(tokenizer: Any, chat: bool | Literal["auto"], settings: ChatSett
     """The tokenizer that a run uses.
 
     Args:
-        tokenizer: A fast transformers tokenizer.
+        tokenizer: A fast transformers tokenizer; of a `ChatTokenizer` the one behind it.
         chat: Whether prompts are asked in a chat; ``auto`` does so where the tokenizer has a chat template.
         settings: How they are asked.
 
@@ -142,10 +142,12 @@ def settle_chat(tokenizer: Any, chat: bool | Literal["auto"], settings: ChatSett
     Raises:
         EditError: See `chat_format`.
     """
+    tokenizer = plain_tokenizer(tokenizer)
     if chat == "auto":
         chat = bool(getattr(tokenizer, "chat_template", None))
         if chat:
-            logger.warning("chat: on, as the tokenizer has a chat template; `model.chat: false` asks in plain text.")
+            other = "`model.chat: false`, in Python `chat=False`, asks in plain text"
+            logger.warning("chat: on, as the tokenizer has a chat template; %s.", other)
     if not chat:
         return tokenizer
     return ChatTokenizer(tokenizer, chat_format(tokenizer, settings.system, settings.arguments))

@@ -3,17 +3,21 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
-from rich.table import Table
 
+from lightning_edit.asking.answers import Answers
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
-from lightning_edit.messages import cells, terminal
+from lightning_edit.messages import terminal
 from lightning_edit.storage.user_json import read_json
+
+if TYPE_CHECKING:
+    from lightning_edit.updates.before_after import BeforeAfter
 
 FORGET, LEAVE = ("/new", "/reset"), ("/quit", "/exit")
 HELP = "Type a question; /new begins a new conversation, /quit (or Ctrl-D) ends."
@@ -50,11 +54,10 @@ def main(words: list[str]) -> None:
     if given.tokens < 1:
         raise EditError(f"`--tokens` must be a positive number, got {given.tokens}.")
     settings, update = _settings(Path(given.run).expanduser()), Path(given.run).expanduser() / "update.safetensors"
-    before, after, edited = _conversations(settings, update, given.tokens, given.plain, given.trust_remote_code)
+    asked = _loaded(settings, update, given.tokens, given.plain, given.trust_remote_code)
     show = _as_json if given.json else _side_by_side
-    questions = iter(given.once) if given.once else _typed(before, after)
-    for question in questions:
-        show(question, before.ask, _within(edited, after.ask))
+    for question in given.once or _typed(asked):
+        show(question, asked)
 
 
 def _settings(run: Path) -> Mapping[str, Any]:
@@ -76,13 +79,13 @@ def _settings(run: Path) -> Mapping[str, Any]:
     return model
 
 
-def _conversations(settings: Mapping[str, Any], file: Path, tokens: int, plain: bool, trusted: bool) -> tuple[Any, ...]:
-    """A conversation with the model before its edits and one after them, and a context in which it is edited."""
+def _loaded(settings: Mapping[str, Any], file: Path, tokens: int, plain: bool, trusted: bool) -> "BeforeAfter":
+    """The run's model and its update."""
     from lightning_edit.asking.chat import ChatSettings, settle_chat
-    from lightning_edit.asking.conversation import Conversation
     from lightning_edit.loading.pretrained import load_model, load_tokenizer
     from lightning_edit.models.decoder import find_decoder
-    from lightning_edit.updates.model_update import ModelUpdate, inserted
+    from lightning_edit.updates.before_after import BeforeAfter
+    from lightning_edit.updates.model_update import ModelUpdate
 
     update, name = ModelUpdate.load(file), settings["model"]
     tokenizer = load_tokenizer(name, trusted)
@@ -93,20 +96,10 @@ def _conversations(settings: Mapping[str, Any], file: Path, tokens: int, plain: 
     tokenizer = settle_chat(tokenizer, bool(settings.get("chat")) and not plain, asking)
     model = load_model(name, settings.get("dtype", "auto"), trust_remote_code=trusted)
     update.check(model)
-    decoder = find_decoder(model, settings.get("down_projection"))
-    pair = (Conversation(decoder, tokenizer, tokens) for _ in range(2))
-    return *pair, lambda: inserted(model, update)
+    return BeforeAfter(find_decoder(model, settings.get("down_projection")), tokenizer, update, tokens)
 
 
-def _within(context: Callable[[], Any], ask: Callable[..., str]) -> Callable[..., str]:
-    def answer(*args: Any) -> str:
-        with context():
-            return ask(*args)
-
-    return answer
-
-
-def _typed(*conversations: Any) -> Iterator[str]:
+def _typed(asked: "BeforeAfter") -> Iterator[str]:
     """What the user types, line by line."""
     console = terminal()
     if sys.stdin.isatty():
@@ -119,44 +112,43 @@ def _typed(*conversations: Any) -> Iterator[str]:
         if line in LEAVE:
             return
         if line in FORGET:
-            for conversation in conversations:
-                conversation.history.clear()
+            asked.forget()
         elif line:
             yield line
 
 
-def _as_json(question: str, before: Callable[..., str], after: Callable[..., str]) -> None:
-    answers = {"question": question, "before": before(question), "after": after(question)}
-    sys.stdout.write(json.dumps(answers, ensure_ascii=False) + "\n")
+def _as_json(question: str, asked: "BeforeAfter") -> None:
+    sys.stdout.write(json.dumps(asdict(asked.ask(question)), ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 
-def _side_by_side(question: str, before: Callable[..., str], after: Callable[..., str]) -> None:
+def _side_by_side(question: str, asked: "BeforeAfter") -> None:
     """Both answers in a table that grows while they are written."""
-    written = {"before": "", "after": ""}
-    with _table(question, written) as refresh:
-        for name, ask in (("before", before), ("after", after)):
+    with _table(Answers(question, "", "")) as show:
+        written = {"before": "", "after": ""}
+        for name, ask in (("before", asked.before), ("after", asked.after)):
 
-            def show(piece: str, name: str = name) -> None:
+            def add(piece: str, name: str = name) -> None:
                 written[name] += piece
-                refresh()
+                show(Answers(question, **written))
 
-            written[name] = ask(question, show)
-            refresh()
+            written[name] = ask(question, add)
+            show(Answers(question, **written))
 
 
 @contextmanager
-def _table(question: str, written: Mapping[str, str]) -> Iterator[Callable[[], None]]:
+def _table(answers: Answers) -> Iterator[Callable[[Answers], None]]:
     console = terminal()
-
-    def made() -> Table:
-        table = Table(*written, title=cells([question])[0], title_justify="left", expand=console.is_terminal)
-        table.add_row(*cells([text.strip() for text in written.values()]))
-        return table
-
+    if console.is_terminal:
+        with Live(answers.table(expand=True), console=console, refresh_per_second=12) as live:
+            yield lambda now: live.update(now.table(expand=True))
+        return
     # What is not a terminal cannot be written over: there the finished table is printed once.
-    live = Live(made(), console=console, refresh_per_second=12) if console.is_terminal else nullcontext()
-    with live:
-        yield (lambda: live.update(made())) if isinstance(live, Live) else (lambda: None)
-    if not isinstance(live, Live):
-        console.print(made())
+    latest = answers
+
+    def keep(now: Answers) -> None:
+        nonlocal latest
+        latest = now
+
+    yield keep
+    console.print(latest.table())

@@ -6,9 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from lightning_edit import probes
-from lightning_edit.asking.chat import World, plain_tokenizer
+from lightning_edit.asking.chat import World, chat_of, plain_tokenizer
 from lightning_edit.asking.tokenization import Encoded, encode_prompt, encode_subject
 from lightning_edit.errors import EditError
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.probes.split import folded
 from lightning_edit.requests import EditRequest
 from lightning_edit.storage.user_files import lines_of
@@ -32,6 +34,34 @@ def read_subjects(path: str | None) -> list[str]:
     if not subjects:
         raise EditError(f"{NAMED}{path} names no subject. Give a file with one a line.")
     return subjects
+
+
+def preserving_questions(
+    requests: Sequence[EditRequest],
+    tokenizer: Any,
+    templates: ContextTemplates,
+    settings: SecondMomentSettings,
+    seed: int,
+) -> list[list[Encoded]]:
+    """The questions with which C is mixed, as the settings say: see `run_questions`.
+
+    Args:
+        requests: The edits.
+        tokenizer: A fast transformers tokenizer, or a `ChatTokenizer` where the model is asked in a chat.
+        templates: Their worlds are those in which edits are to hold.
+        settings: How many questions, and how much of C they are.
+        seed: Of what is drawn.
+
+    Returns:
+        Those of each world; nothing where C is of ordinary text alone.
+
+    Raises:
+        EditError: See `read_subjects` and `run_questions`.
+    """
+    if not settings.share_of_questions(chat_of(tokenizer) is not None):
+        return []
+    subjects = read_subjects(settings.subjects)
+    return run_questions(requests, tokenizer, templates.worlds, settings.questions, seed, subjects)
 
 
 def run_questions(

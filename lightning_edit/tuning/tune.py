@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_edit.asking.chat import ChatSettings, chat_of, plain_tokenizer
-from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
-from lightning_edit.keys.questions import read_subjects, run_questions
+from lightning_edit.keys.questions import preserving_questions
 from lightning_edit.loading.fingerprints import fingerprint_model, fingerprint_tokenizer
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.probe import altered_on_the_way, check_projections
@@ -174,21 +173,12 @@ def bench_for(
     if plan.chat:
         templates = templates.in_worlds(ChatSettings())
     read = second_moment or SecondMomentSettings()
-    how = (read, MEMIT(), settings.seed, report, _questions(tokenizer, plan, templates, read, settings.seed))
+    asked = preserving_questions(plan.material.requests, tokenizer, templates, read, settings.seed)
+    how = (read, MEMIT(), settings.seed, report, asked)
     moments = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
     # Those of all layers that may be tried would fill the memory of a device.
     on_cpu = {layer: moment.double().cpu() for layer, moment in moments.items()}
     return Bench(decoder, tokenizer, templates, on_cpu, plan.material, plan.values, settings.tokens)
-
-
-def _questions(
-    tokenizer: Any, plan: Plan, templates: ContextTemplates, settings: SecondMomentSettings, seed: int
-) -> list[list[Encoded]]:
-    """What is asked of the model to preserve how it answers, as in a run."""
-    if not settings.share_of_questions(plan.chat):
-        return []
-    subjects = read_subjects(settings.subjects)
-    return run_questions(plan.material.requests, tokenizer, templates.worlds, settings.questions, seed, subjects)
 
 
 def tune(

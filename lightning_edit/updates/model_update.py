@@ -95,7 +95,12 @@ class ModelUpdate:
     def __repr__(self) -> str:
         """What it is, without its numbers."""
         said = [f"{name}={self.info[name]}" for name in ("edits", "solver", "model") if name in self.info]
-        return f"ModelUpdate({', '.join([f'layers={sorted(self.layers)}', *said])})"
+        return f"{type(self).__name__}({', '.join([f'layers={sorted(self.layers)}', *said])})"
+
+    @property
+    def is_inserted(self) -> bool:
+        """Whether it is in a model: `insert` was called on this object, and `remove` was not since then."""
+        return bool(self._originals)
 
     def insert(self, model: Any) -> None:
         """Adds the update to the model's weights: W <- cast(W + Delta), the sum in float64.
