@@ -11,13 +11,15 @@ from typing import Annotated, Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
 
+from lightning_edit.asking.chat import ChatSettings
+from lightning_edit.asking.questions import as_question
 from lightning_edit.collateral import Sources
 from lightning_edit.datamodules import selection
 from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, listed
-from lightning_edit.requests import EditRequest, as_question, distinct, replaced_by, still_valid
+from lightning_edit.requests import EditRequest, distinct, replaced_by, still_valid
 from lightning_edit.settings import AMOUNT, NO_EFFECT, SOURCE, Checked, Count, CountOrZero, Seed
 from lightning_edit.storage.known_classes import SafelyLoaded
 
@@ -95,7 +97,7 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         self.case_ids, self.indices, self.separator = case_ids, indices, separator
         self.left_out: dict[str, list[str]] = {}
         self._requests: list[EditRequest] | None = None
-        self._complete: str | None = None
+        self._asking: ChatSettings | None = None
 
     @abstractmethod
     def load_requests(self) -> Iterator[EditRequest | LeftOut]:
@@ -129,19 +131,21 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
             self._requests = self._asked(requests)
         return self._requests
 
-    def ask_questions(self, complete: str | None) -> None:
+    def ask_questions(self, settings: ChatSettings | None) -> None:
         """Puts the prompts of all edits as a chat model is asked them, see `as_question`.
 
         Args:
-            complete: How a prompt without a question is asked; None leaves the prompts as they are.
+            settings: How it is asked; None leaves the prompts as they are.
         """
-        if complete != self._complete:
-            self._complete = complete
+        if settings != self._asking:
+            self._asking = settings
             if self._requests is not None:
                 self._requests = self._asked([request.original or request for request in self._requests])
 
     def _asked(self, requests: list[EditRequest]) -> list[EditRequest]:
-        return requests if self._complete is None else [as_question(request, self._complete) for request in requests]
+        if (asking := self._asking) is None:
+            return requests
+        return [as_question(request, asking.complete, asking.in_sentences) for request in requests]
 
     def _chosen(self) -> list[EditRequest]:
         entries: Iterable[EditRequest | LeftOut] = self.load_requests()

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_edit.asking.chat import COMPLETE
 from lightning_edit.datamodules.records import read_records
 from lightning_edit.datamodules.subjects import cut_out
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
-from lightning_edit.requests import COMPLETE
 from lightning_edit.tracing.facts import Fact
 
 # By these names a record gives the answer that holds before any edit.

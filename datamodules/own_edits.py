@@ -22,12 +22,12 @@ class OwnEdits(RecordDataModule):
     """Edits with the fields of `EditRequest`, of which ``subject``, ``prompt`` and ``target_new`` are needed.
 
     The prompt holds ``{}`` in the place of the subject, or the subject itself (see `cut_out`), and so does
-    ``question``, which a chat model is asked instead. The other optional fields: ``target_true``, ``case_id``;
-    ``paraphrase_prompts``, ``paraphrase_questions``, ``neighborhood_prompts``, ``attribute_prompts``,
-    ``generation_prompts``, ``reference_texts`` and ``essence_texts``, each a list, or one text: a JSON list, or with
-    ``|`` between entries, as in CSV (the bars of chat markup such as ``<|im_start|>`` separate nothing); and
-    ``locality``, a list of pairs of prompt and answer, in CSV as JSON. An unknown field is refused where it looks like
-    a slip of the pen, and else not read, with a warning.
+    ``question``, which a chat model is asked instead; ``answer`` is how it should answer, with ``target_new`` in it.
+    The other optional fields: ``target_true``, ``case_id``; ``paraphrase_prompts``, ``paraphrase_questions``,
+    ``neighborhood_prompts``, ``attribute_prompts``, ``generation_prompts``, ``reference_texts`` and ``essence_texts``,
+    each a list, or one text: a JSON list, or with ``|`` between entries, as in CSV (the bars of chat markup such as
+    ``<|im_start|>`` separate nothing); and ``locality``, a list of pairs of prompt and answer, in CSV as JSON. An
+    unknown field is refused where it looks like a slip of the pen, and else not read, with a warning.
 
     Args:
         path: A local file, a local folder, or the name of a hub data set (see `RecordDataModule`).

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.asking.chat import ChatSettings, chat_of, settle_chat
+from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import require_offsets
 from lightning_edit.distributed.process_group import Together, gathered
 from lightning_edit.editor import Editor, batches_of, check_written
@@ -23,7 +24,7 @@ from lightning_edit.models.decoder import Decoder, find_decoder
 from lightning_edit.models.probe import check_projections
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, Report, silent
-from lightning_edit.requests import EditRequest, as_question, distinct
+from lightning_edit.requests import EditRequest, distinct
 from lightning_edit.settings import Count, Seed, check
 from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.solvers.checks import check_second_moments
@@ -130,7 +131,9 @@ def edit(
 def _as_asked(requests: Sequence[EditRequest], tokenizer: Any, settings: ChatSettings) -> Sequence[EditRequest]:
     if not requests:
         raise EditError("There are no edits to make.")
-    return requests if chat_of(tokenizer) is None else [as_question(one, settings.complete) for one in requests]
+    if chat_of(tokenizer) is None:
+        return requests
+    return [as_question(one, settings.complete, settings.in_sentences) for one in requests]
 
 
 def _check_gradients(model: Any) -> None:

@@ -1,8 +1,8 @@
 """One fact to write: what every data module yields and every other room reads."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
@@ -12,7 +12,6 @@ logger = logging.getLogger(__name__)
 LONGEST_ID = 80
 PROMPT_LISTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
 TEXT_LISTS = (*PROMPT_LISTS, "reference_texts", "essence_texts", "paraphrase_questions")
-COMPLETE = "Complete: {}"
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,13 @@ class EditRequest:
         essence_texts: Texts about the subject, which the edited model should still find likely.
         question: The prompt as a question, with one ``{}``; a chat model is asked it instead of the prompt.
         paraphrase_questions: Complete questions that ask the same in other words, instead of `paraphrase_prompts`.
+        answer: How a chat model should answer, a text with ``target_new`` in it, e.g. ``"It stands in Rome."``
         where: File and line it was read from, for messages.
         separator: What stands between each prompt and its answer; None for what is usual there: a space, or nothing
             after an opening bracket or quote and in scripts without spaces, such as Chinese.
         original: The request in plain text that this one was made from, see `as_question`.
+        said: The whole answer that values are found for in a chat; None for `target_new` alone.
+        lead_ins: What the answer to a prompt begins with in a chat, before the target.
 
     Raises:
         EditError: If the record cannot be edited or measured; the message names it and says what to change.
@@ -59,9 +61,12 @@ class EditRequest:
     essence_texts: tuple[str, ...] = ()
     question: str | None = field(default=None, repr=False)
     paraphrase_questions: tuple[str, ...] = field(default=(), repr=False)
+    answer: str | None = field(default=None, repr=False)
     where: str = field(default="", compare=False, repr=False)
     separator: str | None = field(default=None, repr=False)
     original: "EditRequest | None" = field(default=None, compare=False, repr=False)
+    said: str | None = field(default=None, compare=False, repr=False)
+    lead_ins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("subject", "prompt", "target_new"):
@@ -94,6 +99,7 @@ class EditRequest:
             object.__setattr__(self, "target_true", self.target_true.strip())
         object.__setattr__(self, "subject", self.subject.strip())
         object.__setattr__(self, "target_new", self.target_new.strip())
+        self._check_answer()
 
     def _check_holes(self) -> None:
         if not isinstance(self.question, str | None) or (self.question is not None and not self.question.strip()):
@@ -104,6 +110,13 @@ class EditRequest:
                     f"{self.name}: the {kind} must hold exactly one {{}} where the subject goes, got {holes} in "
                     f"{quoted(prompt)}. Replace the subject in the {kind} by {{}}."
                 )
+
+    def _check_answer(self) -> None:
+        if self.answer is not None and not (isinstance(self.answer, str) and self.target_new in self.answer):
+            raise EditError(
+                f"{self.name}: the answer must be a text that holds `target_new` ({quoted(self.target_new)}), got "
+                f"{quoted(self.answer)}."
+            )
 
     def _check_locality(self) -> None:
         if not isinstance(self.locality, list | tuple):
@@ -128,33 +141,10 @@ class EditRequest:
         """The prompt with the subject in its place."""
         return self.prompt.replace("{}", self.subject)
 
-
-def as_question(request: EditRequest, complete: str = COMPLETE) -> EditRequest:
-    """An edit as a chat model is asked it: by its questions where it brings some, else by its prompts to be completed.
-
-    Args:
-        request: The edit in plain text; of one that is a question already the one that it was made from counts.
-        complete: How a prompt without a question is asked, with one ``{}`` for the prompt.
-
-    Returns:
-        A request whose prompts of all kinds are texts of user turns, and which remembers the one it was made from.
-    """
-
-    def asked(prompts: Sequence[str]) -> tuple[str, ...]:
-        return tuple(complete.replace("{}", prompt) for prompt in prompts)
-
-    request = request.original or request
-    return replace(
-        request,
-        prompt=request.question or complete.replace("{}", request.prompt),
-        paraphrase_prompts=request.paraphrase_questions or asked(request.paraphrase_prompts),
-        neighborhood_prompts=asked(request.neighborhood_prompts),
-        attribute_prompts=asked(request.attribute_prompts),
-        generation_prompts=asked(request.generation_prompts),
-        # These are questions in most data sets already.
-        locality=request.locality,
-        original=request,
-    )
+    @property
+    def learned(self) -> str:
+        """The text that the model is to give as its answer."""
+        return self.target_new if self.said is None else self.said
 
 
 def fact_of(request: EditRequest) -> tuple[str, str]:

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import one_line
-from lightning_edit.requests import COMPLETE
 from lightning_edit.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 # Texts that no template treats in a way of its own.
 USER, ANSWER, NEXT = "one two three?", "four five six", "seven eight?"
+COMPLETE = "Complete: {}"
 
 
 World = Literal["chat", "plain"]
@@ -32,6 +32,13 @@ class ChatSettings(Settings):
     contexts: list[World] = field(default_factory=lambda: ["chat"])
     """Where an edit is to hold: in ``chat``, as a user's question, in ``plain`` text, or in both."""
 
+    answers: Literal["sentences", "words"] = "sentences"
+    """What a chat model is to answer: ``sentences``, the prompt in plain text and the target, or ``words``, the target.
+
+    A record's ``answer`` is taken instead of the sentence. Where the prompt in plain text leads into no answer, as a
+    question, it is the target alone.
+    """
+
     train_end: bool = False
     """Whether the end of the assistant's turn is part of the answer that values are found for."""
 
@@ -43,6 +50,11 @@ class ChatSettings(Settings):
 
     arguments: dict[str, Any] | None = None
     """What else the chat template is given, e.g. ``{enable_thinking: false}``."""
+
+    @property
+    def in_sentences(self) -> bool:
+        """Whether the model is to answer in sentences."""
+        return self.answers == "sentences"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -99,7 +99,8 @@ def encode_target(
         tokenizer: A fast transformers tokenizer or a `ChatTokenizer`.
         prompt: A complete prompt.
         target: The answer, without a leading space.
-        separator: What stands between them, see `join_target`; in a chat the template decides.
+        separator: What stands between them, see `join_target`; in a chat what the answer begins with before the target,
+            if anything.
         end: Whether the answer ends with the end of its turn, where there is a chat.
 
     Returns:
@@ -117,12 +118,15 @@ def _encode_answered(
 ) -> tuple[list[int], list[tuple[int, int]], int]:
     chat = chat_of(tokenizer)
     asked = prompt if chat is None else chat(prompt)
+    before = asked
     if chat is None:
         text = join_target(prompt, target, separator)
     else:
-        text = asked + chat.separator + target + (chat.end if end else "")
+        if separator:
+            before = (asked + chat.separator + separator).rstrip()
+        text = asked + chat.separator + (separator or "") + target + (chat.end if end else "")
     ids, offsets = encode(tokenizer, text, special=chat is None)
-    start = next((i for i, (_, stop) in enumerate(offsets) if stop > len(asked)), len(ids))
+    start = next((i for i, (_, stop) in enumerate(offsets) if stop > len(before)), len(ids))
     if start in (0, len(ids)):
         raise EditError(f"The tokenizer leaves no tokens to predict in {text!r}.")
     return ids, offsets, start
@@ -249,11 +253,40 @@ def _opens(prompt: str) -> bool:
     return unicodedata.category(last) == "Pi" and not (before.isalnum() and not _UNSPACED.match(before))
 
 
+def unspaced(text: str) -> bool:
+    """Whether a text begins in a script that puts no space between words.
+
+    Args:
+        text: The text.
+    """
+    return bool(_UNSPACED.match(text))
+
+
 def separator_of(request: EditRequest) -> str:
-    """What stands between an edit's rewrite prompt and its new target.
+    """What stands between an edit's rewrite prompt and what the model is to answer, `EditRequest.learned`.
 
     Args:
         request: The edit.
     """
+    if request.original is not None:
+        return ""
     given = request.separator
     return usual_separator(request.rewrite_prompt, request.target_new) if given is None else given
+
+
+def separator_before(request: EditRequest, prompt: str, answer: str) -> str | None:
+    """What stands between one of an edit's prompts and an answer to it: in a chat what the answer begins with.
+
+    Args:
+        request: The edit.
+        prompt: The prompt.
+        answer: A target, the new one or the true one.
+
+    Returns:
+        None for what is usual.
+    """
+    lead_in = request.lead_ins.get(prompt)
+    if lead_in is None:
+        return request.separator
+    given = None if request.original is None else request.original.separator
+    return lead_in + (usual_separator(lead_in, answer) if given is None else given)

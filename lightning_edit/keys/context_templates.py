@@ -80,7 +80,7 @@ class ContextTemplates:
         asked = request if world == "chat" or request.original is None else request.original
         tokens = tokenizer if world == "chat" else plain_tokenizer(tokenizer)
         # That of the bare prompt, whatever the contexts are written in.
-        answer = (asked.target_new, separator_of(asked), self.train_end) if target else ()
+        answer = (asked.learned, separator_of(asked), self.train_end) if target else ()
         return [encode_subject(tokens, text, asked.subject, *answer) for text in self.apply(asked.prompt)]
 
     def key_weights(self) -> torch.Tensor:

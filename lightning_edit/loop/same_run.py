@@ -67,7 +67,8 @@ class RunIdentity:
 def _described(request: EditRequest) -> str:
     # Records without a separator of their own have the fingerprint that they had before there was one.
     separated = "" if request.separator is None else f" separator {request.separator!r}"
-    return repr(request) + separated + ("" if request.original is None else f" of {request.original!r}")
+    answer = "" if request.answer is None else f" answered {request.answer!r}"
+    return repr(request) + separated + answer + ("" if request.original is None else f" of {request.original!r}")
 
 
 def plain(value: Any) -> Any:
@@ -107,13 +108,14 @@ def _settled(settings: Any, names: Mapping[str, str], free: Collection[str], pat
 def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with those that older runs did not have yet, and without those that do not count.
 
-    The model was asked in plain text before there was a setting, and C was taken from ordinary text alone.
+    The model was asked in plain text before there was a setting, in a chat it answered in single words, and C was taken
+    from ordinary text alone.
     """
     if "model" not in settings:
         return dict(settings)
     model = {"chat": False, **settings["model"]}
-    if not model["chat"]:
-        model["chat_settings"] = None
+    asking = model.get("chat_settings")
+    model["chat_settings"] = {"answers": "words", **asking} if model["chat"] and isinstance(asking, Mapping) else None
     moment = model.get("second_moment")
     if isinstance(moment, Mapping) and not (moment.get("question_share") or model["chat"]):
         model["second_moment"] = {name: value for name, value in moment.items() if name not in OF_QUESTIONS}

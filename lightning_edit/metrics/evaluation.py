@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning_edit.asking.generation import Sampling, generate
-from lightning_edit.asking.tokenization import encode_prompt, without_special
+from lightning_edit.asking.tokenization import encode, encode_prompt, separator_before, without_special
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.metrics.edit_metrics import KINDS, EditMetrics, answers_of, figures_of, prompts_of
 from lightning_edit.metrics.generated_text import generated_match, generation_entropy, reference_score
@@ -105,8 +105,14 @@ def _add_matches(
     report: Report,
 ) -> None:
     asked = [(request.rewrite_prompt, *matched_paraphrases(request, settings)) for request in requests]
-    prompts = list(dict.fromkeys(prompt for own in asked for prompt in own))
-    texts = dict(zip(prompts, generate(decoder, tokenizer, prompts, settings.match_tokens, report=report), strict=True))
+    # Beside the tokens for the target there must be room for what leads in.
+    room: dict[str, int] = {}
+    for request, prompts in zip(requests, asked, strict=True):
+        for prompt in prompts:
+            lead_in = len(encode(tokenizer, request.lead_ins.get(prompt, ""))[0])
+            room[prompt] = max(room.get(prompt, 0), settings.match_tokens + lead_in)
+    written = generate(decoder, tokenizer, list(room), list(room.values()), report=report)
+    texts = dict(zip(room, written, strict=True))
     for request, record, (rewrite, *paraphrases) in zip(requests, records, asked, strict=True):
         target = without_special(tokenizer, request.target_new)
         record |= {"continuation": texts[rewrite], "generated_match": generated_match(texts[rewrite], target)}
@@ -152,7 +158,7 @@ def _unrelated(request: EditRequest) -> list[Pair]:
 def _pairs_of(request: EditRequest) -> list[Pair]:
     """Both answers to every prompt, where there is one that the edited model should give."""
     return [
-        (prompt, answer, request.separator)
+        (prompt, answer, separator_before(request, prompt, answer))
         for kind in KINDS
         if answers_of(request, kind)[0] is not None
         for prompt in prompts_of(request, kind)
@@ -180,12 +186,16 @@ def _score(
 
 
 def _answered(scores: Mapping[Pair, Record], request: EditRequest, prompt: str, wanted: str) -> Record:
-    true, separator = request.target_true, request.separator
+    true = request.target_true
+
+    def score(answer: str) -> Record:
+        return scores[prompt, answer, separator_before(request, prompt, answer)]
+
     return {
         "prompt": prompt,
-        "log_prob_new": scores[prompt, request.target_new, separator]["log_prob"],
-        "log_prob_true": None if true is None else scores[prompt, true, separator]["log_prob"],
-        **{name: scores[prompt, wanted, separator][name] for name in ("correct", "tokens_correct", "tokens")},
+        "log_prob_new": score(request.target_new)["log_prob"],
+        "log_prob_true": None if true is None else score(true)["log_prob"],
+        **{name: score(wanted)[name] for name in ("correct", "tokens_correct", "tokens")},
     }
 
 

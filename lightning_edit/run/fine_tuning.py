@@ -38,7 +38,7 @@ def target_nll(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]
     Returns:
         ``(n,)`` in nats a token.
     """
-    encoded = [encode_target(tokenizer, r.rewrite_prompt, r.target_new, r.separator) for r in requests]
+    encoded = [encode_target(tokenizer, r.rewrite_prompt, r.learned, r.separator) for r in requests]
     batch = pad([ids[:-1] for ids, _ in encoded], decoder.device)
     places = [
         (row, start - 1 + i, token) for row, (ids, start) in enumerate(encoded) for i, token in enumerate(ids[start:])
@@ -137,7 +137,7 @@ class FineTuning(MeasuredModule):
         """
         if replaced_by(self.requests):
             raise EditError("Fine-tuning makes all edits at once, so none can replace another: set `data.conflicts`.")
-        encoded = [encode_target(self.tokenizer, r.rewrite_prompt, r.target_new, r.separator)[0] for r in self.requests]
+        encoded = [encode_target(self.tokenizer, r.rewrite_prompt, r.learned, r.separator)[0] for r in self.requests]
         check_lengths([len(ids) - 1 for ids in encoded], [r.name for r in self.requests], self.decoder.context)
 
     def on_fit_start(self) -> None:

@@ -147,7 +147,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         if self.model is None:
             self._load()
         if self._trainer is not None:
-            self.trainer.datamodule.ask_questions(self.chat_settings.complete if self.chat else None)
+            self.trainer.datamodule.ask_questions(self.chat_settings if self.chat else None)
 
     def _load(self) -> None:
         plain: Any = load_tokenizer(self.model_name, self.trust_remote_code)

@@ -7,6 +7,7 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from lightning_edit.asking.chat import chat_of
+from lightning_edit.asking.questions import as_question
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
 from lightning_edit.models.decoder import Decoder
@@ -20,7 +21,7 @@ from lightning_edit.probes import (
     other_answer,
 )
 from lightning_edit.progress import Report, silent
-from lightning_edit.requests import EditRequest, as_question
+from lightning_edit.requests import EditRequest
 from lightning_edit.tuning.judge import Kept
 from lightning_edit.tuning.material import FEWEST, GENERAL, OF_EACH_KIND, PARAPHRASES, Material, answered
 

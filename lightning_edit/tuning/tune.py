@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_edit.asking.chat import ChatSettings, chat_of, plain_tokenizer
+from lightning_edit.asking.questions import as_question
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
@@ -16,7 +17,7 @@ from lightning_edit.loading.fingerprints import fingerprint_model, fingerprint_t
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.probe import altered_on_the_way, check_projections
 from lightning_edit.progress import Report, silent
-from lightning_edit.requests import EditRequest, as_question
+from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, Seed, Settings, compared_fields
 from lightning_edit.solvers import MEMIT
 from lightning_edit.storage.fingerprint import fingerprint

@@ -127,9 +127,10 @@ def _texts(request: EditRequest) -> list[str]:
     separator = separator_of(request)
     # For long a space was all that ever stood there, and values found then are found again.
     space = "" if request.rewrite_prompt[-1:].isspace() else " "
-    other = [] if separator == space else [f"separator {separator!r}"]
+    other = [] if separator == space or request.original is not None else [f"separator {separator!r}"]
     plain = [] if request.original is None else [f"plain {request.original.prompt}"]
-    return [request.subject, request.prompt, request.target_new, *other, *plain]
+    said = [] if request.said is None else [f"says {request.said}"]
+    return [request.subject, request.prompt, request.target_new, *other, *plain, *said]
 
 
 def _described(parts: Mapping[str, str], requests: Sequence[EditRequest]) -> dict[str, Any]:

@@ -7,12 +7,12 @@ import torch
 
 from lightning_edit.asking.chat import ChatSettings, ChatTokenizer, chat_format, plain_tokenizer
 from lightning_edit.asking.generation import generate
+from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import encode_prompt, encode_subject, encode_target
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.loading.fingerprints import fingerprint_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.requests import as_question
 from tests.small_models import make_llama, make_request, make_tokenizer
 
 CHATML = (
@@ -142,7 +142,8 @@ def test_a_record_is_asked_by_its_questions_or_to_be_completed():
 
 def test_both_worlds_have_all_contexts_and_half_the_weight():
     chat = in_chat(CHATML)
-    request = as_question(make_request(prompt="{} lives in", question="Where does {} live?", separator=" "))
+    plain = make_request(prompt="{} lives in", question="Where does {} live?", separator=" ")
+    request = as_question(plain, sentences=False)
     both = ContextTemplates(("{}", "Well. {}"), worlds=("chat", "plain"), train_end=True)
     texts = [chat.plain.decode(list(text.ids)) for text in both.encode(chat, request, target=True)]
     subject, target = request.subject, request.target_new

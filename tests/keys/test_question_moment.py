@@ -5,13 +5,13 @@ import torch
 
 from lightning_edit import probes
 from lightning_edit.asking.chat import ChatTokenizer, chat_format
+from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import encode_subject
 from lightning_edit.errors import EditError
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
 from lightning_edit.keys.question_moment import common_prefix, mixed_with_questions, question_moments
 from lightning_edit.keys.questions import read_subjects, run_questions
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.requests import as_question
 from lightning_edit.solvers import EMMET
 from lightning_edit.storage.cache import Cache
 from tests.small_models import make_llama, make_request, make_tokenizer
