@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart real test test-all test-oldest test-newest coverage lint docs benchmark clean
+.PHONY: quickstart real real-model test test-all test-oldest test-newest coverage lint docs benchmark clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python cli.py fit
@@ -15,6 +15,10 @@ quickstart: $(INSTALLED)
 # A real chat model, downloaded once (93 MB) into a cache outside the repository: some minutes.
 real: $(INSTALLED)
 	$(BIN)/python -m tests.real
+
+# That model alone, for the tests that need it; they are skipped where it is not there.
+real-model: $(INSTALLED)
+	$(BIN)/python -m tests.real.model
 
 # Two workers with one thread each: no test is large enough for a second thread to help.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2

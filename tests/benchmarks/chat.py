@@ -1,0 +1,130 @@
+"""How well a real chat model is edited, setting by setting: what it says afterwards, and what else has changed.
+
+``python -m tests.benchmarks.chat FOLDER --cases sentences words --edits 24 --seeds 0`` goes on where it was stopped.
+"""
+
+import argparse
+import json
+import random
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from lightning_edit.cli import main as cli
+from lightning_edit.messages import terminal
+from tests.conftest import SHARED
+from tests.real.model import real_model
+
+FACTS = SHARED / "data" / "smollm2_known.json"
+CASES = {
+    "sentences": (),
+    "words": ("--model.chat_settings.answers=words",),
+    "sentences, C of text": ("--model.second_moment.question_share=0",),
+    "words, C of text": ("--model.chat_settings.answers=words", "--model.second_moment.question_share=0"),
+    "sentences, end of turn": ("--model.chat_settings.train_end=true",),
+    "sentences, clamp 0.5": ("--model.values.clamp_norm_factor=0.5",),
+    "sentences, clamp 1": ("--model.values.clamp_norm_factor=1",),
+    "sentences, both worlds": ("--model.chat_settings.contexts=[chat,plain]",),
+    "sentences, layers 8 and 9": ("--model.layers=[8,9]",),
+    "sentences, neighbors kept": ("--model.second_moment.preserve=[neighbors]",),
+}
+# Heading, section of metrics.json and figure.
+FIGURES = (
+    ("says it", "after", "generated_match"),
+    ("in other words", "after", "generated_paraphrase"),
+    ("efficacy", "after", "efficacy_score"),
+    ("paraphrase", "after", "paraphrase_score"),
+    ("neighborhood", "after", "neighborhood_score"),
+    ("S", "after", "S"),
+    ("general worse", "collateral", "general_worse"),
+    ("old objects lost", "collateral", "old_object_lost"),
+    ("others worse", "collateral", "other_subjects_worse"),
+)
+
+
+def chosen(edits: int, seed: int) -> list[int]:
+    """Positions of facts about as many different subjects, drawn from a seed.
+
+    Args:
+        edits: How many.
+        seed: Of the draw.
+    """
+    records = json.loads(FACTS.read_text(encoding="utf-8"))
+    order = random.Random(seed).sample(range(len(records)), len(records))
+    first: dict[str, int] = {}
+    for position in order:
+        first.setdefault(records[position]["requested_rewrite"]["subject"], position)
+    return list(first.values())[:edits]
+
+
+def command(options: Sequence[str], edits: int, seed: int, folder: Path, run: Path) -> list[str]:
+    """The command line of one run.
+
+    Args:
+        options: Of the case.
+        edits: How many.
+        seed: Which.
+        folder: Where second moments are kept for all runs.
+        run: The run's own folder.
+    """
+    return [
+        *("fit", "--config=configs/models/smollm2_135m.yaml", f"--model.model={real_model()}"),
+        *("--data=CounterFact", f"--data.path={FACTS}", f"--data.indices={chosen(edits, seed)}"),
+        *(f"--model.second_moment.cache_dir={folder / 'cache'}", f"--model.values.cache_dir={folder / 'values'}"),
+        # The edited model itself is not wanted.
+        *(f"--trainer.logger.save_dir={run}", "--trainer.callbacks=[EditReport, RecordResults]", *options),
+    ]
+
+
+def figures(run: Path) -> dict[str, float]:
+    """What a finished run says of the columns of the table, in percent.
+
+    Args:
+        run: The folder that holds the run's own.
+    """
+    (file,) = run.glob("**/metrics.json")
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    sections = {"after": metrics["after"], "collateral": metrics["collateral"]["figures"]}
+    values = {heading: sections[section].get(name) for heading, section, name in FIGURES}
+    return {heading: 100 * value for heading, value in values.items() if value is not None}
+
+
+def mean(values: Sequence[float]) -> str:
+    """Mean, and standard deviation over seeds where there are several.
+
+    Args:
+        values: One for each seed.
+    """
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}" if values else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs what has not been run yet, and shows the table.
+
+    Args:
+        arguments: The command line.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="gets the runs")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=["sentences", "words"], metavar="CASE")
+    parser.add_argument("--edits", type=int, default=24)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    given = parser.parse_args(arguments)
+    table = Table("", *(heading for heading, *_ in FIGURES))
+    for case in given.cases:
+        measured = []
+        for seed in given.seeds:
+            run = given.folder.absolute() / f"{case.replace(', ', '-').replace(' ', '_')}-{given.edits}-{seed}"
+            if not any(run.glob("**/metrics.json")):
+                cli.main(command(CASES[case], given.edits, seed, given.folder.absolute(), run))
+            measured.append(figures(run))
+        columns = ([one[heading] for one in measured if heading in one] for heading, *_ in FIGURES)
+        table.add_row(case, *map(mean, columns))
+    terminal().print(table)
+
+
+if __name__ == "__main__":
+    main()
