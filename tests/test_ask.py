@@ -21,7 +21,8 @@ from lightning_edit import (
     edit,
 )
 from lightning_edit.cli import main as cli
-from lightning_edit.loading.pretrained import TINY_PATH, load_model
+from lightning_edit.loading.model_files import TINY_PATH
+from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.tiny import World
 

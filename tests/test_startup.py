@@ -41,6 +41,7 @@ def folder(tmp_path_factory):
         (["nothing"], 2, "There is no command nothing"),
         (["edit", "--help"], 0, "--method"),
         (["edit", "tiny", "none.csv"], 2, "there is no file none.csv"),
+        (["edit", "tiny", "run/metrics.json", "--dry-run"], 0, "lightning-edit fit "),
         (["fit", "--help"], 0, "--model.layers auto"),
         (["test", "--data", "OwnEdits", "-h"], 0, "--ckpt_path"),
         (["fit", "--model.nokey", "1"], 2, "Accepted by EditingModule: model, layers"),

@@ -9,8 +9,9 @@ from typing import Any
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.configs import CONFIGS, shipped
 from lightning_edit.errors import EditError
+from lightning_edit.loading.stated_config import NotStatedError, stated_config
 from lightning_edit.messages import terminal
-from lightning_edit.models.presets import Preset, preset_for
+from lightning_edit.models.presets import Preset, has_presets, preset_for
 from lightning_edit.storage.user_files import check_model_name
 from lightning_edit.storage.user_yaml import read_yaml
 
@@ -209,11 +210,19 @@ def preset_for_method(model: str, method: str, trust_remote_code: bool = False) 
     Raises:
         EditError: If the model's configuration cannot be read.
     """
+    # Fine-tuning has settings of its own.
+    solver = _method_settings(method).get("solver", {}).get("class_path")
+    try:
+        stated = stated_config(model)
+        if stated is not None and has_presets(stated):
+            return None if solver is None else preset_for(stated, solver)
+    except NotStatedError:
+        pass
+    # Takes seconds to import.
     from lightning_edit.loading.pretrained import read_config
 
-    config, solver = read_config(model, trust_remote_code), _method_settings(method).get("solver")
-    # Fine-tuning has settings of its own.
-    return None if solver is None else preset_for(config, solver["class_path"])
+    config = read_config(model, trust_remote_code)
+    return None if solver is None else preset_for(config, solver)
 
 
 def _method_settings(method: str) -> dict[str, Any]:

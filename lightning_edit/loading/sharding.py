@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightning_edit.distributed.process_group import Together, is_sharded
 from lightning_edit.distributed.sharded_weights import whole, write_whole
-from lightning_edit.loading.pretrained import Precision, load_model, source
+from lightning_edit.loading.model_files import source
+from lightning_edit.loading.pretrained import Precision, load_model
 from lightning_edit.models.decoder import find_decoder
 
 

@@ -130,6 +130,16 @@ def presets(folder: Path = PRESETS) -> Iterator[Preset]:
     return map(Preset.read, sorted(folder.glob("*.yaml")))
 
 
+def has_presets(config: Any, folder: Path = PRESETS) -> bool:
+    """Whether there are presets for models of this type, of whatever shape.
+
+    Args:
+        config: The model's transformers configuration.
+        folder: Where presets are looked for.
+    """
+    return config.get_text_config().model_type in {preset.fits.get("model_type") for preset in presets(folder)}
+
+
 def preset_for(config: Any, solver: str, folder: Path = PRESETS) -> Preset | None:
     """The preset for a model and a solver, or else for a solver that edits as many layers; None if there is none.
 
