@@ -79,7 +79,8 @@ class Collateral(Scheduled):
         budget = Budget.of_run(len(requests)) if self.prompts is None else Budget(self.prompts)
         mark = mark_of(requests, budget, self.tokens, self.seed)
         if self._reference is None or self._reference.made_for != mark:
-            self._reference = make_reference(requests, data.sources(), budget, asking, self.seed)
+            preserved = {p for named in module.preserved.values() for prompts in named.values() for p in prompts}
+            self._reference = make_reference(requests, data.sources(), budget, asking, self.seed, preserved)
         return self._reference
 
     def _write(self, trainer: Any, lines: list[dict[str, Any]]) -> None:

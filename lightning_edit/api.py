@@ -16,6 +16,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
+from lightning_edit.keys.named_prompts import encode_named, prompts_of_worlds
 from lightning_edit.keys.questions import preserving_questions
 from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
@@ -110,6 +111,10 @@ def edit(
         _check_moments(decoder, layers, moments)
     values, settings = _check_weights(decoder, layers, values), second_moment or SecondMomentSettings()
     warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
+    in_chat = chat_of(tokenizer) is not None
+    names = settings.preserve if settings.preserve_weight else []
+    named = prompts_of_worlds(requests, names, tokenizer, asking.contexts if in_chat else ["chat"])
+    preserved = encode_named(named, tokenizer, decoder.context)
     with ProgressBars() if progress else nullcontext(silent) as report:
         if templates is None:
             templates = gathered(generate_templates(model, tokenizer, seed))[0]
@@ -118,7 +123,8 @@ def edit(
         encode_texts(tokenizer, requests, templates, values.kl_prompt, decoder.context)
         if moments is None:
             asked = preserving_questions(requests, tokenizer, templates, settings, seed)
-            moments = prepare_second_moments(decoder, tokenizer, texts, layers, settings, solver, seed, report, asked)
+            how = (settings, solver, seed, report, asked, preserved)
+            moments = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
         moments = {layer: moments[layer].double() for layer in layers}
         check_second_moments(moments, solver)
         weights = EditedWeights(decoder, layers)

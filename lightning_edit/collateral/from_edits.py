@@ -1,7 +1,7 @@
 """Probes made from the edits themselves, so that nobody has to write any."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from lightning_edit.collateral.judging import says
 from lightning_edit.collateral.probe import OLD_OBJECT, OTHER_SUBJECTS, REWORDED, SAME_SUBJECT, Probe
@@ -25,10 +25,14 @@ class FromEdits:
         requests: The edits.
         sources: What else there is to ask about.
         seed: Of the order of the edits and the choice of other subjects.
+        left_out: Prompts that must not judge, as the model was preserved with them.
     """
 
-    def __init__(self, requests: Sequence[EditRequest], sources: Sources, seed: int) -> None:
+    def __init__(
+        self, requests: Sequence[EditRequest], sources: Sources, seed: int, left_out: Collection[str] = ()
+    ) -> None:
         self.requests, self.sources, self.seed = list(requests), sources, seed
+        self._left_out = frozenset(left_out)
         random.Random(seed).shuffle(self.requests)
         self._edited = {folded(request.subject) for request in requests}
         self._by_answer: dict[str, list[PublicFact]] = {}
@@ -102,7 +106,7 @@ class FromEdits:
         for request in self.requests:
             old = old_objects.get(fact_of(request))
             if old is not None:
-                prompts = [prompt for prompt in self._about(request, old) if not self._mentions_edited(prompt)]
+                prompts = [prompt for prompt in self._about(request, old) if self._may_judge(prompt)]
                 probes = [Probe(OLD_OBJECT, prompt, (old,), edit=request.name) for prompt in prompts[:TRIED]]
                 groups.append(probes)
         return list({probe.prompt: probe for probe in in_turn(groups)}.values())[:number]
@@ -118,9 +122,9 @@ class FromEdits:
         kind = self.sources.kind_of(fact.subject)
         return kind is None or self._kind(request) in (None, kind)
 
-    def _mentions_edited(self, prompt: str) -> bool:
+    def _may_judge(self, prompt: str) -> bool:
         text = folded(prompt)
-        return any(subject in text for subject in self._edited)
+        return prompt not in self._left_out and not any(subject in text for subject in self._edited)
 
 
 def object_in(answer: str, prompt: str, known: Sequence[str]) -> str | None:

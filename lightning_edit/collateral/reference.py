@@ -1,6 +1,6 @@
 """The probes of a run with what the model said before it: made once, and kept for all measurements."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +58,12 @@ def mark_of(requests: Sequence[EditRequest], budget: Budget, tokens: int, seed: 
 
 
 def make_reference(
-    requests: Sequence[EditRequest], sources: Sources, budget: Budget, asking: Asking, seed: int
+    requests: Sequence[EditRequest],
+    sources: Sources,
+    budget: Budget,
+    asking: Asking,
+    seed: int,
+    left_out: Collection[str] = (),
 ) -> Reference:
     """Chooses the probes of a run and asks the model as it was before it.
 
@@ -68,13 +73,15 @@ def make_reference(
         budget: How many prompts are asked.
         asking: Asks the model.
         seed: Of what is drawn.
+        left_out: Prompts that must not judge, as the model was preserved with them.
     """
-    makes, most = FromEdits(requests, sources, seed), budget.of_a_kind
+    makes, most = FromEdits(requests, sources, seed, left_out), budget.of_a_kind
     old = _old_objects(makes.requests[:most], sources, asking)
     made = [*makes.same_subject(), *makes.reworded(), *makes.other_subjects(most)]
     made += makes.old_object(old, TRIED * most)
     general = [Probe(GENERAL, asked.prompt, asked.answers) for asked in sources.general]
-    probes = [probe for probe in _distinct([*made, *general]) if asking.fits(probe.prompt)]
+    distinct = [probe for probe in _distinct([*made, *general]) if probe.prompt not in left_out]
+    probes = [probe for probe in distinct if asking.fits(probe.prompt)]
     possible = {kind: sum(probe.kind == kind for probe in probes) for kind in KINDS}
     own = [probe for kind in KINDS[1:] for probe in _first(probes, kind, 2 * most if kind == OLD_OBJECT else most)]
     answered = [

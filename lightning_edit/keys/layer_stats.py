@@ -3,7 +3,7 @@
 import itertools
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -16,11 +16,11 @@ from lightning_edit.distributed.process_group import first_of_machine, gathered
 from lightning_edit.errors import EditError
 from lightning_edit.keys.moment_pass import PartialSums, compute_second_moments
 from lightning_edit.keys.own_text import sample_texts
-from lightning_edit.keys.question_moment import mixed_with_questions
+from lightning_edit.keys.question_moment import mixed_with_questions, with_questions
 from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
-from lightning_edit.settings import NO_EFFECT, Count, Settings, Share
+from lightning_edit.settings import NO_EFFECT, Count, NotNegative, Settings, Share
 from lightning_edit.solvers.base import Solver
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.storage.cache import Cache
@@ -74,6 +74,16 @@ class SecondMomentSettings(Settings):
 
     subjects: str | None = None
     """A text file of subjects that the wordings of the edits are asked about, one a line; null for the shipped list."""
+
+    preserve: list[str] = field(default_factory=list)
+    """Prompts whose keys are preserved beside C: ``neighbors``, ``old_objects``, files of yours with a question a line.
+
+    ``neighbors`` are the records' neighborhood prompts, and their figures are then not held out any more.
+    ``old_objects`` are shipped prompts that ask for the old object of an edit, or about it.
+    """
+
+    preserve_weight: NotNegative = 1.0
+    """What the mean of these keys' moments counts, where C counts 1; 0 switches it off."""
 
     def share_of_questions(self, chat: bool) -> float:
         """How much of C is from questions.
@@ -203,6 +213,7 @@ def prepare_second_moments(
     seed: int,
     report: Report = silent,
     questions: Sequence[Sequence[Encoded]] = (),
+    preserved: Sequence[Sequence[Encoded]] = (),
 ) -> dict[int, Tensor]:
     """The second moments of a run, checked, from the model's own text where there is no other.
 
@@ -216,6 +227,7 @@ def prepare_second_moments(
         seed: Of the model's own text.
         report: Called with the number of tokens generated, then read.
         questions: Groups of questions that C is mixed with, see `mixed_with_questions`; empty for text alone.
+        preserved: Groups of prompts whose keys are added with `preserve_weight`, see `encode_named`.
 
     Returns:
         For each layer ``(d_in, d_in)`` in float64.
@@ -232,9 +244,11 @@ def prepare_second_moments(
         wanted = tokens_wanted(decoder, layers, settings)
         texts = gathered(sample_texts(decoder.model, tokenizer, wanted, seed, report))[0]
     moments = second_moments(decoder, tokenizer, texts or (), layers, settings, report)
+    cache = None if settings.cache_dir is None else Cache(settings.cache_dir)
     if questions:
         share = settings.share_of_questions(chat_of(tokenizer) is not None)
-        cache = None if settings.cache_dir is None else Cache(settings.cache_dir)
         moments = mixed_with_questions(decoder, moments, questions, share, settings.subject_share, cache, report)
+    if settings.preserve_weight:
+        moments = with_questions(decoder, moments, preserved, settings.preserve_weight, 0.0, cache, report)
     check_second_moments(moments, solver)
     return moments

@@ -56,12 +56,39 @@ def mixed_with_questions(
     """
     if not share:
         return dict(moments)
-    mixed = {layer: (1 - share) * moment for layer, moment in moments.items()}
+    of_text = {layer: (1 - share) * moment for layer, moment in moments.items()}
+    return with_questions(decoder, of_text, groups, share, subject_share, cache, report)
+
+
+def with_questions(
+    decoder: Decoder,
+    moments: Mapping[int, Tensor],
+    groups: Sequence[Sequence[Encoded]],
+    weight: float,
+    subject_share: float = 0.0,
+    cache: Cache | None = None,
+    report: Report = silent,
+) -> dict[int, Tensor]:
+    """Second moments with those of questions added: C + weight mean_g ((1 - subject_share) E_g + subject_share S_g).
+
+    Args:
+        decoder: The model.
+        moments: For each layer C ``(d_in, d_in)``.
+        groups: See `mixed_with_questions`.
+        weight: What the questions count, where C counts 1.
+        subject_share: See `mixed_with_questions`.
+        cache: Where what was computed is kept.
+        report: Called with the number of tokens done.
+
+    Returns:
+        For each layer ``(d_in, d_in)`` in float64.
+    """
+    added = dict(moments)
     for group in groups:
         for layer, (tokens, subjects) in _cached(decoder, group, sorted(moments), cache, report).items():
             of_group = tokens if subjects is None else torch.lerp(tokens, subjects, subject_share)
-            mixed[layer] += share / len(groups) * of_group.to(mixed[layer].device)
-    return mixed
+            added[layer] = added[layer] + weight / len(groups) * of_group.to(added[layer].device)
+    return added
 
 
 def _cached(

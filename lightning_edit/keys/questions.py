@@ -89,14 +89,14 @@ def run_questions(
         EditError: If all subjects are edited, or there are not so many questions.
     """
     edited = {folded(request.subject) for request in requests}
-    others = [subject for subject in subjects if not _names(subject, edited)]
+    others = [subject for subject in subjects if not names_one_of(subject, edited)]
     if not others:
         raise EditError(f"{NAMED}all {len(subjects)} subjects are edited. Name others.")
     prompts = (prompt.prompt for prompt in probes.preserving_prompts())
-    general = [prompt for prompt in prompts if not _names(prompt, edited)][: int(GENERAL * number)]
+    general = [prompt for prompt in prompts if not names_one_of(prompt, edited)][: int(GENERAL * number)]
     own = (number - len(general)) // 2
     pairs = probes.asked_about(number - len(general) - own, seed, left_out=edited)
-    pairs = [pair for pair in pairs if not _names(pair[1], edited)]
+    pairs = [pair for pair in pairs if not names_one_of(pair[1], edited)]
     own = number - len(general) - len(pairs)
     groups = []
     for world in worlds:
@@ -111,7 +111,13 @@ def run_questions(
     return groups
 
 
-def _names(text: str, edited: Collection[str]) -> bool:
+def names_one_of(text: str, edited: Collection[str]) -> bool:
+    """Whether a text names an edited subject.
+
+    Args:
+        text: A prompt, or a subject.
+        edited: These subjects, see `probes.folded`.
+    """
     plain = folded(text)
     return any(subject in plain for subject in edited)
 

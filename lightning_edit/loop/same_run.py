@@ -14,6 +14,8 @@ from lightning_edit.updates.edited_weights import EditedWeights
 SHOWN = 10
 # What says which questions C is mixed with; without any it has no effect.
 OF_QUESTIONS = ("question_share", "questions", "subject_share", "subjects")
+# The same of the prompts that are preserved by name.
+OF_NAMED = ("preserve", "preserve_weight")
 
 
 class RunIdentity:
@@ -117,8 +119,10 @@ def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
     asking = model.get("chat_settings")
     model["chat_settings"] = {"answers": "words", **asking} if model["chat"] and isinstance(asking, Mapping) else None
     moment = model.get("second_moment")
-    if isinstance(moment, Mapping) and not (moment.get("question_share") or model["chat"]):
-        model["second_moment"] = {name: value for name, value in moment.items() if name not in OF_QUESTIONS}
+    if isinstance(moment, Mapping):
+        asks, names = moment.get("question_share") or model["chat"], moment.get("preserve")
+        unused = {*(() if asks else OF_QUESTIONS), *(() if names and moment.get("preserve_weight") else OF_NAMED)}
+        model["second_moment"] = {name: value for name, value in moment.items() if name not in unused}
     return {**settings, "model": model}
 
 

@@ -1,11 +1,13 @@
 """What an editing module offers to callbacks beyond Lightning's own hooks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from lightning.pytorch.callbacks import Callback
 
+from lightning_edit.asking.chat import World
+from lightning_edit.keys.named_prompts import Prompts
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.loop.update_loop import UpdateLoop
@@ -31,6 +33,7 @@ class EditingRun(Protocol):
         update: The whole update of the run, once the fit is over.
         results: Figures under ``before`` and ``after``.
         curves: What was measured on the way.
+        preserved: The prompts that the run names to be preserved, see `named_prompts`.
         sections: What callbacks add to ``metrics.json``, by name.
         value_losses: For the position of each edit whose value was found the loss that was left, in nats a token; of a
             run that was resumed only since then.
@@ -50,6 +53,7 @@ class EditingRun(Protocol):
     update: ModelUpdate | None
     results: dict[str, dict[str, float]]
     curves: list[dict[str, Any]]
+    preserved: Mapping[World, Prompts]
     sections: dict[str, Any]
     value_losses: dict[int, float]
     seconds: dict[str, float]

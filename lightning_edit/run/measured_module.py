@@ -1,15 +1,16 @@
 """The LightningModule under all editing methods: it loads the model, measures it, and keeps what was edited."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_edit.asking.chat import ChatSettings, settle_chat
+from lightning_edit.asking.chat import ChatSettings, World, settle_chat
 from lightning_edit.distributed.process_group import in_a_group, is_sharded
+from lightning_edit.keys.named_prompts import Prompts
 from lightning_edit.loading.loaded_weights import check_vocabulary
 from lightning_edit.loading.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
 from lightning_edit.loading.pretrained import Precision, load_model, load_tokenizer
@@ -94,6 +95,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         self.results: dict[str, dict[str, float]] = {}
         self.curves: list[dict[str, Any]] = []
         self.sections: dict[str, Any] = {}
+        self.preserved: Mapping[World, Prompts] = {}
         self.value_losses: dict[int, float] = {}
         self.identity = RunIdentity()
         self._measured, self._checked = 0, False

@@ -14,7 +14,8 @@ from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
-from lightning_edit.keys.questions import preserving_questions, read_subjects
+from lightning_edit.keys.named_prompts import encode_named
+from lightning_edit.keys.questions import preserving_questions
 from lightning_edit.loading.offloading import DeviceMap
 from lightning_edit.loading.pretrained import Precision
 from lightning_edit.loop.edit_queue import EditQueue
@@ -27,6 +28,7 @@ from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.early_end import edits_left
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
+from lightning_edit.run.preserved import check_files, find_preserved
 from lightning_edit.run.value_finder import ValueFinder, log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import EMMET, PostProcessor, Solver
@@ -117,8 +119,6 @@ class EditingModule(MeasuredModule):
         self.automatic_optimization, self._next = False, 0
 
     def _check_settings(self, previous_keys: bool) -> None:
-        if self.moment_settings.subjects is not None:
-            read_subjects(self.moment_settings.subjects)
         if self.loop.independent and (previous_keys or self.on_top_of):
             wrong = "`previous_keys`" if previous_keys else "`on_top_of`"
             raise EditError(
@@ -143,6 +143,12 @@ class EditingModule(MeasuredModule):
     def _in_worlds(self, templates: ContextTemplates) -> ContextTemplates:
         return templates.in_worlds(self.chat_settings) if self.chat else templates
 
+    def check_trainer(self, trainer: Any, fit: bool) -> None:
+        """Also refuses files that a fit could not read."""
+        super().check_trainer(trainer, fit)
+        if fit:
+            check_files(self.moment_settings)
+
     def check_model(self) -> None:
         """Also settles where values are found, see `settle_site`."""
         super().check_model()
@@ -161,6 +167,7 @@ class EditingModule(MeasuredModule):
         warn_of_shared_keys(batches_of(self.requests, self.loop.queue.size))
         templates = self._in_worlds(self.templates or ContextTemplates())
         encode_texts(self.tokenizer, self.requests, templates, self.value_settings.kl_prompt, self.decoder.context)
+        self.preserved = find_preserved(self)
 
     def configure_optimizers(self) -> None:
         """None: value vectors have an optimizer of their own, and no weight is trained."""
@@ -184,7 +191,8 @@ class EditingModule(MeasuredModule):
         with self.timed("second_moments"), self.weights.unedited():
             asked = preserving_questions(self.requests, self.tokenizer, self.templates, self.moment_settings, self.seed)
             texts = self.trainer.datamodule.preservation_texts()
-            how = (self.layers, self.moment_settings, self.solver, self.seed, self.report, asked)
+            named = encode_named(self.preserved, self.tokenizer, self.decoder.context)
+            how = (self.layers, self.moment_settings, self.solver, self.seed, self.report, asked, named)
             moments = prepare_second_moments(self.decoder, self.tokenizer, texts, *how)
         settings = (self.templates, self.value_settings, moments, self.distribution, self.post_processing)
         previous_keys = self.loop.kept.previous_keys if self.previous_keys else None

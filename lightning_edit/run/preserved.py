@@ -1,0 +1,50 @@
+"""The prompts that a run names to be preserved."""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lightning_edit.asking.chat import World
+from lightning_edit.keys.layer_stats import SecondMomentSettings
+from lightning_edit.keys.named_prompts import Prompts, encode_named, prompts_of_worlds, read_prompts, said_of
+from lightning_edit.keys.questions import read_subjects
+
+if TYPE_CHECKING:
+    from lightning_edit.run.module import EditingModule
+
+logger = logging.getLogger(__name__)
+
+
+def check_files(settings: SecondMomentSettings) -> None:
+    """Refuses files of subjects and questions that cannot be read, before anything else is.
+
+    Args:
+        settings: Those of the run.
+
+    Raises:
+        EditError: See `read_subjects` and `read_prompts`.
+    """
+    if settings.subjects is not None:
+        read_subjects(settings.subjects)
+    read_prompts(settings.preserve)
+
+
+def find_preserved(module: "EditingModule") -> Mapping[World, Prompts]:
+    """The prompts that a run names to be preserved, and says so; none where a finished run is measured again.
+
+    Args:
+        module: The editing module under way, whose model is loaded.
+
+    Raises:
+        EditError: See `prompts_of_worlds` and `encode_named`.
+    """
+    settings, trainer = module.moment_settings, module.trainer
+    measured_again = trainer.state.fn == "test" and trainer.ckpt_path is not None
+    if not (settings.preserve and settings.preserve_weight) or measured_again:
+        return {}
+    worlds: list[World] = list(module.chat_settings.contexts) if module.chat else ["chat"]
+    found = prompts_of_worlds(module.requests, settings.preserve, module.tokenizer, worlds)
+    encode_named(found, module.tokenizer, module.decoder.context)
+    if trainer.is_global_zero:
+        logger.warning("%s", said_of(found, settings.preserve_weight))
+    return found
