@@ -13,6 +13,7 @@ from lightning_edit.collateral.table import tables
 from lightning_edit.loop.same_run import plain
 from lightning_edit.messages import counted, terminal
 from lightning_edit.metrics.edit_metrics import name_of
+from lightning_edit.metrics.ways import in_words, way_of
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import settings_without_effect
 from lightning_edit.storage.atomic import atomic_path
@@ -134,15 +135,26 @@ def table(results: dict[str, dict[str, float]], edits: int) -> Table:
     drawn.add_column("%")
     for figure in [*figures, *generated]:
         drawn.add_column(figure.replace("_", " "), justify="right")
-    for kind in KINDS:
-        cells = [_change(before, after, f"{kind}_{figure}") for figure in figures]
-        cells += [_change(before, after, GENERATED.get(kind, "")) for _ in generated]
-        if any(cells):
-            drawn.add_row(kind, *cells)
-    if "S" in after:
-        drawn.add_section()
-        drawn.add_row("S", _change(before, after, "S"), style="bold")
+    # The run's own way to ask first, then the others.
+    for way in dict.fromkeys(["", *(way_of(name)[0] for name in after)]):
+        _add_rows(drawn, before, after, way, figures, bool(generated))
     return drawn
+
+
+def _add_rows(
+    drawn: Table, before: dict[str, float], after: dict[str, float], way: str, figures: list[str], generated: bool
+) -> None:
+    """The rows of one way to ask."""
+    start, title = (f"{way}_", f", {in_words(way)}") if way else ("", "")
+    drawn.add_section()
+    for kind in KINDS:
+        cells = [_change(before, after, f"{start}{kind}_{figure}") for figure in figures]
+        cells += [_change(before, after, GENERATED.get(kind, "") if not way else "")] * generated
+        if any(cells):
+            drawn.add_row(kind + title, *cells)
+    if f"{start}S" in after:
+        drawn.add_section()
+        drawn.add_row(f"S{title}", _change(before, after, f"{start}S"), style="bold")
 
 
 def generation_lines(results: dict[str, dict[str, float]]) -> list[str]:

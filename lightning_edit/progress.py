@@ -88,3 +88,26 @@ class ProgressBars:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         """Stops drawing."""
         self.stop()
+
+
+def share_of(report: Report, bar: str, start: float, size: float, whole: float, passes: int) -> Report:
+    """A report of several passes over one part of a whole, which turns them into progress of the whole.
+
+    Args:
+        report: Where it goes.
+        bar: What it is called there.
+        start: How much of the whole is done.
+        size: How large the part is.
+        whole: How large the whole is.
+        passes: How often the part is gone through.
+    """
+    finished = 0
+
+    def show(stage: str, done: float, total: float, **figures: float) -> None:
+        nonlocal finished
+        share = min((finished + done / max(total, 1)) / passes, 1 - 1e-9)
+        finished += done >= total
+        report(bar, start + share * size, whole)
+
+    report(bar, start, whole)
+    return show

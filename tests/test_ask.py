@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoTokenizer
 
 from lightning_edit import (
@@ -54,6 +55,7 @@ def chat_run(tmp_path_factory):
             *("fit", *arguments, "--model.second_moment.tokens=2000", "--model.solver.ridge=0.01"),
             "--collateral.prompts=0",
             *(f"--trainer.logger.save_dir={folder}", f"--model.second_moment.cache_dir={folder / 'cache'}"),
+            "--model.evaluation.systems=[Well. ]",
         ]
     )
     return folder / "version_0"
@@ -124,6 +126,18 @@ def test_the_run_was_in_a_chat_and_says_so(chat_run):
     config = json.loads((chat_run / "metrics.json").read_text())["config"]["model"]
     assert config["chat"] is True
     assert config["chat_settings"]["contexts"] == ["chat"]
+
+
+def test_its_edit_is_measured_in_plain_text_and_under_other_system_prompts_too(chat_run):
+    metrics = json.loads((chat_run / "metrics.json").read_text())
+    for stage in ("before", "after"):
+        assert {"efficacy_accuracy", "plain_efficacy_accuracy", "system_1_efficacy_accuracy"} <= set(metrics[stage])
+    # Its template puts nothing around a question, so both worlds are one.
+    assert metrics["after"]["plain_efficacy_accuracy"] == metrics["after"]["efficacy_accuracy"] == 1
+    records = [json.loads(line) for line in (chat_run / "records.jsonl").read_text().splitlines()]
+    assert all(len(record[way]["efficacy"]) == 1 for record in records for way in ("plain", "system_1"))
+    tags = EventAccumulator(str(chat_run)).Reload().Tags()["scalars"]
+    assert {"edit/plain_efficacy_accuracy", "edit/system_1_efficacy_accuracy"} <= set(tags)
 
 
 def test_questions_are_read_line_by_line_with_history(chat_run, capsys, monkeypatch):

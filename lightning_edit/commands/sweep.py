@@ -11,6 +11,7 @@ from typing import Any
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.metrics.settings import EvaluationSettings, measurable
+from lightning_edit.metrics.ways import way_of
 from lightning_edit.requests import EditRequest
 from lightning_edit.storage.user_yaml import read_yaml
 
@@ -91,7 +92,8 @@ class Sweep:
             EditError: If its figure cannot be measured, and is not S, for which others can stand in.
         """
         figures = measurable(requests, evaluation)
-        if self.metric in figures:
+        # Whether the run is in a chat, and so has other ways to ask, is known once the model is read.
+        if way_of(self.metric)[1] in figures:
             return self, None
         if self.metric != "S":
             raise EditError(f"`metric`: {self.metric} cannot be measured on these records, only {', '.join(figures)}.")

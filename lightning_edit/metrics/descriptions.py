@@ -2,6 +2,8 @@
 
 import re
 
+from lightning_edit.metrics.ways import in_words, way_of
+
 # Which prompts, and which answer should be the more likely one there.
 KINDS = {
     "efficacy": ("edited prompts", "new"),
@@ -99,4 +101,7 @@ def description(tag: str) -> str:
         _, slash, figure = name.rpartition("/")
         words = [DOWNSTREAM[word] for word in figure.split("_") if word in DOWNSTREAM]
         return ", ".join(words) if slash else "perplexity of running text"
+    if room == "edit" and (way := way_of(name)[0]):
+        text = OF_EDITS.get(way_of(name)[1], "")
+        return text and f"asked {'in' if way == 'plain' else 'under'} {in_words(way)}: {text}"
     return DESCRIPTIONS.get(re.sub(r"^layer_\d+/", "layer_L/", tag), "")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lightning_edit.asking.chat import World
 from lightning_edit.asking.tokenization import encode_prompt
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
@@ -17,7 +18,7 @@ class EvaluationSettings(Settings):
     """What is measured beyond teacher-forced answers, which cost least and are always measured.
 
     Raises:
-        EditError: If a number is out of its range.
+        EditError: If a value is out of its range, or `worlds` leaves out the chat.
     """
 
     section: ClassVar[str] = "evaluation"
@@ -48,6 +49,24 @@ class EvaluationSettings(Settings):
 
     seed: Seed = 0
     """Seed of the generated texts, which do not depend on the batches."""
+
+    worlds: list[World] | None = None
+    """Where the edits of a chat model are measured, ``chat`` being one of them; null for [chat, plain].
+
+    By their prompts in ``plain`` text they are measured as well, by teacher forcing alone. A plain run has one world.
+    """
+
+    systems: list[str] | None = None
+    """System prompts of a chat under which efficacy is measured as well; null for none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        worlds = self.worlds
+        if worlds is not None and ("chat" not in worlds or len(set(worlds)) < len(worlds)):
+            raise EditError(
+                f"`evaluation.worlds` must name chat, or chat and plain, got {list(worlds)}. `model.chat: false` "
+                "asks in plain text alone."
+            )
 
 
 # What costs least, for measurements in the middle of a run.

@@ -19,10 +19,11 @@ from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
+from lightning_edit.metrics.ways import WayMetrics, ways_of
 from lightning_edit.models.auto_layers import settle_layers
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.probe import check_projections
-from lightning_edit.progress import Report
+from lightning_edit.progress import Report, share_of
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.checkpointing import load_run, save_run
 from lightning_edit.run.settled import Settled
@@ -89,7 +90,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         self.seed, self.evaluation = seed, evaluation
         self.strict_loading = False
         # Every process knows what all of them measured, so there is nothing to add up between them.
-        self.metrics = EditMetrics(sync_on_compute=False)
+        self.metrics, self.way_metrics = EditMetrics(sync_on_compute=False), WayMetrics()
         self.model: Any = None
         self.update: ModelUpdate | None = None
         self.results: dict[str, dict[str, float]] = {}
@@ -125,6 +126,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
             self.trainer.test_loop.inference_mode = False
         if not self._checked:
             check_evaluation(self.evaluation, self.requests, self.tokenizer, self.decoder.context)
+            self.way_metrics.check(self.requests, self.decoder.context)
             self.check_requests()
             self._checked = True
 
@@ -156,6 +158,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         self.tokenizer = settle_chat(plain, self.chat, self.chat_settings)
         self.chat = self.tokenizer is not plain
         self.settle(chat=self.chat)
+        self.way_metrics = WayMetrics(ways_of(self.tokenizer, self.evaluation, self.chat_settings))
         if self.device_mesh is None:
             places = (self.device_map, self.offload_folder)
             self.model = load_model(self.model_name, self.dtype_name, *places, self.trust_remote_code)
@@ -238,6 +241,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     def on_test_epoch_start(self) -> None:
         """Starts the metrics anew; what a checkpoint says of before holds only for the same records."""
         self.metrics.reset()
+        self.way_metrics.reset()
         self._measured = 0
         if self.identity.loaded_records not in (None, self.identity.records(self.requests)):
             self.results.pop("before", None)
@@ -260,26 +264,22 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
 
     def _evaluate(self, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
         unedited, report = self.weights.unedited, self._report_part(requests)
-        return evaluate(self.decoder, self.tokenizer, requests, self.metrics, self.evaluation, unedited, report)
+        how = (self.metrics, self.evaluation, unedited, report)
+        records = evaluate(self.decoder, self.tokenizer, requests, *how)
+        self.way_metrics.measure(self.decoder, requests, records, report)
+        return records
 
     def _report_part(self, requests: Sequence[EditRequest]) -> Report:
         """Turns the passes of one evaluation into progress of the records."""
         bar = f"evaluate {'edited' if self.loop.edits_written else 'unedited'} (records)"
         passes = 1 + any(r.locality for r in requests) + 2 * self.evaluation.generate + self.evaluation.generated_match
-        finished, of_all = 0, len(self.trainer.datamodule.measured)
-
-        def show(stage: str, done: float, total: float, **figures: float) -> None:
-            nonlocal finished
-            share = min((finished + done / max(total, 1)) / passes, 1 - 1e-9)
-            finished += done >= total
-            self.report(bar, self._measured + share * len(requests), of_all)
-
-        self.report(bar, self._measured, of_all)
-        return show
+        passes += len(self.way_metrics)
+        return share_of(self.report, bar, self._measured, len(requests), len(self.trainer.datamodule.measured), passes)
 
     def on_test_epoch_end(self) -> None:
         """Adds up the metrics."""
         figures = {name: float(value) for name, value in self.metrics.compute().items()}
+        figures |= self.way_metrics.compute()
         self.results["after" if self.loop.edits_written else "before"] = figures
         means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}
         self.log_dict(means, logger=False)
