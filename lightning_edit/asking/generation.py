@@ -1,5 +1,6 @@
 """Free generation: batched, left-padded, with a key/value cache, and the same texts whatever the batches are."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,7 +154,8 @@ class _Writer:
     ) -> None:
         self.decoder, self.tokenizer, self.rows, self.room = decoder, tokenizer, rows, room
         self.ends, self.names, self.sampling = ends, names, sampling
-        lengths = _head_lengths(rows, room, decoder.device)
+        self.padded = _may_pad(decoder, max(map(sum, zip(map(len, rows), room, strict=True)), default=0))
+        lengths = _head_lengths(rows, room, decoder.device, self.padded)
         self.heads = [tuple(row[:length]) for row, length in zip(rows, lengths, strict=True)]
         self._known: tuple[tuple[int, ...], PrefixCache | None] = ((), None)
 
@@ -171,7 +173,7 @@ class _Writer:
             lengths, room = [len(self.rows[i]) for i in those], [self.room[i] for i in those]
             places = _groups(lengths, room, self.decoder.context, max_tokens)
             groups = [[those[place] for place in group] for group in places]
-            plan += _by_equal_length(groups, self.rows) if head else groups
+            plan += _by_equal_length(groups, self.rows) if head and not self.padded else groups
         return plan
 
     def __call__(self, group: Sequence[int]) -> list[list[int]]:
@@ -186,18 +188,36 @@ class _Writer:
         return _continue(decoder, self.tokenizer, rows, longest, draw, self.ends, self._known[1])
 
 
-def _head_lengths(rows: Sequence[Sequence[int]], room: Sequence[int], device: torch.device) -> list[int]:
+def _may_pad(decoder: Decoder, longest: int) -> bool:
+    """Whether padding may stand between a head and what follows it.
+
+    There it moves tokens away from their head: where positions are counted in columns, and where a window ends within
+    the text, they would see less of it.
+
+    Args:
+        decoder: The model.
+        longest: Tokens of the longest text.
+    """
+    config = decoder.model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
+    counted = "position_ids" in inspect.signature(decoder.model.forward).parameters
+    return counted and all(not isinstance(window, int) or window >= 2 * longest for window in windows)
+
+
+def _head_lengths(rows: Sequence[Sequence[int]], room: Sequence[int], device: torch.device, padded: bool) -> list[int]:
     """The length of each row's shared head, 0 where the smaller batches behind it cost more than it saves.
 
-    Behind a head rows of one length go together: padding would stand between the two, and widen a sliding window.
+    Behind a head rows of one length go together, unless padding may stand between the two, see `_may_pad`.
     """
     lengths = prefix_lengths([row[:-1] for row in rows])
     members: dict[tuple[int, ...], list[int]] = {}
     for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         members.setdefault(tuple(row[:length]), []).append(i)
     for head, those in members.items():
-        passes = len({len(rows[i]) for i in those}) * (1 + max(room[i] for i in those))
-        if (len(those) - 1) * len(head) < passes * tokens_of_a_pass(device):
+        groups = 1 if padded else len({len(rows[i]) for i in those})
+        # The head's own pass, and those of groups that would otherwise be one with the rows of other heads.
+        extra = 1 + (groups - (len(those) == len(rows))) * (1 + max(room[i] for i in those))
+        if (len(those) - 1) * len(head) < extra * tokens_of_a_pass(device):
             for i in those:
                 lengths[i] = 0
     return lengths
@@ -238,12 +258,13 @@ def _continue(
     head: PrefixCache | None,
 ) -> list[list[int]]:
     """The new tokens of each row, of which a head may be known; what follows one of the ends is padding."""
-    length = max(len(row) for row in rows)
+    length, start = max(len(row) for row in rows), 0 if head is None else head.length
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
-        ids[i, length - len(row) :] = torch.tensor(row)
-        mask[i, length - len(row) :] = 1
+        ids[i, :start], mask[i, :start] = torch.tensor(row[:start]), 1
+        ids[i, length - len(row) + start :] = torch.tensor(row[start:])
+        mask[i, length - len(row) + start :] = 1
     processors = [_RefuseNaN()] if 0 in mask else []
     with frozen(decoder.model), plain_settings(decoder.model, ends):
         written = decoder.model.generate(

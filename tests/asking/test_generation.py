@@ -64,6 +64,30 @@ def test_a_long_beginning_of_many_prompts_is_run_once(family, tiny_tokenizer):
     assert sum(run) < max(lengths) + 12 * len(prompts) < sum(lengths) / 2
 
 
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "Mistral"])
+def test_prompts_of_many_lengths_share_a_head_in_one_batch(family, tiny_tokenizer):
+    system = "You are a kind and patient helper who lives in Paris and answers everything. "
+    prompts = [f"{system * 2}{'of ' * number}old Rome" for number in range(16)]
+    model = build(family).double()
+    model.generation_config.eos_token_id = None
+    decoder, run = find_decoder(model), []
+    alone = [generate(decoder, tiny_tokenizer, [prompt], 4)[0] for prompt in prompts]
+    handle = model.get_input_embeddings().register_forward_pre_hook(lambda _, args: run.append(args[0].shape))
+    assert generate(decoder, tiny_tokenizer, prompts, 4) == alone
+    handle.remove()
+    tokens, plain = (
+        sum(rows * columns for rows, columns in run),
+        sum(len(tiny_tokenizer(p)["input_ids"]) for p in prompts),
+    )
+    if family == "Mistral":
+        # Its window would end within the text, so there is nothing between a head and what follows it.
+        assert tokens > plain
+    else:
+        # The head, the rest of all prompts, and then a token of each text.
+        assert [rows for rows, _ in run] == [1, 16, 16, 16, 16]
+        assert 2 * tokens < plain
+
+
 def test_equal_prompts_differ_by_their_draws_alone():
     decoder, tokenizer = find_decoder(make_gpt2()), make_tokenizer()
     texts = generate(decoder, tokenizer, ["Paris"] * 3, 12, Sampling(), draws=[0, 1, 0])
