@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from lightning_edit.asking.chat import chat_of
 from lightning_edit.asking.generation import generate
-from lightning_edit.asking.tokenization import encode
+from lightning_edit.asking.tokenization import encode_prompt
 from lightning_edit.distributed.process_group import in_shares
-from lightning_edit.models.batches import by_length, pad
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen, logits_at
 from lightning_edit.models.out_of_memory import halving
+from lightning_edit.models.shared_prefixes import Pass, passes
 from lightning_edit.progress import Report, silent
 
 # Most probabilities that are held at once, for the model as it was and for the model as it is.
@@ -61,11 +62,12 @@ class Asking:
         Args:
             prompt: A complete prompt.
         """
-        context = self.decoder.context
+        context, chat = self.decoder.context, chat_of(self.tokenizer)
+        asked = prompt if chat is None else chat(prompt)
         # A tokenizer makes no more tokens than there are bytes, but for one or two at the start.
-        if context is None or len(prompt.encode()) + 2 + self.tokens <= context:
+        if context is None or len(asked.encode()) + 2 + self.tokens <= context:
             return True
-        return len(encode(self.tokenizer, prompt)[0]) + self.tokens <= context
+        return len(encode_prompt(self.tokenizer, prompt)) + self.tokens <= context
 
     def as_before(self, prompts: Sequence[str]) -> list[str]:
         """What the model answered before the run.
@@ -111,20 +113,19 @@ class Asking:
     @torch.no_grad()
     def _next_token(self, prompts: Sequence[str]) -> Tensor:
         """Log-probabilities ``(prompts, vocabulary)`` of the next token, on the CPU."""
-        rows = [encode(self.tokenizer, prompt)[0] for prompt in prompts]
+        rows = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         found: list[Tensor] = [torch.empty(0)] * len(rows)
         with frozen(self.decoder.model):
-            for group in by_length([len(row) for row in rows], MAX_TOKENS):
-                job = partial(self._last, rows)
-                for part in halving(job, group, self.decoder.model):
+            for whole in passes(self.decoder, rows, [len(row) - 1 for row in rows], MAX_TOKENS):
+                for part in halving(partial(self._last, whole), range(len(whole.rows)), self.decoder.model):
                     for i, log_probs in part:
                         found[i] = log_probs
         return torch.stack(found)
 
-    def _last(self, rows: Sequence[Sequence[int]], group: Sequence[int]) -> list[tuple[int, Tensor]]:
-        batch = pad([rows[i] for i in group], self.decoder.device)
-        places, columns = torch.arange(len(group)), torch.tensor([len(rows[i]) - 1 for i in group])
+    def _last(self, whole: Pass, chosen: Sequence[int]) -> list[tuple[int, Tensor]]:
+        part = whole.select(chosen)
+        places, columns = torch.arange(len(chosen)), part.batch.real.sum(1).cpu() - 1
         with logits_at(self.decoder.head, places, columns):
-            logits = self.decoder.model(**batch.inputs(), use_cache=False).logits[0]
+            logits = self.decoder.model(**part.inputs()).logits[0]
         log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1).cpu()
-        return list(zip(group, log_probs, strict=True))
+        return list(zip(part.rows, log_probs, strict=True))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_edit import EditRequest
+from lightning_edit.asking.chat import ChatFormat, ChatTokenizer
 from lightning_edit.collateral import KINDS, Asking, Budget, Reference, Sources, make_reference
 from lightning_edit.collateral.from_edits import FREELY, FromEdits, object_in
 from lightning_edit.collateral.judging import says
@@ -96,7 +97,10 @@ def test_the_reference_keeps_to_the_budget_and_to_what_the_model_says(asking):
         assert again == made == Reference.unpacked(made.packed())
 
 
-def test_the_divergence_is_that_of_the_next_token(asking, tiny_tokenizer):
+@pytest.mark.parametrize("chat", [None, ChatFormat("They say that Anna lives in Paris. ", " Now:")])
+def test_the_divergence_is_that_of_the_next_token(asking, tiny_tokenizer, chat):
+    if chat is not None:
+        asking = replace(asking, tokenizer=ChatTokenizer(tiny_tokenizer, chat))
     model = asking.decoder.model
     prompts = [probe.prompt for probe in TinyWorld(edits=4).sources().general[:5]]
     weight = model.get_output_embeddings().weight
@@ -112,7 +116,7 @@ def test_the_divergence_is_that_of_the_next_token(asking, tiny_tokenizer):
 
     found = replace(asking, before=Before).now(prompts, [True, True, False, True, True])
     for i, (prompt, asked) in enumerate(zip(prompts, found, strict=True)):
-        ids = torch.tensor([tiny_tokenizer(prompt)["input_ids"]])
+        ids = torch.tensor([tiny_tokenizer(prompt if chat is None else chat(prompt))["input_ids"]])
         with torch.no_grad():
             now = model(ids).logits[0, -1].double().log_softmax(-1)
             with Before():
@@ -125,6 +129,9 @@ def test_what_does_not_fit_the_context_is_not_asked(asking):
     long = Sources([GeneralPrompt("word " * 2000, (), "long"), GeneralPrompt("A", (), "short")], [], {})
     made = make_reference(TinyWorld(edits=1).requests, long, Budget(16), asking, seed=0)
     assert [p.prompt for p in made.probes if p.kind == "general"] == ["A"]
+    # What a chat puts around a prompt takes room as well.
+    full = replace(asking, tokenizer=ChatTokenizer(asking.tokenizer, ChatFormat("word " * 2000, "")))
+    assert asking.fits("A") and not full.fits("A")
 
 
 def test_only_what_judges_is_shipped():
