@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_edit.asking.chat import ChatSettings, chat_of, settle_chat
+from lightning_edit.asking.chat import ChatSettings, World, chat_of, settle_chat
 from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import require_offsets
 from lightning_edit.distributed.process_group import Together, gathered
@@ -16,7 +16,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
-from lightning_edit.keys.named_prompts import encode_named, prompts_of_worlds
+from lightning_edit.keys.named_prompts import named_groups
 from lightning_edit.keys.questions import preserving_questions
 from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
@@ -111,10 +111,8 @@ def edit(
         _check_moments(decoder, layers, moments)
     values, settings = _check_weights(decoder, layers, values), second_moment or SecondMomentSettings()
     warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
-    in_chat = chat_of(tokenizer) is not None
-    names = settings.preserve if settings.preserve_weight else []
-    named = prompts_of_worlds(requests, names, tokenizer, asking.contexts if in_chat else ["chat"])
-    preserved = encode_named(named, tokenizer, decoder.context)
+    worlds: list[World] = asking.contexts if chat_of(tokenizer) is not None else ["chat"]
+    preserved = named_groups(requests, settings, tokenizer, worlds, decoder.context)
     with ProgressBars() if progress else nullcontext(silent) as report:
         if templates is None:
             templates = gathered(generate_templates(model, tokenizer, seed))[0]

@@ -7,6 +7,7 @@ from lightning_edit import probes
 from lightning_edit.asking.chat import World, chat_of, plain_tokenizer
 from lightning_edit.asking.tokenization import Encoded, check_lengths, encode_prompt
 from lightning_edit.errors import EditError
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.keys.questions import names_one_of
 from lightning_edit.messages import quoted
 from lightning_edit.probes.split import folded
@@ -159,6 +160,29 @@ def encode_named(prompts: Mapping[World, Prompts], tokenizer: Any, context: int 
         check_lengths([len(row) for row in rows], [f"{NAMED}the prompt {quoted(text)}" for text in texts], context)
         groups.append([Encoded(tuple(row), -1, len(row)) for row in rows])
     return groups
+
+
+def named_groups(
+    requests: Sequence[EditRequest],
+    settings: SecondMomentSettings,
+    tokenizer: Any,
+    worlds: Sequence[World],
+    context: int | None,
+) -> list[list[Encoded]]:
+    """The named prompts of settings, encoded; none where they count nothing.
+
+    Args:
+        requests: The edits.
+        settings: What is preserved.
+        tokenizer: A fast transformers tokenizer or a `ChatTokenizer`.
+        worlds: See `ContextTemplates`.
+        context: See `encode_named`.
+
+    Raises:
+        EditError: See `prompts_of_worlds` and `encode_named`.
+    """
+    names = settings.preserve if settings.preserve_weight else []
+    return encode_named(prompts_of_worlds(requests, names, tokenizer, worlds), tokenizer, context)
 
 
 def said_of(prompts: Mapping[World, Prompts], weight: float) -> str:
