@@ -59,9 +59,18 @@ def figures_of(probes: Sequence[Probe], asked: Sequence[Asked]) -> dict[str, flo
     for probe, (text, kl) in zip(probes, asked, strict=True):
         means.update(_of_one(probe, judge(probe, text), kl))
     figures = {name: float(value) for name, value in means.compute().items()}
-    worse = [figures.get(f"{kind}_lost" if kind == OLD_OBJECT else f"{kind}_worse") for kind in KEPT]
-    shares = [1 - share for share in worse if share is not None]
+    shares = kept_by_kind(figures).values()
     return figures | ({"kept": sum(shares) / len(shares)} if shares else {})
+
+
+def kept_by_kind(figures: Mapping[str, float]) -> dict[str, float]:
+    """For each kind of probes whose answers should not become worse the share that did not.
+
+    Args:
+        figures: See `figures_of`.
+    """
+    worse = {kind: figures.get(f"{kind}_lost" if kind == OLD_OBJECT else f"{kind}_worse") for kind in KEPT}
+    return {kind: 1 - share for kind, share in worse.items() if share is not None}
 
 
 def _of_one(probe: Probe, verdict: Verdict, kl: float | None) -> dict[str, float]:

@@ -1,37 +1,21 @@
-"""How good a trial is: what the edited model says by itself, to the edits and to what should have stayed."""
+"""How good a trial is: what the edited model says by itself, to the edits and to the probes of collateral."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from lightning_edit.asking.generation import generate
-from lightning_edit.metrics.generated_text import generated_match
+from lightning_edit.collateral import Asked, figures_of, kept_by_kind
+from lightning_edit.collateral.judging import says
 from lightning_edit.models.decoder import Decoder
-
-if TYPE_CHECKING:
-    from lightning_edit.tuning.material import Material
+from lightning_edit.tuning.material import Material
 
 Favor = Literal["efficacy", "balance", "locality"]
+# To be raised whenever `judge` comes to give other scores for the same answers.
+JUDGED = "judge 2"
 FAVORS: tuple[Favor, ...] = get_args(Favor)
 # What collateral counts for in the mean, where efficacy and paraphrase count for one each.
 COLLATERAL_WEIGHT: Mapping[Favor, float] = {"efficacy": 0.5, "balance": 1.0, "locality": 4.0}
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A question whose answer should stay.
-
-    Args:
-        prompt: The complete prompt.
-        answers: Any of them makes an answer right.
-        kind: What it is about, for the report.
-        reply: What the unedited model says.
-    """
-
-    prompt: str
-    answers: tuple[str, ...]
-    kind: str
-    reply: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,7 +25,8 @@ class Score:
     Args:
         efficacy: Of the edits whose new answer it says.
         paraphrase: Mean over edits of the share of their paraphrases; None where there are none.
-        collateral: Of questions that it answers as before; None where there are none.
+        collateral: Mean over the kinds of probes of those whose answer did not get worse, `kept` of a run's collateral;
+            None where there are none.
         kinds: That share for each kind.
     """
 
@@ -63,17 +48,7 @@ class Score:
         return sum(weight for _, weight in shares) / sum(weight / share for share, weight in shares)
 
 
-def says(text: str, answer: str) -> bool:
-    """Whether a text says an answer, whatever its case.
-
-    Args:
-        text: What a model wrote.
-        answer: The answer.
-    """
-    return generated_match(text.casefold(), answer.casefold())
-
-
-def judge(decoder: Decoder, tokenizer: Any, material: "Material", tokens: int) -> Score:
+def judge(decoder: Decoder, tokenizer: Any, material: Material, tokens: int) -> Score:
     """Asks an edited model, greedily; one that says none of the new answers is asked nothing else.
 
     Args:
@@ -84,25 +59,18 @@ def judge(decoder: Decoder, tokenizer: Any, material: "Material", tokens: int) -
     """
     requests = material.requests
     replies = generate(decoder, tokenizer, [request.rewrite_prompt for request in requests], tokens)
-    efficacy = _share([says(reply, r.target_new) for r, reply in zip(requests, replies, strict=True)])
+    efficacy = _share([says(reply, [r.target_new]) for r, reply in zip(requests, replies, strict=True)])
     if not efficacy:
         return Score(efficacy)
     others = [(request, prompt) for request in requests for prompt in request.paraphrase_prompts]
-    asked = [*(prompt for _, prompt in others), *(question.prompt for question in material.kept)]
+    asked = [*(prompt for _, prompt in others), *(probe.prompt for probe in material.kept)]
     replies = generate(decoder, tokenizer, asked, tokens)
     by_edit: dict[str, list[bool]] = {}
     for (request, _), reply in zip(others, replies[: len(others)], strict=True):
-        by_edit.setdefault(request.subject, []).append(says(reply, request.target_new))
-    kinds: dict[str, list[bool]] = {}
-    for question, reply in zip(material.kept, replies[len(others) :], strict=True):
-        same = reply.strip() == question.reply.strip() or any(says(reply, answer) for answer in question.answers)
-        kinds.setdefault(question.kind, []).append(same)
-    return Score(
-        efficacy,
-        _share([_share(hits) for hits in by_edit.values()]) if by_edit else None,
-        _share([same for of_kind in kinds.values() for same in of_kind]) if kinds else None,
-        {kind: _share(kept) for kind, kept in kinds.items()},
-    )
+        by_edit.setdefault(request.subject, []).append(says(reply, [request.target_new]))
+    figures = figures_of(material.kept, [Asked(reply) for reply in replies[len(others) :]])
+    paraphrase = _share([_share(hits) for hits in by_edit.values()]) if by_edit else None
+    return Score(efficacy, paraphrase, figures.get("kept"), kept_by_kind(figures))
 
 
 def _share(hits: Sequence[float]) -> float:

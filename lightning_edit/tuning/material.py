@@ -6,16 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_edit.asking.generation import generate
+from lightning_edit.collateral.judging import says
+from lightning_edit.collateral.probe import OLD_OBJECT, OTHER_SUBJECTS, Probe
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
-from lightning_edit.tuning.judge import Kept, says
 
 PARAPHRASES = 2
 # For each edit so many of each kind of question, as far as there are any.
-OF_EACH_KIND, GENERAL = 2, 48
+OF_EACH_KIND, MOST_GENERAL = 2, 48
 FEWEST = 4
 
 
@@ -25,11 +26,12 @@ class Material:
 
     Args:
         requests: The edits, of different subjects.
-        kept: Questions that the unedited model answers, by kind in turns; the first ones belong to the first edits.
+        kept: Probes that the unedited model answers rightly, with what it says; of each kind the first ones belong to
+            the first edits.
     """
 
     requests: tuple[EditRequest, ...]
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[Probe, ...] = ()
 
     def first(self, edits: int) -> "Material":
         """The first edits, with their share of each kind of question.
@@ -38,7 +40,7 @@ class Material:
             edits: How many.
         """
         kinds = dict.fromkeys(question.kind for question in self.kept)
-        chosen: list[Kept] = []
+        chosen: list[Probe] = []
         for kind in kinds:
             of_kind = [question for question in self.kept if question.kind == kind]
             chosen += of_kind[: max(1, round(len(of_kind) * edits / len(self.requests)))]
@@ -74,9 +76,14 @@ def from_requests(requests: Sequence[EditRequest], edits: int, seed: int) -> Mat
     wordings = {request.prompt for request in edited}
     # Those in the wording of an edit first.
     others.sort(key=lambda request: request.prompt not in wordings)
-    same = [Kept(r.rewrite_prompt, (r.target_true,), "other subject") for r in others if r.target_true is not None]
+    new = {request.prompt: request.target_new for request in edited}
+    same = [
+        Probe(OTHER_SUBJECTS, r.rewrite_prompt, (r.target_true,), new.get(r.prompt, ""))
+        for r in others
+        if r.target_true is not None
+    ]
     near = [
-        Kept(prompt, (request.target_true,), "neighbor")
+        Probe(OLD_OBJECT, prompt, (request.target_true,), edit=request.name)
         for request in edited
         for prompt in request.neighborhood_prompts[:OF_EACH_KIND]
         if request.target_true is not None
@@ -87,10 +94,10 @@ def from_requests(requests: Sequence[EditRequest], edits: int, seed: int) -> Mat
 def answered(
     decoder: Decoder,
     tokenizer: Any,
-    questions: Sequence[Kept],
+    questions: Sequence[Probe],
     tokens: int,
     report: Report = silent,
-) -> list[Kept]:
+) -> list[Probe]:
     """The questions that the model answers rightly, with what it says.
 
     Args:
@@ -106,7 +113,7 @@ def answered(
 
     replies = generate(decoder, tokenizer, [question.prompt for question in questions], tokens, report=show)
     return [
-        replace(question, reply=reply)
+        replace(question, before=reply)
         for question, reply in zip(questions, replies, strict=True)
-        if any(says(reply, answer) for answer in question.answers)
+        if says(reply, question.answers)
     ]

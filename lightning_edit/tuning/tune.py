@@ -12,6 +12,7 @@ from lightning_edit.asking.questions import as_question
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
+from lightning_edit.keys.named_prompts import named_groups
 from lightning_edit.keys.questions import preserving_questions
 from lightning_edit.loading.fingerprints import fingerprint_model, fingerprint_tokenizer
 from lightning_edit.models.decoder import Decoder
@@ -23,7 +24,7 @@ from lightning_edit.solvers import MEMIT
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.tracing.facts import Fact, known_facts
 from lightning_edit.tuning.bench import Bench, Trial
-from lightning_edit.tuning.judge import Favor
+from lightning_edit.tuning.judge import JUDGED, Favor
 from lightning_edit.tuning.layers import editable_layers, effects, layer_sets
 from lightning_edit.tuning.log import TrialLog
 from lightning_edit.tuning.material import Material, answered, from_requests
@@ -175,7 +176,8 @@ def bench_for(
         templates = templates.in_worlds(ChatSettings())
     read = second_moment or SecondMomentSettings()
     asked = preserving_questions(plan.material.requests, tokenizer, templates, read, settings.seed)
-    how = (read, MEMIT(), settings.seed, report, asked)
+    named = named_groups(plan.material.requests, read, tokenizer, templates.worlds, decoder.context)
+    how = (read, MEMIT(), settings.seed, report, asked, named)
     moments = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
     # Those of all layers that may be tried would fill the memory of a device.
     on_cpu = {layer: moment.double().cpu() for layer, moment in moments.items()}
@@ -231,6 +233,7 @@ def log_for(path: Path, bench: Bench, plan: Plan, settings: TuneSettings, preser
         "preserved": preserved,
         "tokens": settings.tokens,
         "chat": plan.chat,
+        "judged": JUDGED,
     }
     return TrialLog(path, identity)
 
@@ -241,7 +244,7 @@ def _texts(material: Material, templates: ContextTemplates) -> list[str]:
         for request in material.requests
         for text in (request.subject, request.prompt, request.target_new, *request.paraphrase_prompts)
     ]
-    kept = [text for question in material.kept for text in (question.prompt, *question.answers, question.reply)]
+    kept = [text for p in material.kept for text in (p.kind, p.prompt, *p.answers, p.unwanted, p.before)]
     return [*edits, *kept, *templates.texts]
 
 

@@ -8,6 +8,8 @@ import torch
 
 import lightning_edit
 from lightning_edit.asking.chat import ChatFormat, ChatTokenizer
+from lightning_edit.collateral.judging import loops, says
+from lightning_edit.collateral.probe import GENERAL, OLD_OBJECT, OTHER_SUBJECTS, Probe
 from lightning_edit.editor import Editor
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
@@ -19,7 +21,7 @@ from lightning_edit.solvers import EMMET
 from lightning_edit.tiny import World
 from lightning_edit.tuning import public
 from lightning_edit.tuning.bench import Bench
-from lightning_edit.tuning.judge import Kept, judge, says
+from lightning_edit.tuning.judge import judge
 from lightning_edit.tuning.log import TrialLog
 from lightning_edit.tuning.material import Material, answered, from_requests
 from lightning_edit.tuning.points import Point
@@ -76,7 +78,7 @@ def shares(decoder, tokenizer, material):
     """Efficacy, paraphrase and collateral, prompt by prompt."""
 
     def said(prompt, answers):
-        return any(says(continuation(decoder, tokenizer, prompt), answer) for answer in answers)
+        return says(continuation(decoder, tokenizer, prompt), answers)
 
     edits = [said(request.rewrite_prompt, [request.target_new]) for request in material.requests]
     others = [
@@ -84,10 +86,12 @@ def shares(decoder, tokenizer, material):
     ]
     kinds = {}
     for question in material.kept:
-        same = continuation(decoder, tokenizer, question.prompt).strip() == question.reply.strip()
-        kinds.setdefault(question.kind, []).append(same or said(question.prompt, question.answers))
+        reply = continuation(decoder, tokenizer, question.prompt)
+        # What the unedited model says is right, and so says no new object and is no loop.
+        taken = question.unwanted and says(reply, [question.unwanted])
+        kinds.setdefault(question.kind, []).append(says(reply, question.answers) and not taken and not loops(reply))
     means = [sum(hits) / len(hits) for hits in others]
-    kept = [hit for hits in kinds.values() for hit in hits]
+    kept = [sum(hits) / len(hits) for hits in kinds.values()]
     return sum(edits) / len(edits), sum(means) / len(means), sum(kept) / len(kept)
 
 
@@ -154,7 +158,22 @@ def test_an_unedited_model_keeps_everything(decoder, tiny_tokenizer, material):
     score = judge(decoder, tiny_tokenizer, Material(tuple(old), material.kept), TOKENS)
     assert (score.efficacy, score.collateral) == (1, 1)
     assert score.paraphrase > 0.9
-    assert score.kinds == {"other subject": 1, "neighbor": 1}
+    assert score.kinds == {OTHER_SUBJECTS: 1, OLD_OBJECT: 1}
+
+
+def test_an_answer_is_kept_where_the_rules_of_collateral_see_no_harm(decoder, tiny_tokenizer, material):
+    asked = Probe(GENERAL, material.requests[0].rewrite_prompt, (material.requests[0].target_true,))
+    reply = continuation(decoder, tiny_tokenizer, asked.prompt)
+    word = reply.split()[-1].strip(".")
+    probes = {
+        asked: 1,
+        replace(asked, before="nobody knows", answers=("unknown",)): 1,
+        replace(asked, before="unknown", answers=("unknown",)): 0,
+        replace(asked, kind=OTHER_SUBJECTS, before="unknown", answers=(), unwanted=word): 0,
+    }
+    for probe, kept in probes.items():
+        old = [replace(r, target_new=r.target_true, target_true=r.target_new) for r in material.requests[:2]]
+        assert judge(decoder, tiny_tokenizer, Material(tuple(old), (probe,)), TOKENS).collateral == kept
 
 
 def test_one_that_has_learned_nothing_is_asked_nothing_else(decoder, tiny_tokenizer, material):
@@ -164,11 +183,11 @@ def test_one_that_has_learned_nothing_is_asked_nothing_else(decoder, tiny_tokeni
 
 
 def test_only_what_the_model_answers_is_to_stay(decoder, tiny_tokenizer, requests):
-    right = Kept(requests[0].rewrite_prompt, (requests[0].target_true,), "a")
-    wrong = Kept(requests[1].rewrite_prompt, ("Paris",), "a")
+    right = Probe(GENERAL, requests[0].rewrite_prompt, (requests[0].target_true,))
+    wrong = Probe(GENERAL, requests[1].rewrite_prompt, ("Paris",))
     (known,) = answered(decoder, tiny_tokenizer, [right, wrong], TOKENS)
     assert known.prompt == right.prompt
-    assert known.reply == continuation(decoder, tiny_tokenizer, right.prompt)
+    assert known.before == continuation(decoder, tiny_tokenizer, right.prompt)
 
 
 def test_records_are_divided_into_edits_and_what_should_stay(requests):
@@ -176,9 +195,13 @@ def test_records_are_divided_into_edits_and_what_should_stay(requests):
     subjects = {request.subject for request in material.requests}
     assert len(subjects) == 10
     assert all(len(request.paraphrase_prompts) == 2 for request in material.requests)
-    others = [question for question in material.kept if question.kind == "other subject"]
+    others = [question for question in material.kept if question.kind == OTHER_SUBJECTS]
     assert len(others) == 20
     assert not any(subject in question.prompt for question in material.kept for subject in subjects)
+    new = {
+        request.prompt.replace("{}", r.subject): request.target_new for request in material.requests for r in requests
+    }
+    assert all(question.unwanted == new.get(question.prompt, "") for question in others) and any(new.values())
     # In the wordings of the edits first.
     wordings = {request.prompt for request in material.requests}
     same = [
@@ -194,7 +217,7 @@ def test_records_are_divided_into_edits_and_what_should_stay(requests):
 
 
 def test_few_edits_come_with_their_share_of_questions(requests):
-    kept = tuple(Kept(str(i), ("a",), kind) for kind in ("x", "y") for i in range(20))
+    kept = tuple(Probe(kind, str(i), ("a",)) for kind in ("x", "y") for i in range(20))
     part = Material(tuple(requests[:10]), kept).first(5)
     assert part.requests == tuple(requests[:5])
     assert [(question.kind, question.prompt) for question in part.kept] == [
@@ -229,11 +252,11 @@ def test_a_log_gives_back_the_trials_of_the_same_tuning(tmp_path, bench):
 def test_public_facts_become_edits_to_other_answers_of_their_relation(decoder, tiny_tokenizer, monkeypatch):
     # As a model that knows all of them would answer.
     def knows(_, __, questions, *args):
-        return [Kept(q.prompt, q.answers, q.kind, q.answers[0]) for q in questions]
+        return [replace(question, before=question.answers[0]) for question in questions]
 
     monkeypatch.setattr(public, "answered", knows)
     general = public.general_questions(decoder, tiny_tokenizer, TOKENS, seed=0)
-    assert 0 < len(general) <= public.GENERAL
+    assert 0 < len(general) <= public.MOST_GENERAL
     material = public.from_public_facts(decoder, tiny_tokenizer, 20, 0, TOKENS, general)
     assert len(material.requests) == len({request.subject for request in material.requests}) == 20
     answers = {}
@@ -247,7 +270,11 @@ def test_public_facts_become_edits_to_other_answers_of_their_relation(decoder, t
         assert request.target_new != request.target_true
         assert 1 <= len(request.paraphrase_prompts) <= 2
     kinds = [question.kind for question in material.kept]
-    assert kinds.count("other subject") == 40
+    assert kinds.count(OTHER_SUBJECTS) + kinds.count(OLD_OBJECT) == 40 and kinds.count(GENERAL) == len(general)
+    old = {request.target_true for request in material.requests}
+    assert all((q.answers[0] in old) == (q.kind == OLD_OBJECT) for q in material.kept if q.kind != GENERAL)
+    new = {request.target_new for request in material.requests}
+    assert {q.unwanted for q in material.kept if q.kind == OTHER_SUBJECTS} - {""} <= new
     edited = {request.rewrite_prompt for request in material.requests}
     assert not edited & {question.prompt for question in material.kept}
     chat = public.from_public_facts(decoder, ChatTokenizer(tiny_tokenizer, ChatFormat("Q: ", " A:")), 4, 0, TOKENS)
