@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from lightning_edit.asking.chat import COMPLETE
 from lightning_edit.asking.tokenization import join_target, unspaced
@@ -28,7 +29,9 @@ def as_question(request: EditRequest, complete: str = COMPLETE, sentences: bool 
     Returns:
         A request whose prompts of all kinds are texts of user turns, and which remembers the one it was made from.
     """
-    prompts = {name: tuple(_asked(prompt, complete) for prompt in getattr(request, name)) for name in PROMPT_LISTS}
+    prompts: dict[str, Any] = {
+        name: tuple(_asked(prompt, complete) for prompt in getattr(request, name)) for name in PROMPT_LISTS
+    }
     prompts["paraphrase_prompts"] = request.paraphrase_questions or prompts["paraphrase_prompts"]
     # Locality is asked in questions in most data sets already. The template says what stands before an answer.
     prompt = request.question or _asked(request.prompt, complete)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_edit import EMMET, EditError, probes
+from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import encode_prompt
 from lightning_edit.callbacks import Collateral
 from lightning_edit.datamodules import TinyWorld
@@ -13,7 +14,6 @@ from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second
 from lightning_edit.keys.named_prompts import encode_named, named_prompts, prompts_of_worlds, said_of
 from lightning_edit.loop.same_run import check_same_run
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.requests import as_question
 from tests.keys.test_question_moment import chat_tokenizer, keys_of
 from tests.small_models import make_llama, make_request
 from tests.small_runs import module

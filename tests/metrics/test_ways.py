@@ -3,6 +3,7 @@
 import pytest
 
 from lightning_edit.asking.chat import ChatSettings, ChatTokenizer, chat_format
+from lightning_edit.asking.questions import as_question
 from lightning_edit.callbacks.report import table
 from lightning_edit.commands.sweep import Sweep
 from lightning_edit.errors import EditError
@@ -12,7 +13,6 @@ from lightning_edit.metrics.descriptions import description
 from lightning_edit.metrics.settings import TEACHER_FORCED
 from lightning_edit.metrics.ways import WayMetrics, way_of, ways_of
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.requests import as_question
 from tests.asking.test_chat import CHATML, INSTRUCTION, in_chat
 from tests.small_models import make_llama, make_request, make_tokenizer
 
