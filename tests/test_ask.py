@@ -56,6 +56,8 @@ def chat_run(tmp_path_factory):
             "--collateral.prompts=0",
             *(f"--trainer.logger.save_dir={folder}", f"--model.second_moment.cache_dir={folder / 'cache'}"),
             "--model.evaluation.systems=[Well. ]",
+            # The embedded model has answered no question in a sentence.
+            "--model.chat_settings.answers=words",
         ]
     )
     return folder / "version_0"
@@ -82,6 +84,7 @@ def test_python_edits_a_chat_model_as_a_run_does_and_can_be_asked(chat_run, caps
     fact = EditRequest(FACT["subject"], FACT["prompt"], FACT["target_new"], question=FACT["prompt"])
     found = SecondMomentSettings(tokens=2000, cache_dir=str(folder / "cache"))
     how = {"values": ValueSettings(steps=20), "second_moment": found, "progress": False}
+    how |= {"chat_settings": ChatSettings(answers="words")}
     result = edit(model, tokenizer, [fact], EMMET(ridge=0.01), **how)
     for layer, update in ModelUpdate.load(chat_run / "update.safetensors").layers.items():
         torch.testing.assert_close(result.layers[layer].factors.dense(), update.factors.dense())
