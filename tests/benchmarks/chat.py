@@ -21,15 +21,17 @@ FACTS = SHARED / "data" / "smollm2_known.json"
 CASES = {
     "sentences": (),
     "words": ("--model.chat_settings.answers=words",),
-    "sentences, C of text": ("--model.second_moment.question_share=0",),
+    "sentences, lr 1": ("--model.values.lr=1",),
+    "sentences, lr 1, clamp 0.55": ("--model.values.lr=1", "--model.values.clamp_norm_factor=0.55"),
+    "sentences, lr 1, clamp 0.4": ("--model.values.lr=1", "--model.values.clamp_norm_factor=0.4"),
+    "sentences, lr 1, C of text": ("--model.values.lr=1", "--model.second_moment.question_share=0"),
+    "sentences, lr 1, neighbors kept": ("--model.values.lr=1", "--model.second_moment.preserve=[neighbors]"),
+    "sentences, lr 1, end of turn": ("--model.values.lr=1", "--model.chat_settings.train_end=true"),
+    "sentences, lr 1, both worlds": ("--model.values.lr=1", "--model.chat_settings.contexts=[chat,plain]"),
     "words, C of text": ("--model.chat_settings.answers=words", "--model.second_moment.question_share=0"),
-    "sentences, end of turn": ("--model.chat_settings.train_end=true",),
-    "sentences, clamp 0.5": ("--model.values.clamp_norm_factor=0.5",),
-    "sentences, clamp 1": ("--model.values.clamp_norm_factor=1",),
-    "sentences, both worlds": ("--model.chat_settings.contexts=[chat,plain]",),
-    "sentences, layers 8 and 9": ("--model.layers=[8,9]",),
-    "sentences, neighbors kept": ("--model.second_moment.preserve=[neighbors]",),
 }
+# A value search takes as long as it has contexts; the model's own five take three times as long as these.
+CONTEXTS = '["{}", "Yes, I see. {}"]'
 # Heading, section of metrics.json and figure.
 FIGURES = (
     ("says it", "after", "generated_match"),
@@ -70,7 +72,7 @@ def command(options: Sequence[str], edits: int, seed: int, folder: Path, run: Pa
         run: The run's own folder.
     """
     return [
-        *("fit", "--config=configs/models/smollm2_135m.yaml", f"--model.model={real_model()}"),
+        *("fit", f"--model.context_templates={CONTEXTS}", "--config=configs/models/smollm2_135m.yaml", f"--model.model={real_model()}"),
         *("--data=CounterFact", f"--data.path={FACTS}", f"--data.indices={chosen(edits, seed)}"),
         *(f"--model.second_moment.cache_dir={folder / 'cache'}", f"--model.values.cache_dir={folder / 'values'}"),
         # The edited model itself is not wanted.
