@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.prefix_cache import PrefixCache, cache_texts
-from lightning_edit.models.shared_prefixes import prefix_lengths
+from lightning_edit.models.shared_prefixes import common_prefix, prefix_lengths
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.fingerprint import fingerprint
 
@@ -205,22 +206,26 @@ def _may_pad(decoder: Decoder, longest: int) -> bool:
 
 
 def _head_lengths(rows: Sequence[Sequence[int]], room: Sequence[int], device: torch.device, padded: bool) -> list[int]:
-    """The length of each row's shared head, 0 where the smaller batches behind it cost more than it saves.
+    """The length of each row's shared head, such that all together cost least: many heads, one that all share, or none.
 
     Behind a head rows of one length go together, unless padding may stand between the two, see `_may_pad`.
     """
-    lengths = prefix_lengths([row[:-1] for row in rows])
+    cost = partial(_cost, rows, room, tokens_of_a_pass(device), padded)
+    choices = [[0] * len(rows), prefix_lengths([row[:-1] for row in rows])]
+    return min([*choices, [common_prefix(rows)] * len(rows)] if rows else choices, key=cost)
+
+
+def _cost(rows: Sequence[Sequence[int]], room: Sequence[int], a_pass: int, padded: bool, lengths: Sequence[int]) -> int:
+    """What it costs to continue rows behind heads of some lengths, in tokens."""
     members: dict[tuple[int, ...], list[int]] = {}
     for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         members.setdefault(tuple(row[:length]), []).append(i)
+    cost = 0
     for head, those in members.items():
-        groups = 1 if padded else len({len(rows[i]) for i in those})
-        # The head's own pass, and those of groups that would otherwise be one with the rows of other heads.
-        extra = 1 + (groups - (len(those) == len(rows))) * (1 + max(room[i] for i in those))
-        if (len(those) - 1) * len(head) < extra * tokens_of_a_pass(device):
-            for i in those:
-                lengths[i] = 0
-    return lengths
+        groups = 1 if padded or not head else len({len(rows[i]) for i in those})
+        cost += (len(head) + a_pass) * bool(head) + groups * (1 + max(room[i] for i in those)) * a_pass
+        cost += sum(len(rows[i]) - len(head) for i in those)
+    return cost
 
 
 def _groups(lengths: Sequence[int], room: Sequence[int], context: int | None, max_tokens: int) -> list[list[int]]:

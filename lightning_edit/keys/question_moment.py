@@ -15,7 +15,7 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
 from lightning_edit.models.hooks import by_position, capture_input, frozen, run_until
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.shared_prefixes import Pass, passes
+from lightning_edit.models.shared_prefixes import Pass, common_prefix, passes
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
@@ -117,17 +117,6 @@ def _cached(
         kept = {TOKENS: tokens} if subjects is None else {TOKENS: tokens, SUBJECTS: subjects}
         cache.write(KIND, names[layer], kept, {**described, "module": decoder.names[layer]})
     return found
-
-
-def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with, of which each row keeps one at least behind them.
-
-    Args:
-        rows: Token ids.
-    """
-    first, last = min(map(tuple, rows)), max(map(tuple, rows))
-    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return min(length, min(map(len, rows)) - 1)
 
 
 def question_moments(

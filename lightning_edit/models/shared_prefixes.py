@@ -75,6 +75,15 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return min(len(a), len(b))
 
 
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with, of which each row keeps one at least behind them.
+
+    Args:
+        rows: Token ids.
+    """
+    return min(_common(min(map(tuple, rows)), max(map(tuple, rows))), min(map(len, rows)) - 1)
+
+
 @dataclass(frozen=True)
 class Pass:
     """One pass over what is left of some rows behind their heads.
