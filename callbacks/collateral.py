@@ -27,7 +27,7 @@ class Collateral(Scheduled):
     Where each update starts from the unedited model there is no edited model in the end, and nothing is asked.
 
     Args:
-        prompts: How many prompts are asked, 0 for none. None lets the number of edits decide: 20, and 8 more for each
+        prompts: How many prompts are asked, 0 for none. None lets the number of edits decide: 20, and 6 more for each
             edit, at most 400, which takes at most about a fifth of a run's time.
         tokens: How many tokens an answer has at most.
         seed: Of the choice of edits and other subjects to ask about.

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-# Estimated from runs of a chat model of 135 M parameters: one edit, its values and its measurement, takes as long as 30
+# Estimated from runs of a chat model of 135 M parameters: one edit, its values and its measurement, takes as long as 26
 # prompts that are answered twice, second moments and the rest of a run as long as 150 or more.
-START, EACH, MOST = 20, 8, 400
+START, EACH, MOST = 20, 6, 400
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Budget:
 
     @staticmethod
     def of_run(edits: int) -> "Budget":
-        """20 prompts, and 8 more for each edit, at most 400, which 48 edits reach.
+        """20 prompts, and 6 more for each edit, at most 400, which 64 edits reach.
 
         The number of edits decides, and not a clock, so that the same run always asks the same.
 

@@ -77,5 +77,5 @@ def test_failures_come_before_other_changes_and_kinds_take_turns():
 
 
 def test_the_number_of_edits_decides_how_much_is_asked():
-    assert [Budget.of_run(edits).prompts for edits in (1, 5, 48, 10_000)] == [28, 60, 400, 400]
+    assert [Budget.of_run(edits).prompts for edits in (1, 5, 64, 10_000)] == [26, 50, 400, 400]
     assert Budget(9).of_a_kind == 2
