@@ -13,9 +13,7 @@ from lightning_edit.editor import Editor, batches_of, check_written
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
-from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
-from lightning_edit.keys.named_prompts import encode_named
-from lightning_edit.keys.questions import preserving_questions
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.loading.offloading import DeviceMap
 from lightning_edit.loading.pretrained import Precision
 from lightning_edit.loop.edit_queue import EditQueue
@@ -28,7 +26,7 @@ from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.early_end import edits_left
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.run.preserved import check_files, find_preserved
+from lightning_edit.run.preserved import check_files, find_preserved, run_second_moments
 from lightning_edit.run.value_finder import ValueFinder, log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import EMMET, PostProcessor, Solver
@@ -189,11 +187,7 @@ class EditingModule(MeasuredModule):
             self.templates = self._in_worlds(gathered(own)[0])
         encode_texts(self.tokenizer, self.requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)
         with self.timed("second_moments"), self.weights.unedited():
-            asked = preserving_questions(self.requests, self.tokenizer, self.templates, self.moment_settings, self.seed)
-            texts = self.trainer.datamodule.preservation_texts()
-            named = encode_named(self.preserved, self.tokenizer, self.decoder.context)
-            how = (self.layers, self.moment_settings, self.solver, self.seed, self.report, asked, named)
-            moments = prepare_second_moments(self.decoder, self.tokenizer, texts, *how)
+            moments = run_second_moments(self)
         settings = (self.templates, self.value_settings, moments, self.distribution, self.post_processing)
         previous_keys = self.loop.kept.previous_keys if self.previous_keys else None
         self.loop.editor = Editor(self.weights, self.tokenizer, self.solver, self.layers, *settings, previous_keys)

@@ -1,13 +1,15 @@
-"""The prompts that a run names to be preserved."""
+"""What a run preserves: the second moments of its layers, and the prompts that it names beside them."""
 
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from lightning_edit.asking.chat import World
-from lightning_edit.keys.layer_stats import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
 from lightning_edit.keys.named_prompts import Prompts, encode_named, prompts_of_worlds, read_prompts, said_of
-from lightning_edit.keys.questions import read_subjects
+from lightning_edit.keys.questions import preserving_questions, read_subjects
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule
@@ -48,3 +50,22 @@ def find_preserved(module: "EditingModule") -> Mapping[World, Prompts]:
     if trainer.is_global_zero:
         logger.warning("%s", said_of(found, settings.preserve_weight))
     return found
+
+
+def run_second_moments(module: "EditingModule") -> dict[int, Tensor]:
+    """C of each edited layer of the unedited model, see `prepare_second_moments`.
+
+    Args:
+        module: The editing module under way, whose context templates are known.
+
+    Returns:
+        For each layer ``(d_in, d_in)`` in float64.
+    """
+    assert module.templates is not None
+    settings = module.moment_settings
+    asked = preserving_questions(module.requests, module.tokenizer, module.templates, settings, module.seed)
+    named = encode_named(module.preserved, module.tokenizer, module.decoder.context)
+    how = (module.layers, settings, module.solver, module.seed, module.report, asked, named)
+    return prepare_second_moments(
+        module.decoder, module.tokenizer, module.trainer.datamodule.preservation_texts(), *how
+    )

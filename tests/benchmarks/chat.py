@@ -72,7 +72,8 @@ def command(options: Sequence[str], edits: int, seed: int, folder: Path, run: Pa
         run: The run's own folder.
     """
     return [
-        *("fit", f"--model.context_templates={CONTEXTS}", "--config=configs/models/smollm2_135m.yaml", f"--model.model={real_model()}"),
+        *("fit", "--config=configs/models/smollm2_135m.yaml", f"--model.model={real_model()}"),
+        f"--model.context_templates={CONTEXTS}",
         *("--data=CounterFact", f"--data.path={FACTS}", f"--data.indices={chosen(edits, seed)}"),
         *(f"--model.second_moment.cache_dir={folder / 'cache'}", f"--model.values.cache_dir={folder / 'values'}"),
         # The edited model itself is not wanted.
