@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_edit.asking.chat import ChatSettings, ChatTokenizer, chat_format, chat_of, plain_tokenizer
-from lightning_edit.asking.tokenization import check_lengths, encode_target
+from lightning_edit.asking.tokenization import check_lengths, encode_target, separator_before
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.metrics.edit_metrics import KINDS, EditMetrics
@@ -120,8 +120,9 @@ class WayMetrics:
         for way, _ in self._ways:
             name = f"Under {in_words(way.name)}" if way.name != PLAIN else "In plain text"
             for request in map(way.asked, requests):
-                ids = encode_target(way.tokenizer, request.rewrite_prompt, request.target_new, request.separator)[0]
-                check_lengths([len(ids) - 1], [f"{name}, the prompt {quoted(request.rewrite_prompt)}"], context)
+                prompt, target = request.rewrite_prompt, request.target_new
+                ids = encode_target(way.tokenizer, prompt, target, separator_before(request, prompt, target))[0]
+                check_lengths([len(ids) - 1], [f"{name}, the prompt {quoted(prompt)}"], context)
 
     def reset(self) -> None:
         """Starts anew."""
