@@ -179,6 +179,7 @@ def test_what_is_no_finished_run_is_refused_in_words(tmp_path, capsys, prepare, 
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_tokens_are_no_answer(finished, capsys):
     with pytest.raises(SystemExit):
         cli.main(["ask", str(finished), "--tokens", "0"])

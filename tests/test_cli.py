@@ -64,7 +64,7 @@ def test_saved_config_runs_again_to_the_same_figures(finished, tmp_path):
         (["--data", "CounterFact", "--data.path", "none.json"], ["`data.path`: there is no file none.json"]),
         (["--data.preservation", "TextFile", "--data.preservation.path", "none.txt"], ["there is no file none.txt"]),
         (
-            ["--model.second_moment.tokens", "100", "--model.solver.ridge", "0"],
+            ["--model.second_moment.tokens", "100", "--model.solver.ridge", "0", "--collateral.prompts", "0"],
             ["layer 0 has rank", "second_moment.tokens", "ridge"],
         ),
         (
@@ -138,6 +138,7 @@ def test_a_text_file_is_no_checkpoint(content, tmp_path, capfd):
     assert "cannot be used" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_measured_as_asked(finished, tmp_path):
     asked = ("--ckpt_path", f"{finished}/edited.ckpt", "--model.evaluation.generated_match", "true")
     assert "generated_match" in metrics(command(tmp_path, "test", *asked))["after"]

@@ -137,6 +137,7 @@ def test_a_reference_of_another_form_is_refused(tmp_path):
         check_checkpoint(content)
 
 
+@pytest.mark.slow
 def test_another_process_measures_a_finished_model_again(tmp_path):
     data = TinyWorld(edits=4)
     folder = fit(tmp_path, module(), data, Collateral(PROMPTS))

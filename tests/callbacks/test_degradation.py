@@ -35,6 +35,7 @@ class Noted(EditCallback):
         self.weights.append(pl_module.decoder.weight(0).clone())
 
 
+@pytest.mark.slow
 def test_growth_is_warned_of_once(tmp_path, watched):
     limit = between(watched[1])
     with pytest.warns(UserWarning) as told:

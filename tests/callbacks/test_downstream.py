@@ -108,6 +108,7 @@ def test_a_measurement_leaves_no_trace(places, tmp_path):
     assert callback.measure(trainer, module) == first
 
 
+@pytest.mark.slow
 def test_a_run_with_it_writes_the_same_update(places, tmp_path):
     measured = run(tmp_path / "a", Downstream(places, shots=1, tests=4), edits_per_update=2)
     alone = run(tmp_path / "b", edits_per_update=2)

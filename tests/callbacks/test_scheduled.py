@@ -117,6 +117,7 @@ def test_micro_batches_see_edits_that_wait_for_their_update(tmp_path):
     assert made.loop.updates_written == 1
 
 
+@pytest.mark.slow
 def test_a_measurement_leaves_no_trace(tmp_path):
     watch = Watch(Efficacy(every_n_micro_batches=1))
     measured, _ = run(tmp_path / "a", watch, batch_size=2, edits_per_update=3)
@@ -126,6 +127,7 @@ def test_a_measurement_leaves_no_trace(tmp_path):
     assert torch.equal(measured.decoder.weight(0), alone.decoder.weight(0))
 
 
+@pytest.mark.slow
 def test_several_cadences_share_one_curve(tmp_path):
     _, folder = run(tmp_path, Efficacy(every_n_updates=2), Retention(every_n_updates=1), edits_per_update=1)
     lines = curve(folder)
@@ -152,6 +154,7 @@ def test_retention_measures_no_more_than_the_sample(tmp_path):
     assert [line["figures"]["retention/efficacy_score_n"] for line in curve(folder)] == [1, 1]
 
 
+@pytest.mark.slow
 def test_independent_updates_are_each_measured_on_the_base_model(tmp_path):
     solver = RROME(ridge=0.01)
     made, folder = run(tmp_path, RecordResults(), ShowExamples(), solver=solver, independent_updates=True, test=True)
@@ -167,6 +170,7 @@ def test_independent_updates_are_each_measured_on_the_base_model(tmp_path):
     assert made.results["after"]["efficacy_score"] == 1
 
 
+@pytest.mark.slow
 def test_independent_updates_are_measured_each_and_kept_as_their_mean(tmp_path):
     _, folder = run(tmp_path, Efficacy(), solver=RROME(ridge=0.01), independent_updates=True, test=True)
     lines = curve(folder)

@@ -286,6 +286,7 @@ class Saved(EditCallback):
             raise InterruptedError("killed")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_leaves_the_same_table(tmp_path, watched):
     limit = between(watched[1])
     file = tmp_path / "lightning_edit_run" / "version_0" / "checkpoints" / "run.ckpt"

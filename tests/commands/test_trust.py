@@ -142,6 +142,7 @@ def test_python_reads_settings_from_nowhere_else_in_a_checkpoint_or_beside_it(ru
     assert not Path("ran").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_does_not_say_where_this_machine_keeps_things(run):
     content = torch.load(run / "edited.ckpt", weights_only=True)
     content["hyper_parameters"]["values"]["cache_dir"] = "elsewhere"
@@ -153,6 +154,7 @@ def test_a_checkpoint_does_not_say_where_this_machine_keeps_things(run):
     assert "cache_dir: mine" in Path("runs/version_1/config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_classes_that_the_user_names_may_still_be_measured_beside_a_checkpoint(run):
     Path("own_callback.py").write_text(
         "from lightning.pytorch import Callback\n"
@@ -243,6 +245,7 @@ def test_the_configuration_beside_a_checkpoint_runs_nothing_and_writes_nowhere_e
         assert not elsewhere.expanduser().exists()
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_trusted_is_obeyed(run, capfd):
     config_with(run, (*CALLBACK, 0), {"class_path": "own_callback.Own"})
     config_with(run, ("model", "init_args", "second_moment", "cache_dir"), "../elsewhere")
@@ -253,6 +256,7 @@ def test_a_configuration_that_is_trusted_is_obeyed(run, capfd):
     assert Path("../elsewhere").is_dir()
 
 
+@pytest.mark.slow
 def test_what_the_user_types_is_trusted(run):
     config_with(run, (*CALLBACK, 0), {"class_path": "lightning_edit.callbacks.ShowExamples"})
     Path("own_callback.py").write_text(
@@ -298,6 +302,7 @@ MORE_HOSTILE = [
 @pytest.mark.parametrize(
     ("place", "value"), [*HOSTILE[:4], *slow([*HOSTILE[4:], *MORE_HOSTILE])], ids=lambda value: str(value)[:60]
 )
+@pytest.mark.slow
 def test_a_checkpoint_that_was_made_by_hand_gets_a_result_or_one_message(run, place, value, capfd):
     file = run / "checkpoints" / "update-000001.ckpt"
     content = torch.load(file, weights_only=True)

@@ -79,6 +79,7 @@ def test_others_do_not_wait_for_one_that_is_gone(processes, failure, statuses, t
     assert not left(command)
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_is_refused_by_all(tmp_path):
     command = start(tmp_path, 2, "--model.layers=[9]")
     assert command.wait(200) == [2, 2], command.output

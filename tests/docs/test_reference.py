@@ -98,6 +98,7 @@ def test_every_tag_is_listed(run_folder):
     assert not missing([name for name in names if name != "hp_metric"], first_cells(page("reference/tensorboard.md")))
 
 
+@pytest.mark.slow
 def test_every_listed_tag_of_editing_is_written(run_folder):
     written = EventAccumulator(str(run_folder)).Reload().Tags()["scalars"]
     listed = [

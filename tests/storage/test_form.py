@@ -160,6 +160,7 @@ def list_of_files(right, path, hashed):
         yield name
 
 
+@pytest.mark.slow
 def test_a_stored_update_of_the_wrong_form_is_found(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run[0], folder)
