@@ -29,10 +29,10 @@ test: $(INSTALLED)
 	$(PYTEST) --dist worksteal -m 'not slow'
 
 test-all: $(INSTALLED)
-	$(PYTEST) $(WHOLE_MODULES)
+	HOSTILE_CASES=90 $(PYTEST) $(WHOLE_MODULES)
 
 coverage: $(INSTALLED)
-	$(PYTEST) $(WHOLE_MODULES) --cov --cov-report term
+	HOSTILE_CASES=90 $(PYTEST) $(WHOLE_MODULES) --cov --cov-report term
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -81,7 +81,11 @@ def relative_error(actual, expected):
     return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = {"emmet_two_layers", "memit_published_value_settings"}
+MARKED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
+
+
+@pytest.mark.parametrize("name", MARKED)
 def test_values_keys_and_updates_agree_with_the_published_code(shared, name):
     case = GoldenCase(shared, name)
     editor, errors = case.editor, {}

@@ -65,6 +65,7 @@ def test_all_folders_are_packages_and_all_packages_are_folders():
     assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(folders())
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_module_configuration_probe_and_the_embedded_model(wheel):
     kinds = (".py", ".yaml", ".json", ".jsonl", ".safetensors")
     expected = set()
@@ -75,6 +76,7 @@ def test_the_wheel_holds_every_module_configuration_probe_and_the_embedded_model
     assert expected <= set(zipfile.ZipFile(wheel).namelist())
 
 
+@pytest.mark.slow
 def test_one_package_is_installed(environment):
     [packages] = environment.glob("lib/python*/site-packages")
     installed = {path.name for path in packages.iterdir()} - {"borrowed.pth"}

@@ -311,6 +311,7 @@ def plain(row):
     return {name: value for name, value in row.items() if name not in TIMES}
 
 
+@pytest.mark.slow
 def test_a_new_run_does_not_go_on_with_an_old_table(tmp_path):
     for edits in (3, 2):
         run(tmp_path, Watch(), data=TinyWorld(edits=edits), edits_per_update=1)

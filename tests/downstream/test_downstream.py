@@ -140,6 +140,7 @@ def test_hellaswag_takes_the_likeliest_ending(tiny, tmp_path):
 # -- a task of one's own -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_is_a_yaml_file_alone(tiny, tmp_path):
     decoder, tokenizer = tiny
     rows, answers = world_rows(20)

@@ -129,6 +129,7 @@ def test_a_process_that_fails_stops_the_others_and_the_next_attempt_goes_on(tmp_
     assert kinds(tmp_path / "cache") == ["second-moment", "second-moment"]
 
 
+@pytest.mark.slow
 def test_all_processes_of_a_divided_model_go_through_the_same_batches_together(tmp_path):
     alone = Watched(torch.float64)
     expected, batches = alone.moments(), len(alone.batches)

@@ -15,6 +15,7 @@ def tiny():
     return AutoModelForCausalLM.from_pretrained(MODEL_PATH), AutoTokenizer.from_pretrained(MODEL_PATH)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_texts_and_leaves_the_random_state(tiny):
     before = torch.random.get_rng_state()
     first = sample_texts(*tiny, tokens=20, seed=3)

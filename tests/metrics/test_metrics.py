@@ -154,6 +154,7 @@ def second_moment_keys():
     return torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one_that_sees_all(tmp_path):
     processes = [CONTEXT.Process(target=sharded, args=(rank, str(tmp_path))) for rank in range(2)]
     for process in processes:

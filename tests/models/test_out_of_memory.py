@@ -82,6 +82,7 @@ def test_memory_that_really_ends_is_recognized():
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.slow
 def test_main_memory_that_is_short_for_an_eighth_ends_the_run_with_a_message(error):
     tried = []
 
@@ -96,6 +97,7 @@ def test_main_memory_that_is_short_for_an_eighth_ends_the_run_with_a_message(err
 
 
 @pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.slow
 def test_values_are_found_in_as_small_parts_as_it_takes(material, rows):
     decoder, tokenizer, requests = material
     settings = ValueSettings(steps=6, lr=0.5, clamp_norm_factor=4.0, early_stop_loss=1.0)
@@ -108,6 +110,7 @@ def test_values_are_found_in_as_small_parts_as_it_takes(material, rows):
     assert (found.z - expected.z).norm() <= 1e-10 * (expected.z - expected.z0).norm()
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_halved_stays_halved(material):
     decoder, tokenizer, requests = material
     settings = ValueSettings(steps=5, early_stop_loss=0.0)

@@ -47,6 +47,7 @@ def plain_loop(requests, epochs, lr, batch_size=64, eps=None):
 
 
 @pytest.mark.parametrize(("batch_size", "eps"), [(64, None), (3, None), (64, 0.02)])
+@pytest.mark.slow
 def test_equals_a_plain_loop(batch_size, eps, tmp_path):
     made, _ = run(tmp_path, batch_size=batch_size, norm_constraint=eps, early_stop_loss=0)
     expected = plain_loop(made.requests, 5, 0.01, batch_size, eps)

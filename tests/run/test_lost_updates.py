@@ -80,6 +80,7 @@ def test_an_edit_that_was_replaced_is_released_once_although_its_update_could_no
     assert float(torch.linalg.eigvalsh(kept).min()) > -1e-8
 
 
+@pytest.mark.slow
 def test_updates_that_are_deleted_meanwhile_are_told_and_the_run_goes_on(tmp_path, caplog):
     alone, _ = fitted(tmp_path / "alone")
     made, folder = fitted(tmp_path / "run", Delete())

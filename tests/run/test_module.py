@@ -174,6 +174,7 @@ def test_every_solver_runs_and_several_layers_share_the_residual(solver, tmp_pat
     assert made.results["after"]["efficacy_magnitude"] > made.results["before"]["efficacy_magnitude"]
 
 
+@pytest.mark.slow
 def test_sequential_updates_equal_editing_one_after_the_other(tmp_path):
     solver = RROME(ridge=0.01)
     made, _ = run(tmp_path, edits=3, solver=solver)

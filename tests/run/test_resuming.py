@@ -251,6 +251,7 @@ def test_a_resumed_run_measures_nothing_twice(tmp_path):
     assert [line["edits"] for line in lines] == [0, 2, 4, 6]
 
 
+@pytest.mark.slow
 def test_found_values_are_kept_until_their_update_is(tmp_path):
     class Break(EditCallback):
         def on_values_found(self, trainer, pl_module):

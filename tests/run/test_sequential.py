@@ -41,6 +41,7 @@ def test_on_top_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("across", [False, True])
+@pytest.mark.slow
 def test_a_later_edit_of_the_same_fact_replaces_the_earlier_one(across, tmp_path, caplog):
     edits = TinyWorld(edits=4).requests
     again = EditRequest(edits[0].subject, edits[0].prompt, edits[1].target_new, case_id="again")

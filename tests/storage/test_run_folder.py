@@ -99,6 +99,7 @@ LOGGERS = {
 
 
 @pytest.mark.parametrize("kind", LOGGERS)
+@pytest.mark.slow
 def test_a_run_goes_on_in_a_folder_of_its_own_and_leaves_all_else_alone(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scatter(tmp_path)
@@ -160,6 +161,7 @@ def test_the_name_of_a_folder_may_lead_back_to_what_is_there(tmp_path, monkeypat
     assert untouched(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_csv_logger_deletes_nothing_of_a_run_that_is_there(tmp_path, capsys):
     folder = tmp_path / "version_0"
     folder.mkdir()

@@ -95,6 +95,7 @@ def shares(decoder, tokenizer, material):
     return sum(edits) / len(edits), sum(means) / len(means), sum(kept) / len(kept)
 
 
+@pytest.mark.slow
 def test_a_trial_equals_an_edit_with_its_settings(bench, decoder, tiny_tokenizer, moments, material):
     before = {name: tensor.clone() for name, tensor in decoder.model.state_dict().items()}
     trial, material = bench.run(Point((0,), 0.2, 1.5, 30.0), 3), material.first(3)

@@ -155,6 +155,7 @@ def test_either_stop_ends_an_edit():
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_a_count_that_is_not_reached_changes_nothing(name):
     without = library(name, SETTINGS[name])
     never = library(name, replace(SETTINGS[name], mpes=SETTINGS[name].steps + 1))
@@ -171,6 +172,7 @@ def test_a_higher_count_never_takes_fewer_passes(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_an_edit_ends_in_any_company_as_it_does_alone(name):
     settings, requests = replace(SETTINGS[name], mpes=2), setup(name)[2]
     long = replace(requests[0], subject="the old man who knows you", prompt="Because it was cold and it rained, {}")
