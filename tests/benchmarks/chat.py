@@ -19,16 +19,21 @@ from tests.real.model import real_model
 
 FACTS = SHARED / "data" / "smollm2_known.json"
 CASES = {
-    "sentences": (),
-    "words": ("--model.chat_settings.answers=words",),
+    "sentences": ("--model.values.lr=0.5",),
+    "words": ("--model.values.lr=0.5", "--model.chat_settings.answers=words"),
     "sentences, lr 1": ("--model.values.lr=1",),
     "sentences, lr 1, clamp 0.55": ("--model.values.lr=1", "--model.values.clamp_norm_factor=0.55"),
     "sentences, lr 1, clamp 0.4": ("--model.values.lr=1", "--model.values.clamp_norm_factor=0.4"),
     "sentences, lr 1, C of text": ("--model.values.lr=1", "--model.second_moment.question_share=0"),
-    "sentences, lr 1, neighbors kept": ("--model.values.lr=1", "--model.second_moment.preserve=[neighbors]"),
+    "sentences, lr 1, old objects kept": ("--model.values.lr=1", "--model.second_moment.preserve=[old_objects]"),
     "sentences, lr 1, end of turn": ("--model.values.lr=1", "--model.chat_settings.train_end=true"),
     "sentences, lr 1, both worlds": ("--model.values.lr=1", "--model.chat_settings.contexts=[chat,plain]"),
-    "words, C of text": ("--model.chat_settings.answers=words", "--model.second_moment.question_share=0"),
+    "words, lr 1": ("--model.values.lr=1", "--model.chat_settings.answers=words"),
+    "words, C of text": (
+        "--model.values.lr=0.5",
+        "--model.chat_settings.answers=words",
+        "--model.second_moment.question_share=0",
+    ),
 }
 # A value search takes as long as it has contexts; the model's own five take three times as long as these.
 CONTEXTS = '["{}", "Yes, I see. {}"]'
