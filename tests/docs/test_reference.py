@@ -110,6 +110,7 @@ def test_every_listed_tag_of_editing_is_written(run_folder):
     assert [name for name in listed if not any(pattern(name).fullmatch(tag) for tag in written)] == []
 
 
+@pytest.mark.slow
 def test_every_scalar_says_what_it_means(run_folder):
     events = EventAccumulator(str(run_folder)).Reload()
     described = {tag: events.SummaryMetadata(tag).summary_description for tag in events.Tags()["scalars"]}
@@ -127,6 +128,7 @@ def test_every_listed_tag_has_a_description():
     assert [name for name in listed if not description(name) and name != "comparison"] == []
 
 
+@pytest.mark.slow
 def test_every_file_is_listed(run_folder):
     listed = first_cells(page("reference/output-files.md").split("\n## ")[0])
     names = [path.name + "/" * path.is_dir() for path in run_folder.iterdir()]
@@ -134,6 +136,7 @@ def test_every_file_is_listed(run_folder):
     assert not missing([name for name in names if not name.startswith("events.")], listed)
 
 
+@pytest.mark.slow
 def test_every_key_and_column_is_listed(run_folder):
     text = page("reference/output-files.md")
     metrics = json.loads((run_folder / "metrics.json").read_text())
