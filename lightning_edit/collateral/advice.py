@@ -93,8 +93,10 @@ def _damage(run: RunFigures) -> str | None:
     harm = []
     if shares.get("general_worse", 0) >= WORSE:
         harm.append(f"{100 * shares['general_worse']:.0f} % of the general answers changed for the worse")
-    if shares.get("old_object_lost", 0) >= LOST:
-        harm.append(f"{100 * shares['old_object_lost']:.0f} % of the old objects' own questions lost their answer")
+    lost, asked = shares.get("old_object_lost", 0), shares.get("old_object_lost_n", 0)
+    # One of a few may be chance.
+    if lost >= LOST and (count := round(lost * asked)) > 1:
+        harm.append(f"{count} of {asked:.0f} questions whose answer was an old object lost it")
     kept, now = (figures.get("neighborhood_score") for figures in (run.before, run.after))
     if kept is not None and now is not None and kept - now >= FALLEN:
         harm.append(f"neighborhood fell from {100 * kept:.0f} to {100 * now:.0f} %")

@@ -25,6 +25,7 @@ from lightning_edit.collateral.advice import RunFigures, advice
             {"growth": {3: 1.9, 4: 3.91, 5: 2.1}},
             ["The weight of layer 4 grew 3.9 times: raise the solver's `second"],
         ),
+        ({"collateral": {"old_object_lost": 1 / 3, "old_object_lost_n": 3.0}}, []),
         ({"growth": {3: float("nan")}}, ["The weight of layer 3 grew nan times"]),
         (
             {"after": {"generated_match": 0.96, "generated_paraphrase": 0.5}},
@@ -36,12 +37,12 @@ from lightning_edit.collateral.advice import RunFigures, advice
         ),
         (
             {
-                "collateral": {"old_object_lost": 0.5},
+                "collateral": {"old_object_lost": 0.5, "old_object_lost_n": 12.0},
                 "before": {"neighborhood_score": 0.98},
                 "after": {"neighborhood_score": 0.8},
                 "fine_tuned": True,
             },
-            ["50 % of the old objects' own questions lost their answer; neighborhood fell from 98 to 80 %: train for"],
+            ["6 of 12 questions whose answer was an old object lost it; neighborhood fell from 98 to 80 %: train for"],
         ),
     ],
 )
