@@ -51,14 +51,15 @@ FIGURES = (
 )
 
 
-def chosen(edits: int, seed: int) -> list[int]:
+def chosen(facts: Path, edits: int, seed: int) -> list[int]:
     """Positions of facts about as many different subjects, drawn from a seed.
 
     Args:
+        facts: A file of records in CounterFact's format.
         edits: How many.
         seed: Of the draw.
     """
-    records = json.loads(FACTS.read_text(encoding="utf-8"))
+    records = json.loads(facts.read_text(encoding="utf-8"))
     order = random.Random(seed).sample(range(len(records)), len(records))
     first: dict[str, int] = {}
     for position in order:
@@ -66,11 +67,12 @@ def chosen(edits: int, seed: int) -> list[int]:
     return list(first.values())[:edits]
 
 
-def command(options: Sequence[str], edits: int, seed: int, folder: Path, run: Path) -> list[str]:
+def command(options: Sequence[str], facts: Path, edits: int, seed: int, folder: Path, run: Path) -> list[str]:
     """The command line of one run.
 
     Args:
         options: Of the case.
+        facts: See `chosen`.
         edits: How many.
         seed: Which.
         folder: Where second moments are kept for all runs.
@@ -79,7 +81,7 @@ def command(options: Sequence[str], edits: int, seed: int, folder: Path, run: Pa
     return [
         *("fit", "--config=configs/models/smollm2_135m.yaml", f"--model.model={real_model()}"),
         f"--model.context_templates={CONTEXTS}",
-        *("--data=CounterFact", f"--data.path={FACTS}", f"--data.indices={chosen(edits, seed)}"),
+        *("--data=CounterFact", f"--data.path={facts}", f"--data.indices={chosen(facts, edits, seed)}"),
         *(f"--model.second_moment.cache_dir={folder / 'cache'}", f"--model.values.cache_dir={folder / 'values'}"),
         # The edited model itself is not wanted.
         *(f"--trainer.logger.save_dir={run}", "--trainer.callbacks=[EditReport, RecordResults]", *options),
@@ -118,6 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="gets the runs")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["sentences", "words"], metavar="CASE")
+    parser.add_argument(
+        "--facts", type=Path, default=FACTS, help="records in CounterFact's format that the model knows"
+    )
     parser.add_argument("--edits", type=int, default=24)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args(arguments)
@@ -127,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in given.seeds:
             run = given.folder.absolute() / f"{case.replace(', ', '-').replace(' ', '_')}-{given.edits}-{seed}"
             if not any(run.glob("**/metrics.json")):
-                cli.main(command(CASES[case], given.edits, seed, given.folder.absolute(), run))
+                cli.main(command(CASES[case], given.facts, given.edits, seed, given.folder.absolute(), run))
             measured.append(figures(run))
         columns = ([one[heading] for one in measured if heading in one] for heading, *_ in FIGURES)
         table.add_row(case, *map(mean, columns))
