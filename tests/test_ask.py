@@ -63,6 +63,7 @@ def chat_run(tmp_path_factory):
     return folder / "version_0"
 
 
+@pytest.mark.slow
 def test_a_script_gets_both_answers(chat_run, capsys):
     answer = json.loads(asked(capsys, chat_run, "--once", QUESTION, "--json", "--tokens", 3))
     assert answer["question"] == QUESTION

@@ -73,6 +73,7 @@ def test_the_equal_command_holds_what_was_asked_for_and_no_more(folder, capsys):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
 def test_every_method_makes_settings_that_the_fit_takes(method, folder, capsys):
     numbers = ["--batch-size=2", "--device=cpu"] + ([] if method.startswith("ft") else ["--edits-per-update=1"])
     words = printed(capsys, "tiny", "edits.csv", "--method", method, "--layers=1", "--out=7", *numbers)

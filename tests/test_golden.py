@@ -81,7 +81,7 @@ def relative_error(actual, expected):
     return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
-SLOW = {"emmet_two_layers", "memit_published_value_settings"}
+SLOW = {"emmet_two_layers", "memit_three_layers", "memit_published_value_settings"}
 MARKED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
 
 

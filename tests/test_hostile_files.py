@@ -30,7 +30,7 @@ from lightning_edit.updates.undo import _settings
 from tests.storage.test_user_files import bomb
 
 # Of each reader; `make test-all` tries more.
-CASES = int(os.environ.get("HOSTILE_CASES", 20))
+CASES = int(os.environ.get("HOSTILE_CASES", 10))
 SLOWEST = 10
 
 HOSTILE = [

@@ -57,6 +57,7 @@ def test_python_takes_old_names():
 
 
 @pytest.mark.filterwarnings("ignore:.*is called")
+@pytest.mark.slow
 def test_files_and_flags_with_old_names_are_parsed(tmp_path):
     file = tmp_path / "old.yaml"
     file.write_text(yaml.safe_dump({"model": {"init_args": OLD}}))

@@ -93,6 +93,7 @@ def test_the_installed_command_edits_from_another_folder(environment, tmp_path):
     assert metrics["config"]["model"]["solver"]["class_path"].endswith("MEMIT")
 
 
+@pytest.mark.slow
 def test_every_package_is_imported_from_where_it_was_installed(environment, tmp_path):
     names = ", ".join(map(repr, folders()))
     ask = f"from importlib.util import find_spec; print(*(find_spec(name).origin for name in ({names})))"

@@ -115,6 +115,7 @@ def test_a_run_with_it_writes_the_same_update(places, tmp_path):
     assert torch.equal(measured.decoder.weight(0), alone.decoder.weight(0))
 
 
+@pytest.mark.slow
 def test_several_callbacks_share_a_run(places, tmp_path):
     folder = tmp_path / "lightning_edit_run" / "version_0"
     write_rows(tmp_path / "others.jsonl", [{"question": "Is it?", "label": i % 2} for i in range(6)])

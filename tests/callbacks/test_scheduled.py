@@ -100,6 +100,7 @@ def curve(folder):
         ({"every_n_updates": 2, "before": False, "after": False}, [2, 4], False),
     ],
 )
+@pytest.mark.slow
 def test_updates_decide_when(schedule, edits, test, tmp_path):
     _, folder = run(tmp_path, Efficacy(**schedule), edits_per_update=1, test=test)
     lines = curve(folder)

@@ -187,6 +187,7 @@ class Compared(Watch):
         return *flags, *drawn, made.decoder.weight(0).clone()
 
 
+@pytest.mark.slow
 def test_watching_leaves_no_trace(tmp_path, text):
     watch = Compared(perplexity_file=str(text), perplexity_windows=2, max_perplexity_factor=None)
     measured = run(tmp_path / "a", watch)

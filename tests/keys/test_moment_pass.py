@@ -33,6 +33,7 @@ def interrupted():
 
 
 @pytest.mark.parametrize("room", [100, 40, 31])
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_done_in_halves_and_nothing_counts_twice(monkeypatch, room):
     expected = Watched(torch.float64).moments()
     monkeypatch.setattr(moment_pass, "MAX_TOKENS_CPU", 1000)
@@ -72,6 +73,7 @@ def work(folder, at, threads):
     Watched(at=at, then=killed).moments(folder)
 
 
+@pytest.mark.slow
 def test_a_killed_pass_goes_on_from_its_last_sums_to_the_same_bits(tmp_path):
     undisturbed = Watched()
     expected = undisturbed.moments()

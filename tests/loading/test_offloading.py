@@ -35,6 +35,7 @@ def places(model):
 
 
 @pytest.mark.parametrize("family", SIZES)
+@pytest.mark.slow
 def test_a_model_read_from_the_disk_is_edited_like_one_in_memory(family, tmp_path):
     build(family).save_pretrained(tmp_path)
     plain = load_model(str(tmp_path))

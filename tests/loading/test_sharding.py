@@ -116,6 +116,7 @@ def load_large(folder, size):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux for memory")
+@pytest.mark.slow
 def test_no_process_but_the_first_ever_holds_the_whole_model(tmp_path):
     model = make_llama(torch.float32, hidden_size=512, intermediate_size=2048, num_hidden_layers=10)
     size = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -157,6 +158,7 @@ def compare_stages(folder, dtype, tolerance):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), pytest.param(torch.float32, 1e-5, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_values_texts_and_scores_are_those_of_the_whole_model(dtype, tolerance, tmp_path):
     assert together(compare_stages, saved(make_llama(dtype), tmp_path), dtype, tolerance) == DONE
 

@@ -22,6 +22,7 @@ def written(folder, config):
 
 @pytest.mark.parametrize("solver", ["EMMET", pytest.param("MEMIT", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fits", SHAPES.values(), ids=lambda fits: "-".join(map(str, fits.values())))
+@pytest.mark.slow
 def test_the_same_preset_is_chosen_as_by_transformers(tmp_path, fits, solver):
     name = written(tmp_path, AutoConfig.for_model(**fits))
     stated = stated_config(name)

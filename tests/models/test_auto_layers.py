@@ -88,6 +88,7 @@ def test_the_function_takes_it_too(tiny_tokenizer, caplog):
     assert "layers: [0], a quarter of the way up" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_layers_that_it_settled(finished):
     settings = json.loads((finished / "metrics.json").read_text())["config"]["model"]
     config = yaml.safe_load((finished / "config.yaml").read_text())["model"]["init_args"]

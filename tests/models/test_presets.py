@@ -24,6 +24,7 @@ def config(**changes):
 
 
 @ONE_EACH
+@pytest.mark.slow
 def test_transformers_has_the_models_that_a_preset_is_for(preset):
     assert preset.fits["model_type"] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     assert {"num_hidden_layers", "hidden_size"} < set(preset.fits)

@@ -92,6 +92,7 @@ def test_a_finished_run_does_not_go_on_and_those_that_can_are_named(finished, gi
         ("--data.preservation=SmallTalk", "second moment of layer 0: "),
     ],
 )
+@pytest.mark.slow
 def test_another_model_data_or_config_is_refused_with_the_difference(run, option, told, capsys):
     message = refused(capsys, "--ckpt_path", checkpoints(run)[0], option)
     assert told in message.replace("\n", " ")

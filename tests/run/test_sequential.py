@@ -116,6 +116,7 @@ def test_earlier_keys_protect_earlier_edits(tmp_path):
     ],
     ids=["alphaedit", "post_processing", "last", "first_last", "identity", "none"],
 )
+@pytest.mark.slow
 def test_every_part_goes_with_a_sequential_run_and_its_history_adds_up(changes, tmp_path):
     made = module(**changes)
     folder = fit(tmp_path, made, TinyWorld(edits=4))
@@ -172,6 +173,7 @@ def test_a_checkpoint_in_the_middle_of_a_run_knows_its_own_updates_only(tmp_path
 
 
 @pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.slow
 def test_keys_of_replaced_edits_are_not_added_up(runs, tmp_path):
     edits = TinyWorld(edits=3).requests
     again = EditRequest(edits[0].subject, edits[0].prompt, edits[1].target_new, case_id="again")

@@ -95,7 +95,7 @@ solvers = cases.solvers_and_edits(D_IN, sizes=("few", "many"))
 
 
 @conditions
-@pytest.mark.parametrize("previous", EARLIER)
+@pytest.mark.parametrize("previous", [pytest.param("alone", marks=pytest.mark.slow), "sequential"])
 @solvers
 def test_the_error_is_a_small_multiple_of_rounding_times_condition(solver, n, previous, condition):
     for seed in (0, 10):
@@ -105,6 +105,7 @@ def test_the_error_is_a_small_multiple_of_rounding_times_condition(solver, n, pr
 
 @conditions
 @solvers
+@pytest.mark.slow
 def test_so_is_that_of_earlier_keys_that_are_added_batch_after_batch(solver, n, condition):
     (problem, expected, conditioned), earlier = case(solver, n, condition, "sequential"), EARLIER["sequential"]
     problem = dataclasses.replace(problem, previous_keys_moment=None)
@@ -132,6 +133,7 @@ def test_an_inverse_in_single_precision_would_be_found_out(condition):
 
 @pytest.mark.parametrize("condition", [1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e24])
 @pytest.mark.parametrize("solver", [ROME(), EMMET(5.0, emmet_lambda=0.0)], ids=lambda s: type(s).__name__)
+@pytest.mark.slow
 def test_what_cannot_be_trusted_is_refused_not_answered(solver, condition):
     answered = 0
     for seed in range(10):

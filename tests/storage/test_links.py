@@ -96,6 +96,7 @@ def test_a_run_with_a_pipe_among_its_files_is_not_waited_for(name, run):
 
 
 @pytest.mark.parametrize("name", ["edited.ckpt", "checkpoints", "checkpoints/update-000003.ckpt"])
+@pytest.mark.slow
 def test_a_checkpoint_that_is_a_link_is_not_measured(name, run, capsys):
     path, _ = link(run, name)
     given = checkpoints(run)[0] if name == "checkpoints" else path

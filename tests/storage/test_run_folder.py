@@ -138,6 +138,7 @@ def test_the_files_of_another_run_are_never_replaced(step, tmp_path):
 
 
 @pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.slow
 def test_a_trainer_that_is_used_again_does_not_replace_what_it_wrote_before(kept, tmp_path):
     watching = [Retention(every_n_updates=1), Watch(sample=2), RecordResults(), EditReport(table=False)]
     again = quiet_trainer(tmp_path, *watching, *([EditCheckpoint()] if kept else []), ExportEdits(model=False))

@@ -30,6 +30,7 @@ def test_it_is_small_and_in_single_precision(model: PreTrainedModel) -> None:
     assert model.config.n_positions == CONTEXT_LENGTH == 128
 
 
+@pytest.mark.slow
 def test_its_tokenizer_is_the_one_the_world_builds(world: World, tokenizer: PreTrainedTokenizerBase) -> None:
     built = build_tokenizer(world)
     assert built.get_vocab() == tokenizer.get_vocab()

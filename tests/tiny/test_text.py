@@ -23,6 +23,7 @@ def tokenizer(world: World) -> PreTrainedTokenizerBase:
 
 
 @pytest.mark.parametrize("continued", [False, True])
+@pytest.mark.slow
 def test_encode_finds_subject_and_answer(tokenizer: PreTrainedTokenizerBase, continued: bool) -> None:
     encoded = encode(tokenizer, SENTENCE, continued)
     tokens = tokenizer.convert_ids_to_tokens(encoded.ids)

@@ -95,6 +95,7 @@ def test_filler_starts_with_the_words_that_seed_context_prefixes(word: str) -> N
     assert sum(pattern.split()[0] == word for pattern in FILLER) >= 3
 
 
+@pytest.mark.slow
 def test_only_the_last_token_of_a_name_tells_whose_it_is(world: World, tokenizer: PreTrainedTokenizerBase) -> None:
     for before in ("", "I met", "It was so."):
         skipped = len(tokenizer(before)["input_ids"])

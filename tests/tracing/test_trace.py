@@ -41,6 +41,7 @@ def expected(decoder, tokenizer, fact, settings, kind):
 
 
 @pytest.mark.parametrize("window", [1, 2])
+@pytest.mark.slow
 def test_every_restoration_equals_its_definition(decoder, tiny_tokenizer, facts, window):
     settings = TracingSettings(samples=2, window=window, seed=3)
     # An answer of several tokens, and a subject that is not at the beginning.

@@ -124,6 +124,7 @@ def test_a_trial_equals_an_edit_with_its_settings(bench, decoder, tiny_tokenizer
     assert not trial.failed
 
 
+@pytest.mark.slow
 def test_values_are_found_once_for_all_trials_that_share_them(bench, monkeypatch):
     found, real = [], Editor.find_values
 

@@ -118,7 +118,7 @@ def assert_equal(found, expected):
         assert (z - one.z).norm() <= 1e-10 * (one.z - z0).norm() + 1e-13 * z0.norm()
 
 
-@pytest.mark.parametrize(("site", "mpes"), [("block", 1), ("mlp", 2), ("block", 3)])
+@pytest.mark.parametrize(("site", "mpes"), [("block", 1), ("mlp", 2), pytest.param("block", 3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MODELS)
 def test_edits_end_where_the_plain_loop_ends_them(name, site, mpes):
     settings = replace(SETTINGS[name], site=site, mpes=mpes)
