@@ -191,7 +191,7 @@ def untested(config):
 
 
 # The fits above have taken the settings of theirs, but for those that make them small.
-WITHOUT = {path for path in CONFIGS if path in FITTED and path.parent.name != "models" or untested(path)}
+WITHOUT = {path for path in CONFIGS if (path in FITTED and path.parent.name != "models") or untested(path)}
 PARSED = [pytest.param(path, marks=pytest.mark.slow) if path in WITHOUT else path for path in CONFIGS]
 
 
