@@ -6,6 +6,7 @@ from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import encode_target, separator_before
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.loop.same_run import check_same_run
 from tests.asking.test_chat import CHATML, INSTRUCTION, in_chat
 from tests.small_models import make_request
 
@@ -54,3 +55,12 @@ def test_values_are_found_for_the_sentence_in_the_chat_and_for_the_target_in_pla
     texts = ContextTemplates(worlds=("chat", "plain")).encode(chat, asked, target=True)
     in_turn, plain = (chat.plain.decode(list(text.ids[text.target_start :])).strip() for text in texts)
     assert (in_turn, plain) == (asked.learned, "Rome")
+
+
+def test_chat_runs_from_before_there_were_sentences_go_on_in_words():
+    def settings(**asking):
+        return {"model": {"chat": True, "chat_settings": {"train_end": False, **asking}}}
+
+    check_same_run(settings(), settings(answers="words"))
+    with pytest.raises(EditError, match="answers"):
+        check_same_run(settings(), settings(answers="sentences"))
