@@ -50,4 +50,4 @@ def _chosen(decoder: Decoder, solver: str | None, several: bool) -> tuple[list[i
     shape = f"{text.model_type}, {depth} blocks, hidden size {getattr(text, 'hidden_size', 'unknown')}"
     none = "" if solver is None else f": configs/models/ has no preset for such a model ({shape})"
     guess = f"a quarter of the way up the {counted(depth, 'block')}. This is a guess{none}."
-    return [layer], f"{guess} `lightning-edit sweep` compares layers."
+    return [layer], f"{guess} `lightning-edit tune` looks for better ones."
