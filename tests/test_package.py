@@ -101,6 +101,7 @@ def test_every_package_is_imported_from_where_it_was_installed(environment, tmp_
     assert all(Path(path).is_relative_to(environment) for path in shown.split())
 
 
+@pytest.mark.slow
 def test_the_version_is_that_of_the_installed_package(environment, tmp_path, capsys):
     version = PROJECT["project"]["version"]
     shown = quietly(environment / "bin" / "lightning-edit", "--version", cwd=tmp_path)

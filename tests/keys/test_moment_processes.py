@@ -96,6 +96,7 @@ def together(folder, what, count):
 
 
 @pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.slow
 def test_processes_share_the_batches_and_know_the_same_sums(tmp_path, count):
     alone = Watched(torch.float64)
     expected = alone.moments()
