@@ -36,7 +36,11 @@ def requests():
 @pytest.mark.slow
 def test_a_chat_without_words_of_its_own_is_tuned_as_plain_text(decoder, tiny_tokenizer, requests):
     chat = ChatTokenizer(tiny_tokenizer, ChatFormat("", "", separator=" "))
-    asked = [replace(r, question=r.prompt, paraphrase_questions=r.paraphrase_prompts) for r in requests]
+    # Nor do sentences lead in to its answers.
+    own = [
+        {"question": r.prompt, "paraphrase_questions": r.paraphrase_prompts, "answer": r.target_new} for r in requests
+    ]
+    asked = [replace(request, **fields) for request, fields in zip(requests, own, strict=True)]
     plans = [make_plan(decoder, tiny_tokenizer, SETTINGS, requests), make_plan(decoder, chat, SETTINGS, asked)]
     assert [plan.chat for plan in plans] == [False, True]
     assert plans[0].material.kept == plans[1].material.kept
