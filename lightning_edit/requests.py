@@ -115,7 +115,7 @@ class EditRequest:
         if self.answer is not None and not (isinstance(self.answer, str) and self.target_new in self.answer):
             raise EditError(
                 f"{self.name}: the answer must be a text that holds `target_new` ({quoted(self.target_new)}), got "
-                f"{quoted(self.answer)}."
+                f"{quoted(self.answer)}. Write it into the answer, or leave the answer out."
             )
 
     def _check_locality(self) -> None:

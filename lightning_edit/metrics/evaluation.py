@@ -109,7 +109,7 @@ def _add_matches(
     room: dict[str, int] = {}
     for request, prompts in zip(requests, asked, strict=True):
         for prompt in prompts:
-            lead_in = len(encode(tokenizer, request.lead_ins.get(prompt, ""))[0])
+            lead_in = len(encode(tokenizer, request.lead_ins.get(prompt, ""), special=False)[0])
             room[prompt] = max(room.get(prompt, 0), settings.match_tokens + lead_in)
     written = generate(decoder, tokenizer, list(room), list(room.values()), report=report)
     texts = dict(zip(room, written, strict=True))
