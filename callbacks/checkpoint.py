@@ -10,6 +10,7 @@ from lightning_edit.callbacks.log_files import cut_back, keep_csv, note_events, 
 from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
+from lightning_edit.models.sites import oriented_weight
 from lightning_edit.requests import replaced_by
 from lightning_edit.run.edit_callback import EditCallback, EditingRun
 from lightning_edit.settings import Count
@@ -180,7 +181,9 @@ class EditCheckpoint(EditCallback):
         # A divided weight can be read by all processes together only.
         if last is None or editor is None or not (trainer.is_global_zero or is_sharded(module.model)):
             return
-        after = {layer: fingerprint(module.decoder.weight(layer)) for layer in last.written.factors}
+        after = {
+            layer: fingerprint(oriented_weight(module.decoder.down_projection(layer))) for layer in last.written.factors
+        }
         if history is None or not trainer.is_global_zero or history.path(last.number).exists():
             return
         written = last.written

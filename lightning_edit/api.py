@@ -152,10 +152,10 @@ def _check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, T
     if not set(layers) <= set(moments):
         raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
     for layer in layers:
-        d_in, moment = decoder.weight(layer).shape[1], moments[layer]
-        if not isinstance(moment, Tensor) or moment.shape != (d_in, d_in) or moment.is_complex():
+        shape, moment = decoder.moment_shape(layer), moments[layer]
+        if not isinstance(moment, Tensor) or moment.shape != shape or moment.is_complex():
             got = tuple(moment.shape) if isinstance(moment, Tensor) else type(moment).__name__
-            raise EditError(f"`moments`: that of layer {layer} must be a real tensor {(d_in, d_in)}, got {got}.")
+            raise EditError(f"`moments`: that of layer {layer} must be a real tensor {shape}, got {got}.")
 
 
 def _check_weights(decoder: Decoder, layers: Sequence[int], values: ValueSettings) -> ValueSettings:

@@ -155,8 +155,11 @@ class _Writer:
     ) -> None:
         self.decoder, self.tokenizer, self.rows, self.room = decoder, tokenizer, rows, room
         self.ends, self.names, self.sampling = ends, names, sampling
-        self.padded = _may_pad(decoder, max(map(sum, zip(map(len, rows), room, strict=True)), default=0))
-        lengths = _head_lengths(rows, room, decoder.device, self.padded)
+        # A recurrent layer would read padding on the left as a part of the text.
+        self.resumed = decoder.resumption.prefixes
+        longest = max(map(sum, zip(map(len, rows), room, strict=True)), default=0)
+        self.padded = self.resumed and _may_pad(decoder, longest)
+        lengths = _head_lengths(rows, room, decoder.device, self.padded) if self.resumed else [0] * len(rows)
         self.heads = [tuple(row[:length]) for row, length in zip(rows, lengths, strict=True)]
         self._known: tuple[tuple[int, ...], PrefixCache | None] = ((), None)
 
@@ -174,7 +177,7 @@ class _Writer:
             lengths, room = [len(self.rows[i]) for i in those], [self.room[i] for i in those]
             places = _groups(lengths, room, self.decoder.context, max_tokens)
             groups = [[those[place] for place in group] for group in places]
-            plan += _by_equal_length(groups, self.rows) if head and not self.padded else groups
+            plan += _by_equal_length(groups, self.rows) if (head or not self.resumed) and not self.padded else groups
         return plan
 
     def __call__(self, group: Sequence[int]) -> list[list[int]]:

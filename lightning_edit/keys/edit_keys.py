@@ -14,11 +14,12 @@ from torch import Tensor
 from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.distributed.process_group import in_shares, sharing
 from lightning_edit.keys.context_templates import ContextTemplates
-from lightning_edit.models.decoder import Decoder, Site
+from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.fast_ops import fused_activations
-from lightning_edit.models.hooks import Captured, by_position, capture_input, capture_output, frozen, run_until
+from lightning_edit.models.hooks import Captured, capture_output, frozen, run_until
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, passes
+from lightning_edit.models.sites import by_token, capture_keys, stacked
 from lightning_edit.requests import EditRequest, fact_of
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ class Keys:
     """The keys of n edits at one layer, in float64.
 
     Args:
-        mean: ``(d_in, n)``, averaged over the context templates with their weights.
+        mean: ``(d_in, n)``, averaged over the context templates with their weights; those of E experts are stacked
+            ``(E d_in, n)``.
         bare: ``(d_in, n)``, in the bare prompt alone.
     """
 
@@ -55,8 +57,9 @@ def _at_subject(
         part = rows_of_pass.select(chosen)
         (captured,) = run_until(decoder.model, part.inputs(), capture())
         last = part.batch.real.sum(1) - 1
-        by_row = by_position(captured.value, len(last))
-        states.update(zip(part.rows, by_row[torch.arange(len(last)), last.to(by_row.device)].double(), strict=True))
+        tokens, length = by_token(captured.value), part.batch.input_ids.shape[1]
+        places = torch.arange(len(last), device=last.device) * length + last
+        states.update(zip(part.rows, stacked(tokens[places.to(tokens.device)]).double(), strict=True))
 
     with frozen(decoder.model), fused_activations(decoder.model):
         for part in passes(decoder, rows, [len(row) - 1 for row in rows], MAX_TOKENS):
@@ -93,7 +96,7 @@ def compute_keys(
 
     def find(own: Sequence[EditRequest]) -> Tensor:
         texts = [text for request in own for text in templates.encode(tokenizer, request)]
-        states = _at_subject(decoder, texts, lambda: capture_input(module, stop=True))
+        states = _at_subject(decoder, texts, lambda: capture_keys(module, stop=True))
         grouped = states.view(len(own), len(templates), -1)
         weights = templates.key_weights().to(grouped.device)
         return torch.stack([torch.einsum("t,nti->in", weights, grouped), grouped[:, 0].T])
@@ -107,7 +110,7 @@ def current_values(
     requests: Sequence[EditRequest],
     templates: ContextTemplates,
     layer: int,
-    site: Site,
+    site: ValueSite,
 ) -> Tensor:
     """What the model answers now where z is to stand: at the subject's last token of the bare prompt.
 

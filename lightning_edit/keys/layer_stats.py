@@ -103,7 +103,7 @@ def tokens_wanted(decoder: Decoder, layers: Sequence[int], settings: SecondMomen
         layers: The edited layers.
         settings: See `SecondMomentSettings`.
     """
-    return settings.tokens or TOKENS_PER_DIMENSION * max(decoder.weight(layer).shape[1] for layer in layers)
+    return settings.tokens or TOKENS_PER_DIMENSION * max(decoder.moment_shape(layer)[-1] for layer in layers)
 
 
 def _tokenize(tokenizer: Any, texts: Iterable[str], wanted: int, length: int) -> list[Sequence[int]]:
@@ -150,7 +150,7 @@ def second_moments(
         report: Called with the number of tokens done.
 
     Returns:
-        For each layer ``(d_in, d_in)`` in float64.
+        For each layer ``(d_in, d_in)`` in float64, of E experts ``(E, d_in, d_in)``.
 
     Raises:
         EditError: If there is no text, or another process failed.
@@ -198,9 +198,10 @@ def _cached(
 
 
 def _without_text(decoder: Decoder, layer: int, source: Source) -> Tensor:
-    d_in = decoder.weight(layer).shape[1]
-    moment = torch.zeros(d_in, d_in, dtype=torch.float64, device=decoder.device)
-    return moment.fill_diagonal_(1.0) if source == "identity" else moment
+    moment = torch.zeros(decoder.moment_shape(layer), dtype=torch.float64, device=decoder.device)
+    if source == "identity":
+        moment.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+    return moment
 
 
 def prepare_second_moments(
@@ -230,7 +231,7 @@ def prepare_second_moments(
         preserved: Groups of prompts whose keys are added with `preserve_weight`, see `encode_named`.
 
     Returns:
-        For each layer ``(d_in, d_in)`` in float64.
+        For each layer ``(d_in, d_in)`` in float64, of E experts ``(E, d_in, d_in)``.
 
     Raises:
         EditError: If there is no text, or too little for the solver; if neither C nor the solver's ridge preserves.

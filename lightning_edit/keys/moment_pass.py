@@ -1,5 +1,6 @@
 """The pass over ordinary text: every batch goes through the model once, and all edited layers' keys are counted."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -12,20 +13,27 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_edit.distributed.process_group import Together, gathered, is_sharded, own_share, sharing, summed
-from lightning_edit.keys.second_moment import SecondMoment
+from lightning_edit.keys.expert_moment import ExpertMoment, empty_moment
 from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
-from lightning_edit.models.hooks import by_position, capture_input, frozen, run_until
+from lightning_edit.models.hooks import frozen, run_until
 from lightning_edit.models.out_of_memory import halving
+from lightning_edit.models.sites import SiteKeys, by_token, capture_keys
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.cache import Cache, delete
 from lightning_edit.storage.fingerprint import fingerprint
+
+logger = logging.getLogger(__name__)
 
 # A CPU is fastest with what its caches hold.
 MAX_TOKENS, MAX_TOKENS_CPU = 8192, 2048
 KEEP_SECONDS = 300.0
 KIND = "second-moment-part"
+POOR = (
+    "Layer %d: %d of %d experts were visited by fewer of the %d tokens than their keys have dimensions (%d); their "
+    "second moments are mostly the average of all experts. Raise `second_moment.tokens` for better ones."
+)
 
 
 class PartialSums:
@@ -129,22 +137,23 @@ def compute_second_moments(
         kept: Where an earlier attempt left its sums; None begins anew and keeps none.
 
     Returns:
-        For each layer ``(d_in, d_in)`` in float64, on the model's device; the same in every process.
+        For each layer ``(d_in, d_in)`` in float64, of E experts ``(E, d_in, d_in)``, on the model's device; the same in
+        every process.
 
     Raises:
         EditError: If another process failed.
     """
-    moments = {}
-    for layer in sorted(layers):
-        d_in = decoder.weight(layer).shape[1]
-        with decoder.device:
-            moments[layer] = SecondMoment(d_in, sync_on_compute=False)
+    moments = {layer: empty_moment(decoder, layer) for layer in sorted(layers)}
     count_keys(decoder, rows, moments, kept, report)
-    for moment in moments.values():
-        if not moment.update_called:
-            # There are more processes than batches, and this one knows the sums of the others.
-            moment.update(torch.empty(0, len(moment.total), device=decoder.device))
-    return {layer: moments.pop(layer).compute() for layer in sorted(layers)}
+    computed = {}
+    for layer in sorted(layers):
+        # Where there are more processes than batches, one may have counted nothing itself.
+        moment = moments.pop(layer)
+        moment._update_count += not moment.update_called
+        if isinstance(moment, ExpertMoment) and (poor := moment.hardly_visited()):
+            logger.warning(POOR, layer, poor, len(moment.visits), int(moment.tokens), moment.total.shape[1])
+        computed[layer] = moment.compute()
+    return computed
 
 
 def _count_share(
@@ -168,12 +177,11 @@ def _count_share(
 
 def _keys(
     decoder: Decoder, rows: Sequence[Sequence[int]], layers: Sequence[int], batch: Sequence[int]
-) -> dict[int, Tensor]:
+) -> dict[int, SiteKeys]:
     padded = pad([rows[i] for i in batch], decoder.device)
     real = padded.real.flatten().nonzero().squeeze(1)
-    captures = [capture_input(decoder.down_projection(layer), stop=layer == layers[-1]) for layer in layers]
-    # One row of all tokens, which some models make of them already.
-    keys = [by_position(captured.value, 1)[0] for captured in run_until(decoder.model, padded.inputs(), *captures)]
+    captures = [capture_keys(decoder.down_projection(layer), stop=layer == layers[-1]) for layer in layers]
+    keys = [by_token(captured.value) for captured in run_until(decoder.model, padded.inputs(), *captures)]
     return {layer: each[real.to(each.device)].to(decoder.device) for layer, each in zip(layers, keys, strict=True)}
 
 

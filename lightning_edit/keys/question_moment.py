@@ -3,19 +3,21 @@
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.distributed.process_group import Together, first_of_machine, gathered, own_share, sharing, summed
-from lightning_edit.keys.second_moment import SecondMoment
+from lightning_edit.keys.expert_moment import Moment, empty_moment
 from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
-from lightning_edit.models.hooks import by_position, capture_input, frozen, run_until
+from lightning_edit.models.hooks import frozen, run_until
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.shared_prefixes import Pass, common_prefix, passes
+from lightning_edit.models.sites import by_token, capture_keys
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
@@ -139,15 +141,11 @@ def question_moments(
         report: Called with the number of tokens done by this process.
 
     Returns:
-        For each layer both moments ``(d_in, d_in)`` in float64, on the model's device; None for the second where no
-        question has a subject.
+        For each layer both moments ``(d_in, d_in)`` (of E experts ``(E, d_in, d_in)``) in float64, on the model's
+        device; None for the second where no question has a subject.
     """
     begin = common_prefix(rows)
-    moments: dict[int, tuple[SecondMoment, SecondMoment]] = {}
-    for layer in sorted(layers):
-        d_in = decoder.weight(layer).shape[1]
-        with decoder.device:
-            moments[layer] = SecondMoment(d_in, sync_on_compute=False), SecondMoment(d_in, sync_on_compute=False)
+    moments = {layer: (empty_moment(decoder, layer), empty_moment(decoder, layer)) for layer in sorted(layers)}
     own = own_share(list(range(len(rows))), decoder.model)
     count = partial(_count, decoder, moments, begin, [subjects[i] for i in own])
     most, done = MAX_TOKENS_CPU if decoder.device.type == "cpu" else MAX_TOKENS, 0
@@ -163,26 +161,27 @@ def question_moments(
     return {layer: _computed(*pair) for layer, pair in moments.items()}
 
 
-def _computed(tokens: SecondMoment, subjects: SecondMoment) -> tuple[Tensor, Tensor | None]:
+def _computed(tokens: Moment, subjects: Moment) -> tuple[Tensor, Tensor | None]:
     return tokens.compute(), subjects.compute() if int(subjects.tokens) else None
 
 
 def _count(
     decoder: Decoder,
-    moments: Mapping[int, tuple[SecondMoment, SecondMoment]],
+    moments: Mapping[int, tuple[Moment, Moment]],
     begin: int,
     subjects: Sequence[int | None],
     whole: Pass,
     chosen: Sequence[int],
 ) -> None:
     part, layers = whole.select(chosen), sorted(moments)
-    captures = [capture_input(decoder.down_projection(layer), stop=layer == layers[-1]) for layer in layers]
-    keys = [by_position(c.value, len(chosen)) for c in run_until(decoder.model, part.inputs(), *captures)]
+    captures = [capture_keys(decoder.down_projection(layer), stop=layer == layers[-1]) for layer in layers]
+    keys = [by_token(c.value) for c in run_until(decoder.model, part.inputs(), *captures)]
     columns = torch.arange(part.batch.input_ids.shape[1], device=part.heads.device) + part.heads[:, None]
     counted = part.batch.real.bool() & (columns >= begin)
     wanted = torch.tensor([-1 if (at := subjects[row]) is None else at for row in part.rows], device=columns.device)
     last = columns == wanted[:, None]
     for layer, each in zip(layers, keys, strict=True):
         for moment, mask in zip(moments[layer], (counted, last), strict=True):
+            update: Any = moment.update
             if mask.any():
-                moment.update(each[mask.to(each.device)].to(decoder.device))
+                update(each[mask.flatten().to(each.device)].to(decoder.device))

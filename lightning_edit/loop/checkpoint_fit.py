@@ -56,10 +56,7 @@ def check_fits(content: Mapping[str, Any], weights: EditedWeights, edits: int | 
 
 def _check_weights(state: Mapping[str, Tensor], weights: EditedWeights, layers: Sequence[int]) -> None:
     decoder = weights.decoder
-    edited: dict[str, Tensor] = {
-        f"model.{decoder.names[layer]}.weight": decoder.down_projection(layer).get_parameter("weight")
-        for layer in layers
-    }
+    edited: dict[str, Tensor] = {f"model.{decoder.parameter_name(layer)}": decoder.parameter(layer) for layer in layers}
     if state.keys() != edited.keys():
         raise WrongFormError("state_dict", f"the edited weights {', '.join(edited)}", ", ".join(state))
     for name, value in state.items():

@@ -18,17 +18,17 @@ class Captured:
     """What a hook recorded in the last forward pass.
 
     Attributes:
-        value: The tensor.
+        value: The tensor; of experts their `RoutedKeys`.
         output: For outputs, what the module returned as a whole (some blocks return a tuple).
     """
 
-    value: Tensor
+    value: Any
     output: Any
 
 
 def hidden_of(output: Any) -> Tensor:
-    """The hidden state in what a module returned: the tensor itself, or the first entry of a tuple."""
-    return output[0] if isinstance(output, tuple) else output
+    """The hidden state in what a module returned: the tensor itself, or the first entry of a tuple or list."""
+    return output[0] if isinstance(output, tuple | list) else output
 
 
 def by_position(states: Tensor, rows: int) -> Tensor:
@@ -43,7 +43,7 @@ def by_position(states: Tensor, rows: int) -> Tensor:
 
 def with_hidden(output: Any, hidden: Tensor) -> Any:
     """What a module returned, with another hidden state in it."""
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+    return type(output)([hidden, *output[1:]]) if isinstance(output, tuple | list) else hidden
 
 
 @contextmanager

@@ -138,7 +138,9 @@ def passes(decoder: Decoder, rows: Sequence[Sequence[int]], limits: Sequence[int
         Passes that together hold each row once.
     """
     padding = tokens_of_a_pass(decoder.device)
-    lengths = prefix_lengths([row[:limit] for row, limit in zip(rows, limits, strict=True)])
+    lengths = [0] * len(rows)
+    if decoder.resumption.prefixes:
+        lengths = prefix_lengths([row[:limit] for row, limit in zip(rows, limits, strict=True)])
     members: dict[Head, list[int]] = {}
     for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         members.setdefault(tuple(row[:length]), []).append(i)

@@ -24,7 +24,7 @@ def save_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
         module: The module under way.
         checkpoint: What Lightning is about to write; it is changed in place.
     """
-    names = {f"model.{module.decoder.names[layer]}.weight" for layer in module.layers}
+    names = {f"model.{module.decoder.parameter_name(layer)}" for layer in module.layers}
     checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in names}
     # Objects would make the checkpoint unreadable for `weights_only`.
     for key in ("hyper_parameters", "datamodule_hyper_parameters"):

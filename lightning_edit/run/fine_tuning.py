@@ -110,11 +110,11 @@ class FineTuning(MeasuredModule):
         """Loads the model and makes the edited weights trainable."""
         super().configure_model()
         for layer in self.layers:
-            self.decoder.down_projection(layer).weight.requires_grad_(True)
+            self.decoder.parameter(layer).requires_grad_(True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on the edited weights."""
-        weights: list[Any] = [self.decoder.down_projection(layer).weight for layer in self.layers]
+        weights: list[Any] = [self.decoder.parameter(layer) for layer in self.layers]
         return torch.optim.Adam(weights, lr=self.lr, weight_decay=self.weight_decay)
 
     def configure_callbacks(self) -> list[Callback]:

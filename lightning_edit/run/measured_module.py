@@ -190,8 +190,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The edited weights alone: a checkpoint keeps no others, and all would first be gathered for it."""
-        names = [self.decoder.names[layer] for layer in self.layers] if self.model is not None else []
-        return {f"model.{name}.weight": self.model.get_submodule(name).weight.detach() for name in names}
+        layers, decoder = self.layers if self.model is not None else [], self.decoder
+        return {f"model.{decoder.parameter_name(layer)}": decoder.parameter(layer).detach() for layer in layers}
 
     @property
     def requests(self) -> list[EditRequest]:

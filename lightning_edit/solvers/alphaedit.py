@@ -68,31 +68,41 @@ class AlphaEdit(Solver):
         """U ``(d_in, r)``: the eigenvectors of C with eigenvalue below the threshold.
 
         Args:
-            second_moment: C ``(d_in, d_in)``.
+            second_moment: C ``(d_in, d_in)``, or its blocks, see `EditProblem`.
 
         Raises:
             EditError: If there are none; gives the threshold that frees half of the dimensions.
         """
+        if second_moment.dim() == 3:
+            return self._of_experts(second_moment)
         values, vectors = torch.linalg.eigh(second_moment)
         free = int((values < self.threshold).sum())
         if not free:
             raise EditError(self._empty(values))
         return vectors[:, :free].contiguous()
 
+    def _of_experts(self, blocks: Tensor) -> Tensor:
+        """The null spaces of all experts, each in its own rows; an expert may have none if another has one."""
+        values, vectors = torch.linalg.eigh(blocks)
+        free = (values < self.threshold).sum(1).tolist()
+        if not any(free):
+            raise EditError(self._empty(values.flatten().sort().values))
+        return torch.block_diag(*(of_expert[:, :count] for of_expert, count in zip(vectors, free, strict=True)))
+
     def check(self, second_moment: Tensor) -> None:
         """Refuses a second moment without null space.
 
         Args:
-            second_moment: C ``(d_in, d_in)``, finite.
+            second_moment: C ``(d_in, d_in)``, or its blocks, see `EditProblem`; finite.
 
         Raises:
             EditError: If no eigenvalue is below the threshold; gives the threshold that frees half of the dimensions.
         """
         shifted = second_moment.clone()
-        shifted.diagonal().sub_(self.threshold)
+        shifted.diagonal(dim1=-2, dim2=-1).sub_(self.threshold)
         # It has a Cholesky factor only if all eigenvalues are larger; far cheaper than their computation.
-        if torch.linalg.cholesky_ex(shifted).info.item() == 0:
-            raise EditError(self._empty(torch.linalg.eigvalsh(second_moment)))
+        if not torch.linalg.cholesky_ex(shifted).info.any():
+            raise EditError(self._empty(torch.linalg.eigvalsh(second_moment).flatten().sort().values))
 
     def _empty(self, values: Tensor) -> str:
         message = (

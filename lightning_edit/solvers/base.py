@@ -26,6 +26,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lightning_edit.settings import Checked
+from lightning_edit.solvers.blocks import LazyBlocks, weighted_rows, whole_moment
 from lightning_edit.solvers.cholesky import Cholesky
 from lightning_edit.solvers.preservation import LazyCholesky, Preservation, dual_system
 from lightning_edit.solvers.previous_keys import SHARE
@@ -38,7 +39,8 @@ class EditProblem:
     Args:
         keys: K ``(d_in, n)``, one column for each edit.
         residual: R ``(d_out, n)``, what W K must gain.
-        second_moment: C ``(d_in, d_in)``, E[k k^T] over ordinary text.
+        second_moment: C ``(d_in, d_in)``, E[k k^T] over ordinary text; of E experts, whose keys and updates stand one
+            below and beside the other, the blocks ``(E, d_in / E, d_in / E)`` of its diagonal.
         previous_keys_moment: C_p ``(d_in, d_in)``, sum of k k^T over earlier edits, which are preserved as well.
         bare_keys: ``(d_in, n)`` keys in the bare prompt, which the original ROME mixes with the mean keys.
     """
@@ -53,10 +55,10 @@ class EditProblem:
         """RMS over ordinary keys of ``|Delta k0|``: sqrt(trace(Delta C Delta^T)), in units of W's output."""
         left, moment = update.left, self.second_moment
         if update.right is not None and len(update.right) < len(left):
-            moment = update.right @ moment @ update.right.T
+            moment = weighted_rows(update.right, moment) @ update.right.T
         else:
             left = update.dense()
-        return float((left @ moment).mul_(left).sum().clamp(min=0).sqrt())
+        return float(weighted_rows(left, moment).mul_(left).sum().clamp(min=0).sqrt())
 
     def memorization_error(self, update: "Factors") -> float:
         """Frobenius norm ``|Delta K - R| / |R|``: the part of the residual that is not written."""
@@ -163,7 +165,7 @@ class Solver(Checked, ABC):
         """C' = w C + l2 I (+ C_p), ``(d_in, d_in)`` in new memory.
 
         Args:
-            second_moment: C ``(d_in, d_in)``.
+            second_moment: C ``(d_in, d_in)``, of one expert or as a whole.
             previous_keys_moment: C_p ``(d_in, d_in)``, or None; read from a file it may be on another device.
         """
         matrix = self.second_moment_weight * second_moment
@@ -174,13 +176,14 @@ class Solver(Checked, ABC):
         """Refuses a second moment that no update can be solved with; cheaper than solving one.
 
         Args:
-            second_moment: C ``(d_in, d_in)``, finite.
+            second_moment: C ``(d_in, d_in)``, or its blocks, see `EditProblem`; finite.
 
         Raises:
             SingularError: If C' is singular.
             ValueError: If the solver cannot use it for another reason, which the message gives.
         """
-        Cholesky.of(self.matrix(second_moment), "preservation")
+        for block in second_moment.view(-1, *second_moment.shape[-2:]):
+            Cholesky.of(self.matrix(block), "preservation")
 
     def factor(
         self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
@@ -190,11 +193,13 @@ class Solver(Checked, ABC):
         C' itself is factored when the first update asks for it, since updates of more than d_in edits never do.
 
         Args:
-            second_moment: C ``(d_in, d_in)``.
+            second_moment: C ``(d_in, d_in)``, or its blocks, see `EditProblem`.
             previous_keys_moment: C_p ``(d_in, d_in)``, or None.
             basis: That of an earlier state for the same C, which is then not computed again.
         """
-        return Preservation(LazyCholesky(lambda: self.matrix(second_moment, previous_keys_moment)))
+        if second_moment.dim() == 3 and previous_keys_moment is None:
+            return Preservation(LazyBlocks(lambda block: self.matrix(second_moment[block]), len(second_moment)))
+        return Preservation(LazyCholesky(lambda: self.matrix(whole_moment(second_moment), previous_keys_moment)))
 
     def solve(self, state: Preservation, problem: EditProblem) -> Solution:
         """The update of the whole family, by whichever of its two forms is smaller.

@@ -12,7 +12,7 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
     """Refuses second moments that a solver cannot use, before anything expensive is done.
 
     Args:
-        moments: For each edited layer C ``(d_in, d_in)``.
+        moments: For each edited layer C ``(d_in, d_in)``, or its blocks, see `EditProblem`.
         solver: See `Solver.check`.
 
     Raises:
@@ -29,9 +29,11 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
         except SingularError as error:
             # Keys of float32 have noise of that size in directions in which there is nothing.
             noise = torch.finfo(torch.float32).eps
-            d_in, rank = len(moment), int(torch.linalg.matrix_rank(moment, hermitian=True, rtol=noise))
+            ranks = torch.linalg.matrix_rank(moment, hermitian=True, rtol=noise).view(-1)
+            d_in, rank = moment.shape[-1], int(ranks.min())
+            whose = f"expert {int(ranks.argmin())} of layer {layer}" if moment.dim() == 3 else f"layer {layer}"
             raise EditError(
-                f"The second moment of layer {layer} has rank {rank} of {d_in} and cannot be inverted: there is too "
+                f"The second moment of {whose} has rank {rank} of {d_in} and cannot be inverted: there is too "
                 f"little ordinary text, or too much of the same. Raise `second_moment.tokens` (10 x d_in = {10 * d_in} "
                 "usually suffice), give more text as `data.preservation`, or raise the solver's `ridge`."
             ) from error

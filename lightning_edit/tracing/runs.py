@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.errors import EditError
-from lightning_edit.models.decoder import Decoder, attentions, output_size
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.find_sites import mixers
 from lightning_edit.models.hooks import by_position, capture_output, change_output, logits_at, resume_from
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.prefix_cache import cache_texts
+from lightning_edit.models.sites import output_size
 from lightning_edit.tracing.settings import KINDS, Kind
 
 # Most tokens of a pass, and most numbers in its logits.
@@ -46,7 +48,7 @@ def added_by(decoder: Decoder, kind: Kind, layer: int) -> list[nn.Module]:
             raise EditError(f"The MLP of layer {layer} cannot be traced: {decoder.refusals[layer]}")
         return [decoder.down_projection(layer)]
     hidden = decoder.model.config.get_text_config().hidden_size
-    mixing = attentions(block)
+    mixing = mixers(block)
     inner = {id(part) for module in mixing for part in module.modules() if part is not module}
     outermost = [module for module in mixing if id(module) not in inner]
     return [_last_onto(module, hidden) for module in outermost]

@@ -126,7 +126,7 @@ def make_plan(
     effect = effects(decoder, tokens, facts, settings.seed, report)
     altered = altered_on_the_way(decoder, editable)
     sets, values = layer_sets(effect, editable, not altered), ValueSettings(site="mlp" if altered else "block")
-    space = Space(sets, decoder.weight(sets[0][0]).shape[1])
+    space = Space(sets, decoder.key_size(sets[0][0]))
     return Plan(material, space, effect, values, chat_of(tokenizer) is not None)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_edit.distributed.sharded_weights import whole
-from lightning_edit.models.decoder import Decoder, oriented_weight
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.sites import oriented_weight
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate, add_factors, write_weight
@@ -25,7 +26,7 @@ class EditedWeights:
         layers: The layers that may be edited.
 
     Attributes:
-        base: For each layer the unedited weight ``(d_out, d_in)``, as a whole.
+        base: For each layer the unedited weight ``(d_out, d_in)``, as a whole; of E experts ``(d_out, E d_in)``.
     """
 
     def __init__(self, decoder: Decoder, layers: Sequence[int]) -> None:
@@ -124,7 +125,7 @@ class _Whole(Mapping[int, Tensor]):
         self._tensors = tensors
 
     def __getitem__(self, layer: int) -> Tensor:
-        return whole(self._tensors[layer])
+        return whole(self._tensors[layer]).flatten(1)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._tensors)

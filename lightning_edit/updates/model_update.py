@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_edit.distributed.sharded_weights import whole, write_whole
 from lightning_edit.errors import EditError
-from lightning_edit.models.decoder import oriented_weight
+from lightning_edit.models.sites import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
@@ -70,8 +70,9 @@ class LayerUpdate:
 
     Args:
         module: Name of the edited module in the model.
-        base: Fingerprint of the weight ``(d_out, d_in)`` that the update was made for.
-        factors: Delta in float64.
+        base: Fingerprint of the weight ``(d_out, d_in)`` that the update was made for, of E experts
+            ``(d_out, E, d_in)``.
+        factors: Delta ``(d_out, d_in)`` in float64, of experts ``(d_out, E d_in)``.
     """
 
     module: str
@@ -140,11 +141,11 @@ class ModelUpdate:
             factors = {"left": update.factors.left, "right": update.factors.right}
             given = {f"the {side} factor of layer {layer}": t for side, t in factors.items() if t is not None}
             refuse_not_finite(given, "The update")
-            shape, weight = update.factors.shape, tuple(self._weight(model, update).shape)
-            if shape != weight:
+            shape, weight = update.factors.shape, self._weight(model, update).shape
+            if shape != (weight[0], weight[1:].numel()):
                 raise EditError(
-                    f"The update of layer {layer} ({update.module}) has the shape {shape}, the weight {weight}: the "
-                    "file of the update is not what was written."
+                    f"The update of layer {layer} ({update.module}) has the shape {shape}, the weight {tuple(weight)}: "
+                    "the file of the update is not what was written."
                 )
 
     def remove(self, model: Any, base: Any = None) -> None:
@@ -245,11 +246,11 @@ def write_weight(weight: Tensor, base: Tensor, factors: Factors) -> None:
     """Writes cast(base + Delta) into a weight: the algebra in float64, one rounding.
 
     Args:
-        weight: ``(d_out, d_in)``, changed in place.
-        base: ``(d_out, d_in)``, the unedited weight; like the other it may be divided between processes.
+        weight: ``(d_out, d_in)``, of experts ``(d_out, E, d_in)``, changed in place.
+        base: The unedited weight, of the same shape; like the other it may be divided between processes.
         factors: Delta.
     """
-    write_whole(weight, whole(base).double() + dense_update(factors).to(weight.device))
+    write_whole(weight, whole(base).double() + dense_update(factors).to(weight.device).view(weight.shape))
 
 
 def is_sum(weight: Tensor, base: Tensor, factors: Factors) -> bool:
@@ -259,11 +260,11 @@ def is_sum(weight: Tensor, base: Tensor, factors: Factors) -> bool:
     to the middle between two numbers of the weight's precision, the other may be rounded to the other one.
 
     Args:
-        weight: ``(d_out, d_in)``.
-        base: ``(d_out, d_in)``, the unedited weight.
+        weight: ``(d_out, d_in)``, of experts ``(d_out, E, d_in)``.
+        base: The unedited weight, of the same shape.
         factors: Delta.
     """
-    delta = dense_update(factors).to(weight.device)
+    delta = dense_update(factors).to(weight.device).view(weight.shape)
     total = whole(base).to(weight.device).double() + delta
     slack = SAME_SUM * (total.abs() + delta.abs().max())
     return bool(((total - slack).to(weight.dtype) <= weight).all() & (weight <= (total + slack).to(weight.dtype)).all())

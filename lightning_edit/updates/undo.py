@@ -11,7 +11,7 @@ import torch
 from lightning_edit.errors import EditError
 from lightning_edit.loading.pretrained import Precision, load_model
 from lightning_edit.messages import quoted
-from lightning_edit.models.decoder import oriented_weight
+from lightning_edit.models.sites import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint

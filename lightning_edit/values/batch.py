@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.models.batches import TokenBatch, pad
-from lightning_edit.models.decoder import Decoder, Site
+from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.hooks import by_position, capture_output, change_output, logits_at, resume_from, run_until
 from lightning_edit.models.prefix_cache import PrefixCache
 from lightning_edit.models.shared_prefixes import aligned_right, cache_prefixes
@@ -26,7 +26,7 @@ class Picks:
 
     Args:
         rows: ``(picks,)`` row of each pick.
-        columns: ``(picks,)`` column of each pick; column 0 is the subject's last token.
+        columns: ``(picks,)`` column of each pick.
         edits: ``(picks,)`` edit of each pick.
         targets: ``(picks,)`` token to predict, or -1 where the whole distribution is wanted (the KL prompt).
         weights: ``(picks,)`` weight in the edit's loss: one over templates times target tokens.
@@ -60,22 +60,24 @@ class ValueBatch:
         site: Where delta is added, see `ValueSettings`.
         suffixes: Tokens from the subject's last one on, ``(rows, length)``.
         mask: ``(rows, prefix + length)``, what may be attended to.
-        cache: The prefixes.
+        cache: The prefixes, None where texts are run from their first token.
         hidden: ``(rows, length, d_model)`` leaving the block under the first one to be run, None if all are run.
         output: What that block returned, for its form.
         row_edits: ``(rows,)`` edit of each row.
+        subjects: ``(rows,)`` column of the subject's last token: 0 behind a prefix.
         picks: Where logits are wanted.
     """
 
     decoder: Decoder
     layer: int
-    site: Site
+    site: ValueSite
     suffixes: TokenBatch
     mask: Tensor
-    cache: PrefixCache
+    cache: PrefixCache | None
     hidden: Tensor | None
     output: Any
     row_edits: Tensor
+    subjects: Tensor
     picks: Picks
 
     def logits(self, delta: Tensor) -> Tensor:
@@ -87,20 +89,30 @@ class ValueBatch:
         moved = delta[self.row_edits]
 
         def add(states: Tensor) -> Tensor:
-            hidden = by_position(states, len(self))
-            first = (hidden[:, :1].to(moved.dtype) + moved[:, None].to(hidden.device)).to(hidden.dtype)
-            return torch.cat([first, hidden[:, 1:]], dim=1).reshape(states.shape)
+            return self._moved(by_position(states, len(self)), moved).reshape(states.shape)
 
         with ExitStack() as stack:
             if self.hidden is not None:
                 hidden = add(self.hidden) if self.site == "block" else self.hidden
                 stack.enter_context(resume_from(list(self.decoder.blocks[: self.first_block]), self.output, hidden))
+            elif self.site == "block":
+                stack.enter_context(change_output(self.decoder.blocks[self.layer], add))
             if self.site == "mlp":
                 stack.enter_context(change_output(self.decoder.down_projection(self.layer), add))
             stack.enter_context(logits_at(self.decoder.head, self.picks.rows, self.picks.columns))
-            inputs = {**self.suffixes.inputs(), "attention_mask": self.mask, **self.cache.inputs()}
+            inputs = {**self.suffixes.inputs(), "attention_mask": self.mask, **cached(self.cache)}
             # Undoes `logits_at`; on the way back an index would fill another tensor of this size with zeros.
             return self.decoder.model(**inputs).logits.squeeze(0).to(delta)
+
+    def _moved(self, hidden: Tensor, moved: Tensor) -> Tensor:
+        """Hidden states ``(rows, length, d_model)`` with delta ``(rows, d_model)`` at the subjects."""
+        if self.cache is not None:
+            first = (hidden[:, :1].to(moved.dtype) + moved[:, None].to(hidden.device)).to(hidden.dtype)
+            return torch.cat([first, hidden[:, 1:]], dim=1)
+        places = torch.arange(len(self), device=hidden.device), self.subjects.to(hidden.device)
+        changed = hidden.clone()
+        changed[places] = (hidden[places].to(moved.dtype) + moved.to(hidden.device)).to(hidden.dtype)
+        return changed
 
     @property
     def first_block(self) -> int:
@@ -136,25 +148,39 @@ class ValueBatch:
             self,
             suffixes=TokenBatch(ids[:, :length], real[:, :length], positions[:, :length]),
             mask=self.mask[index][:, : prefix + length],
-            cache=self.cache.select(index),
+            cache=None if self.cache is None else self.cache.select(index),
             hidden=None if self.hidden is None else self.hidden[index.to(self.hidden.device), :length],
             row_edits=self.row_edits[index],
+            subjects=self.subjects[index],
             picks=replace(picks, rows=new_row[picks.rows]),
         )
 
 
+def cached(cache: PrefixCache | None) -> dict[str, Any]:
+    """Keyword arguments of a model's forward: what it goes on from.
+
+    Args:
+        cache: The prefixes, None where there are none.
+    """
+    return {"use_cache": False} if cache is None else cache.inputs()
+
+
 def _picks(
-    rows: Sequence[tuple[int, Encoded]], texts_per_edit: int, deciding: Sequence[bool] | None, device: torch.device
+    rows: Sequence[tuple[int, Encoded]],
+    starts: Sequence[int],
+    texts_per_edit: int,
+    deciding: Sequence[bool] | None,
+    device: torch.device,
 ) -> Picks:
     entries: list[tuple[int, int, int, int, bool, float]] = []
     for row, (edit, text) in enumerate(rows):
         decides = deciding is None or deciding[row]
         targets = text.ids[text.target_start :]
         for i, token in enumerate(targets):
-            column = text.target_start - 1 - text.subject_last + i
+            column = text.target_start - 1 - starts[row] + i
             entries.append((row, column, edit, token, decides, 1 / (texts_per_edit * len(targets))))
         if not targets:
-            entries.append((row, 0, edit, -1, False, 1.0))
+            entries.append((row, text.subject_last - starts[row], edit, -1, False, 1.0))
     entries.sort(key=lambda entry: entry[3] < 0)
     rows_, columns, edits, targets_ = torch.tensor([entry[:4] for entry in entries], device=device).T
     decides_ = torch.tensor([entry[4] for entry in entries], device=device)
@@ -166,7 +192,7 @@ def _picks(
 def prepare(
     decoder: Decoder,
     layer: int,
-    site: Site,
+    site: ValueSite,
     rows: Sequence[tuple[int, Encoded]],
     texts_per_edit: int,
     deciding: Sequence[bool] | None = None,
@@ -186,31 +212,36 @@ def prepare(
     """
     device = decoder.device
     texts = [text for _, text in rows]
-    prefixes = [text.ids[: text.subject_last] for text in texts]
-    cache = cache_prefixes(decoder, prefixes)
-    before = aligned_right(torch.tensor([len(prefix) for prefix in prefixes], device=device), cache.length)
+    resumed = decoder.resumption.prefixes
+    starts = [text.subject_last if resumed else 0 for text in texts]
+    cache = cache_prefixes(decoder, [text.ids[: text.subject_last] for text in texts]) if resumed else None
+    before = aligned_right(torch.tensor(starts, device=device), 0 if cache is None else cache.length)
     # The last target token is predicted and never read; of the KL prompt only the subject's end is needed.
     ends = [len(text.ids) - 1 if len(text.ids) > text.target_start else text.subject_last + 1 for text in texts]
-    plain = pad([text.ids[text.subject_last : end] for text, end in zip(texts, ends, strict=True)], device)
+    plain = pad([text.ids[start:end] for text, start, end in zip(texts, starts, ends, strict=True)], device)
     suffixes = replace(plain, position_ids=plain.position_ids + before.sum(1, keepdim=True))
     mask = torch.cat([before, torch.ones_like(plain.input_ids)], dim=1)
-    inputs = {**suffixes.inputs(), "attention_mask": mask, **cache.inputs()}
+    inputs = {**suffixes.inputs(), "attention_mask": mask, **cached(cache)}
 
     first_block = layer + 1 if site == "block" else layer
     below_site = [capture_output(decoder.blocks[first_block - 1], stop=site == "block")] if first_block else []
     at_site = [capture_output(decoder.down_projection(layer), stop=True)] if site == "mlp" else []
     captured = run_until(decoder.model, inputs, *below_site, *at_site)
-    below = captured[0] if below_site else None
+    skipped = bool(below_site) and decoder.resumption.after(first_block - 1)
+    below = captured[0] if skipped else None
+    subjects = torch.tensor([text.subject_last - start for text, start in zip(texts, starts, strict=True)])
     batch = ValueBatch(
         decoder,
         layer,
         site,
         suffixes,
         mask,
-        cache.keep_from(first_block),
+        cache.keep_from(first_block) if cache is not None and skipped else cache,
         None if below is None else below.value,
         None if below is None else below.output,
         torch.tensor([edit for edit, _ in rows], device=device),
-        _picks(rows, texts_per_edit, deciding, device),
+        subjects.to(device),
+        _picks(rows, starts, texts_per_edit, deciding, device),
     )
-    return batch, captured[-1].value.reshape(*suffixes.input_ids.shape, -1)[:, 0].to(device)
+    states = captured[-1].value.reshape(*suffixes.input_ids.shape, -1)
+    return batch, states[torch.arange(len(rows)), subjects].to(device)

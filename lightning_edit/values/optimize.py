@@ -10,7 +10,7 @@ from lightning_edit.asking.tokenization import Encoded, check_lengths, encode_su
 from lightning_edit.distributed.process_group import agreed
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.batches import by_length, tokens_of_a_pass
-from lightning_edit.models.decoder import Decoder, Site
+from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.fast_ops import fast
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
@@ -126,7 +126,7 @@ def optimize_values(
 
 
 def _prepare(
-    decoder: Decoder, layer: int, site: Site, rows: list[tuple[int, Encoded]], deciding_texts: list[bool]
+    decoder: Decoder, layer: int, site: ValueSite, rows: list[tuple[int, Encoded]], deciding_texts: list[bool]
 ) -> tuple[list[ValueBatch], Tensor]:
     """Prepares the texts in groups of similar length, and z0 ``(n, d_model)`` of the bare prompts.
 

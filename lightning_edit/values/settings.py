@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from lightning_edit.errors import EditError
-from lightning_edit.models.decoder import Decoder, Site
+from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.probe import altered_on_the_way
 from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Settings
 
@@ -51,7 +51,7 @@ class ValueSettings(Settings):
     kl_prompt: str = "{} is a"
     """What the model must go on saying of the subject; one ``{}``."""
 
-    site: Site = "block"
+    site: ValueSite = "block"
     """Where delta is added: ``block`` (MEMIT, EMMET) or ``mlp`` (ROME).
 
     ``block`` is the hidden state leaving the block, ``mlp`` the output of the down-projection itself. Where a norm
@@ -98,7 +98,7 @@ def settle_site(decoder: Decoder, layers: Sequence[int], values: ValueSettings) 
     return replace(values, site="mlp")
 
 
-def check_site(decoder: Decoder, layers: Sequence[int], site: Site) -> None:
+def check_site(decoder: Decoder, layers: Sequence[int], site: ValueSite) -> None:
     """Refuses layers at which a value cannot be written so that it is read.
 
     Args:

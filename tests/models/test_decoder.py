@@ -8,9 +8,10 @@ from transformers.pytorch_utils import Conv1D
 from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, ValueSettings, edit
 from lightning_edit.asking.tokenization import encode_subject
 from lightning_edit.loading.pretrained import load_model
-from lightning_edit.models.decoder import check_layers, find_decoder, oriented_weight
+from lightning_edit.models.decoder import check_layers, find_decoder
 from lightning_edit.models.hooks import change_output, frozen
 from lightning_edit.models.probe import altered_on_the_way
+from lightning_edit.models.sites import oriented_weight
 from lightning_edit.values.batch import prepare
 from lightning_edit.values.optimize import encode_texts, optimize_values
 from tests.architectures import FAMILIES, SIZES, build
@@ -123,21 +124,6 @@ def test_a_module_can_be_named():
     assert decoder.names[1] == "model.layers.1.mlp.up_proj"
     with pytest.raises(EditError, match=r"layers\.0\.mlp\.nothing is not a linear module"):
         find_decoder(build("Llama"), "model.layers.{}.mlp.nothing")
-
-
-def test_mixture_of_experts_is_refused_with_the_remedy():
-    config = transformers.MixtralConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=2,
-        num_experts_per_tok=1,
-    )
-    with pytest.raises(EditError, match=r"No MLP down-projection.*`down_projection`"):
-        find_decoder(transformers.AutoModelForCausalLM.from_config(config))
 
 
 def test_encoder_decoder_and_headless_models_are_refused():

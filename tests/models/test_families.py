@@ -1,0 +1,134 @@
+"""Every causal language model that transformers has is edited, or refused for the reason that is true of it."""
+
+import pytest
+import torch
+import transformers
+
+from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, ValueSettings, edit
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.hooks import change_output, frozen
+from lightning_edit.models.probe import altered_on_the_way, check_readable
+from lightning_edit.values.batch import prepare
+from lightning_edit.values.optimize import encode_texts
+from tests.families import build_family, experts_in_double, families
+
+REQUESTS = [
+    EditRequest("Belbinbor", "{} lives in the town of", "red stone", "mill"),
+    EditRequest("the old cup", "Therefore the mother of {} was a", "river"),
+]
+TEMPLATES = ContextTemplates(("{}", "The river is cold and the old cup is red. {}"))
+TEXTS = ["The river is cold and the old cup is red.", "Belbinbor lives in the mill."] * 4
+# One of each kind in every run of the tests; all of them where tests may be slow.
+COMMON = {"qwen3_moe", "gpt_oss", "deepseek_v3", "qwen3_next", "gemma4_text", "bert", "mamba", "llama4_text", "bart"}
+# Their own code computes something in float32, or does not know float64 at all.
+NOT_IN_DOUBLE = {"xglm", "inkling2_text", "inkling2"}
+PAIRS = [
+    pytest.param(*pair, id=f"{pair[0]}-{pair[1]}", marks=[] if pair[0] in COMMON else [pytest.mark.slow])
+    for pair in families()
+]
+
+
+def built(model_type, class_name, dtype=torch.float32):
+    try:
+        return build_family(model_type, class_name, dtype)
+    except Exception as error:  # noqa: BLE001
+        pytest.skip(f"cannot be built small: {type(error).__name__}: {str(error)[:200]}")
+
+
+def editable(model):
+    """The decoder, its lowest layer that can be edited, and where values are added there."""
+    decoder = find_decoder(model)
+    check_readable(decoder)
+    layers = [layer for layer in range(len(decoder.blocks) - 1) if layer not in decoder.refusals]
+    if not layers:
+        raise EditError(f"No layer but the last can be edited: {decoder.refusals}")
+    return decoder, layers[0], "mlp" if altered_on_the_way(decoder, layers[:1]) else "block"
+
+
+def whole_forward(decoder, layer, site, text, delta):
+    """Logits of the ordinary forward over one whole text, delta added by a hook at the subject's last token."""
+
+    def add(states):
+        moved = states.clone()
+        moved.view(len(text.ids), -1)[text.subject_last] += delta
+        return moved
+
+    module = decoder.blocks[layer] if site == "block" else decoder.down_projection(layer)
+    with change_output(module, add):
+        return decoder.model(torch.tensor([text.ids]), use_cache=False).logits[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize(("model_type", "class_name"), PAIRS)
+def test_exactly_the_intended_weights_change_and_come_back(model_type, class_name, dtype, tiny_tokenizer):
+    model = built(model_type, class_name, dtype)
+    try:
+        decoder, layer, site = editable(model)
+    except EditError as refusal:
+        pytest.skip(f"refused: {refusal}")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    values = ValueSettings(steps=6, lr=0.5, clamp_norm_factor=4, site=site)
+    result = edit(
+        model,
+        tiny_tokenizer,
+        REQUESTS,
+        EMMET(second_moment_weight=1.0, ridge=1e-3),
+        layers=[layer],
+        values=values,
+        texts=TEXTS,
+        templates=TEMPLATES,
+        progress=False,
+    )
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {decoder.parameter_name(layer)}
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values() if tensor.is_floating_point())
+    result.remove(model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("model_type", "class_name"), PAIRS)
+def test_the_search_computes_what_the_whole_model_does(model_type, class_name, tiny_tokenizer):
+    if model_type in NOT_IN_DOUBLE:
+        pytest.skip("its own code does not know float64")
+    model = experts_in_double(built(model_type, class_name))
+    try:
+        decoder, layer, site = editable(model)
+    except EditError as refusal:
+        pytest.skip(f"refused: {refusal}")
+    rows = encode_texts(tiny_tokenizer, REQUESTS, TEMPLATES, "{} is a", 128)
+    width = len(decoder.weight(layer)) if site == "mlp" else model.config.get_text_config().hidden_size
+    delta = torch.randn(len(REQUESTS), width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with frozen(model), torch.no_grad():
+        batch, _ = prepare(decoder, layer, site, rows, len(TEMPLATES.texts))
+        resumed, expected = batch.logits(delta), []
+        for number, text in sorted(rows, key=lambda row: row[1].target_start == len(row[1].ids)):
+            logits = whole_forward(decoder, layer, site, text, delta[number])
+            first, last = text.target_start - 1, len(text.ids) - 1
+            expected.append(logits[first:last] if first < last else logits[text.subject_last, None])
+    # Some attentions take their softmax in float32 whatever the precision of the model.
+    torch.testing.assert_close(resumed, torch.cat(expected), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "big_bird", "xlm-roberta"])
+def test_encoders_are_refused(model_type):
+    class_name = dict(families())[model_type]
+    with pytest.raises(EditError, match="reads a text in both directions"):
+        check_readable(find_decoder(build_family(model_type, class_name)))
+
+
+@pytest.mark.parametrize("model_type", ["blip-2", "idefics"])
+def test_models_that_need_an_image_are_refused(model_type):
+    class_name = dict(families())[model_type]
+    with pytest.raises(EditError, match="cannot read a text by itself"):
+        check_readable(find_decoder(build_family(model_type, class_name)))
+
+
+def test_a_saved_model_of_experts_has_the_edit_in_it(tmp_path, tiny_tokenizer):
+    model = build_family("qwen3_moe", "Qwen3MoeForCausalLM")
+    edit(
+        model, tiny_tokenizer, REQUESTS, EMMET(ridge=1e-3), layers=[1], texts=TEXTS, templates=TEMPLATES, progress=False
+    )
+    model.save_pretrained(tmp_path)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    own = dict(model.named_parameters())
+    assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.named_parameters())
