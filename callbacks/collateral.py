@@ -7,6 +7,7 @@ from lightning_edit.callbacks.scheduled import Scheduled, untouched
 from lightning_edit.collateral import Asking, Budget, Reference, figures_of, lines_of, make_reference, worst
 from lightning_edit.collateral.probe import GENERAL, REWORDED, Probe
 from lightning_edit.collateral.reference import mark_of
+from lightning_edit.collateral.routes import changed_routes
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, CountOrZero, Seed
 from lightning_edit.storage.atomic import atomic_path
@@ -14,7 +15,7 @@ from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_files import COLLATERAL
 from lightning_edit.storage.run_folder import run_folder
 
-NAME = "collateral"
+NAME, ROUTES = "collateral", "routes_changed"
 
 
 class Collateral(Scheduled):
@@ -56,13 +57,16 @@ class Collateral(Scheduled):
     def measure(self, trainer: Any, module: EditingRun) -> dict[str, float]:
         """Asks the model as it is now; the first time also as it was before the run."""
         with module.timed(NAME):
-            asking = Asking(module.decoder, module.tokenizer, self.tokens, module.loop.before_run, module.report)
+            how = (self.tokens, module.loop.before_run, module.report, module.layers)
+            asking = Asking(module.decoder, module.tokenizer, *how)
             reference = self._of_run(trainer, module, asking)
             if not module.loop.edits_written + module.loop.queue.waiting:
                 return {}
             probes = _due(reference.probes, module)
-            asked = asking.now([probe.prompt for probe in probes], [probe.kind == GENERAL for probe in probes])
-        figures = figures_of(probes, asked)
+            general = [probe.kind == GENERAL for probe in probes]
+            asked = asking.now([probe.prompt for probe in probes], general)
+            routes = changed_routes(asking, [probe.prompt for probe in probes if probe.kind == GENERAL])
+        figures = figures_of(probes, asked) | ({} if routes is None else {ROUTES: routes})
         module.sections[NAME] = {
             "figures": figures,
             "asked": {kind: sum(probe.kind == kind for probe in probes) for kind in reference.possible},

@@ -23,6 +23,7 @@ from lightning_edit.loading.offloading import keep_in_memory
 from lightning_edit.models.auto_layers import settle_layers
 from lightning_edit.models.decoder import Decoder, find_decoder
 from lightning_edit.models.probe import check_projections
+from lightning_edit.models.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.requests import EditRequest, distinct
@@ -56,6 +57,7 @@ def edit(
     progress: bool = True,
     chat: bool | Literal["auto"] = "auto",
     chat_settings: ChatSettings | None = None,
+    sites: SiteKind = "auto",
 ) -> EditResult:
     """Writes facts into a model, without any trainer; where there are several processes, all of them must call it.
 
@@ -79,6 +81,8 @@ def edit(
         chat: Whether prompts are asked in a chat, as the user's turns; ``auto`` does so where the tokenizer has a chat
             template. In a chat C is mostly of questions, see `SecondMomentSettings`.
         chat_settings: How a chat model is asked; its ``contexts`` and ``train_end`` then count for ``templates`` too.
+        sites: What of a layer is edited: its ``experts`` (all of them together), the ``shared`` expert beside them, a
+            ``dense`` MLP, or ``auto``: the experts where there are any.
 
     Returns:
         The update, inserted: ``result.ask(question)`` shows the answers before and after it, ``result.remove(model)``
@@ -102,7 +106,7 @@ def edit(
     _check_gradients(model)
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
-    asking, decoder = chat_settings or ChatSettings(), find_decoder(model)
+    asking, decoder = chat_settings or ChatSettings(), find_decoder(model, sites=sites)
     tokenizer = settle_chat(tokenizer, chat, asking)
     requests = _as_asked(distinct(requests), tokenizer, asking)
     solver, values = solver or EMMET(), values or ValueSettings()

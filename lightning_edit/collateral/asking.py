@@ -48,6 +48,7 @@ class Asking:
         tokens: How many tokens an answer has at most.
         before: Makes a context in which the model is as before the run.
         report: Called with the number of prompts done.
+        edited_layers: Those that an edit may have changed.
     """
 
     decoder: Decoder
@@ -55,6 +56,7 @@ class Asking:
     tokens: int
     before: Callable[[], AbstractContextManager[Any]]
     report: Report = silent
+    edited_layers: Sequence[int] = ()
 
     def fits(self, prompt: str) -> bool:
         """Whether the model's context has room for a prompt and an answer.

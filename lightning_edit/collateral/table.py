@@ -28,6 +28,8 @@ def tables(section: Mapping[str, Any]) -> Iterator[Table | str]:
     if not section["asked"]:
         return
     yield _figures(section)
+    if (routes := section["figures"].get("routes_changed")) is not None:
+        yield f"Of the routes of the general prompts' tokens to experts, {100 * routes:.1f} % are other ones than before."
     if section["worst"]:
         yield _worst(section["worst"])
     cut = [

@@ -36,6 +36,7 @@ OF_COLLATERAL = {
     "general_changed": "share of general prompts whose answer begins with another sentence than before",
     "general_worse": "share of general prompts whose answer changed for the worse: a right answer lost, empty, a loop",
     "general_lost": "share of general prompts answered rightly before that are not any more",
+    "routes_changed": "share of the routes of the general prompts' tokens to experts that are other ones than before",
     "general_kl": "mean KL(before || after) of the next token after general prompts, in nats",
     "old_object_lost": "share of questions answered with the old object of an edit before that are not any more",
     "other_subjects_changed": "share of other subjects in the wording of an edit whose first sentence is another one",

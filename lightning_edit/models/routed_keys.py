@@ -68,8 +68,7 @@ def routed_keys(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R
             token, and their router weights.
         kwargs: The same by name.
     """
-    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
-    hidden, experts, gates = list(bound.arguments.values())[1:4]
+    hidden, experts, gates = _arguments(module, args, kwargs)
     hidden = hidden.reshape(-1, hidden.shape[-1])
     flat, count = experts.reshape(-1), len(module.down_proj)
     source = torch.arange(len(hidden), device=flat.device).repeat_interleave(experts.shape[-1])
@@ -82,6 +81,22 @@ def routed_keys(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R
     gates = gates.to(precision).reshape(experts.shape)
     keys = keys.view(*experts.shape, -1) * gates[..., None]
     return RoutedKeys(experts, gates, keys, count)
+
+
+def _arguments(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
+    return list(bound.arguments.values())[1:4]
+
+
+def routes_of(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The experts ``(tokens, k)`` that each token visits.
+
+    Args:
+        module: See `routed_keys`.
+        args: Arguments of a call of it.
+        kwargs: The same by name.
+    """
+    return _arguments(module, args, kwargs)[1]
 
 
 def expert_width(module: Any) -> int:

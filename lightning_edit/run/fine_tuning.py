@@ -20,6 +20,7 @@ from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.batches import pad
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import logits_at
+from lightning_edit.models.sites import SiteKind
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
@@ -69,6 +70,7 @@ class FineTuning(MeasuredModule):
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         down_projection: Name of the trained modules with ``{}`` for the layer, where they cannot be found by structure.
+        sites: What of a layer is trained: its ``experts``, the ``shared`` expert, a ``dense`` MLP, or ``auto``.
         seed: Of all that is drawn.
         trust_remote_code: See `MeasuredModule`.
     """
@@ -88,13 +90,14 @@ class FineTuning(MeasuredModule):
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         down_projection: str | None = None,
+        sites: SiteKind = "auto",
         seed: Seed = 0,
         trust_remote_code: bool = False,
         chat: bool | Literal["auto"] = "auto",
         chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
     ) -> None:
         trust, asking = trust_remote_code, (chat, chat_settings)
-        super().__init__(model, layers, evaluation, dtype, down_projection, seed, None, None, trust, *asking)
+        super().__init__(model, layers, evaluation, dtype, down_projection, sites, seed, None, None, trust, *asking)
         self.save_hyperparameters(ignore="trust_remote_code")
         self.loop = UpdateLoop(EditQueue(None))
         self.lr, self.weight_decay, self.eps = lr, weight_decay, norm_constraint

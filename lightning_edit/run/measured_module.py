@@ -23,6 +23,7 @@ from lightning_edit.metrics.ways import WayMetrics, ways_of
 from lightning_edit.models.auto_layers import settle_layers
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.probe import check_projections
+from lightning_edit.models.sites import SiteKind
 from lightning_edit.progress import Report, share_of
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.checkpointing import load_run, save_run
@@ -48,6 +49,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
+        sites: What of a layer is edited: its ``experts``, the ``shared`` expert, a ``dense`` MLP, or ``auto``.
         seed: Of all that is drawn.
         device_map: Spreads the model over the devices of this machine by accelerate: ``auto``, or a device for each
             part, also ``cpu`` or ``disk``; null keeps it on the trainer's device. What is on ``cpu`` or ``disk`` is
@@ -74,6 +76,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         down_projection: str | None = None,
+        sites: SiteKind = "auto",
         seed: Seed = 0,
         device_map: Annotated[DeviceMap | None, NO_EFFECT] = None,
         offload_folder: Annotated[str | None, NO_EFFECT] = None,
@@ -84,7 +87,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         super().__init__()
         self.chat, self.chat_settings = chat, chat_settings
         self.trust_remote_code = trust_remote_code
-        self.model_name, self.dtype_name, self.down_projection = model, dtype, down_projection
+        self.model_name, self.dtype_name, self.down_projection, self.sites = model, dtype, down_projection, sites
         self.device_map, self.offload_folder = device_map, offload_folder
         self.layers: list[int] = []
         self.seed, self.evaluation = seed, evaluation
@@ -166,7 +169,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
             settings = (self.down_projection, self.device_mesh.device_type, self.trust_remote_code)
             self.model = load_sharded(self.model_name, self.dtype_name, *settings)
         check_vocabulary(self.model, self.tokenizer)
-        self.decoder = find_decoder(self.model, self.down_projection)
+        self.decoder = find_decoder(self.model, self.down_projection, self.sites)
         self.layers = settle_layers(self.hparams.layers, self.decoder, *self.layers_for)
         if isinstance(self.hparams.layers, int | str):
             # One way to say it, by which runs are compared.

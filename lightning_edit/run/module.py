@@ -20,6 +20,7 @@ from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EvaluationSettings
+from lightning_edit.models.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, replaced_by
@@ -58,6 +59,7 @@ class EditingModule(MeasuredModule):
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
+        sites: What of a layer is edited: its ``experts``, the ``shared`` expert, a ``dense`` MLP, or ``auto``.
         previous_keys: Whether each update also preserves what earlier ones wrote, by adding C_p, the sum of k k^T over
             their keys, to C' (sequential MEMIT, ENCORE); null does as the solver was published (AlphaEdit does).
         post_processing: What becomes of each update before it is added to the weights: RECT, PRUNE, or a list of them.
@@ -88,6 +90,7 @@ class EditingModule(MeasuredModule):
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008
         dtype: Precision = "auto",
         down_projection: str | None = None,
+        sites: SiteKind = "auto",
         previous_keys: bool | None = None,
         post_processing: PostProcessor | list[PostProcessor] | None = None,
         on_top_of: str | None = None,
@@ -98,8 +101,8 @@ class EditingModule(MeasuredModule):
         chat: bool | Literal["auto"] = "auto",
         chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
     ) -> None:
-        places, asking = (device_map, offload_folder), (chat, chat_settings)
-        super().__init__(model, layers, evaluation, dtype, down_projection, seed, *places, trust_remote_code, *asking)
+        where, asking = (device_map, offload_folder, trust_remote_code), (chat, chat_settings)
+        super().__init__(model, layers, evaluation, dtype, down_projection, sites, seed, *where, *asking)
         self.save_hyperparameters(ignore="trust_remote_code")
         self.distribution, self.key_average = layer_distribution, key_average
         self.solver, self.value_settings, self.moment_settings = solver or EMMET(), values, second_moment
