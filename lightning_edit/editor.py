@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import compute_keys, current_values
+from lightning_edit.messages import listed
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
@@ -136,6 +137,7 @@ class Editor:
         decoder, highest = self.weights.decoder, self.layers[-1]
         keys = compute_keys(decoder, self.tokenizer, requests, self.templates, layer)
         current = current_values(decoder, self.tokenizer, requests, self.templates, highest, self.values.site)
+        self._check_keys(keys.mean, requests, layer)
         device = keys.mean.device
         if layer not in self._layer_solvers:
             self._layer_solvers[layer] = LayerSolver(self.solver, self.moments[layer].to(device))
@@ -146,6 +148,14 @@ class Editor:
             second_moment=self._layer_solvers[layer].second_moment,
             bare_keys=keys.bare,
         )
+
+    def _check_keys(self, keys: Tensor, requests: Sequence[EditRequest], layer: int) -> None:
+        """Refuses edits that have no key, because no expert is visited."""
+        if missing := [request.name for request, key in zip(requests, keys.T, strict=True) if not bool(key.any())]:
+            raise EditError(
+                f"Layer {layer}: {listed(missing)} have a key of zeros, as their tokens visit no expert that is edited "
+                "there. Edit another layer, or another site of it (`sites`)."
+            )
 
     def _post_processed(self, factors: Factors, layer: int) -> Factors:
         weight = self.weights.decoder.weight(layer).detach().double()

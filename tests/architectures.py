@@ -29,6 +29,12 @@ SIZES: dict[str, dict[str, Any]] = {
     "Falcon": {**COMMON, "alibi": True, "new_decoder_architecture": False},
     "Bloom": {"vocab_size": VOCABULARY, "n_layer": 3, "hidden_size": 32, "n_head": 4},
 }
+ROUTED = {**MODERN, "head_dim": 8, "num_experts_per_tok": 2}
+# Mixtures of experts: a layer has one tensor of three dimensions for all of them, here as it is and there transposed.
+EXPERTS: dict[str, dict[str, Any]] = {
+    "Qwen3Moe": {**ROUTED, "moe_intermediate_size": 24, "num_experts": 8},
+    "GptOss": {**ROUTED, "intermediate_size": 24, "num_local_experts": 8, "layer_types": ["full_attention"] * 3},
+}
 # One of each structure: positions learned, rotary, none; blocks in a row and side by side; norms after, windows.
 STRUCTURES = ("GPT2", "GPTJ", "Llama", "Mistral", "Gemma2", "OPT", "Falcon")
 # Where a test of one family takes long.
@@ -39,11 +45,11 @@ def build(family: str, **changes: Any) -> Any:
     """A random causal language model of a family, always the same.
 
     Args:
-        family: One of `SIZES`, the prefix of the configuration's class.
+        family: One of `SIZES` or `EXPERTS`, the prefix of the configuration's class.
         **changes: Settings to change.
     """
     config = getattr(transformers, f"{family}Config")(
-        **{**SIZES[family], "bos_token_id": 0, "eos_token_id": 0, **changes}
+        **{**(SIZES | EXPERTS)[family], "bos_token_id": 0, "eos_token_id": 0, **changes}
     )
     transformers.set_seed(0)
     return transformers.AutoModelForCausalLM.from_config(config).eval()

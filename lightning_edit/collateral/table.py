@@ -29,7 +29,7 @@ def tables(section: Mapping[str, Any]) -> Iterator[Table | str]:
         return
     yield _figures(section)
     if (routes := section["figures"].get("routes_changed")) is not None:
-        yield f"Of the routes of the general prompts' tokens to experts, {100 * routes:.1f} % are other ones than before."
+        yield f"Of the routes of the general prompts' tokens to experts, {100 * routes:.1f} % are not as before."
     if section["worst"]:
         yield _worst(section["worst"])
     cut = [

@@ -45,7 +45,10 @@ class SecondMomentSettings(Settings):
     section: ClassVar[str] = "second_moment"
 
     tokens: Count | None = None
-    """How many tokens of ordinary text to use; null for 10 x d_in, which suffices (arXiv 2506.04226)."""
+    """How many tokens of ordinary text to use; null for 10 x d_in, which suffices (arXiv 2506.04226).
+
+    Of E experts, of which a token visits k, E / k times as many.
+    """
 
     length: Count = 512
     """Texts are cut to this many tokens (at most the model's context)."""
@@ -103,7 +106,14 @@ def tokens_wanted(decoder: Decoder, layers: Sequence[int], settings: SecondMomen
         layers: The edited layers.
         settings: See `SecondMomentSettings`.
     """
-    return settings.tokens or TOKENS_PER_DIMENSION * max(decoder.moment_shape(layer)[-1] for layer in layers)
+    return settings.tokens or max(_tokens_for(decoder, layer) for layer in layers)
+
+
+def _tokens_for(decoder: Decoder, layer: int) -> int:
+    """Ten for each dimension, of experts as many visits: a token visits k of E."""
+    tokens, experts = TOKENS_PER_DIMENSION * decoder.moment_shape(layer)[-1], decoder.experts(layer)
+    visited = getattr(decoder.model.config.get_text_config(), "num_experts_per_tok", None) or 1
+    return tokens * max(1, experts // visited)
 
 
 def _tokenize(tokenizer: Any, texts: Iterable[str], wanted: int, length: int) -> list[Sequence[int]]:

@@ -13,6 +13,7 @@ from lightning_edit.loading.gguf_file import as_ordinary
 from lightning_edit.loading.loaded_weights import check_finite, check_loaded
 from lightning_edit.loading.model_files import QUANTIZED, short, source
 from lightning_edit.loading.offloading import DeviceMap
+from lightning_edit.models.routed_keys import is_experts
 
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 
@@ -97,6 +98,9 @@ def load_model(
         model, loaded = AutoModelForCausalLM.from_pretrained(path, dtype=precision, **how, **places, **file)
     if file:
         as_ordinary(model)
+    if model.dtype == torch.float64 and any(map(is_experts, model.modules())):
+        # What transformers takes by default knows no float64.
+        model.set_experts_implementation("batched_mm")
     check_loaded(model, loaded, name)
     check_finite(model)
     return model.eval().requires_grad_(False)

@@ -15,7 +15,7 @@ from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.run.module import EditingModule
 from lightning_edit.updates.edited_weights import EditedWeights
-from tests.architectures import SIZES, build
+from tests.architectures import EXPERTS, SIZES, build
 from tests.small_models import make_factors
 from tests.trainers import quiet_trainer
 
@@ -34,7 +34,7 @@ def places(model):
     return inside | {f"{blocks}.{i}": "cpu" if i == 0 else "disk" for i in range(len(decoder.blocks))}
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", [*SIZES, *EXPERTS])
 @pytest.mark.slow
 def test_a_model_read_from_the_disk_is_edited_like_one_in_memory(family, tmp_path):
     build(family).save_pretrained(tmp_path)

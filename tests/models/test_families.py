@@ -4,22 +4,17 @@ import pytest
 import torch
 import transformers
 
-from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, ValueSettings, edit
+from lightning_edit import EditError
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.hooks import change_output, frozen
-from lightning_edit.models.probe import altered_on_the_way, check_readable
+from lightning_edit.models.probe import check_readable
 from lightning_edit.values.batch import prepare
-from lightning_edit.values.optimize import encode_texts
+from lightning_edit.values.optimize import encode_texts, optimize_values
 from tests.families import build_family, experts_in_double, families
+from tests.family_edits import REQUESTS, TEMPLATES, edit_two, editable, values_for
 
-REQUESTS = [
-    EditRequest("Belbinbor", "{} lives in the town of", "red stone", "mill"),
-    EditRequest("the old cup", "Therefore the mother of {} was a", "river"),
-]
-TEMPLATES = ContextTemplates(("{}", "The river is cold and the old cup is red. {}"))
-TEXTS = ["The river is cold and the old cup is red.", "Belbinbor lives in the mill."] * 4
-# One of each kind in every run of the tests; all of them where tests may be slow.
-COMMON = {"qwen3_moe", "gpt_oss", "deepseek_v3", "qwen3_next", "gemma4_text", "bert", "mamba", "llama4_text", "bart"}
+# Some in every run of the tests; all of them where tests may be slow.
+COMMON = {"qwen3_moe", "gpt_oss", "qwen3_next", "gemma4_text"}
 # Their own code computes something in float32, or does not know float64 at all.
 NOT_IN_DOUBLE = {"xglm", "inkling2_text", "inkling2"}
 PAIRS = [
@@ -33,16 +28,6 @@ def built(model_type, class_name, dtype=torch.float32):
         return build_family(model_type, class_name, dtype)
     except Exception as error:  # noqa: BLE001
         pytest.skip(f"cannot be built small: {type(error).__name__}: {str(error)[:200]}")
-
-
-def editable(model):
-    """The decoder, its lowest layer that can be edited, and where values are added there."""
-    decoder = find_decoder(model)
-    check_readable(decoder)
-    layers = [layer for layer in range(len(decoder.blocks) - 1) if layer not in decoder.refusals]
-    if not layers:
-        raise EditError(f"No layer but the last can be edited: {decoder.refusals}")
-    return decoder, layers[0], "mlp" if altered_on_the_way(decoder, layers[:1]) else "block"
 
 
 def whole_forward(decoder, layer, site, text, delta):
@@ -63,22 +48,14 @@ def whole_forward(decoder, layer, site, text, delta):
 def test_exactly_the_intended_weights_change_and_come_back(model_type, class_name, dtype, tiny_tokenizer):
     model = built(model_type, class_name, dtype)
     try:
-        decoder, layer, site = editable(model)
+        place = editable(model)
     except EditError as refusal:
         pytest.skip(f"refused: {refusal}")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    values = ValueSettings(steps=6, lr=0.5, clamp_norm_factor=4, site=site)
-    result = edit(
-        model,
-        tiny_tokenizer,
-        REQUESTS,
-        EMMET(second_moment_weight=1.0, ridge=1e-3),
-        layers=[layer],
-        values=values,
-        texts=TEXTS,
-        templates=TEMPLATES,
-        progress=False,
-    )
+    decoder, layer, _ = place
+    how = (decoder, tiny_tokenizer, REQUESTS, TEMPLATES, layer)
+    assert (optimize_values(*how, values_for(place)).nll < optimize_values(*how, values_for(place, steps=1)).nll).all()
+    result = edit_two(place, tiny_tokenizer)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {decoder.parameter_name(layer)}
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values() if tensor.is_floating_point())
@@ -125,9 +102,7 @@ def test_models_that_need_an_image_are_refused(model_type):
 
 def test_a_saved_model_of_experts_has_the_edit_in_it(tmp_path, tiny_tokenizer):
     model = build_family("qwen3_moe", "Qwen3MoeForCausalLM")
-    edit(
-        model, tiny_tokenizer, REQUESTS, EMMET(ridge=1e-3), layers=[1], texts=TEXTS, templates=TEMPLATES, progress=False
-    )
+    edit_two(editable(model), tiny_tokenizer)
     model.save_pretrained(tmp_path)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     own = dict(model.named_parameters())
