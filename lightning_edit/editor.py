@@ -150,11 +150,12 @@ class Editor:
         )
 
     def _check_keys(self, keys: Tensor, requests: Sequence[EditRequest], layer: int) -> None:
-        """Refuses edits that have no key, because no expert is visited."""
+        """Refuses edits that have no key."""
         if missing := [request.name for request, key in zip(requests, keys.T, strict=True) if not bool(key.any())]:
             raise EditError(
-                f"Layer {layer}: {listed(missing)} have a key of zeros, as their tokens visit no expert that is edited "
-                "there. Edit another layer, or another site of it (`sites`)."
+                f"Layer {layer}: the key of {listed(missing)} is all zeros, so nothing can be written for it there: what "
+                "enters the edited map is 0, or the subject's token visits no expert. Edit another layer, or another "
+                "site of it (`sites`)."
             )
 
     def _post_processed(self, factors: Factors, layer: int) -> Factors:

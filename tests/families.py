@@ -39,7 +39,6 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("n_group", "topk_group", "mamba_n_groups", "n_mamba_heads"), 1),
     "mamba_dt_rank": 4,
     "rotary_dim": 4,
-    "attention_hidden_size": 64,
 }
 VISION = {
     **{name: SIZES[name] for name in ("hidden_size", "d_model", "intermediate_size", "encoder_ffn_dim", "head_dim")},
@@ -67,7 +66,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "reformer": {"is_decoder": True, "axial_pos_embds": False},
     "xlstm": {"v_head_dim": None},
     "xmod": {"default_language": "en_XX"},
-    "zamba": {"attention_head_dim": 16, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "zamba": {
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+    },
     "zaya": {"num_experts_per_tok": 1},
 }
 NO_HEAD_SIZE = ("hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl_text", "ministral")

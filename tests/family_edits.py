@@ -12,7 +12,7 @@ import transformers
 from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, ValueSettings, edit
 from lightning_edit.loading.pretrained import load_tokenizer
 from lightning_edit.models.decoder import Decoder, find_decoder
-from lightning_edit.models.probe import altered_on_the_way, check_readable
+from lightning_edit.models.probe import altered_on_the_way, check_projections
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.tiny import MODEL_PATH
 from tests.families import build_family, families
@@ -51,10 +51,10 @@ def editable(model: Any) -> Editable:
         EditError: Why it cannot.
     """
     decoder = find_decoder(model)
-    check_readable(decoder)
     layers = [layer for layer in range(len(decoder.blocks) - 1) if layer not in decoder.refusals]
     if not layers:
         raise EditError(f"No layer but the last can be edited. {next(iter(decoder.refusals.values()))}")
+    check_projections(decoder, layers[:1])
     return Editable(decoder, layers[0], "mlp" if altered_on_the_way(decoder, layers[:1]) else "block")
 
 

@@ -36,6 +36,7 @@ class TokenBatch:
             "input_ids": self.input_ids,
             "attention_mask": torch.ones_like(self.input_ids),
             "position_ids": self.position_ids,
+            "use_cache": False,
         }
 
 

@@ -161,8 +161,14 @@ def hidden_size(model: Any) -> int:
 
     Args:
         model: The model.
+
+    Raises:
+        EditError: If its configuration does not say so.
     """
-    return int(model.config.get_text_config().hidden_size)
+    size = getattr(model.config.get_text_config(), "hidden_size", None)
+    if not isinstance(size, int):
+        raise EditError(f"The configuration of {type(model).__name__} does not say how wide its hidden states are.")
+    return size
 
 
 def with_a_way_up(linear: Mapping[str, nn.Module], size: int) -> list[str]:

@@ -43,6 +43,8 @@ def by_position(states: Tensor, rows: int) -> Tensor:
 
 def with_hidden(output: Any, hidden: Tensor) -> Any:
     """What a module returned, with another hidden state in it."""
+    if hasattr(output, "_replace"):
+        return output._replace(**{output._fields[0]: hidden})
     return type(output)([hidden, *output[1:]]) if isinstance(output, tuple | list) else hidden
 
 

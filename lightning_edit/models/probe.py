@@ -108,6 +108,11 @@ def _check_linear(decoder: Decoder, layer: int, key: Captured, output: Captured)
         raise EditError(f"Layer {layer}: {name} is not run when the model reads a text, so an edit of it does nothing.")
     precision = torch.promote_types(weight.dtype, torch.float32)
     keys = by_token(key.value)
+    if len(keys) != TOKENS:
+        raise EditError(
+            f"Layer {layer}: {name} is run for {len(keys)} positions where a text has {TOKENS} tokens, so which of them "
+            "is the subject's is not known."
+        )
     expected = stacked(keys).to(precision) @ weight.to(precision).T
     if biases is not None:
         expected += bias_of(keys, biases.to(precision))
@@ -183,8 +188,7 @@ def probe_inputs(decoder: Decoder, rows: int) -> dict[str, Any]:
         rows: How often the same tokens are run side by side.
     """
     vocabulary = decoder.model.config.get_text_config().vocab_size
-    batch = pad([[i % vocabulary for i in range(1, TOKENS + 1)]] * rows, decoder.device)
-    return {**batch.inputs(), "use_cache": False}
+    return pad([[i % vocabulary for i in range(1, TOKENS + 1)]] * rows, decoder.device).inputs()
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:

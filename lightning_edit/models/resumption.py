@@ -72,7 +72,7 @@ class Resumption:
 
     @property
     def _inputs(self) -> dict[str, Any]:
-        return {**pad([self._ids], self._device).inputs(), "use_cache": False}
+        return pad([self._ids], self._device).inputs()
 
     @cached_property
     def _whole(self) -> tuple[Tensor, list[Captured]]:

@@ -116,7 +116,7 @@ class Pass:
     def inputs(self) -> dict[str, Any]:
         """Keyword arguments of the model's forward."""
         if self.cache is None:
-            return {**self.batch.inputs(), "use_cache": False}
+            return self.batch.inputs()
         return {**self.batch.inputs(), "attention_mask": self.mask, **self.cache.inputs()}
 
     def extended(self, model: Any) -> PrefixCache:

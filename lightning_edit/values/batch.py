@@ -162,7 +162,7 @@ def cached(cache: PrefixCache | None) -> dict[str, Any]:
     Args:
         cache: The prefixes, None where there are none.
     """
-    return {"use_cache": False} if cache is None else cache.inputs()
+    return {} if cache is None else cache.inputs()
 
 
 def _picks(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from lightning_edit.errors import EditError
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.values.batch import ValueBatch
 from lightning_edit.values.settings import ValueSettings
@@ -94,6 +95,10 @@ class Search:
             group = group.select(chosen)
         with torch.set_grad_enabled(not last):
             terms = self._terms(group, first)
+            if not last and not terms.requires_grad:
+                raise EditError(
+                    f"{type(group.decoder.model).__name__} runs its blocks without gradients, so no value can be found."
+                )
             slope = torch.zeros_like(self.z0) if last else torch.autograd.grad(terms.sum(), self.delta)[0]
         return group, terms.detach(), slope
 
