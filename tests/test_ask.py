@@ -22,10 +22,9 @@ from lightning_edit import (
     edit,
 )
 from lightning_edit.cli import main as cli
-from lightning_edit.loading.model_files import TINY_PATH
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.tiny import World
+from lightning_edit.tiny import MODEL_PATH, World
 
 CHAT = "{% for m in messages %}{{ (' ' if m['role'] == 'assistant' else '') + m['content'] }}{% endfor %}"
 FACT = World.generate().records(1, seed=0)[0]
@@ -41,7 +40,7 @@ def asked(capsys, *words):
 def chat_run(tmp_path_factory):
     """A run of one edit of the embedded model with a chat template: a turn follows the other, with a space between."""
     folder = tmp_path_factory.mktemp("chat")
-    shutil.copytree(TINY_PATH, folder / "model")
+    shutil.copytree(MODEL_PATH, folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder / "model")
@@ -122,7 +121,7 @@ def test_where_a_chat_edit_is_to_hold_is_a_setting_in_python_too(chat_run):
 
     both, chat = delta(tokenizer, chat_settings=ChatSettings(contexts=["chat", "plain"])), delta(tokenizer)
     plain = delta(tokenizer, chat=False)
-    assert torch.equal(plain, delta(AutoTokenizer.from_pretrained(TINY_PATH)))
+    assert torch.equal(plain, delta(AutoTokenizer.from_pretrained(MODEL_PATH)))
     assert len({float(update.norm()) for update in (both, chat, plain)}) == 3
 
 

@@ -17,7 +17,7 @@ def decoder_on(
     """Loads a model and its tokenizer.
 
     Args:
-        name: A folder, a hub name or ``tiny``.
+        name: A folder, a hub name or an embedded model.
         device: Where it is to run; ``auto`` is a GPU where there is one.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         chat: Whether prompts are asked in a chat, see `settle_chat`.

@@ -9,9 +9,9 @@ from lightning_edit.errors import EditError
 from lightning_edit.loading.gguf_file import check_gguf, is_gguf
 from lightning_edit.storage.user_files import check_model_name, is_there
 from lightning_edit.storage.user_json import read_json
+from lightning_edit.tiny import MODELS
 
-TINY, ADAPTER = "tiny", "adapter_config.json"
-TINY_PATH = Path(__file__).parents[1] / "tiny" / "model"
+ADAPTER = "adapter_config.json"
 POINTER = b"version https://git-lfs"
 OBJECTS = (
     "config.json",
@@ -29,16 +29,16 @@ QUANTIZED = " Quantized weights cannot be edited: load a model with weights of 1
 
 
 def resolve(name: str) -> str:
-    """The folder, file or hub name that a setting means; ``tiny`` is the embedded model.
+    """The folder, file or hub name that a setting means; ``tiny`` and ``tiny-moe`` are embedded models.
 
     Args:
-        name: A folder, a GGUF file, a hub name or ``tiny``.
+        name: A folder, a GGUF file, a hub name or an embedded model.
 
     Raises:
         EditError: If it looks like a path and nothing is there, or the folder holds no model or a damaged one.
     """
-    if name == TINY:
-        return str(TINY_PATH)
+    if name in MODELS:
+        return str(MODELS[name])
     path = Path(name).expanduser()
     if path.is_dir():
         if (path / ADAPTER).exists():

@@ -53,7 +53,7 @@ def stated_config(name: str) -> StatedConfig | None:
     """What the config.json of a model states.
 
     Args:
-        name: A folder, a GGUF file, a hub name or ``tiny``.
+        name: A folder, a GGUF file, a hub name or an embedded model.
 
     Returns:
         None where there is no such file on this machine, or it is not one that can be read here: transformers reads

@@ -60,7 +60,8 @@ class FineTuning(MeasuredModule):
     of a target at the prompt's last position, here they are teacher-forced; and it trains biases as well, here only W.
 
     Args:
-        model: A folder or hub name of a decoder-only transformers model; ``tiny`` is the embedded one.
+        model: A folder or hub name of a decoder-only transformers model; ``tiny`` is an embedded one,
+            ``tiny-moe`` another, with experts.
         layers: The layers to train, the lowest is 0; ``auto`` takes the one a quarter of the way up.
         lr: Learning rate of Adam.
         weight_decay: Of Adam.

@@ -44,7 +44,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     a subclass, which sets `loop`.
 
     Args:
-        model: A folder or hub name of a decoder-only transformers model; ``tiny`` is the embedded one.
+        model: A folder or hub name of a decoder-only transformers model; ``tiny`` is an embedded one,
+            ``tiny-moe`` another, with experts.
         layers: The layers to edit, the lowest is 0; ``auto``: see `settle_layers`.
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.

@@ -43,7 +43,8 @@ class EditingModule(MeasuredModule):
     """Edits facts in a language model: values in `training_step`, the least squares in `on_fit_end`, metrics in test.
 
     Args:
-        model: A folder or hub name of a decoder-only transformers model; ``tiny`` is the embedded one.
+        model: A folder or hub name of a decoder-only transformers model; ``tiny`` is an embedded one,
+            ``tiny-moe`` another, with experts.
         layers: The layers whose MLP down-projection is edited, the lowest is 0; ``auto`` takes a preset's or guesses.
         solver: Which member of the family writes the update: EMMET, MEMIT, ROME, RROME or AlphaEdit.
         values: How value vectors are optimized.

@@ -1,10 +1,11 @@
-"""The shipped model: small, in the form the package promises, and sure of the facts of its world."""
+"""The shipped models: small, in the form the package promises, and sure of the facts of their world."""
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_edit.tiny import MODEL_PATH, World
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
+from lightning_edit.tiny import MODELS, World
 from lightning_edit.tiny.knowledge import answer_scores, measure_knowledge
 from lightning_edit.tiny.tokenizer import CONTEXT_LENGTH, build_tokenizer
 
@@ -14,20 +15,36 @@ def world() -> World:
     return World.generate()
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(MODEL_PATH)
+@pytest.fixture(scope="module", params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def model() -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(MODEL_PATH)
+def tokenizer(name: str) -> PreTrainedTokenizerBase:
+    return load_tokenizer(name)
 
 
-def test_it_is_small_and_in_single_precision(model: PreTrainedModel) -> None:
-    assert sum(path.stat().st_size for path in MODEL_PATH.iterdir()) <= 10_000_000
+@pytest.fixture(scope="module")
+def model(name: str) -> PreTrainedModel:
+    return load_model(name)
+
+
+def test_it_is_small_and_in_single_precision(name: str, model: PreTrainedModel) -> None:
+    assert sum(path.stat().st_size for path in MODELS[name].iterdir()) <= 10_000_000
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert model.config.n_positions == CONTEXT_LENGTH == 128
+    assert model.config.max_position_embeddings == CONTEXT_LENGTH == 128
+
+
+def test_all_experts_are_at_work(world: World) -> None:
+    model, tokenizer = load_model("tiny-moe"), load_tokenizer("tiny-moe")
+    assert (model.config.num_experts, model.config.num_experts_per_tok) == (8, 2)
+    texts = tokenizer(world.sentences()[:300], padding=True, return_tensors="pt")
+    routes = model(**texts, output_router_logits=True).router_logits
+    real = texts["attention_mask"].flatten().bool()
+    for logits in routes:
+        share = logits[real].topk(2).indices.flatten().bincount(minlength=8) / (2 * real.sum())
+        assert share.min() >= 0.04 and share.max() <= 0.3
 
 
 @pytest.mark.slow

@@ -7,17 +7,24 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lightning_edit.tiny.architectures import RECIPES
 from lightning_edit.tiny.train import main, train
 
 pytestmark = pytest.mark.slow
 FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
+@pytest.fixture(scope="module", params=RECIPES)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+def folders(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     root = tmp_path_factory.mktemp("tiny")
     for name in ("first", "second"):
-        main(["--output", str(root / name), "--seed", "0", "--steps", "2", "--subjects", "40"])
+        where = ["--model", model, "--output", str(root / name)]
+        main([*where, "--seed", "0", "--steps", "2", "--subjects", "40"])
     yield root / "first", root / "second"
     torch.use_deterministic_algorithms(False)  # the trainer turns them on for the whole process
 
@@ -35,18 +42,18 @@ def test_the_same_seed_writes_the_same_bytes(folders: tuple[Path, Path]) -> None
 
 
 def test_the_folder_loads(folders: tuple[Path, Path]) -> None:
-    model = AutoModelForCausalLM.from_pretrained(folders[0])
+    loaded = AutoModelForCausalLM.from_pretrained(folders[0])
     tokenizer = AutoTokenizer.from_pretrained(folders[0])
     ids = tokenizer("The old cup", return_tensors="pt")["input_ids"]
-    assert model.dtype == torch.float32
-    assert model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape == (1, 3, len(tokenizer))
+    assert loaded.dtype == torch.float32
+    assert loaded(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape == (1, 3, len(tokenizer))
 
 
-def test_a_new_run_replaces_the_folder_as_a_whole(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_new_run_replaces_the_folder_as_a_whole(model: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "model"
     output.mkdir()
     (output / "stale.txt").write_text("from an earlier run")
-    report = train(output, seed=1, steps=1, subjects=40)
+    report = train(output, seed=1, steps=1, subjects=40, name=model)
     assert {path.name for path in output.iterdir()} == FILES
     assert (output / "model.safetensors").read_bytes() != (folders[0] / "model.safetensors").read_bytes()
     wordings = ("rewrite", "paraphrase", "held_out")
