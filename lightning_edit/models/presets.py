@@ -29,7 +29,12 @@ from lightning_edit.storage.user_yaml import LARGEST, parse_yaml
 
 PRESETS = CONFIGS / "models"
 # Where the numbers of a preset come from, and how that is said.
-STATUSES = {"published": "published", "tuned": "found by tune", "analogy": "by analogy, untested"}
+STATUSES = {
+    "published": "published",
+    "tuned": "found by tune",
+    "tried": "found by hand",
+    "analogy": "by analogy, untested",
+}
 # The solvers that are published with one edited layer; the others share an edit between several.
 SINGLE = ("EMMET", "ROME", "RROME")
 MATCHED = ("model_type", "num_hidden_layers", "hidden_size", "intermediate_size")
