@@ -7,10 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart real real-model test test-all test-oldest test-newest coverage lint docs benchmark clean
+.PHONY: quickstart quickstart-moe real real-model test test-all test-oldest test-newest coverage lint docs benchmark clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python cli.py fit
+
+# The embedded model with experts.
+quickstart-moe: $(INSTALLED)
+	$(BIN)/python cli.py fit --config configs/models/tiny_moe.yaml
 
 # A real chat model, downloaded once (93 MB) into a cache outside the repository: some minutes.
 real: $(INSTALLED)

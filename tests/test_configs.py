@@ -12,7 +12,7 @@ from lightning_edit.cli import main as cli
 from lightning_edit.configs import CONFIGS as SHIPPED
 from lightning_edit.loading.pretrained import load_tokenizer
 from lightning_edit.models.presets import Preset
-from lightning_edit.tiny import World
+from lightning_edit.tiny import MODELS, World
 from tests.architectures import build
 
 OTHER_FILES = {"tasks", "sweeps"}
@@ -128,7 +128,7 @@ def smaller(settings, tmp_path, small):
     if settings.get("model") != "FineTuning":
         found |= {"model.values.steps": 5, "model.second_moment.tokens": 2000, "model.solver.ridge": 0.01}
         found["model.second_moment.cache_dir"] = str(tmp_path / "cache")
-    if settings.get("model.model", "tiny") != "tiny":
+    if settings.get("model.model", "tiny") not in MODELS:
         found |= {"model.model": small(settings["model.model"])}
         found["model.layers"] = list(range(min(len(settings["model.layers"]), BLOCKS)))
         if "model.solver.second_moment_weight" in settings:
