@@ -153,9 +153,9 @@ class Editor:
         """Refuses edits that have no key."""
         if missing := [request.name for request, key in zip(requests, keys.T, strict=True) if not bool(key.any())]:
             raise EditError(
-                f"Layer {layer}: the key of {listed(missing)} is all zeros, so nothing can be written for it there: what "
-                "enters the edited map is 0, or the subject's token visits no expert. Edit another layer, or another "
-                "site of it (`sites`)."
+                f"Layer {layer}: the key of {listed(missing)} is all zeros, so nothing can be written for it there: "
+                "what enters the edited map is 0, or the subject's token visits no expert. Edit another layer, or "
+                "another site of it (`sites`)."
             )
 
     def _post_processed(self, factors: Factors, layer: int) -> Factors:

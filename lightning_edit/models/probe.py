@@ -110,8 +110,8 @@ def _check_linear(decoder: Decoder, layer: int, key: Captured, output: Captured)
     keys = by_token(key.value)
     if len(keys) != TOKENS:
         raise EditError(
-            f"Layer {layer}: {name} is run for {len(keys)} positions where a text has {TOKENS} tokens, so which of them "
-            "is the subject's is not known."
+            f"Layer {layer}: {name} is run for {len(keys)} positions where a text has {TOKENS} tokens, so which of "
+            "them is the subject's is not known."
         )
     expected = stacked(keys).to(precision) @ weight.to(precision).T
     if biases is not None:

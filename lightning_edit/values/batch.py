@@ -227,7 +227,9 @@ def prepare(
     below_site = [capture_output(decoder.blocks[first_block - 1], stop=site == "block")] if first_block else []
     at_site = [capture_output(decoder.down_projection(layer), stop=True)] if site == "mlp" else []
     captured = run_until(decoder.model, inputs, *below_site, *at_site)
-    skipped = bool(below_site) and decoder.resumption.after(first_block - 1)
+    # Of several residual streams the rows need not come first.
+    by_rows = captured[0].value.shape[:2] == suffixes.input_ids.shape
+    skipped = bool(below_site) and by_rows and decoder.resumption.after(first_block - 1)
     below = captured[0] if skipped else None
     subjects = torch.tensor([text.subject_last - start for text, start in zip(texts, starts, strict=True)])
     batch = ValueBatch(

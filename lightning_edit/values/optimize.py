@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_edit.asking.tokenization import Encoded, check_lengths, encode_subject
 from lightning_edit.distributed.process_group import agreed
+from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.batches import by_length, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder, ValueSite
@@ -103,6 +104,11 @@ def optimize_values(
     rows = encode_texts(tokenizer, requests, templates, settings.kl_prompt, decoder.context)
     with frozen(decoder.model), fast(decoder):
         groups, z0 = _prepare(decoder, layer, settings.site, rows, templates.deciding)
+        if not bool(z0.any(1).all()):
+            raise EditError(
+                f"Layer {layer}: the model's state where values are added is 0, and a value is found relative to its "
+                "norm. Edit another layer."
+            )
         search = Search.start(z0, settings)
         optimizer = torch.optim.Adam([search.delta], lr=settings.lr)
         for step in range(settings.steps):
