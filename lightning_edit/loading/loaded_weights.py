@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_edit.errors import EditError
 from lightning_edit.loading.offloading import in_memory
 from lightning_edit.messages import listed
+from lightning_edit.storage.tensor_parts import plain_parts
 
 # Constants that older versions of transformers kept beside the weights.
 LEFTOVERS = re.compile(r"(^|\.)(masked_bias|inv_freq)$")
@@ -129,14 +130,17 @@ def check_finite(model: Any) -> None:
         EditError: With the name of the first such weight.
     """
     for name, parameter in model.named_parameters():
-        values = in_memory(model, name, parameter.detach())
-        values = values.to_local() if isinstance(values, DTensor) else values
-        # Codes of quantized weights are always finite.
-        if not values.is_floating_point() or values.dtype.itemsize < 2 or not values.numel():
-            continue
-        # In one pass and without a mask as large as the weight; both are NaN if any entry is.
-        if not torch.stack(values.aminmax()).isfinite().all():
+        if not all(_is_finite(part) for _, part in plain_parts(in_memory(model, name, parameter.detach()))):
             raise EditError(
                 f"The weight {name} of {type(model).__name__} has entries that are NaN or infinite, so nothing can be "
                 "computed with this model. Its files are damaged, or its precision is too low for its weights."
             )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    values = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    # Codes of quantized weights are always finite.
+    if not values.is_floating_point() or values.dtype.itemsize < 2 or not values.numel():
+        return True
+    # In one pass and without a mask as large as the weight; both are NaN if any entry is.
+    return bool(torch.stack(values.aminmax()).isfinite().all())

@@ -48,7 +48,11 @@ def _add_tensor(digest: xxhash.xxh3_128, tensor: "Tensor") -> None:
     import torch
 
     from lightning_edit.distributed.sharded_weights import whole
+    from lightning_edit.storage.tensor_parts import plain_parts
 
-    plain = whole(tensor.detach()).cpu().contiguous()
-    digest.update(f"tensor {plain.dtype} {tuple(plain.shape)} ".encode())
-    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    for name, part in plain_parts(tensor.detach()):
+        if name:
+            digest.update(f"part {name} ".encode())
+        plain = whole(part).cpu().contiguous()
+        digest.update(f"tensor {plain.dtype} {tuple(plain.shape)} ".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
