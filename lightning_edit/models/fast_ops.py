@@ -58,10 +58,12 @@ def weight_first(head: nn.Module) -> Iterator[None]:
     Args:
         head: The language-modeling head; only a plain linear map that nothing else steers is changed.
     """
-    if type(head) is not nn.Linear or "forward" in vars(head) or head.weight.device.type != "cpu":
+    # The weight of a quantized head is a kind of its own.
+    plain = type(head) is nn.Linear and type(head.weight) in (nn.Parameter, Tensor)
+    if not plain or "forward" in vars(head) or head.weight.device.type != "cpu":
         yield
         return
-    linear = head
+    linear: Any = head
 
     def forward(hidden: Tensor) -> Tensor:
         rows = hidden.reshape(-1, hidden.shape[-1])
