@@ -16,6 +16,7 @@ from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.checkpoint_file import EDITED, checkpoints, save
 from lightning_edit.storage.run_files import WEIGHTS
 from lightning_edit.storage.run_folder import run_folder
+from lightning_edit.updates.beside import save_beside
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,10 @@ class ExportEdits(Callback):
                 pl_module.update.save(folder / "update.safetensors")
         if self.model:
             with _collected(failed), atomic_path(folder / "model") as scratch:
-                pl_module.model.save_pretrained(scratch, state_dict=weights)
+                if pl_module.codes:
+                    save_beside(pl_module.model, pl_module.codes, pl_module.update, scratch)
+                else:
+                    pl_module.model.save_pretrained(scratch, state_dict=weights)
                 pl_module.tokenizer.save_pretrained(scratch)
                 copy_others(folder / "model", scratch, WEIGHTS)
         if failed:

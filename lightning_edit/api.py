@@ -18,10 +18,11 @@ from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
 from lightning_edit.keys.named_prompts import named_groups
 from lightning_edit.keys.questions import preserving_questions
+from lightning_edit.loading.editable import check_quantized, made_editable, structure_of
 from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
 from lightning_edit.models.auto_layers import settle_layers
-from lightning_edit.models.decoder import Decoder, find_decoder
+from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
@@ -62,7 +63,8 @@ def edit(
     """Writes facts into a model, without any trainer; where there are several processes, all of them must call it.
 
     Args:
-        model: A decoder-only transformers model with head; it is edited in place.
+        model: A decoder-only transformers model with head; it is edited in place. Of one that is quantized the edited
+            modules are replaced by plain ones with the dequantized weight, and stay so.
         tokenizer: Its fast tokenizer.
         requests: The edits.
         solver: ``EMMET()`` if not given. ROME as published also takes ``values=ValueSettings(site="mlp")`` and
@@ -106,34 +108,35 @@ def edit(
     _check_gradients(model)
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
-    asking, decoder = chat_settings or ChatSettings(), find_decoder(model, sites=sites)
+    asking, decoder = chat_settings or ChatSettings(), structure_of(model, sites)
     tokenizer = settle_chat(tokenizer, chat, asking)
     requests = _as_asked(distinct(requests), tokenizer, asking)
     solver, values = solver or EMMET(), values or ValueSettings()
     layers = settle_layers(layers, decoder, type(solver).__name__, values.site == "block")
     if moments is not None:
         _check_moments(decoder, layers, moments)
-    values, settings = _check_weights(decoder, layers, values), second_moment or SecondMomentSettings()
-    warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
-    worlds: list[World] = asking.contexts if chat_of(tokenizer) is not None else ["chat"]
-    preserved = named_groups(requests, settings, tokenizer, worlds, decoder.context)
-    with ProgressBars() if progress else nullcontext(silent) as report:
-        if templates is None:
-            templates = gathered(generate_templates(model, tokenizer, seed))[0]
-        if chat_settings is not None and chat_of(tokenizer) is not None:
-            templates = templates.in_worlds(chat_settings)
-        encode_texts(tokenizer, requests, templates, values.kl_prompt, decoder.context)
-        if moments is None:
-            asked = preserving_questions(requests, tokenizer, templates, settings, seed)
-            how = (settings, solver, seed, report, asked, preserved)
-            moments = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
-        moments = {layer: moments[layer].double() for layer in layers}
-        check_second_moments(moments, solver)
-        weights = EditedWeights(decoder, layers)
-        editor = Editor(weights, tokenizer, solver, layers, templates, values, moments, distribution)
-        with weights.undone_on_error():
-            written = _write_all(editor, requests, micro_batch, report)
-    return EditResult(weights.update(**editor.describe(), edits=written), decoder, tokenizer)
+    with made_editable(model, decoder, layers, sites) as decoder:
+        values, settings = _check_weights(decoder, layers, values), second_moment or SecondMomentSettings()
+        warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
+        worlds: list[World] = asking.contexts if chat_of(tokenizer) is not None else ["chat"]
+        preserved = named_groups(requests, settings, tokenizer, worlds, decoder.context)
+        with ProgressBars() if progress else nullcontext(silent) as report:
+            if templates is None:
+                templates = gathered(generate_templates(model, tokenizer, seed))[0]
+            if chat_settings is not None and chat_of(tokenizer) is not None:
+                templates = templates.in_worlds(chat_settings)
+            encode_texts(tokenizer, requests, templates, values.kl_prompt, decoder.context)
+            if moments is None:
+                asked = preserving_questions(requests, tokenizer, templates, settings, seed)
+                how = (settings, solver, seed, report, asked, preserved)
+                moments = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
+            moments = {layer: moments[layer].double() for layer in layers}
+            check_second_moments(moments, solver)
+            weights = EditedWeights(decoder, layers)
+            editor = Editor(weights, tokenizer, solver, layers, templates, values, moments, distribution)
+            with weights.undone_on_error():
+                written = _write_all(editor, requests, micro_batch, report)
+        return EditResult(weights.update(**editor.describe(), edits=written), decoder, tokenizer)
 
 
 def _as_asked(requests: Sequence[EditRequest], tokenizer: Any, settings: ChatSettings) -> Sequence[EditRequest]:
@@ -170,6 +173,7 @@ def _check_weights(decoder: Decoder, layers: Sequence[int], values: ValueSetting
     check_site(decoder, layers, values.site)
     with Together():
         check_finite(model)
+    check_quantized(decoder, layers)
     check_projections(decoder, layers)
     return settle_site(decoder, layers, values)
 

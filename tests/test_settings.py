@@ -129,7 +129,9 @@ def test_texts_and_classes_are_checked_too(make_it, message):
     ],
 )
 def test_the_command_line_refuses_them_before_anything_is_loaded(setting, value, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("lightning_edit.run.measured_module.load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "lightning_edit.run.measured_module.load_editable", lambda *_: pytest.fail("a model was loaded")
+    )
     with pytest.raises(SystemExit) as left:
         cli.main(["fit", f"--{setting}={value}", f"--trainer.logger.save_dir={tmp_path}"])
     shown = capfd.readouterr().err

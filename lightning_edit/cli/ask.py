@@ -82,7 +82,8 @@ def _settings(run: Path) -> Mapping[str, Any]:
 def _loaded(settings: Mapping[str, Any], file: Path, tokens: int, plain: bool, trusted: bool) -> "BeforeAfter":
     """The run's model and its update."""
     from lightning_edit.asking.chat import ChatSettings, settle_chat
-    from lightning_edit.loading.pretrained import load_model, load_tokenizer
+    from lightning_edit.loading.editable import ModelSource, load_base
+    from lightning_edit.loading.pretrained import load_tokenizer
     from lightning_edit.models.decoder import find_decoder
     from lightning_edit.updates.before_after import BeforeAfter
     from lightning_edit.updates.model_update import ModelUpdate
@@ -94,7 +95,9 @@ def _loaded(settings: Mapping[str, Any], file: Path, tokens: int, plain: bool, t
     except TypeError as error:
         raise EditError(f"RUN: {file.parent / 'metrics.json'}: `chat_settings` holds what is no setting.") from error
     tokenizer = settle_chat(tokenizer, bool(settings.get("chat")) and not plain, asking)
-    model = load_model(name, settings.get("dtype", "auto"), trust_remote_code=trusted)
+    edited = [layer.module for layer in update.layers.values()]
+    how: Any = {"quantization": settings.get("quantization"), "beside": settings.get("write") == "beside"}
+    model = load_base(ModelSource(name, settings.get("dtype", "auto"), None, None, trusted, **how), edited).model
     update.check(model)
     return BeforeAfter(find_decoder(model, settings.get("down_projection")), tokenizer, update, tokens)
 

@@ -7,7 +7,8 @@ import torch
 from lightning_edit.asking.chat import ChatSettings, settle_chat
 from lightning_edit.errors import EditError
 from lightning_edit.loading.loaded_weights import check_vocabulary
-from lightning_edit.loading.pretrained import Precision, load_model, load_tokenizer
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
+from lightning_edit.loading.weight_forms import Precision
 from lightning_edit.models.decoder import Decoder, find_decoder
 
 

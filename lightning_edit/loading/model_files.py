@@ -25,7 +25,6 @@ OBJECTS = (
 QUANTIZATION = ("quantization_config", "compression_config")
 FLOATS = ("F32", "BF16", "F16", "F64")
 LONGEST = 300
-QUANTIZED = " Quantized weights cannot be edited: load a model with weights of 16 bits or more."
 
 
 def resolve(name: str) -> str:
@@ -105,7 +104,8 @@ def check_files(folder: Path) -> None:
             if codes is not None:
                 raise EditError(
                     f"`model`: {file} holds {codes[0]} as codes ({codes[1]}), and config.json does not say how to read "
-                    f"them, so they would be taken for the numbers themselves.{QUANTIZED}"
+                    "them, so they would be taken for the numbers themselves. Give a model whose config.json has a "
+                    "`quantization_config`, or one with weights of 16 bits or more."
                 )
 
 

@@ -1,21 +1,23 @@
 """Models and tokenizers from a folder or the hub, with errors that say what is missing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.asking.tokenization import require_offsets
 from lightning_edit.errors import EditError
+from lightning_edit.loading.dequantization import keep_usable, make_plain, unmark_dequantized
 from lightning_edit.loading.gguf_file import as_ordinary
 from lightning_edit.loading.loaded_weights import check_finite, check_loaded
-from lightning_edit.loading.model_files import QUANTIZED, short, source
+from lightning_edit.loading.model_files import short, source
 from lightning_edit.loading.offloading import DeviceMap
+from lightning_edit.loading.quantization import check_quantization, check_stated, loading_options, stated_method
+from lightning_edit.loading.skeleton import skeleton_of
+from lightning_edit.loading.weight_forms import Precision, Quantization
 from lightning_edit.models.routed_keys import is_experts
-
-Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
@@ -73,6 +75,8 @@ def load_model(
     device_map: DeviceMap | None = None,
     offload_folder: str | None = None,
     trust_remote_code: bool = False,
+    quantization: Quantization | None = None,
+    plain: Sequence[str] = (),
 ) -> Any:
     """The model in evaluation mode, without gradients.
 
@@ -83,11 +87,15 @@ def load_model(
         device_map: See `MeasuredModule`.
         offload_folder: The same.
         trust_remote_code: Whether code that comes with the model may be run.
+        quantization: How its linear maps are quantized as it is loaded; None leaves them as the files have them.
+        plain: The names of the modules that are to be edited: they are left out when the model is quantized, and
+            dequantized where its files are.
 
     Raises:
         EditError: If there is no causal language model, if its files lack or have weights that it needs or has no place
-            for, if a weight is not finite, or if it cannot be spread like that.
+            for, if a weight is not finite, if it cannot be spread like that, or if it cannot be quantized.
     """
+    skeleton = load_skeleton(name, dtype, quantization, trust_remote_code)
     (path, file), precision = source(name), dtype if dtype == "auto" else getattr(torch, dtype)
     if file and dtype == "auto":
         precision = torch.float32
@@ -95,6 +103,8 @@ def load_model(
     with loading("causal language model", name):
         # Weights of another shape are told of with the missing ones, by name.
         how = {"trust_remote_code": trust_remote_code, "ignore_mismatched_sizes": True, "output_loading_info": True}
+        if skeleton is not None:
+            how |= loading_options(quantization, skeleton, plain, precision)
         model, loaded = AutoModelForCausalLM.from_pretrained(path, dtype=precision, **how, **places, **file)
     if file:
         as_ordinary(model)
@@ -103,7 +113,42 @@ def load_model(
         model.set_experts_implementation("batched_mm")
     check_loaded(model, loaded, name)
     check_finite(model)
+    if skeleton is not None:
+        unmark_dequantized(model)
+        keep_usable(model)
+        make_plain(model, skeleton, plain)
     return model.eval().requires_grad_(False)
+
+
+def load_skeleton(
+    name: str, dtype: str = "auto", quantization: Quantization | None = None, trust_remote_code: bool = False
+) -> Any:
+    """The modules of a model that is quantized, or is to be, without weights; None of any other model.
+
+    Args:
+        name: See `resolve`.
+        dtype: See `load_model`.
+        quantization: The same.
+        trust_remote_code: Whether code that comes with the model may be run.
+
+    Raises:
+        EditError: If a package is missing that is needed to load it, or it cannot be quantized like that.
+    """
+    check_quantization(quantization, dtype)
+    path, file = source(name)
+    if file:
+        if quantization is not None:
+            raise EditError(
+                f"`quantization: {quantization}`: a GGUF file is dequantized as it is read, and transformers cannot "
+                "quantize it anew in the same step. Save it as a folder first: lightning_edit.loading.pretrained."
+                "load_model(FILE).save_pretrained(FOLDER), and the tokenizer beside it."
+            )
+        return None
+    with loading("causal language model", name):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        method = stated_method(config)
+        check_stated(method, quantization, name)
+        return None if method is None and quantization is None else skeleton_of(config, trust_remote_code)
 
 
 @contextmanager
@@ -136,8 +181,7 @@ def _reason(error: Exception) -> str:
             "`model.trust_remote_code: true`."
         )
     if isinstance(error, ImportError):
-        hint = QUANTIZED if "quantiz" in text else ""
-        return f"a library that its config.json asks for is missing. {short(text).rstrip('.')}.{hint}"
+        return f"a library that its config.json asks for is missing. {short(text).rstrip('.')}."
     # These say what is wrong in a sentence; what other kinds say makes sense beside their names only.
     if isinstance(error, OSError | ValueError):
         return short(text)

@@ -10,42 +10,41 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightning_edit.distributed.process_group import Together, is_sharded
 from lightning_edit.distributed.sharded_weights import whole, write_whole
-from lightning_edit.loading.model_files import source
-from lightning_edit.loading.pretrained import Precision, load_model
+from lightning_edit.errors import EditError
+from lightning_edit.loading.editable import ModelSource
+from lightning_edit.loading.model_files import source as place_of
+from lightning_edit.loading.pretrained import load_model, load_skeleton
 from lightning_edit.models.decoder import find_decoder
 
 
-def load_sharded(
-    name: str, dtype: Precision, down_projection: str | None, device_type: str, trust_remote_code: bool = False
-) -> Any:
+def load_sharded(source: ModelSource, device_type: str) -> Any:
     """The model in evaluation mode, divided between all processes; all of them must ask at the same time.
 
     The first process reads the file into its main memory and hands out the parts, one weight after the other. A pass
     gathers one block at a time.
 
     Args:
-        name: See `loading.resolve`.
-        dtype: Precision of the weights; ``auto`` keeps that of the file.
-        down_projection: See `find_decoder`.
+        source: Where it comes from.
         device_type: Where the parts are kept, e.g. ``cuda``: on the process's current device of that type.
-        trust_remote_code: Whether code that comes with the model may be run.
 
     Raises:
-        EditError: If there is no such model, in every process.
+        EditError: If there is no such model, in every process, or if it is quantized, whose codes are not divided.
     """
+    trusted = source.trust_remote_code
     first = torch.distributed.get_rank() == 0
     loaded = None
     with Together():
         if first:
-            loaded = load_model(name, dtype, trust_remote_code=trust_remote_code)
-        elif trust_remote_code:
+            _refuse_quantized(source)
+            loaded = load_model(source.name, source.dtype, trust_remote_code=trusted)
+        elif trusted:
             # The configuration that is handed out may be of a class that the model brings.
-            AutoConfig.from_pretrained(source(name)[0], trust_remote_code=True)
-    model = _same_everywhere(loaded, trust_remote_code)
+            AutoConfig.from_pretrained(place_of(source.name)[0], trust_remote_code=True)
+    model = _same_everywhere(loaded, trusted)
     # FSDP moves parameters to their device in place; these stay where they were read.
     read = {key: parameter.detach() for key, parameter in model.named_parameters()} if first else {}
     mesh = init_device_mesh(device_type, (torch.distributed.get_world_size(),))
-    for block in find_decoder(model, down_projection).blocks:
+    for block in find_decoder(model, source.down_projection).blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     # Unlike in training, where the root's backward follows at once, its weights would lie around for long.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
@@ -57,6 +56,15 @@ def load_sharded(
     for buffer in model.buffers():
         torch.distributed.broadcast(buffer, 0)
     return model
+
+
+def _refuse_quantized(source: ModelSource) -> None:
+    settings = (source.name, source.dtype, source.quantization, source.trust_remote_code)
+    if load_skeleton(*settings) is not None:
+        raise EditError(
+            "A quantized model is not divided between processes. Set `trainer.devices: 1`, with `model.device_map: "
+            "auto` where it needs several devices, or load it without quantization."
+        )
 
 
 def gathered_weights(model: Any) -> dict[str, Tensor] | None:

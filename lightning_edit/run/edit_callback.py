@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 
 from lightning_edit.asking.chat import World
 from lightning_edit.keys.named_prompts import Prompts
@@ -25,6 +26,7 @@ class EditingRun(Protocol):
     Attributes:
         by_updates: Whether edits are written in updates during the fit, after each of which a stopped run can go on.
         model: The transformers model.
+        codes: The quantized modules beside whose codes the updates are kept, by name.
         model_name: The folder or name it was loaded from.
         layers: The edited layers.
         weights: Their weights.
@@ -43,6 +45,7 @@ class EditingRun(Protocol):
 
     by_updates: bool
     model: Any
+    codes: Mapping[str, nn.Module]
     model_name: str
     tokenizer: Any
     decoder: Decoder

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.asking.tokenization import check_lengths, encode_target
 from lightning_edit.errors import EditError
-from lightning_edit.loading.pretrained import Precision
+from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EvaluationSettings
@@ -70,6 +70,8 @@ class FineTuning(MeasuredModule):
             no step.
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
+        quantization: How all linear maps but the edited ones are quantized; null leaves them as the files have them.
+        write: Where updates of a quantized model are kept: ``merged``, in plain matrices, or ``beside`` their codes.
         down_projection: Name of the trained modules with ``{}`` for the layer, where they cannot be found by structure.
         sites: What of a layer is trained: its ``experts``, the ``shared`` expert, a ``dense`` MLP, or ``auto``.
         seed: Of all that is drawn.
@@ -90,6 +92,8 @@ class FineTuning(MeasuredModule):
         early_stop_loss: NotNegative = 0.01,
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
+        quantization: Quantization | None = None,
+        write: Write = "merged",
         down_projection: str | None = None,
         sites: SiteKind = "auto",
         seed: Seed = 0,
@@ -97,8 +101,8 @@ class FineTuning(MeasuredModule):
         chat: bool | Literal["auto"] = "auto",
         chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
     ) -> None:
-        trust, asking = trust_remote_code, (chat, chat_settings)
-        super().__init__(model, layers, evaluation, dtype, down_projection, sites, seed, None, None, trust, *asking)
+        weights, rest = (dtype, quantization, write, down_projection, sites), (trust_remote_code, chat, chat_settings)
+        super().__init__(model, layers, evaluation, *weights, seed, None, None, *rest)
         self.save_hyperparameters(ignore="trust_remote_code")
         self.loop = UpdateLoop(EditQueue(None))
         self.lr, self.weight_decay, self.eps = lr, weight_decay, norm_constraint

@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,17 +13,19 @@ from torch import Tensor
 from lightning_edit.asking.chat import ChatSettings, World, settle_chat
 from lightning_edit.distributed.process_group import in_a_group, is_sharded
 from lightning_edit.keys.named_prompts import Prompts
+from lightning_edit.loading.editable import Loaded, ModelSource, check_quantized, load_editable
 from lightning_edit.loading.loaded_weights import check_vocabulary
 from lightning_edit.loading.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
-from lightning_edit.loading.pretrained import Precision, load_model, load_tokenizer
+from lightning_edit.loading.pretrained import load_tokenizer
 from lightning_edit.loading.sharding import load_sharded
+from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
 from lightning_edit.metrics.ways import WayMetrics, ways_of
 from lightning_edit.models.auto_layers import settle_layers
-from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.decoder import check_layers
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.progress import Report, share_of
@@ -49,6 +53,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         layers: The layers to edit, the lowest is 0; ``auto``: see `settle_layers`.
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
+        quantization: How all linear maps but the edited ones are quantized; null leaves them as the files have them.
+        write: Where updates of a quantized model are kept: ``merged``, in plain matrices, or ``beside`` their codes.
         down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
         sites: What of a layer is edited: its ``experts``, the ``shared`` expert, a ``dense`` MLP, or ``auto``.
         seed: Of all that is drawn.
@@ -76,6 +82,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         layers: Layers = "auto",
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
+        quantization: Quantization | None = None,
+        write: Write = "merged",
         down_projection: str | None = None,
         sites: SiteKind = "auto",
         seed: Seed = 0,
@@ -86,13 +94,13 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
     ) -> None:
         super().__init__()
-        self.chat, self.chat_settings = chat, chat_settings
-        self.trust_remote_code = trust_remote_code
-        self.model_name, self.dtype_name, self.down_projection, self.sites = model, dtype, down_projection, sites
-        self.device_map, self.offload_folder = device_map, offload_folder
+        self.chat, self.chat_settings, self.trust_remote_code = chat, chat_settings, trust_remote_code
+        self.model_name, self.down_projection, self.device_map = model, down_projection, device_map
+        where = (device_map, offload_folder, trust_remote_code)
+        self.source = ModelSource(model, dtype, *where, quantization, down_projection, sites, write == "beside")
+        self.codes: Mapping[str, torch.nn.Module] = {}
         self.layers: list[int] = []
-        self.seed, self.evaluation = seed, evaluation
-        self.strict_loading = False
+        self.seed, self.evaluation, self.strict_loading = seed, evaluation, False
         # Every process knows what all of them measured, so there is nothing to add up between them.
         self.metrics, self.way_metrics = EditMetrics(sync_on_compute=False), WayMetrics()
         self.model: Any = None
@@ -138,8 +146,9 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         """Refuses a model in which an edit would not do what was computed, found by running a few tokens.
 
         Raises:
-            EditError: See `check_projections`.
+            EditError: See `check_projections` and `check_quantized`.
         """
+        check_quantized(self.decoder, self.layers)
         check_projections(self.decoder, self.layers)
 
     def check_requests(self) -> None:
@@ -163,15 +172,14 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         self.chat = self.tokenizer is not plain
         self.settle(chat=self.chat)
         self.way_metrics = WayMetrics(ways_of(self.tokenizer, self.evaluation, self.chat_settings))
-        if self.device_mesh is None:
-            places = (self.device_map, self.offload_folder)
-            self.model = load_model(self.model_name, self.dtype_name, *places, self.trust_remote_code)
-        else:
-            settings = (self.down_projection, self.device_mesh.device_type, self.trust_remote_code)
-            self.model = load_sharded(self.model_name, self.dtype_name, *settings)
+        settle = partial(settle_layers, self.hparams.layers, solver=self.layers_for[0], several=self.layers_for[1])
+        device = None if self.device_mesh is None else self.device_mesh.device_type
+        loaded = load_editable(self.source, settle) if device is None else Loaded(load_sharded(self.source, device))
+        self.model, self.codes = loaded.model, loaded.codes
+        self.sections |= {} if loaded.maps is None else {"quantization": asdict(loaded.maps)}
         check_vocabulary(self.model, self.tokenizer)
-        self.decoder = find_decoder(self.model, self.down_projection, self.sites)
-        self.layers = settle_layers(self.hparams.layers, self.decoder, *self.layers_for)
+        self.decoder = self.source.find_decoder(self.model)
+        self.layers = settle(self.decoder) if loaded.layers is None else check_layers(self.decoder, loaded.layers)
         if isinstance(self.hparams.layers, int | str):
             # One way to say it, by which runs are compared.
             self.settle(layers=self.layers)

@@ -15,7 +15,7 @@ from lightning_edit.keys.context_templates import ContextTemplates, generate_tem
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.loading.offloading import DeviceMap
-from lightning_edit.loading.pretrained import Precision
+from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.update_loop import UpdateLoop
@@ -49,8 +49,7 @@ class EditingModule(MeasuredModule):
         solver: Which member of the family writes the update: EMMET, MEMIT, ROME, RROME or AlphaEdit.
         values: How value vectors are optimized.
         second_moment: How much ordinary text is used, and the cache.
-        layer_distribution: How several layers share the residual: ``uniform``, ``sqrt``, ``last`` (one takes all) or
-            ``first_last``.
+        layer_distribution: How layers share the residual: ``uniform``, ``sqrt``, ``last`` (gets all) or ``first_last``.
         context_templates: Texts with one ``{}`` each, the first bare; null lets the model write five from ``seed``.
         key_average: ``nested`` gives the bare prompt half of the mean key, ``flat`` gives all texts the same.
         edits_per_update: Null writes all edits at the end of the fit; a number writes an update whenever so many edits
@@ -59,6 +58,8 @@ class EditingModule(MeasuredModule):
             the papers' tables over batch sizes; such a run has figures and leaves no edited model.
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
+        quantization: How all linear maps but the edited ones are quantized; null leaves them as the files have them.
+        write: Where updates of a quantized model are kept: ``merged``, in plain matrices, or ``beside`` their codes.
         down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
         sites: What of a layer is edited: its ``experts``, the ``shared`` expert, a ``dense`` MLP, or ``auto``.
         previous_keys: Whether each update also preserves what earlier ones wrote, by adding C_p, the sum of k k^T over
@@ -90,6 +91,8 @@ class EditingModule(MeasuredModule):
         independent_updates: bool = False,
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008
         dtype: Precision = "auto",
+        quantization: Quantization | None = None,
+        write: Write = "merged",
         down_projection: str | None = None,
         sites: SiteKind = "auto",
         previous_keys: bool | None = None,
@@ -102,16 +105,15 @@ class EditingModule(MeasuredModule):
         chat: bool | Literal["auto"] = "auto",
         chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
     ) -> None:
-        where, asking = (device_map, offload_folder, trust_remote_code), (chat, chat_settings)
-        super().__init__(model, layers, evaluation, dtype, down_projection, sites, seed, *where, *asking)
+        weights, rest = (dtype, quantization, write, down_projection, sites), (trust_remote_code, chat, chat_settings)
+        super().__init__(model, layers, evaluation, *weights, seed, device_map, offload_folder, *rest)
         self.save_hyperparameters(ignore="trust_remote_code")
         self.distribution, self.key_average = layer_distribution, key_average
         self.solver, self.value_settings, self.moment_settings = solver or EMMET(), values, second_moment
         self.layers_for = type(self.solver).__name__, values.site == "block"
         self.templates = None if context_templates is None else ContextTemplates(tuple(context_templates), key_average)
         limits = [n for n in (edits_per_update, self.solver.edits_per_update) if n is not None]
-        queue = EditQueue(min(limits) if limits else None, together=independent_updates)
-        self.loop = UpdateLoop(queue, independent_updates)
+        self.loop = UpdateLoop(EditQueue(min(limits, default=None), independent_updates), independent_updates)
         self.loop.value_caches = [] if values.cache_dir is None else [Cache(values.cache_dir)]
         published = self.solver.preserves_edits and not independent_updates
         self.previous_keys = published if previous_keys is None else previous_keys
@@ -123,9 +125,7 @@ class EditingModule(MeasuredModule):
     def _check_settings(self, previous_keys: bool) -> None:
         if self.loop.independent and (previous_keys or self.on_top_of):
             wrong = "`previous_keys`" if previous_keys else "`on_top_of`"
-            raise EditError(
-                f"{wrong}: with `independent_updates` no update knows the earlier ones. Give one of the two."
-            )
+            raise EditError(f"{wrong}: with `independent_updates` no update knows the earlier ones. Give one of them.")
         if previous_keys and self.loop.queue.size is None and not self.on_top_of:
             raise EditError(
                 "`previous_keys` preserves earlier updates, but all edits are written in one: set `edits_per_update`."

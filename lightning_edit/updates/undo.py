@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from lightning_edit.errors import EditError
-from lightning_edit.loading.pretrained import Precision, load_model
+from lightning_edit.loading.editable import Loaded, ModelSource, load_base
+from lightning_edit.loading.weight_forms import Precision
 from lightning_edit.messages import quoted
 from lightning_edit.models.sites import oriented_weight
 from lightning_edit.solvers.base import Factors
@@ -18,6 +19,7 @@ from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import WEIGHTS
 from lightning_edit.storage.run_lock import RunLock
 from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.updates.beside import save_beside
 from lightning_edit.updates.history import History
 from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate, same_update
 from lightning_edit.updates.update_list import REMOVED, open_updates
@@ -99,9 +101,9 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
     edits = sum(len(record.edits) for record in records)
     update = ModelUpdate(total, {**described.info, "edits": edits, "removed_updates": sorted(removed)})
     base = _base_model(folder, described, model, trust_remote_code)
-    update.insert(base)
+    update.insert(base.model)
     written = _write(folder, history, removed, update, base)
-    checked = _check_after(base, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None
+    checked = _check_after(base.model, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None
     return Change(sorted(removed), kept, edits, written, checked, _distance(history, removed), notes)
 
 
@@ -171,7 +173,7 @@ def _known_update(folder: Path, history: History) -> ModelUpdate:
     return update
 
 
-def _base_model(folder: Path, described: ModelUpdate, name: str | None, trust_remote_code: bool) -> Any:
+def _base_model(folder: Path, described: ModelUpdate, name: str | None, trust_remote_code: bool) -> Loaded:
     """The base model, where and in what precision the run loaded it."""
     settings = _settings(folder)
     name = name or settings.get("model") or described.info.get("model") or ""
@@ -182,10 +184,12 @@ def _base_model(folder: Path, described: ModelUpdate, name: str | None, trust_re
             f"{', '.join(get_args(Precision))}, got {quoted(name)} and {quoted(dtype)}."
         )
     try:
-        base = load_model(name, dtype, trust_remote_code=trust_remote_code)
+        how: Any = {"quantization": settings.get("quantization"), "beside": settings.get("write") == "beside"}
+        source = ModelSource(name, dtype, None, None, trust_remote_code, **how)
+        base = load_base(source, [update.module for update in described.layers.values()])
     except EditError as error:
         raise EditError(f"{error} The weights are recomputed from the base model: give it with --model.") from error
-    described.check(base)
+    described.check(base.model)
     return base
 
 
@@ -210,7 +214,7 @@ def _check_after(model: Any, record: UpdateRecord) -> bool | None:
     )
 
 
-def _write(folder: Path, history: History, removed: set[int], update: ModelUpdate, model: Any) -> list[Path]:
+def _write(folder: Path, history: History, removed: set[int], update: ModelUpdate, base: Loaded) -> list[Path]:
     written = [folder / UPDATE]
     with ExitStack() as together:
         # Taking place in reverse order: the note comes last, so that after a crash in between the command can be given
@@ -220,7 +224,10 @@ def _write(folder: Path, history: History, removed: set[int], update: ModelUpdat
         old = folder / MODEL
         if old.is_dir():
             scratch = together.enter_context(atomic_path(old))
-            model.save_pretrained(scratch)
+            if base.codes:
+                save_beside(base.model, base.codes, update, scratch)
+            else:
+                base.model.save_pretrained(scratch)
             copy_others(old, scratch, WEIGHTS)
             written.append(old)
     return written

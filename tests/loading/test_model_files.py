@@ -145,10 +145,19 @@ def test_an_impossible_configuration_is_refused(settings, folder):
         load(folder)
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors"])
+PACKAGES = {"gptq": "gptqmodel", "awq": "gptqmodel", "compressed-tensors": "compressed_tensors"}
+
+
+@pytest.mark.parametrize("method", PACKAGES)
 def test_a_missing_quantization_library_is_named(method, folder):
     change(folder / "config.json", quantization_config={"quant_method": method, "bits": 4})
-    with pytest.raises(EditError, match=r"a library .* is missing.*install.*Quantized weights cannot be edited"):
+    with pytest.raises(EditError, match=rf"needs {PACKAGES[method]}.*missing: pip install "):
+        load(folder)
+
+
+def test_a_quantization_that_needs_a_library_which_only_transformers_knows(folder):
+    change(folder / "config.json", quantization_config={"quant_method": "hqq"})
+    with pytest.raises(EditError, match=r"a library that its config\.json asks for is missing"):
         load(folder)
 
 

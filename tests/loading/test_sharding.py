@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from lightning_edit import ContextTemplates, EditError, ModelUpdate, ValueSettings
 from lightning_edit.asking.generation import Sampling, generate
+from lightning_edit.loading.editable import ModelSource
 from lightning_edit.loading.fingerprints import fingerprint_model
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.loading.sharding import gathered_weights, load_sharded
@@ -64,7 +65,7 @@ def saved(model, folder):
 
 
 def divided(folder, down_projection=None):
-    return load_sharded(str(folder), "auto", down_projection, "cpu")
+    return load_sharded(ModelSource(str(folder), down_projection=down_projection), "cpu")
 
 
 # -- loading -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+from transformers.integrations.finegrained_fp8 import FP8Linear
 from transformers.pytorch_utils import Conv1D
 
 from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, ValueSettings, edit
@@ -242,23 +243,35 @@ def test_weights_that_are_not_plain_numbers_are_refused_in_their_layers_alone(re
     assert check_layers(decoder, [2]) == [2]
 
 
-@pytest.mark.parametrize("name", ["FP8Linear", "bitsandbytes", "torchao"])
-def test_a_quantized_model_is_refused_before_any_work(name, tokenizer):
+def test_a_quantized_model_that_cannot_be_run_here_is_refused_before_any_work(tokenizer):
+    if torch.cuda.is_available():
+        pytest.skip("this kind runs on a GPU")
     model = build("Llama")
-    if name == "FP8Linear":
-        from transformers.integrations.finegrained_fp8 import FP8Linear
+    for block in model.model.layers:
+        block.mlp.down_proj = FP8Linear(64, 32, block_size=(32, 32))
+        block.mlp.down_proj.weight.data = torch.ones(32, 64).to(torch.float8_e4m3fn)
+        block.mlp.down_proj.weight_scale_inv.data.fill_(0.01)
+    module = model.model.layers[0].mlp.down_proj
+    with pytest.raises(EditError, match=r"LlamaForCausalLM is quantized in a way that cannot be run with gradients"):
+        edit(model, tokenizer, REQUESTS, layers=[0], templates=TEMPLATES, progress=False)
+    assert model.model.layers[0].mlp.down_proj is module
 
-        for block in model.model.layers:
-            block.mlp.down_proj = FP8Linear(64, 32, block_size=(32, 32))
-    elif name == "torchao":
+
+@pytest.mark.parametrize("library", ["bitsandbytes", "torchao"])
+def test_a_model_whose_head_is_quantized_too_is_edited(library, tokenizer):
+    model = build("Llama", tie_word_embeddings=False)
+    if library == "torchao":
         torchao = pytest.importorskip("torchao.quantization")
         torchao.quantize_(model, torchao.Int8WeightOnlyConfig())
     else:
         bitsandbytes = pytest.importorskip("bitsandbytes")
         for block in model.model.layers:
-            block.mlp.down_proj = bitsandbytes.nn.Linear4bit(64, 32)
-    with pytest.raises(EditError, match=r"down_proj cannot be edited: it.* load the model without quantization"):
-        edit(model, tokenizer, REQUESTS, layers=[0], templates=TEMPLATES, progress=False)
+            linear = bitsandbytes.nn.Linear4bit(64, 32, bias=False)
+            linear.weight = bitsandbytes.nn.Params4bit(block.mlp.down_proj.weight.data, requires_grad=False)
+            block.mlp.down_proj = linear.to("cpu")
+    edit_layers(model, tokenizer, [0])
+    assert type(model.model.layers[0].mlp.down_proj) is torch.nn.Linear
+    assert type(model.model.layers[0].mlp.down_proj.weight) is torch.nn.Parameter
 
 
 def moments_of(layers):

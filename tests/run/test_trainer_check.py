@@ -53,7 +53,9 @@ def fit(folder, *callbacks, **settings):
     ],
 )
 def test_fewer_than_all_edits_are_refused_before_the_model_is_loaded(tmp_path, settings, message, monkeypatch):
-    monkeypatch.setattr("lightning_edit.run.measured_module.load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "lightning_edit.run.measured_module.load_editable", lambda *_: pytest.fail("a model was loaded")
+    )
     with pytest.raises(EditError, match=message):
         fit(tmp_path, **settings)
 
