@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from lightning_edit.distributed.process_group import in_a_group
 from lightning_edit.errors import EditError
 from lightning_edit.loading.dequantization import holds_codes, keep_usable, make_plain, put_back_on_error
 from lightning_edit.loading.linear_maps import LinearMaps, linear_maps
 from lightning_edit.loading.offloading import DeviceMap
 from lightning_edit.loading.pretrained import load_model, load_skeleton
-from lightning_edit.loading.quantization import check_quantization
+from lightning_edit.loading.quantization import TORCHAO, check_quantization, method_of, stated_method
 from lightning_edit.loading.skeleton import skeleton_like
 from lightning_edit.loading.weight_forms import Precision, Quantization
 from lightning_edit.models.decoder import Decoder, find_decoder
@@ -105,6 +106,7 @@ def load_editable(source: ModelSource, settle: Callable[[Decoder], list[int]]) -
         if source.beside:
             raise EditError("`write: beside` keeps an update beside quantized weights: set `quantization` as well.")
         return Loaded(source.load())
+    _refuse_several_processes(source, skeleton)
     decoder = source.find_decoder(skeleton)
     layers = settle(decoder)
     plain = [decoder.names[layer] for layer in layers]
@@ -118,6 +120,16 @@ def load_editable(source: ModelSource, settle: Callable[[Decoder], list[int]]) -
         )
     logger.warning("quantization: %s", maps)
     return Loaded(model, layers, maps, codes)
+
+
+def _refuse_several_processes(source: ModelSource, skeleton: Any) -> None:
+    """Refuses weights that torch cannot hand from process to process, as it does in the beginning of a fit."""
+    method = stated_method(skeleton.config) if source.quantization is None else method_of(source.quantization)
+    if method == TORCHAO and in_a_group():
+        raise EditError(
+            "Weights that torchao has quantized cannot be handed from process to process. Set `trainer.devices: 1`, or "
+            "quantize the model by `quantization: bnb-8bit`."
+        )
 
 
 def load_base(source: ModelSource, plain: Sequence[str]) -> Loaded:

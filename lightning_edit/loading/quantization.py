@@ -19,8 +19,8 @@ from lightning_edit.loading.weight_forms import Quantization
 from lightning_edit.messages import quoted
 
 # transformers' name of the method that a setting stands for, by the beginning of the setting.
-METHODS = {"bnb": "bitsandbytes", "torchao": "torchao"}
-MXFP4 = "mxfp4"
+TORCHAO, MXFP4 = "torchao", "mxfp4"
+METHODS = {"bnb": "bitsandbytes", "torchao": TORCHAO}
 
 
 class Library(NamedTuple):
@@ -61,9 +61,18 @@ def check_quantization(quantization: str | None, dtype: str = "auto") -> None:
         raise EditError(
             f"`quantization` must be null or one of {', '.join(get_args(Quantization))}, got {quoted(quantization)}."
         )
-    _check_library(METHODS[quantization.partition("-")[0]], f"`quantization: {quantization}`")
+    _check_library(method_of(quantization), f"`quantization: {quantization}`")
     if dtype == "float64":
         raise EditError(f"`quantization: {quantization}` computes in 32 bits or fewer: set `dtype: float32`.")
+
+
+def method_of(quantization: str) -> str:
+    """Transformers' name of the method that a setting stands for.
+
+    Args:
+        quantization: One of `Quantization`.
+    """
+    return METHODS[quantization.partition("-")[0]]
 
 
 def stated_method(config: Any) -> str | None:

@@ -362,3 +362,12 @@ def test_a_saved_model_of_torchao_says_which_matrices_are_plain(folder, tmp_path
     model.save_pretrained(tmp_path)
     settings = TorchAoConfig.from_dict(json.loads((tmp_path / "config.json").read_text())["quantization_config"])
     assert settings.modules_to_not_convert == ["lm_head", DOWN]
+
+
+def test_weights_that_cannot_go_from_process_to_process_are_refused(folder, quantized_files, monkeypatch):
+    # Whether there is a group is all that is asked; with one, torch's own broadcast fails in the library.
+    monkeypatch.setattr("lightning_edit.loading.editable.in_a_group", lambda: True)
+    for files, settings in ((folder, {"quantization": "torchao-int8"}), (quantized_files("torchao-int8"), {})):
+        with pytest.raises(EditError, match="cannot be handed from process to process"):
+            loaded(files, **settings)
+    assert loaded(folder, quantization="bnb-8bit")[1] == [1]
