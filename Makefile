@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart quickstart-moe real real-model test test-all test-oldest test-newest coverage lint docs benchmark clean
+.PHONY: quickstart quickstart-moe real real-model test test-all test-oldest test-newest test-quantized coverage lint docs benchmark clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python cli.py fit
@@ -63,6 +63,11 @@ test-newest: .venv-newest/.installed
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet $(if $(filter oldest,$*),$(OLDEST),$(NEWEST)) --editable '.[dev]'
 	touch $@
+
+# torchao is loaded with transformers wherever it is installed and says what it could not load, so it comes last.
+test-quantized: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bnb,torchao]'
+	$(BIN)/python -m pytest tests/loading/test_quantization.py tests/real/test_quantized.py
 
 # The environment variable silences an advertisement, not a warning.
 docs: $(INSTALLED)

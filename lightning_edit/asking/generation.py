@@ -155,8 +155,7 @@ class _Writer:
     ) -> None:
         self.decoder, self.tokenizer, self.rows, self.room = decoder, tokenizer, rows, room
         self.ends, self.names, self.sampling = ends, names, sampling
-        # A recurrent layer would read padding on the left as a part of the text.
-        self.resumed = decoder.resumption.prefixes
+        self.resumed = decoder.resumption.prefixes  # A recurrent layer would read padding as a part of the text.
         longest = max(map(sum, zip(map(len, rows), room, strict=True)), default=0)
         self.padded = self.resumed and _may_pad(decoder, longest)
         lengths = _head_lengths(rows, room, decoder.device, self.padded) if self.resumed else [0] * len(rows)

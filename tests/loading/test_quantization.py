@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -22,6 +23,10 @@ from lightning_edit.updates.beside import load_beside, put_beside, save_beside, 
 from tests import shared_runs
 from tests.small_models import make_gpt2, make_llama, make_request, make_tokenizer
 
+pytestmark = pytest.mark.skipif(
+    not all(map(find_spec, ("bitsandbytes", "torchao"))),
+    reason="`make test-quantized` installs bitsandbytes and torchao",
+)
 KINDS = ["bnb-4bit", "bnb-8bit", "torchao-int8", pytest.param("torchao-float8", marks=pytest.mark.slow)]
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
 DOWN = "model.layers.1.mlp.down_proj"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ from lightning_edit.cli import main as cli
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from tests.real.model import cached
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.real,
+    pytest.mark.skipif(
+        not all(map(find_spec, ("bitsandbytes", "torchao"))),
+        reason="`make test-quantized` installs bitsandbytes and torchao",
+    ),
+]
 FACTS = Path(__file__).parent / "facts.csv"
 MORE = [
     ("Italy", "The capital of {} is", "What is the capital of {}?", "", "Lisbon", "Rome"),
