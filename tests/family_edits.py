@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import transformers
 
 from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, ValueSettings, edit
@@ -144,5 +145,7 @@ def page() -> str:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+    # Models this small have nothing for a second thread to do.
+    torch.set_num_threads(1)
     with atomic_path(PAGE) as scratch:
         scratch.write_text(page(), encoding="utf-8")
