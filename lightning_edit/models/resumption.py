@@ -47,7 +47,7 @@ class Resumption:
             mask[1, 0] = 0
             before = torch.tensor([[PREFIX], [PREFIX - 1]], device=self._device)
             inputs = {**batch.inputs(), "attention_mask": mask, "position_ids": batch.position_ids + before}
-            return self._model(**inputs, **cache.inputs()).logits
+            return self._model(**{**inputs, **cache.inputs()}).logits
 
         whole = self._whole[0][0]
         return _equal(self._model, run, torch.stack([whole[PREFIX:], whole[PREFIX - 1 : -1]]))

@@ -16,6 +16,7 @@ from lightning_edit.models.sites import oriented_weight
 from lightning_edit.values.batch import prepare
 from lightning_edit.values.optimize import encode_texts, optimize_values
 from tests.architectures import FAMILIES, SIZES, build
+from tests.small_models import make_gpt2, make_llama
 
 REQUESTS = [
     EditRequest("Belbinbor", "{} lives in the town of", "red stone", "mill"),
@@ -360,3 +361,10 @@ def test_an_adapter_in_the_models_folder_is_refused(tokenizer, tmp_path):
     for folder in ("alone", "both"):
         with pytest.raises(EditError, match=r"holds a PEFT adapter.*merge_and_unload"):
             load_model(str(tmp_path / folder))
+
+
+@pytest.mark.parametrize("make_model", [make_gpt2, make_llama])
+def test_texts_go_on_from_their_beginnings(make_model):
+    resumption = find_decoder(make_model()).resumption
+    assert resumption.prefixes
+    assert resumption.after(0)
