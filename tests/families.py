@@ -64,6 +64,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "mistral4": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "head_dim": 8},
     "nemotron": {"head_dim": 8, "num_key_value_heads": 2},
     "reformer": {"is_decoder": True, "axial_pos_embds": False},
+    "unlimited_ocr_text": {"num_key_value_heads": 4},
     "xlstm": {"v_head_dim": None},
     "xmod": {"default_language": "en_XX"},
     "zamba": {

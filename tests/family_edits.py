@@ -90,7 +90,7 @@ def edit_two(place: Editable, tokenizer: Any) -> Any:
 
 
 def outcomes() -> Iterator[tuple[str, str, str, str]]:
-    """Of every family its type and class, whether it is ``edited``, ``refused`` or ``not built``, and how or why."""
+    """Of every family its type and class, whether it is ``edited``, ``refused``, ``failed`` or ``not built``, how or why."""
     tokenizer = load_tokenizer(str(MODEL_PATH))
     for model_type, class_name in families():
         try:
@@ -103,6 +103,8 @@ def outcomes() -> Iterator[tuple[str, str, str, str]]:
             edit_two(place, tokenizer)
         except EditError as error:
             yield model_type, class_name, "refused", str(error).replace(class_name, "It")
+        except RuntimeError as error:
+            yield model_type, class_name, "failed", str(error)
         else:
             yield model_type, class_name, "edited", _how(place)
 

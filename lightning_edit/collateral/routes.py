@@ -78,6 +78,6 @@ def _of_group(
         for layer in layers:
             for module in filter(is_experts, decoder.blocks[layer].modules()):
                 stack.enter_context(module.register_forward_pre_hook(partial(note, layer), with_kwargs=True))
-        decoder.model(**batch.inputs(), use_cache=False)
+        decoder.model(**batch.inputs())
     together = torch.stack([seen[layer] for layer in layers], dim=1)
     return [(i, together[place, :, : len(rows[i])]) for place, i in enumerate(group)]
