@@ -90,7 +90,7 @@ def edit_two(place: Editable, tokenizer: Any) -> Any:
 
 
 def outcomes() -> Iterator[tuple[str, str, str, str]]:
-    """Of every family its type and class, whether it is ``edited``, ``refused``, ``failed`` or ``not built``, how or why."""
+    """Of every family its type and class, what came of it (``edited``, ``refused``, ...), and how or why."""
     tokenizer = load_tokenizer(str(MODEL_PATH))
     for model_type, class_name in families():
         try:

@@ -80,8 +80,8 @@ class Runs:
     def __init__(self, decoder: Decoder, text: Encoded, noise: Tensor, kinds: Sequence[Kind] = KINDS) -> None:
         if not decoder.resumption.prefixes or not all(map(decoder.resumption.after, range(len(decoder.blocks)))):
             raise EditError(
-                f"{type(decoder.model).__name__} cannot be traced: its passes cannot be resumed from attention's keys and "
-                "values alone, as some of its layers keep or hand on a state of another kind."
+                f"{type(decoder.model).__name__} cannot be traced: its passes cannot be resumed from attention's keys "
+                "and values alone, as some of its layers keep or hand on a state of another kind."
             )
         self.decoder, self.text = decoder, text
         self.samples = len(noise)
