@@ -28,7 +28,7 @@ class FrozenLayer(DynamicLayer):
     ) -> None:
         super().__init__()
         self.length, self.keys, self.values, self.rows = length, keys, values, rows
-        self.is_initialized = True
+        self.is_initialized = keys is not None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """The stored states followed by the new ones."""

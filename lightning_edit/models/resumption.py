@@ -1,6 +1,7 @@
 """What of a model's pass need not be run again, found by running a few tokens and not by knowing the model."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_edit.models.batches import pad
-from lightning_edit.models.hooks import Captured, capture_output, frozen, resume_from, run_until
+from lightning_edit.models.hooks import Captured, capture_output, frozen, resume_from
 from lightning_edit.models.prefix_cache import cache_texts
 
 TOKENS, PREFIX = 6, 3
@@ -77,10 +78,9 @@ class Resumption:
     @cached_property
     def _whole(self) -> tuple[Tensor, list[Captured]]:
         """The logits of a whole pass, and what leaves each block in it."""
-        captures = [*map(capture_output, self._blocks), capture_output(self._model.get_output_embeddings())]
-        with frozen(self._model):
-            *captured, logits = run_until(self._model, self._inputs, *captures)
-        return logits.value, captured
+        with frozen(self._model), torch.no_grad(), ExitStack() as stack:
+            captured = [stack.enter_context(capture_output(block)) for block in self._blocks]
+            return self._model(**self._inputs).logits, captured
 
 
 def _equal(model: Any, run: Callable[[], Tensor], expected: Tensor) -> bool:

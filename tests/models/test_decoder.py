@@ -16,7 +16,6 @@ from lightning_edit.models.sites import oriented_weight
 from lightning_edit.values.batch import prepare
 from lightning_edit.values.optimize import encode_texts, optimize_values
 from tests.architectures import FAMILIES, SIZES, build
-from tests.small_models import make_gpt2, make_llama
 
 REQUESTS = [
     EditRequest("Belbinbor", "{} lives in the town of", "red stone", "mill"),
@@ -363,8 +362,8 @@ def test_an_adapter_in_the_models_folder_is_refused(tokenizer, tmp_path):
             load_model(str(tmp_path / folder))
 
 
-@pytest.mark.parametrize("make_model", [make_gpt2, make_llama])
-def test_texts_go_on_from_their_beginnings(make_model):
-    resumption = find_decoder(make_model()).resumption
+@pytest.mark.parametrize("family", SIZES)
+def test_texts_go_on_from_their_beginnings(family):
+    resumption = find_decoder(build(family)).resumption
     assert resumption.prefixes
     assert resumption.after(0)
