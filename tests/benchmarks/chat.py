@@ -18,18 +18,33 @@ from tests.conftest import SHARED
 from tests.real.model import real_model
 
 FACTS = SHARED / "data" / "smollm2_known.json"
+# One layer, where the preset has several.
+SINGLE = ("--model.layers=[9]", "--model.solver=EMMET", "--model.solver.second_moment_weight=1000")
 CASES = {
-    "sentences": ("--model.values.lr=0.5",),
-    "words": ("--model.values.lr=0.5", "--model.chat_settings.answers=words"),
-    "sentences, lr 1": ("--model.values.lr=1",),
-    "sentences, lr 1, clamp 0.55": ("--model.values.lr=1", "--model.values.clamp_norm_factor=0.55"),
-    "sentences, lr 1, clamp 0.4": ("--model.values.lr=1", "--model.values.clamp_norm_factor=0.4"),
-    "sentences, lr 1, C of text": ("--model.values.lr=1", "--model.second_moment.question_share=0"),
-    "sentences, lr 1, old objects kept": ("--model.values.lr=1", "--model.second_moment.preserve=[old_objects]"),
-    "sentences, lr 1, end of turn": ("--model.values.lr=1", "--model.chat_settings.train_end=true"),
-    "sentences, lr 1, both worlds": ("--model.values.lr=1", "--model.chat_settings.contexts=[chat,plain]"),
-    "words, lr 1": ("--model.values.lr=1", "--model.chat_settings.answers=words"),
+    "preset": (),
+    "layer 5": (*SINGLE, "--model.layers=[5]"),
+    "layer 7": (*SINGLE, "--model.layers=[7]"),
+    "layers 5, 7, 9": ("--model.layers=[5,7,9]",),
+    "layers 5, 7, 9, old objects kept": ("--model.layers=[5,7,9]", "--model.second_moment.preserve=[old_objects]"),
+    "sentences": (*SINGLE, "--model.values.lr=0.5"),
+    "words": (*SINGLE, "--model.values.lr=0.5", "--model.chat_settings.answers=words"),
+    "sentences, lr 1": (
+        *SINGLE,
+        "--model.values.lr=1",
+    ),
+    "sentences, lr 1, clamp 0.55": (*SINGLE, "--model.values.lr=1", "--model.values.clamp_norm_factor=0.55"),
+    "sentences, lr 1, clamp 0.4": (*SINGLE, "--model.values.lr=1", "--model.values.clamp_norm_factor=0.4"),
+    "sentences, lr 1, C of text": (*SINGLE, "--model.values.lr=1", "--model.second_moment.question_share=0"),
+    "sentences, lr 1, old objects kept": (
+        *SINGLE,
+        "--model.values.lr=1",
+        "--model.second_moment.preserve=[old_objects]",
+    ),
+    "sentences, lr 1, end of turn": (*SINGLE, "--model.values.lr=1", "--model.chat_settings.train_end=true"),
+    "sentences, lr 1, both worlds": (*SINGLE, "--model.values.lr=1", "--model.chat_settings.contexts=[chat,plain]"),
+    "words, lr 1": (*SINGLE, "--model.values.lr=1", "--model.chat_settings.answers=words"),
     "words, C of text": (
+        *SINGLE,
         "--model.values.lr=0.5",
         "--model.chat_settings.answers=words",
         "--model.second_moment.question_share=0",
@@ -119,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="gets the runs")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=["sentences", "words"], metavar="CASE")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=["preset"], metavar="CASE")
     parser.add_argument(
         "--facts", type=Path, default=FACTS, help="records in CounterFact's format that the model knows"
     )

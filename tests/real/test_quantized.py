@@ -28,6 +28,9 @@ MORE = [
 # How many points of efficacy, and of facts that it says by itself, may be lost.
 KINDS = {"bnb-8bit": 2, "torchao-int8": 2, "bnb-4bit": 5}
 SETTINGS = {
+    "model.layers": "[9]",
+    "model.solver": "EMMET",
+    "model.solver.second_moment_weight": 1000,
     "model.context_templates": '["{}", "Yes, I see. {}"]',
     "model.second_moment.tokens": 5000,
     "model.second_moment.questions": 200,
