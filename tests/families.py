@@ -153,7 +153,19 @@ def build_family(model_type: str, class_name: str, dtype: torch.dtype = torch.fl
     if parameters > LARGEST:
         raise RuntimeError(f"its configuration does not become small ({parameters / 1e6:,.0f} million parameters)")
     transformers.set_seed(0)
-    return kind(config).eval().to(dtype)
+    model = kind(config).eval()
+    _try(model)
+    return model.to(dtype)
+
+
+@torch.no_grad()
+def _try(model: Any) -> None:
+    """Refuses a model whose small configuration does not fit together; what needs an image is another matter."""
+    try:
+        model(input_ids=torch.tensor([[1, 2, 3, 4]]), attention_mask=torch.ones(1, 4, dtype=torch.long))
+    except Exception as error:
+        if not any(word in str(error) for word in ("pixel", "image", "decoder_input_ids", "decoder_inputs")):
+            raise RuntimeError(f"its small configuration does not run: {error}") from error
 
 
 def experts_in_double(model: Any) -> Any:

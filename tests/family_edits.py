@@ -102,7 +102,7 @@ def outcomes() -> Iterator[tuple[str, str, str, str]]:
             place = editable(model)
             edit_two(place, tokenizer)
         except EditError as error:
-            yield model_type, class_name, "refused", str(error).replace(class_name, "It")
+            yield model_type, class_name, "refused", str(error)
         except RuntimeError as error:
             yield model_type, class_name, "failed", str(error)
         else:
