@@ -59,14 +59,14 @@ def editable(model: Any) -> Editable:
     return Editable(decoder, layers[0], "mlp" if altered_on_the_way(decoder, layers[:1]) else "block")
 
 
-def values_for(place: Editable, steps: int = 6) -> ValueSettings:
+def values_for(place: Editable, steps: int = 8) -> ValueSettings:
     """Settings of a short search.
 
     Args:
         place: Where.
         steps: How many passes it makes.
     """
-    return ValueSettings(steps=steps, lr=0.5, clamp_norm_factor=4, site=place.site)
+    return ValueSettings(steps=steps, lr=0.2, clamp_norm_factor=4, site=place.site)
 
 
 def edit_two(place: Editable, tokenizer: Any) -> Any:

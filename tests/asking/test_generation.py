@@ -55,9 +55,10 @@ def test_a_long_beginning_of_many_prompts_is_run_once(family, tiny_tokenizer):
     shots = " ".join(f"{name} lives in Paris." for name in ["Anna", "Danielle", "Rome"] * 3)
     prompts = [f"{shots} {name} lives in" for name in ("Rome", "Darrieux", "the Eiffel Tower", "A", "B", "C", "D", "E")]
     alone = [generate(find_decoder(model), tiny_tokenizer, [prompt], 2)[0] for prompt in prompts]
-    run = []
+    decoder, run = find_decoder(model), []
+    assert decoder.resumption.prefixes
     handle = model.get_input_embeddings().register_forward_pre_hook(lambda _, args: run.append(args[0].numel()))
-    assert generate(find_decoder(model), tiny_tokenizer, prompts, 2) == alone
+    assert generate(decoder, tiny_tokenizer, prompts, 2) == alone
     handle.remove()
     lengths = [len(tiny_tokenizer(prompt)["input_ids"]) for prompt in prompts]
     # The whole of one, a few tokens of each, and a token for each step of each.

@@ -59,7 +59,8 @@ def test_exactly_the_intended_weights_change_and_come_back(model_type, class_nam
             edit_two(place, tiny_tokenizer)
         return
     how = (decoder, tiny_tokenizer, REQUESTS, TEMPLATES, layer)
-    assert (optimize_values(*how, values_for(place)).nll < optimize_values(*how, values_for(place, steps=1)).nll).all()
+    short, long = (optimize_values(*how, values_for(place, steps)) for steps in (1, 8))
+    assert long.nll.sum() < short.nll.sum()
     result = edit_two(place, tiny_tokenizer)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {decoder.parameter_name(layer)}

@@ -95,8 +95,9 @@ def test_each_shared_token_is_run_once():
         nonlocal count
         count += args[0].numel()
 
-    handle = model.get_input_embeddings().register_forward_pre_hook(note)
     decoder = find_decoder(model)
+    assert decoder.resumption.prefixes
+    handle = model.get_input_embeddings().register_forward_pre_hook(note)
     texts = [[*range(5, 65), i, 70] for i in range(20)]
     score_tokens(decoder, texts, [61] * 20)
     assert count == 60 + 20
