@@ -1,6 +1,6 @@
 """Every causal language model of the installed transformers, built small from its configuration without a download."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -173,12 +173,3 @@ def experts_in_double(model: Any) -> Any:
     if any(hasattr(module, "_is_expert_parallel") for module in model.modules()):
         model.set_experts_implementation("batched_mm")
     return model.double()
-
-
-def built() -> Iterator[tuple[str, str, Any, str]]:
-    """Type, class, model and, where it cannot be built, the reason."""
-    for model_type, class_name in families():
-        try:
-            yield model_type, class_name, build_family(model_type, class_name), ""
-        except Exception as error:  # noqa: BLE001
-            yield model_type, class_name, None, f"{type(error).__name__}: {error}"

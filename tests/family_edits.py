@@ -25,7 +25,7 @@ REQUESTS = [
 TEMPLATES = ContextTemplates(("{}", "The river is cold and the old cup is red. {}"))
 TEXTS = ["The river is cold and the old cup is red.", "Belbinbor lives in the mill."] * 4
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "families.md"
-SHOWN = 160
+SHOWN = 240
 
 
 class Editable(NamedTuple):
@@ -140,7 +140,8 @@ def page() -> str:
     ]
     for model_type, class_name, state, how in sorted(rows, key=lambda row: row[2]):
         told = " ".join(how.split()).replace("|", "\\|")
-        told = told if len(told) <= SHOWN else f"{told[:SHOWN].rpartition(' ')[0]} ..."
+        # The first sentence says why; what follows says what to do instead.
+        told = told.partition(". ")[0].rstrip(".")[:SHOWN]
         lines.append(f"| {model_type} | {class_name} | {state} | {told} |")
     return "\n".join(lines) + "\n"
 

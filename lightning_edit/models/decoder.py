@@ -81,8 +81,8 @@ class Decoder:
 
     def moment_shape(self, layer: int) -> tuple[int, ...]:
         """The shape of the layer's second moment: ``(d_in, d_in)``, of E experts ``(E, d_in, d_in)``."""
-        module = self.down_projection(layer)
-        return (*[count for count in [self.experts(layer)] if count], input_size(module), input_size(module))
+        size, experts = input_size(self.down_projection(layer)), self.experts(layer)
+        return (experts, size, size) if experts else (size, size)
 
     @cached_property
     def resumption(self) -> Resumption:

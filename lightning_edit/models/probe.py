@@ -20,7 +20,7 @@ from lightning_edit.models.hooks import (
     frozen,
     run_until,
 )
-from lightning_edit.models.sites import bias_of, by_token, capture_keys, site_biases, stacked
+from lightning_edit.models.sites import bias_of, by_token, capture_keys, output_size, site_biases, stacked
 
 TOKENS = 4
 # Relative to the norm. A linear map in half precision or TF32 stays below it; quantized activations do not.
@@ -74,7 +74,7 @@ def check_readable(decoder: Decoder) -> None:
         try:
             logits = decoder.model(**inputs).logits
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-            raise EditError(f"{kind} cannot read a text by itself, without images or settings: {error}") from error
+            raise EditError(f"{kind} cannot be run on a text alone: {error}") from error
     if logits.shape[:2] != inputs["input_ids"].shape:
         raise EditError(f"{kind} gives logits {tuple(logits.shape)} for {inputs['input_ids'].shape[1]} tokens.")
     if not logits.isfinite().all():
@@ -151,7 +151,7 @@ def altered_on_the_way(decoder: Decoder, layers: Sequence[int]) -> dict[int, flo
 
     with frozen(decoder.model), ExitStack() as stack:
         plain = outputs()
-        widths = [len(decoder.weight(layer)) for layer in layers]
+        widths = [output_size(decoder.down_projection(layer)) for layer in layers]
         written = [_random_like(state[:width]) for state, width in zip(plain, widths, strict=True)]
         for row, (layer, update) in enumerate(zip(layers, written, strict=True)):
             stack.enter_context(

@@ -1,5 +1,6 @@
 """What of a model's pass need not be run again, found by running a few tokens and not by knowing the model."""
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from lightning_edit.models.batches import pad
 from lightning_edit.models.hooks import Captured, capture_output, frozen, resume_from
 from lightning_edit.models.prefix_cache import cache_texts
+
+logger = logging.getLogger(__name__)
 
 TOKENS, PREFIX = 6, 3
 # Relative to the norm of logits: rounding stays below it, and a state that was lost does not.
@@ -88,7 +91,8 @@ def _equal(model: Any, run: Callable[[], Tensor], expected: Tensor) -> bool:
         with frozen(model), torch.no_grad():
             found = run()
     # Whatever a model's own code raises where it is handed a state that it does not know.
-    except Exception:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001
+        logger.debug("%s cannot be resumed there: %r", type(model).__name__, error)
         return False
     tolerance = max(ROUNDING * torch.finfo(expected.dtype).eps, TOLERANCE)
     return found.shape == expected.shape and bool((found - expected).norm() <= tolerance * expected.norm())

@@ -10,12 +10,13 @@ from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, Valu
 from lightning_edit.asking.tokenization import encode_subject
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import check_layers, find_decoder
-from lightning_edit.models.hooks import change_output, frozen
+from lightning_edit.models.hooks import frozen
 from lightning_edit.models.probe import altered_on_the_way
 from lightning_edit.models.sites import oriented_weight
 from lightning_edit.values.batch import prepare
 from lightning_edit.values.optimize import encode_texts, optimize_values
 from tests.architectures import FAMILIES, SIZES, build
+from tests.whole_forward import expected_logits
 
 REQUESTS = [
     EditRequest("Belbinbor", "{} lives in the town of", "red stone", "mill"),
@@ -74,19 +75,6 @@ def test_edit_changes_exactly_the_intended_weights(family, dtype, tokenizer):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def full_forward_logits(decoder, layer, site, text, delta):
-    """The ordinary forward over one whole text, delta added by a hook at the subject's last token."""
-
-    def add(states):
-        moved = states.clone()
-        moved.view(len(text.ids), -1)[text.subject_last] += delta
-        return moved
-
-    module = decoder.blocks[layer] if site == "block" else decoder.down_projection(layer)
-    with change_output(module, add):
-        return decoder.model(torch.tensor([text.ids])).logits[0]
-
-
 @pytest.mark.parametrize("site", ["block", "mlp"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_resumed_forward_gives_the_logits_of_the_full_one(family, site, tokenizer):
@@ -97,16 +85,10 @@ def test_resumed_forward_gives_the_logits_of_the_full_one(family, site, tokenize
         batch, _ = prepare(decoder, 1, site, rows, len(TEMPLATES.texts))
         for edits in (torch.tensor([True, True, True]), torch.tensor([False, True, False])):
             kept = batch.keep(edits)
-            resumed = kept.logits(delta)
-            expected = []
-            # Answers come first, then what follows the KL prompts.
-            for edit_number, text in sorted(rows, key=lambda row: row[1].target_start == len(row[1].ids)):
-                if edits[edit_number]:
-                    logits = full_forward_logits(decoder, 1, site, text, delta[edit_number])
-                    first, last = text.target_start - 1, len(text.ids) - 1
-                    expected.append(logits[first:last] if first < last else logits[text.subject_last, None])
+            those = [row for row in rows if edits[row[0]]]
+            resumed, expected = kept.logits(delta), expected_logits(decoder, 1, site, those, delta)
             # Some attentions take their softmax in float32 whatever the precision of the model.
-            torch.testing.assert_close(resumed, torch.cat(expected), rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(resumed, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_square_weights_are_told_apart_by_class():

@@ -6,12 +6,13 @@ import transformers
 
 from lightning_edit import EditError
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.hooks import change_output, frozen
+from lightning_edit.models.hooks import frozen
 from lightning_edit.models.probe import check_readable
 from lightning_edit.values.batch import prepare
 from lightning_edit.values.optimize import encode_texts, optimize_values
 from tests.families import build_family, experts_in_double, families
 from tests.family_edits import REQUESTS, TEMPLATES, edit_two, editable, values_for
+from tests.whole_forward import expected_logits
 
 # Some in every run of the tests; all of them where tests may be slow.
 COMMON = {"qwen3_moe", "gpt_oss", "qwen3_next", "gemma4_text"}
@@ -29,19 +30,6 @@ def built(model_type, class_name, dtype=torch.float32):
         return build_family(model_type, class_name, dtype)
     except Exception as error:  # noqa: BLE001
         pytest.skip(f"cannot be built small: {type(error).__name__}: {str(error)[:200]}")
-
-
-def whole_forward(decoder, layer, site, text, delta):
-    """Logits of the ordinary forward over one whole text, delta added by a hook at the subject's last token."""
-
-    def add(states):
-        moved = states.clone()
-        moved.view(len(text.ids), -1)[text.subject_last] += delta
-        return moved
-
-    module = decoder.blocks[layer] if site == "block" else decoder.down_projection(layer)
-    with change_output(module, add):
-        return decoder.model(torch.tensor([text.ids]), use_cache=False).logits[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str)
@@ -86,13 +74,9 @@ def test_the_search_computes_what_the_whole_model_does(model_type, class_name, t
     delta = torch.randn(len(REQUESTS), width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with frozen(model), torch.no_grad():
         batch, _ = prepare(decoder, layer, site, rows, len(TEMPLATES.texts))
-        resumed, expected = batch.logits(delta), []
-        for number, text in sorted(rows, key=lambda row: row[1].target_start == len(row[1].ids)):
-            logits = whole_forward(decoder, layer, site, text, delta[number])
-            first, last = text.target_start - 1, len(text.ids) - 1
-            expected.append(logits[first:last] if first < last else logits[text.subject_last, None])
+        resumed, expected = batch.logits(delta), expected_logits(decoder, layer, site, rows, delta)
     # Some attentions take their softmax in float32 whatever the precision of the model.
-    torch.testing.assert_close(resumed, torch.cat(expected), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(resumed, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "big_bird", "xlm-roberta"])
@@ -105,7 +89,7 @@ def test_encoders_are_refused(model_type):
 @pytest.mark.parametrize("model_type", ["blip-2", "idefics"])
 def test_models_that_need_an_image_are_refused(model_type):
     class_name = dict(families())[model_type]
-    with pytest.raises(EditError, match="cannot read a text by itself"):
+    with pytest.raises(EditError, match="cannot be run on a text alone"):
         check_readable(find_decoder(build_family(model_type, class_name)))
 
 
