@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -21,8 +22,9 @@ from lightning_edit.keys.questions import preserving_questions
 from lightning_edit.loading.editable import check_quantized, made_editable, structure_of
 from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
+from lightning_edit.loop.memory import announce
 from lightning_edit.models.auto_layers import settle_layers
-from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.decoder import Decoder, Memory
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
@@ -59,6 +61,7 @@ def edit(
     chat: bool | Literal["auto"] = "auto",
     chat_settings: ChatSettings | None = None,
     sites: SiteKind = "auto",
+    memory: Memory = "normal",
 ) -> EditResult:
     """Writes facts into a model, without any trainer; where there are several processes, all of them must call it.
 
@@ -85,6 +88,8 @@ def edit(
         chat_settings: How a chat model is asked; its ``contexts`` and ``train_end`` then count for ``templates`` too.
         sites: What of a layer is edited: its ``experts`` (all of them together), the ``shared`` expert beside them, a
             ``dense`` MLP, or ``auto``: the experts where there are any.
+        memory: With ``low``, an edit takes little more memory than the model, and more time; results are the same up to
+            rounding.
 
     Returns:
         The update, inserted: ``result.ask(question)`` shows the answers before and after it, ``result.remove(model)``
@@ -104,7 +109,8 @@ def edit(
         >>> update = lightning_edit.edit(model, tokenizer, [fact], layers=[0], progress=False)
         >>> update.remove(model)
     """
-    check(edit, {"distribution": distribution, "micro_batch": micro_batch, "seed": seed, "chat": chat})
+    given = {"distribution": distribution, "micro_batch": micro_batch, "seed": seed, "chat": chat, "memory": memory}
+    check(edit, given)
     _check_gradients(model)
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
@@ -115,7 +121,8 @@ def edit(
     layers = settle_layers(layers, decoder, type(solver).__name__, values.site == "block")
     if moments is not None:
         _check_moments(decoder, layers, moments)
-    with made_editable(model, decoder, layers, sites) as decoder:
+    with made_editable(model, decoder, layers, sites) as plain:
+        decoder = replace(plain, memory=memory)
         values, settings = _check_weights(decoder, layers, values), second_moment or SecondMomentSettings()
         warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
         worlds: list[World] = asking.contexts if chat_of(tokenizer) is not None else ["chat"]
@@ -126,14 +133,16 @@ def edit(
             if chat_settings is not None and chat_of(tokenizer) is not None:
                 templates = templates.in_worlds(chat_settings)
             encode_texts(tokenizer, requests, templates, values.kl_prompt, decoder.context)
+            weights = EditedWeights(decoder, layers)
+            editor = Editor(weights, tokenizer, solver, layers, templates, values, moments or {}, distribution)
+            announce(editor, requests, micro_batch, solver.edits_per_update, "micro_batch", progress)
             if moments is None:
                 asked = preserving_questions(requests, tokenizer, templates, settings, seed)
                 how = (settings, solver, seed, report, asked, preserved)
-                moments = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
-            moments = {layer: moments[layer].double() for layer in layers}
-            check_second_moments(moments, solver)
-            weights = EditedWeights(decoder, layers)
-            editor = Editor(weights, tokenizer, solver, layers, templates, values, moments, distribution)
+                editor.moments = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
+            else:
+                editor.moments = {layer: moments[layer].double() for layer in layers}
+                check_second_moments(dict(editor.moments), solver)
             with weights.undone_on_error():
                 written = _write_all(editor, requests, micro_batch, report)
         return EditResult(weights.update(**editor.describe(), edits=written), decoder, tokenizer)

@@ -1,7 +1,7 @@
 """From value vectors to edited weights: the part of a run that knows neither trainer nor files."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from lightning_edit.solvers import (
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.solvers.layer_distribution import LayerDistribution, residual_share
 from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.values.memory import few_at_once
 from lightning_edit.values.optimize import optimize_values
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
@@ -71,7 +72,7 @@ class Editor:
     layers: list[int]
     templates: ContextTemplates
     values: ValueSettings
-    moments: dict[int, Tensor]
+    moments: Mapping[int, Tensor]
     distribution: LayerDistribution = "uniform"
     post_processing: Sequence[PostProcessor] = ()
     previous_keys: dict[int, PreviousKeys] | None = None
@@ -86,6 +87,7 @@ class Editor:
         """
         decoder, layer = self.weights.decoder, self.layers[-1]
         parts: list[Values] = []
+        shares = few_at_once(decoder, self.tokenizer, requests, self.templates, layer, self.values)
 
         def find(part: Sequence[EditRequest]) -> Values:
             before = sum(map(len, parts))
@@ -95,8 +97,9 @@ class Editor:
 
             return optimize_values(decoder, self.tokenizer, part, self.templates, layer, self.values, show)
 
-        for part in halving(find, requests, decoder.model):
-            parts.append(part)
+        for share in shares:
+            for part in halving(find, share, decoder.model):
+                parts.append(part)
         return Values.join(parts)
 
     def write(self, requests: Sequence[EditRequest], z: Tensor, measured: bool = True) -> Written:
@@ -123,15 +126,20 @@ class Editor:
                 share = residual_share(index, len(self.layers), self.distribution)
                 if not share:
                     continue
-                problem = self._problem(requests, z, layer, share)
-                update, conditions = self._solve(problem, layer, measured)
-                factors = self._post_processed(update, layer)
-                self.weights.add(layer, factors)
-                written.factors[layer], written.keys[layer] = factors, problem.keys
-                if measured:
-                    written.figures.update({**self._figures(problem, factors, layer), **conditions})
+                self._write_layer(self._problem(requests, z, layer, share), layer, measured, written)
         self._preserve(written.keys)
         return written
+
+    def _write_layer(self, problem: EditProblem, layer: int, measured: bool, written: Written) -> None:
+        update, conditions = self._solve(problem, layer, measured)
+        factors = self._post_processed(update, layer)
+        errors = self._errors(problem, factors, layer) if measured else {}
+        written.factors[layer], written.keys[layer] = factors, problem.keys
+        # With it, where little memory is to be used, goes C.
+        del problem
+        self.weights.add(layer, factors)
+        if measured:
+            written.figures.update({**self._norms(factors, written.keys[layer], layer), **errors, **conditions})
 
     def _problem(self, requests: Sequence[EditRequest], z: Tensor, layer: int, share: float) -> EditProblem:
         decoder, highest = self.weights.decoder, self.layers[-1]
@@ -159,10 +167,9 @@ class Editor:
             )
 
     def _post_processed(self, factors: Factors, layer: int) -> Factors:
-        weight = self.weights.decoder.weight(layer).detach().double()
         for process in self.post_processing:
             if not process.of_sum:
-                factors = Factors(process(factors.dense(), weight))
+                factors = Factors(process(factors.dense(), self.weights.decoder.weight(layer).detach().double()))
         return factors
 
     def finish(self) -> dict[int, Factors]:
@@ -198,17 +205,21 @@ class Editor:
             fewer = {layer: previous[layer].without(block.double()) for layer, block in keys.items()}
             self.previous_keys = self.previous_keys | fewer
 
-    def _figures(self, problem: EditProblem, factors: Factors, layer: int) -> dict[str, float]:
+    def _errors(self, problem: EditProblem, factors: Factors, layer: int) -> dict[str, float]:
+        return {
+            f"layer_{layer}/preservation_error": problem.preservation_error(factors),
+            f"layer_{layer}/memorization_error": problem.memorization_error(factors),
+        }
+
+    def _norms(self, factors: Factors, keys: Tensor, layer: int) -> dict[str, float]:
         norm, base = float(factors.dense().norm()), float(self.weights.base[layer].double().norm())
         edited = float(self.weights.decoder.weight(layer).detach().double().norm())
         return {
             f"layer_{layer}/update_norm": norm,
-            f"layer_{layer}/update_norm_per_edit": norm / math.sqrt(problem.keys.shape[1]),
+            f"layer_{layer}/update_norm_per_edit": norm / math.sqrt(keys.shape[1]),
             f"layer_{layer}/relative_update_norm": norm / base,
             f"layer_{layer}/weight_norm": edited,
             f"layer_{layer}/weight_growth": edited / base,
-            f"layer_{layer}/preservation_error": problem.preservation_error(factors),
-            f"layer_{layer}/memorization_error": problem.memorization_error(factors),
         }
 
     def _solve(self, problem: EditProblem, layer: int, measured: bool) -> tuple[Factors, dict[str, float]]:
@@ -228,6 +239,9 @@ class Editor:
             self.previous_keys = self.previous_keys | {layer: preserved}
         # The solution ends here, because its matrices are as large as C.
         conditions = solution.condition_numbers() if measured else {}
+        if self.weights.decoder.memory == "low":
+            # It is made anew for the next update, from C and the previous keys alone.
+            del self._layer_solvers[layer]
         return solution.update, {f"layer_{layer}/{name}_condition": value for name, value in conditions.items()}
 
     def describe(self) -> dict[str, Any]:

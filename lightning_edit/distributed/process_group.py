@@ -154,12 +154,15 @@ def summed(tensors: Sequence[Tensor], model: Any) -> None:
     """Adds up what the processes found of the same tensors, in place; all have the same sums, to the last bit.
 
     Args:
-        tensors: Of the same shapes in every process, on the model's device.
+        tensors: Of the same shapes in every process, on the model's device or kept on the CPU.
         model: See `own_share`.
     """
     if sharing(model) > 1:
         for tensor in tensors:
-            torch.distributed.all_reduce(tensor)
+            # What one process of a GPU sends to another must be there.
+            there = tensor.to(model.device)
+            torch.distributed.all_reduce(there)
+            tensor.copy_(there)
 
 
 def agreed(tensors: Sequence[Tensor], model: Any) -> None:

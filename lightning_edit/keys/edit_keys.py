@@ -62,7 +62,7 @@ def _at_subject(
         states.update(zip(part.rows, stacked(tokens[places.to(tokens.device)]).double(), strict=True))
 
     with frozen(decoder.model), fused_activations(decoder.model):
-        for part in passes(decoder, rows, [len(row) - 1 for row in rows], MAX_TOKENS):
+        for part in passes(decoder, rows, [len(row) - 1 for row in rows], decoder.tokens_at_once(MAX_TOKENS)):
             list(halving(partial(run, part), range(len(part.rows)), decoder.model))
     return torch.stack([states[i] for i in range(len(rows))])
 

@@ -39,6 +39,8 @@ class ExpertMoment(Metric):
         super().__init__(**kwargs)
         self.set_dtype(torch.float64)
         self.add_state("total", torch.zeros(experts, d_in, d_in, dtype=torch.float64), dist_reduce_fx="sum")
+        # What `reset` clones would take as much memory again.
+        self._defaults["total"] = torch.zeros((), dtype=torch.float64).expand(experts, d_in, d_in)
         self.add_state("visits", torch.zeros(experts, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("tokens", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
@@ -48,16 +50,26 @@ class ExpertMoment(Metric):
             for expert in keys.experts.unique().tolist():
                 if expert < len(self.total):
                     own = keys.of_expert(expert)
-                    self.total[expert] += own.T @ own
+                    self.total[expert] += (own.T @ own).to(self.total.device)
                     self.visits[expert] += len(own)
         self.tokens += len(keys)
 
     def compute(self) -> Tensor:
         """C_j of all experts, ``(E, d_in, d_in)`` in float64."""
-        experts, d_in = self.total.shape[:2]
-        average = self.total.sum(0) / self.visits.sum().clamp(min=1)
+        return self._drawn(self.total.clone())
+
+    def taken(self) -> Tensor:
+        """What `compute` returns, in the memory of the sums, which are gone then."""
+        moment = self._drawn(self.total)
+        # A metric is garbage that waits to be collected.
+        self.total = moment.new_empty(0)
+        return moment
+
+    def _drawn(self, moment: Tensor) -> Tensor:
+        experts, d_in = moment.shape[:2]
+        average = moment.sum(0) / self.visits.sum().clamp(min=1)
         share = (self.visits + 1) / (self.tokens + experts)
-        return (self.total + d_in * average) * (share / (self.visits + d_in))[:, None, None]
+        return moment.add_(d_in * average).mul_((share / (self.visits + d_in))[:, None, None])
 
     def hardly_visited(self) -> int:
         """How many experts were visited by fewer tokens than their keys are long, so that the average outweighs."""
@@ -75,7 +87,7 @@ def empty_moment(decoder: Decoder, layer: int) -> Moment:
         layer: The layer.
     """
     shape = decoder.moment_shape(layer)
-    with decoder.device:
+    with decoder.waiting_device:
         if len(shape) == 3:
             return ExpertMoment(*shape[:2], sync_on_compute=False)
         return SecondMoment(shape[0], sync_on_compute=False)

@@ -2,7 +2,7 @@
 
 import itertools
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.keys.moment_pass import PartialSums, compute_second_moments
 from lightning_edit.keys.own_text import sample_texts
 from lightning_edit.keys.question_moment import mixed_with_questions, with_questions
+from lightning_edit.keys.stored_moments import StoredMoments
 from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
@@ -165,12 +166,31 @@ def second_moments(
     Raises:
         EditError: If there is no text, or another process failed.
     """
+    return _of_rows(decoder, _text_rows(decoder, tokenizer, texts, layers, settings), layers, settings, report)
+
+
+def _text_rows(
+    decoder: Decoder, tokenizer: Any, texts: Iterable[str], layers: Sequence[int], settings: SecondMomentSettings
+) -> list[Sequence[int]]:
+    """Token ids of the ordinary text, none where none is read."""
     if settings.source != "text":
-        return {layer: _without_text(decoder, layer, settings.source) for layer in layers}
+        return []
     length = min(settings.length, decoder.context or settings.length)
     rows = _tokenize(tokenizer, texts, tokens_wanted(decoder, layers, settings), length)
     if not rows:
         raise EditError("There is no ordinary text for the second moments; give `data.preservation` a text.")
+    return rows
+
+
+def _of_rows(
+    decoder: Decoder,
+    rows: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    settings: SecondMomentSettings,
+    report: Report,
+) -> dict[int, Tensor]:
+    if settings.source != "text":
+        return {layer: _without_text(decoder, layer, settings.source) for layer in layers}
     if settings.cache_dir is None:
         return compute_second_moments(decoder, rows, layers, report)
     return _cached(decoder, rows, layers, Cache(settings.cache_dir), report)
@@ -204,11 +224,11 @@ def _cached(
         # Those who are done wait for the one who writes.
         gathered(None)
         kept.forget()
-    return {layer: moments[layer].to(decoder.device) for layer in layers}
+    return {layer: moments[layer].to(decoder.waiting_device) for layer in layers}
 
 
 def _without_text(decoder: Decoder, layer: int, source: Source) -> Tensor:
-    moment = torch.zeros(decoder.moment_shape(layer), dtype=torch.float64, device=decoder.device)
+    moment = torch.zeros(decoder.moment_shape(layer), dtype=torch.float64, device=decoder.waiting_device)
     if source == "identity":
         moment.diagonal(dim1=-2, dim2=-1).fill_(1.0)
     return moment
@@ -225,7 +245,7 @@ def prepare_second_moments(
     report: Report = silent,
     questions: Sequence[Sequence[Encoded]] = (),
     preserved: Sequence[Sequence[Encoded]] = (),
-) -> dict[int, Tensor]:
+) -> Mapping[int, Tensor]:
     """The second moments of a run, checked, from the model's own text where there is no other.
 
     Args:
@@ -241,7 +261,8 @@ def prepare_second_moments(
         preserved: Groups of prompts whose keys are added with `preserve_weight`, see `encode_named`.
 
     Returns:
-        For each layer ``(d_in, d_in)`` in float64, of E experts ``(E, d_in, d_in)``.
+        For each layer ``(d_in, d_in)`` in float64, of E experts ``(E, d_in, d_in)``. Where little memory is to be used
+        and the model itself is on the CPU, they are in files, and each is made in a pass of its own.
 
     Raises:
         EditError: If there is no text, or too little for the solver; if neither C nor the solver's ridge preserves.
@@ -254,12 +275,23 @@ def prepare_second_moments(
     if texts is None and settings.source == "text":
         wanted = tokens_wanted(decoder, layers, settings)
         texts = gathered(sample_texts(decoder.model, tokenizer, wanted, seed, report))[0]
-    moments = second_moments(decoder, tokenizer, texts or (), layers, settings, report)
+    rows = _text_rows(decoder, tokenizer, texts or (), layers, settings)
     cache = None if settings.cache_dir is None else Cache(settings.cache_dir)
-    if questions:
-        share = settings.share_of_questions(chat_of(tokenizer) is not None)
-        moments = mixed_with_questions(decoder, moments, questions, share, settings.subject_share, cache, report)
-    if settings.preserve_weight:
-        moments = with_questions(decoder, moments, preserved, settings.preserve_weight, 0.0, cache, report)
-    check_second_moments(moments, solver)
-    return moments
+    share = settings.share_of_questions(chat_of(tokenizer) is not None)
+
+    def of(some: Sequence[int]) -> dict[int, Tensor]:
+        moments = _of_rows(decoder, rows, some, settings, report)
+        if questions:
+            moments = mixed_with_questions(decoder, moments, questions, share, settings.subject_share, cache, report)
+        if settings.preserve_weight:
+            moments = with_questions(decoder, moments, preserved, settings.preserve_weight, 0.0, cache, report)
+        for layer, moment in moments.items():
+            check_second_moments({layer: moment.to(decoder.device)}, solver)
+        return moments
+
+    if decoder.memory == "normal" or decoder.device.type != "cpu":
+        return of(layers)
+    stored = StoredMoments()
+    for layer in layers:
+        stored.keep(layer, of([layer])[layer])
+    return stored

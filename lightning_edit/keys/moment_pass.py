@@ -87,7 +87,7 @@ def text_batches(decoder: Decoder, rows: Sequence[Sequence[int]]) -> list[list[i
         rows: Token ids of the texts.
     """
     most = MAX_TOKENS_CPU if decoder.device.type == "cpu" else MAX_TOKENS
-    return by_length([len(row) for row in rows], most, tokens_of_a_pass(decoder.device))
+    return by_length([len(row) for row in rows], decoder.tokens_at_once(most), tokens_of_a_pass(decoder.device))
 
 
 def count_keys(
@@ -137,8 +137,8 @@ def compute_second_moments(
         kept: Where an earlier attempt left its sums; None begins anew and keeps none.
 
     Returns:
-        For each layer ``(d_in, d_in)`` in float64, of E experts ``(E, d_in, d_in)``, on the model's device; the same in
-        every process.
+        For each layer ``(d_in, d_in)`` in float64, of E experts ``(E, d_in, d_in)``, on `Decoder.waiting_device`; the
+        same in every process.
 
     Raises:
         EditError: If another process failed.
@@ -147,12 +147,10 @@ def compute_second_moments(
     count_keys(decoder, rows, moments, kept, report)
     computed = {}
     for layer in sorted(layers):
-        # Where there are more processes than batches, one may have counted nothing itself.
         moment = moments.pop(layer)
-        moment._update_count += not moment.update_called
         if isinstance(moment, ExpertMoment) and (poor := moment.hardly_visited()):
             logger.warning(POOR, layer, poor, len(moment.visits), int(moment.tokens), moment.total.shape[1])
-        computed[layer] = moment.compute()
+        computed[layer] = moment.taken()
     return computed
 
 
@@ -198,6 +196,6 @@ def _restore(sums: Mapping[str, Tensor], metrics: Mapping[int, Metric], decoder:
         return 0
     if done:
         for layer, metric in metrics.items():
-            states = {name: sums[f"{layer} {name}"].to(decoder.device) for name in metric.metric_state}
+            states = {name: sums[f"{layer} {name}"].to(decoder.waiting_device) for name in metric.metric_state}
             metric.merge_state(states)
     return done

@@ -141,8 +141,8 @@ def question_moments(
         report: Called with the number of tokens done by this process.
 
     Returns:
-        For each layer both moments ``(d_in, d_in)`` (of E experts ``(E, d_in, d_in)``) in float64, on the model's
-        device; None for the second where no question has a subject.
+        For each layer both moments ``(d_in, d_in)`` (of E experts ``(E, d_in, d_in)``) in float64, on
+        `Decoder.waiting_device`; None for the second where no question has a subject.
     """
     begin = common_prefix(rows)
     moments = {layer: (empty_moment(decoder, layer), empty_moment(decoder, layer)) for layer in sorted(layers)}
@@ -152,7 +152,7 @@ def question_moments(
     together = Together() if sharing(decoder.model) > 1 else nullcontext()
     with together, frozen(decoder.model), fused_activations(decoder.model):
         mine = [rows[i] for i in own]
-        for part in passes(decoder, mine, [begin] * len(mine), most):
+        for part in passes(decoder, mine, [begin] * len(mine), decoder.tokens_at_once(most)):
             list(halving(partial(count, part), range(len(part.rows)), decoder.model))
             done += sum(len(mine[i]) for i in part.rows)
             report("second moments of questions (tokens)", done, sum(map(len, mine)))
@@ -162,7 +162,7 @@ def question_moments(
 
 
 def _computed(tokens: Moment, subjects: Moment) -> tuple[Tensor, Tensor | None]:
-    return tokens.compute(), subjects.compute() if int(subjects.tokens) else None
+    return tokens.taken(), subjects.taken() if int(subjects.tokens) else None
 
 
 def _count(

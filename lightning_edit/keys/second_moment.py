@@ -52,12 +52,23 @@ class SecondMoment(Metric):
             keys = keys.float()
         with full_precision():
             for block in self._blocks():
-                self.total[block, block.start :] += multiply(keys[:, block].T, keys[:, block.start :])
+                products = multiply(keys[:, block].T, keys[:, block.start :])
+                self.total[block, block.start :] += products.to(self.total.device)
         self.tokens += len(keys)
 
     def compute(self) -> Tensor:
         """E[k k^T] ``(d_in, d_in)`` in float64."""
-        moment = self.total / self.tokens
+        return self._mean(self.total.clone())
+
+    def taken(self) -> Tensor:
+        """What `compute` returns, in the memory of the sums, which are gone then."""
+        moment = self._mean(self.total)
+        # A metric is garbage that waits to be collected.
+        self.total = moment.new_empty(0)
+        return moment
+
+    def _mean(self, moment: Tensor) -> Tensor:
+        moment /= self.tokens
         for block in self._blocks():
             corner = moment[block, block]
             moment[block, block] = corner.triu() + corner.triu(1).T

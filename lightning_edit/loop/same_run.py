@@ -12,6 +12,8 @@ from lightning_edit.storage.known_classes import known_classes, names_of
 from lightning_edit.updates.edited_weights import EditedWeights
 
 SHOWN = 10
+# What runs did before there were settings for it.
+EARLIER = {"chat": False, "sites": "auto", "quantization": None, "write": "merged", "down_projection": None}
 # What says which questions C is mixed with; without any it has no effect.
 OF_QUESTIONS = ("question_share", "questions", "subject_share", "subjects")
 # The same of the prompts that are preserved by name.
@@ -110,12 +112,12 @@ def _settled(settings: Any, names: Mapping[str, str], free: Collection[str], pat
 def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with those that older runs did not have yet, and without those that do not count.
 
-    The model was asked in plain text before there was a setting, in a chat it answered in single words, and C was taken
-    from ordinary text alone.
+    Without these settings sites were found, nothing was quantized, the model was asked in plain text, in a chat it
+    answered in single words, and C was taken from ordinary text alone.
     """
     if "model" not in settings:
         return dict(settings)
-    model = {"chat": False, **settings["model"]}
+    model = {**EARLIER, **settings["model"]}
     asking = model.get("chat_settings")
     model["chat_settings"] = {"answers": "words", **asking} if model["chat"] and isinstance(asking, Mapping) else None
     moment = model.get("second_moment")

@@ -160,7 +160,7 @@ def _budget(
     behind = (len(at) / (len(row) - begin) for row, begin, at in zip(rows, first, places, strict=True))
     share = max(behind, default=1.0)
     vocabulary = decoder.model.config.get_text_config().vocab_size
-    most = min(MAX_TOKENS, MAX_TOKENS_CPU) if decoder.device.type == "cpu" else MAX_TOKENS
+    most = decoder.tokens_at_once(min(MAX_TOKENS, MAX_TOKENS_CPU) if decoder.device.type == "cpu" else MAX_TOKENS)
     return min(most, int(MAX_LOGITS / vocabulary / max(share, 1e-9)))
 
 

@@ -31,6 +31,10 @@ from lightning_edit.models.sites import (
 
 # Where a value is read and written: the hidden state that leaves a block, or the output of its down-projection.
 ValueSite = Literal["block", "mlp"]
+# How much an edit may take beside the model itself.
+Memory = Literal["normal", "low"]
+# Most tokens of a pass where little memory is to be used: a processor is as fast with them as with more.
+FEW_TOKENS, FEW_TOKENS_CPU = 2048, 128
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,14 @@ class Decoder:
         names: For each block the name of its MLP down-projection, or of its experts, among ``model.named_modules()``;
             empty where there is none that can be edited.
         refusals: For each block without one the reason.
+        memory: With ``low``, what is not at work waits on the CPU, and passes are small.
     """
 
     model: Any
     blocks: nn.ModuleList
     names: tuple[str, ...]
     refusals: Mapping[int, str] = field(default_factory=dict)
+    memory: Memory = "normal"
 
     def down_projection(self, layer: int) -> nn.Module:
         """The module W of a layer, whose input is the key and whose output is the value; or its experts together."""
@@ -98,6 +104,20 @@ class Decoder:
     def device(self) -> torch.device:
         """Where token ids go in."""
         return self.model.get_input_embeddings().weight.device
+
+    @property
+    def waiting_device(self) -> torch.device:
+        """Where second moments are counted, and wait until a layer is solved."""
+        return torch.device("cpu") if self.memory == "low" else self.device
+
+    def tokens_at_once(self, usual: int) -> int:
+        """Most tokens of a pass, padding included.
+
+        Args:
+            usual: Where memory is no concern.
+        """
+        few = FEW_TOKENS_CPU if self.device.type == "cpu" else FEW_TOKENS
+        return min(usual, few) if self.memory == "low" else usual
 
     @property
     def context(self) -> int | None:

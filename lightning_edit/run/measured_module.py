@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
 from lightning_edit.metrics.ways import WayMetrics, ways_of
 from lightning_edit.models.auto_layers import settle_layers
-from lightning_edit.models.decoder import check_layers
+from lightning_edit.models.decoder import Memory, check_layers
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.progress import Report, share_of
@@ -62,6 +62,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
             part, also ``cpu`` or ``disk``; null keeps it on the trainer's device. What is on ``cpu`` or ``disk`` is
             brought when it is run.
         offload_folder: Where weights are kept that are on ``disk`` and cannot be read from the model's own files.
+        memory: With ``low``, a fit takes little more memory than the model, and more time; results are the same up to
+            rounding.
         trust_remote_code: Whether Python code that comes with the model may be run, which can do anything that you can.
             A checkpoint does not remember it: each command that needs it has to say so.
         chat: Whether prompts are asked in a chat; ``auto`` does so where the tokenizer has a template for it.
@@ -74,6 +76,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     many_processes = False
     layers_for: tuple[str | None, bool] = (None, True)
     loop: UpdateLoop
+    memory: Memory = "normal"
     on_top_of: str | None = None
 
     def __init__(
@@ -173,12 +176,12 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         self.settle(chat=self.chat)
         self.way_metrics = WayMetrics(ways_of(self.tokenizer, self.evaluation, self.chat_settings))
         settle = partial(settle_layers, self.hparams.layers, solver=self.layers_for[0], several=self.layers_for[1])
-        device = None if self.device_mesh is None else self.device_mesh.device_type
-        loaded = load_editable(self.source, settle) if device is None else Loaded(load_sharded(self.source, device))
+        mesh = self.device_mesh
+        loaded = Loaded(load_sharded(self.source, mesh.device_type)) if mesh else load_editable(self.source, settle)
         self.model, self.codes = loaded.model, loaded.codes
         self.sections |= {} if loaded.maps is None else {"quantization": asdict(loaded.maps)}
         check_vocabulary(self.model, self.tokenizer)
-        self.decoder = self.source.find_decoder(self.model)
+        self.decoder = replace(self.source.find_decoder(self.model), memory=self.memory)
         self.layers = settle(self.decoder) if loaded.layers is None else check_layers(self.decoder, loaded.layers)
         if isinstance(self.hparams.layers, int | str):
             # One way to say it, by which runs are compared.

@@ -17,9 +17,11 @@ from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.loading.offloading import DeviceMap
 from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.edit_queue import EditQueue
+from lightning_edit.loop.memory import announce
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EvaluationSettings
+from lightning_edit.models.decoder import Memory
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
@@ -58,10 +60,6 @@ class EditingModule(MeasuredModule):
             the papers' tables over batch sizes; such a run has figures and leaves no edited model.
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
-        quantization: How all linear maps but the edited ones are quantized; null leaves them as the files have them.
-        write: Where updates of a quantized model are kept: ``merged``, in plain matrices, or ``beside`` their codes.
-        down_projection: Name of the edited modules with ``{}`` for the layer, where they cannot be found by structure.
-        sites: What of a layer is edited: its ``experts``, the ``shared`` expert, a ``dense`` MLP, or ``auto``.
         previous_keys: Whether each update also preserves what earlier ones wrote, by adding C_p, the sum of k k^T over
             their keys, to C' (sequential MEMIT, ENCORE); null does as the solver was published (AlphaEdit does).
         post_processing: What becomes of each update before it is added to the weights: RECT, PRUNE, or a list of them.
@@ -69,8 +67,6 @@ class EditingModule(MeasuredModule):
             its C_p goes on. Context templates, keys and values are those of the model as it left it; the second
             moments are those of the unedited model.
         seed: Of generated templates and texts.
-        chat: Whether prompts are asked in a chat; ``auto`` does so where the tokenizer has a template for it.
-        chat_settings: How a chat model is asked.
     """
 
     many_processes = True
@@ -101,6 +97,7 @@ class EditingModule(MeasuredModule):
         seed: Seed = 0,
         device_map: Annotated[DeviceMap | None, NO_EFFECT] = None,
         offload_folder: Annotated[str | None, NO_EFFECT] = None,
+        memory: Annotated[Memory, NO_EFFECT] = "normal",
         trust_remote_code: bool = False,
         chat: bool | Literal["auto"] = "auto",
         chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
@@ -108,7 +105,7 @@ class EditingModule(MeasuredModule):
         weights, rest = (dtype, quantization, write, down_projection, sites), (trust_remote_code, chat, chat_settings)
         super().__init__(model, layers, evaluation, *weights, seed, device_map, offload_folder, *rest)
         self.save_hyperparameters(ignore="trust_remote_code")
-        self.distribution, self.key_average = layer_distribution, key_average
+        self.memory, self.distribution, self.key_average = memory, layer_distribution, key_average
         self.solver, self.value_settings, self.moment_settings = solver or EMMET(), values, second_moment
         self.layers_for = type(self.solver).__name__, values.site == "block"
         self.templates = None if context_templates is None else ContextTemplates(tuple(context_templates), key_average)
@@ -190,12 +187,14 @@ class EditingModule(MeasuredModule):
             # Unlike machines may write other texts.
             self.templates = self._in_worlds(gathered(own)[0])
         encode_texts(self.tokenizer, self.requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)
-        with self.timed("second_moments"), self.weights.unedited():
-            moments = run_second_moments(self)
-        settings = (self.templates, self.value_settings, moments, self.distribution, self.post_processing)
+        settings = (self.templates, self.value_settings, dict[int, Any](), self.distribution, self.post_processing)
         previous_keys = self.loop.kept.previous_keys if self.previous_keys else None
-        self.loop.editor = Editor(self.weights, self.tokenizer, self.solver, self.layers, *settings, previous_keys)
-        self._values = ValueFinder(self.loop.editor, self.loop.value_caches)
+        editor = Editor(self.weights, self.tokenizer, self.solver, self.layers, *settings, previous_keys)
+        amounts = (self.trainer.datamodule.batch_size, self.loop.queue.size, "data.batch_size")
+        self.sections["memory"] = vars(announce(editor, self.requests, *amounts, self.trainer.is_global_zero))
+        with self.timed("second_moments"), self.weights.unedited():
+            editor.moments = moments = run_second_moments(self)
+        self.loop.editor, self._values = editor, ValueFinder(editor, self.loop.value_caches)
         of_moments = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in moments.items()}
         self.identity.note({**self._values.fingerprints, **of_moments})
         if not self.loop.kept.updates_written:
@@ -295,6 +294,5 @@ class EditingModule(MeasuredModule):
             described: What `describe` returned then.
         """
         if described["context_templates"] is not None:
-            kept = ContextTemplates(tuple(described["context_templates"]), self.key_average)
-            self.templates = self._in_worlds(kept)
+            self.templates = self._in_worlds(ContextTemplates(tuple(described["context_templates"]), self.key_average))
         super().restore(state, described)

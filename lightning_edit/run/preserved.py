@@ -52,7 +52,7 @@ def find_preserved(module: "EditingModule") -> Mapping[World, Prompts]:
     return found
 
 
-def run_second_moments(module: "EditingModule") -> dict[int, Tensor]:
+def run_second_moments(module: "EditingModule") -> Mapping[int, Tensor]:
     """C of each edited layer of the unedited model, see `prepare_second_moments`.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.sites import oriented_weight
@@ -31,7 +32,7 @@ class EditedWeights:
 
     def __init__(self, decoder: Decoder, layers: Sequence[int]) -> None:
         self.decoder = decoder
-        self._base = {layer: self._weight(layer).clone() for layer in layers}
+        self._base = {layer: self._copy(layer) for layer in layers}
         self.base: Mapping[int, Tensor] = _Whole(self._base)
         self.added: dict[int, Factors] = {}
         # Asked for by the first process alone, which could not gather a weight then.
@@ -40,7 +41,8 @@ class EditedWeights:
     def add(self, layer: int, factors: Factors) -> None:
         """Adds an update to a layer's weight."""
         before = self.added.get(layer)
-        self.added[layer] = factors if before is None else add_factors(_beside(before, factors), factors)
+        total = factors if before is None else add_factors(_beside(before, factors), factors)
+        self.added[layer] = _on(total, torch.device("cpu")) if self._waits else total
         self._write(layer)
 
     def set(self, added: dict[int, Factors]) -> None:
@@ -60,11 +62,20 @@ class EditedWeights:
     def _weight(self, layer: int) -> Tensor:
         return oriented_weight(self.decoder.down_projection(layer)).detach()
 
+    @property
+    def _waits(self) -> bool:
+        """Whether what is not at work is kept on the CPU; parts of divided weights are gathered where they lie."""
+        return self.decoder.memory == "low" and not is_sharded(self.decoder.model)
+
+    def _copy(self, layer: int) -> Tensor:
+        weight = self._weight(layer)
+        return weight.to("cpu", copy=True) if self._waits else weight.clone()
+
     def _write(self, layer: int) -> None:
         weight = self._weight(layer)
         base = self._base[layer].to(weight.device)
         if layer in self.added:
-            write_weight(weight, base, self.added[layer])
+            write_weight(weight, base, _on(self.added[layer], weight.device) if self._waits else self.added[layer])
         else:
             with torch.no_grad():
                 weight.copy_(base)
@@ -83,7 +94,7 @@ class EditedWeights:
     def restored(self) -> Iterator[None]:
         """Gives back the weights as they were at the start of the block, bit for bit, error or not."""
         before = dict(self.added)
-        tensors = {layer: self._weight(layer).clone() for layer in self._base}
+        tensors = {layer: self._copy(layer) for layer in self._base}
         try:
             yield
         finally:
@@ -136,5 +147,8 @@ class _Whole(Mapping[int, Tensor]):
 
 def _beside(factors: Factors, other: Factors) -> Factors:
     """The factors on the device of others; those read from a checkpoint come from the CPU."""
-    device = other.left.device
+    return _on(factors, other.left.device)
+
+
+def _on(factors: Factors, device: torch.device) -> Factors:
     return Factors(factors.left.to(device), None if factors.right is None else factors.right.to(device))

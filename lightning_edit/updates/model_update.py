@@ -250,7 +250,10 @@ def write_weight(weight: Tensor, base: Tensor, factors: Factors) -> None:
         base: The unedited weight, of the same shape; like the other it may be divided between processes.
         factors: Delta.
     """
-    write_whole(weight, whole(base).double() + dense_update(factors).to(weight.device).view(weight.shape))
+    delta = dense_update(factors).to(weight.device).view(weight.shape)
+    # In the memory of the product, where it is one.
+    total = delta + whole(base).double() if factors.right is None else delta.add_(whole(base))
+    write_whole(weight, total)
 
 
 def is_sum(weight: Tensor, base: Tensor, factors: Factors) -> bool:

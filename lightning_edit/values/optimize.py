@@ -139,7 +139,6 @@ def _prepare(
     A step costs as many tokens as the longest suffix of a group has, for every row of it: in one group, about half of
     them would be padding.
     """
-    lengths = [len(text.ids) - text.subject_last if text.target_start < len(text.ids) else 1 for _, text in rows]
     # Of an edit's texts the first is the bare prompt and the last that of the divergence.
     texts_per_edit = len(deciding_texts)
     deciding = [[*deciding_texts, True][i % (texts_per_edit + 1)] for i in range(len(rows))]
@@ -149,7 +148,7 @@ def _prepare(
         of_group = [deciding[i] for i in indices]
         return indices, *prepare(decoder, layer, site, [rows[i] for i in indices], texts_per_edit, of_group)
 
-    for together in _groups(lengths, [len(text.ids) for _, text in rows], decoder):
+    for together in groups_of([text for _, text in rows], decoder):
         for indices, group, subjects in halving(prepared, together, decoder.model):
             groups.append(group)
             for i, state in zip(indices, subjects, strict=True):
@@ -158,16 +157,21 @@ def _prepare(
     return groups, bare.to(torch.promote_types(bare.dtype, torch.float32))
 
 
-def _groups(lengths: Sequence[int], text_lengths: Sequence[int], decoder: Decoder) -> list[list[int]]:
+def groups_of(texts: Sequence[Encoded], decoder: Decoder) -> list[list[int]]:
     """Texts that go through the model together: few enough tokens in each step, and in the one pass over prefixes.
 
     Args:
-        lengths: Of the suffixes.
-        text_lengths: Of the texts.
+        texts: Those of the value loss.
         decoder: The model.
+
+    Returns:
+        Indices of the texts of each group.
     """
+    # Of the suffixes.
+    lengths = [len(text.ids) - text.subject_last if text.target_start < len(text.ids) else 1 for text in texts]
+    most, most_prefix = decoder.tokens_at_once(MAX_TOKENS), decoder.tokens_at_once(MAX_PREFIX_TOKENS)
     return [
         [together[i] for i in part]
-        for together in by_length(lengths, MAX_TOKENS, tokens_of_a_pass(decoder.device))
-        for part in by_length([text_lengths[i] for i in together], MAX_PREFIX_TOKENS)
+        for together in by_length(lengths, most, tokens_of_a_pass(decoder.device))
+        for part in by_length([len(texts[i].ids) for i in together], most_prefix)
     ]

@@ -7,6 +7,7 @@ import resource
 import statistics
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 from transformers.utils import logging as transformers_logging
 
 _STATUS = Path("/proc/self/status")
@@ -49,6 +52,40 @@ class MemoryGrowth:
     def __call__(self) -> int:
         """Bytes since the start."""
         return self._peak() - self.start
+
+
+class TensorPeak(TorchDispatchMode):
+    """The most bytes of tensors made inside a ``with`` block that are there at once, to the byte.
+
+    Not counted is what an operation holds only while it runs, and what is not a tensor.
+
+    Attributes:
+        peak: Those bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._known = weakref.WeakSet[Any]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs an operation, and notes new memory among its results."""
+        given = {id(t.untyped_storage()) for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)}
+        result = func(*args, **kwargs or {})
+        for tensor in tree_iter(result):
+            if isinstance(tensor, torch.Tensor) and id(storage := tensor.untyped_storage()) not in given:
+                self._note(storage)
+        return result
+
+    def _note(self, storage: Any) -> None:
+        if storage not in self._known:
+            self._known.add(storage)
+            self._now += storage.nbytes()
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(storage, self._gone, storage.nbytes()).atexit = False
+
+    def _gone(self, size: int) -> None:
+        self._now -= size
 
 
 def finish() -> None:
