@@ -11,6 +11,7 @@ is the bare forward pass. Weights of published shapes are random, so nothing is 
     moments     second moments of several layers
     evaluation  answers to all prompts of records, and texts
     whole       values, keys and solving of one batch; with second moments, and where they are given
+    memory      peaks of whole edits against the bare model, with `memory: normal` and `low`
     scaling     values of the same edits in two processes against one
     sequential  methods side by side, one update after the other: quality, not only speed
 
@@ -27,7 +28,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.benchmarks import evaluation, keys, moments, scaling, sequential, solvers, values, whole
+from tests.benchmarks import evaluation, keys, memory, moments, scaling, sequential, solvers, values, whole
 from tests.benchmarks.material import SHAPES
 from tests.benchmarks.measure import machine
 from tests.benchmarks.show import Run
@@ -40,6 +41,7 @@ STAGES = {
     "evaluation": evaluation,
     "whole": whole,
     "scaling": scaling,
+    "memory": memory,
     "sequential": sequential,
 }
 
@@ -49,7 +51,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__, formatter_class=formatter)
     parser.add_argument("--quick", action="store_true", help="small cases, to see that everything runs")
     parser.add_argument("--only", choices=STAGES, nargs="+", default=list(STAGES), help="which stages to run")
-    parser.add_argument("--models", choices=("tiny", *SHAPES), nargs="+", help="in place of each stage's own")
+    parser.add_argument(
+        "--models", choices=("tiny", "tiny-moe", *SHAPES), nargs="+", help="in place of each stage's own"
+    )
     parser.add_argument("--edits", type=int, help="how many edits or records, in place of each stage's own number")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where models are")
     parser.add_argument("--shrunk", action="store_true", help="random models get two narrow blocks")

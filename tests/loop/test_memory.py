@@ -13,15 +13,15 @@ from lightning_edit.tiny import World
 from tests.benchmarks.measure import TensorPeak
 
 WORLD = World.generate()
-NAMES = ["tiny", pytest.param("tiny-moe", marks=pytest.mark.slow)]
 # How far an estimate may be from what is measured, either way.
 FACTOR = 1.5
+NAMES = pytest.mark.parametrize("name", ["tiny", pytest.param("tiny-moe", marks=pytest.mark.slow)])
 
 
 def edited(name, how, dtype="float32", **changes):
     """The dense updates, the peak of tensors beside the model, and what was said of it before."""
     model = load_model(name, dtype).eval()
-    records = WORLD.records(8, seed=0)
+    records = WORLD.records(6, seed=0)
     requests = [EditRequest(r["subject"], r["prompt"], r["target_new"]) for r in records]
     needs = []
     with pytest.MonkeyPatch.context() as patch, TensorPeak() as tensors:
@@ -31,9 +31,9 @@ def edited(name, how, dtype="float32", **changes):
             load_tokenizer(name),
             requests,
             EMMET(ridge=0.01),
-            values=ValueSettings(steps=3),
+            values=ValueSettings(steps=2),
             texts=WORLD.sentences(0),
-            second_moment=SecondMomentSettings(tokens=4000, cache_dir=None),
+            second_moment=SecondMomentSettings(tokens=2000, cache_dir=None),
             progress=False,
             memory=how,
             **{"layers": [0, 1], **changes},
@@ -41,7 +41,7 @@ def edited(name, how, dtype="float32", **changes):
     return {layer: of.factors.dense() for layer, of in update.layers.items()}, tensors.peak, needs[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@NAMES
 def test_little_memory_gives_the_same_update(name):
     normal, most, _ = edited(name, "normal", "float64")
     low, least, _ = edited(name, "low", "float64")
@@ -51,7 +51,7 @@ def test_little_memory_gives_the_same_update(name):
 
 
 @pytest.mark.parametrize("how", ["normal", "low"])
-@pytest.mark.parametrize("name", NAMES)
+@NAMES
 def test_an_edit_takes_what_was_said(name, how):
     _, peak, needs = edited(name, how)
     said = needs.device - needs.model
