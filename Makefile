@@ -68,6 +68,7 @@ test-newest: .venv-newest/.installed
 test-quantized: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bnb,torchao]'
 	$(BIN)/python -m pytest tests/loading/test_quantization.py tests/real/test_quantized.py
+	$(BIN)/python -m pytest tests/docs/test_examples.py -k quantized
 
 # The environment variable silences an advertisement, not a warning.
 docs: $(INSTALLED)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -11,7 +12,7 @@ PAGES = [
     REPOSITORY / "README.md",
     *sorted(page for page in (REPOSITORY / "docs").rglob("*.md")),
 ]
-REMARK = re.compile(r"<!-- (parsed only|not run): (.+) -->")
+REMARK = re.compile(r"<!-- (parsed only|not run|needs): (.+) -->")
 LANGUAGES = ("bash", "python", "yaml", "text")
 
 
@@ -24,7 +25,7 @@ class Block:
         text: Its content.
         page: The file.
         line: Where its content begins, counted from 1.
-        how: ``run``, ``parsed only`` or ``not run``.
+        how: ``run``, ``parsed only`` or ``not run``; what needs a package that is missing is parsed only.
         output: What a Python block is to print; None if the page does not say.
     """
 
@@ -47,8 +48,7 @@ def blocks_of(page: Path) -> list[Block]:
     how, before = "run", None
     for token in MarkdownIt().parse(page.read_text(encoding="utf-8")):
         if token.type == "html_block":
-            remark = REMARK.match(token.content)
-            how = remark[1] if remark else "run"
+            how = _how(token.content)
             continue
         if token.type != "fence":
             # The end of a paragraph says nothing; its beginning parts a block from what stands before.
@@ -62,3 +62,13 @@ def blocks_of(page: Path) -> list[Block]:
         found.append(block)
         how, before = "run", block
     return found
+
+
+def _how(comment: str) -> str:
+    """How the next block is treated, from the comment before it."""
+    remark = REMARK.match(comment)
+    if remark is None:
+        return "run"
+    if remark[1] != "needs":
+        return remark[1]
+    return "run" if find_spec(remark[2]) else "parsed only"
