@@ -190,9 +190,12 @@ class Editor:
 
     def _preserve(self, keys: dict[int, Tensor]) -> None:
         if self.previous_keys is not None:
-            previous = {layer: self.previous_keys.get(layer, PreviousKeys()) for layer in keys}
+            longer = {
+                layer: self.previous_keys.get(layer, PreviousKeys()).extended(added, self.weights.has_experts(layer))
+                for layer, added in keys.items()
+            }
             # One assignment: whoever looks in between sees the old keys or the new ones.
-            self.previous_keys = self.previous_keys | {layer: previous[layer].extended(keys[layer]) for layer in keys}
+            self.previous_keys = self.previous_keys | longer
 
     def release(self, keys: dict[int, Tensor]) -> None:
         """Stops preserving earlier edits, because later ones are to replace them.

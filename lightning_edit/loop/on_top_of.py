@@ -49,7 +49,8 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
                 stored, columns = history.read(number), valid[number]
                 for layer, keys in stored.keys.items():
                     kept = keys if len(columns) == len(stored.record.edits) else keys[:, columns]
-                    earlier[layer] = earlier.get(layer, PreviousKeys()).extended(kept.double())
+                    before = earlier.get(layer, PreviousKeys())
+                    earlier[layer] = before.extended(kept.double(), weights.has_experts(layer))
     return RunState(added=state.added, previous_keys=earlier if previous_keys else {}), histories
 
 

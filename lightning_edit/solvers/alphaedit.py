@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 from lightning_edit.settings import Positive
 from lightning_edit.solvers.base import Solver
+from lightning_edit.solvers.blocks import BlockBasis, inside
 from lightning_edit.solvers.preservation import LazyCholesky, Preservation, ScaledIdentity
 
 
@@ -46,7 +47,10 @@ class AlphaEdit(Solver):
         return 1.0
 
     def factor(
-        self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
+        self,
+        second_moment: Tensor,
+        previous_keys_moment: Tensor | None = None,
+        basis: Tensor | BlockBasis | None = None,
     ) -> Preservation:
         """C' = L2 I (+ U^T C_p U) ``(r, r)``, for keys in the null space; see `Solver.factor`.
 
@@ -55,16 +59,16 @@ class AlphaEdit(Solver):
         """
         basis = self.null_space(second_moment) if basis is None else basis
         if previous_keys_moment is None:
-            return Preservation(ScaledIdentity(self.ridge, basis), basis)
+            return Preservation(ScaledIdentity(self.ridge, basis.shape[1], second_moment), basis)
 
         def matrix() -> Tensor:
-            inside = basis.T @ previous_keys_moment.to(basis.device) @ basis
-            inside.diagonal().add_(self.ridge)
-            return inside
+            within = inside(basis, inside(basis, previous_keys_moment.to(second_moment.device)).T).contiguous()
+            within.diagonal().add_(self.ridge)
+            return within
 
         return Preservation(LazyCholesky(matrix), basis)
 
-    def null_space(self, second_moment: Tensor) -> Tensor:
+    def null_space(self, second_moment: Tensor) -> Tensor | BlockBasis:
         """U ``(d_in, r)``: the eigenvectors of C with eigenvalue below the threshold.
 
         Args:
@@ -81,13 +85,13 @@ class AlphaEdit(Solver):
             raise EditError(self._empty(values))
         return vectors[:, :free].contiguous()
 
-    def _of_experts(self, blocks: Tensor) -> Tensor:
+    def _of_experts(self, blocks: Tensor) -> BlockBasis:
         """The null spaces of all experts, each in its own rows; an expert may have none if another has one."""
         values, vectors = torch.linalg.eigh(blocks)
         free = (values < self.threshold).sum(1).tolist()
         if not any(free):
             raise EditError(self._empty(values.flatten().sort().values))
-        return torch.block_diag(*(of_expert[:, :count] for of_expert, count in zip(vectors, free, strict=True)))
+        return BlockBasis([of_expert[:, :count].clone() for of_expert, count in zip(vectors, free, strict=True)])
 
     def check(self, second_moment: Tensor) -> None:
         """Refuses a second moment without null space.

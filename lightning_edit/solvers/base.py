@@ -26,10 +26,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from lightning_edit.settings import Checked
-from lightning_edit.solvers.blocks import LazyBlocks, weighted_rows, whole_moment
+from lightning_edit.solvers.blocks import BlockBasis, LazyBlocks, weighted_rows, whole_moment
 from lightning_edit.solvers.cholesky import Cholesky
 from lightning_edit.solvers.preservation import LazyCholesky, Preservation, dual_system
-from lightning_edit.solvers.previous_keys import SHARE
+from lightning_edit.solvers.previous_keys import SHARE, SHARE_OF_EXPERTS
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,10 @@ class Solver(Checked, ABC):
             Cholesky.of(self.matrix(block), "preservation")
 
     def factor(
-        self, second_moment: Tensor, previous_keys_moment: Tensor | None = None, basis: Tensor | None = None
+        self,
+        second_moment: Tensor,
+        previous_keys_moment: Tensor | None = None,
+        basis: Tensor | BlockBasis | None = None,
     ) -> Preservation:
         """What updates of a layer preserve; once made it serves all updates until C or C_p change.
 
@@ -228,7 +231,8 @@ class Solver(Checked, ABC):
         weighted = state.weighted(keys)
         system = Cholesky.of(dual_system(keys, weighted, lam), "keys")
         # Of a large update M K is not needed again, see `LayerSolver`, and the writer takes its place.
-        few = n <= SHARE * len(problem.keys)
+        experts = problem.second_moment.dim() == 3
+        few = n <= (SHARE_OF_EXPERTS if experts else SHARE) * len(problem.keys)
         writer = system.divide(weighted.clone() if few else weighted).T
         update = Factors(problem.residual, state.outside(writer))
         return Solution(update, system, state, weighted if few else None)

@@ -64,6 +64,56 @@ class LazyBlocks:
         return max(largest, default=1.0) * max(inverse, default=1.0)
 
 
+@dataclass(frozen=True)
+class BlockBasis:
+    """Orthonormal columns U of E experts, those of each in its own rows: block-diagonal, ``(E d, r)``.
+
+    Args:
+        blocks: U_j ``(d, r_j)`` of each expert, which may have no columns.
+    """
+
+    blocks: list[Tensor]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(E d, r)``."""
+        return sum(len(block) for block in self.blocks), sum(block.shape[1] for block in self.blocks)
+
+    def inside(self, keys: Tensor) -> Tensor:
+        """U^T K ``(r, n)``, for keys ``(E d, n)``."""
+        rows = keys.split([len(block) for block in self.blocks])
+        return torch.cat([block.T @ part for block, part in zip(self.blocks, rows, strict=True)])
+
+    def outside(self, rows: Tensor) -> Tensor:
+        """X U^T ``(n, E d)``, for rows ``(n, r)``."""
+        columns = rows.split([block.shape[1] for block in self.blocks], dim=1)
+        return torch.cat([part @ block.T for block, part in zip(self.blocks, columns, strict=True)], dim=1)
+
+
+def inside(basis: Tensor | BlockBasis | None, keys: Tensor) -> Tensor:
+    """Keys in the coordinates of a basis, U^T K ``(m, n)``.
+
+    Args:
+        basis: U ``(d_in, m)``, None for all of them.
+        keys: ``(d_in, n)``.
+    """
+    if basis is None:
+        return keys
+    return basis.inside(keys) if isinstance(basis, BlockBasis) else basis.T @ keys
+
+
+def outside(basis: Tensor | BlockBasis | None, rows: Tensor) -> Tensor:
+    """Rows in the coordinates of a basis as rows of d_in, X U^T ``(n, d_in)``.
+
+    Args:
+        basis: U ``(d_in, m)``, None for all of them.
+        rows: ``(n, m)``.
+    """
+    if basis is None:
+        return rows
+    return basis.outside(rows) if isinstance(basis, BlockBasis) else rows @ basis.T
+
+
 def whole_moment(moment: Tensor) -> Tensor:
     """C ``(d_in, d_in)`` as a whole, which of experts is as large as all pairs of them.
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lightning_edit.solvers.blocks import BlockBasis, inside, outside
 from lightning_edit.solvers.cholesky import Cholesky, SingularError, condition_number
 
 # How much smaller earlier keys may make k^T M k before too many digits are lost: six of the sixteen.
@@ -41,15 +42,17 @@ class ScaledIdentity:
 
     Args:
         scale: The number.
-        like: Any ``(m, m)`` of the right precision and device, or ``(d, m)``.
+        size: m.
+        like: Any tensor of the right precision and device.
     """
 
     scale: float
+    size: int
     like: Tensor
 
     def matrix(self) -> Tensor:
         """A ``(m, m)``."""
-        matrix = self.like.new_zeros(self.like.shape[1], self.like.shape[1])
+        matrix = self.like.new_zeros(self.size, self.size)
         matrix.diagonal().add_(self.scale)
         return matrix
 
@@ -119,17 +122,17 @@ class Preservation:
     """
 
     base: Invertible
-    basis: Tensor | None = None
+    basis: Tensor | BlockBasis | None = None
     earlier: Tensor | None = None
     columns: Tensor | None = None
 
     def inside(self, keys: Tensor) -> Tensor:
         """Keys ``(d_in, n)`` in the coordinates of the basis, U^T K ``(m, n)``."""
-        return keys if self.basis is None else self.basis.T @ keys
+        return inside(self.basis, keys)
 
     def outside(self, rows: Tensor) -> Tensor:
         """Rows ``(n, m)`` in the coordinates of the basis as rows of d_in, X U^T."""
-        return rows if self.basis is None else rows @ self.basis.T
+        return outside(self.basis, rows)
 
     def matrix(self) -> Tensor:
         """C' ``(m, m)`` in new memory."""

@@ -10,6 +10,8 @@ from torch import Tensor
 # since the last one; each of them adds 2 N d_in on average to what a later key takes. Together that is least at 0.41;
 # here it is 12 % more, and memory for recent keys a third less.
 SHARE = 0.25
+# The same where C is block-diagonal: a key then costs the experts it visits, and one matrix would cost all of them.
+SHARE_OF_EXPERTS = 1.0
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,16 @@ class PreviousKeys:
     moment: Tensor | None = None
     recent: tuple[Tensor, ...] = ()
 
-    def extended(self, keys: Tensor) -> "PreviousKeys":
+    def extended(self, keys: Tensor, experts: bool = False) -> "PreviousKeys":
         """With the keys of one more update; where recent ones have become many, all go into the matrix.
 
         Args:
             keys: ``(d_in, n)`` in float64.
+            experts: Whether C is block-diagonal.
         """
         longer = PreviousKeys(self.moment, (*self.recent, keys.contiguous()))
-        few = sum(block.shape[1] for block in longer.recent) <= SHARE * len(keys)
+        most = (SHARE_OF_EXPERTS if experts else SHARE) * len(keys)
+        few = sum(block.shape[1] for block in longer.recent) <= most
         return longer if few else longer.folded()
 
     def without(self, keys: Tensor) -> "PreviousKeys":

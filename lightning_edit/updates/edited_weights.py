@@ -59,6 +59,10 @@ class EditedWeights:
         """The hash of a layer's unedited weight."""
         return self._fingerprints[layer]
 
+    def has_experts(self, layer: int) -> bool:
+        """Whether a layer's weight is that of several experts."""
+        return self.decoder.experts(layer) > 0
+
     def _weight(self, layer: int) -> Tensor:
         return oriented_weight(self.decoder.down_projection(layer)).detach()
 
