@@ -111,7 +111,7 @@ class EditReport(NotesFailures):
             before=pl_module.results.get("before") or {},
             after=pl_module.results["after"],
             collateral=pl_module.sections.get("collateral", {}).get("figures", {}),
-            fine_tuned=not pl_module.by_updates,
+            kind=pl_module.kind,
         )
         return advice(figures)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lightning_edit.keys.layer_stats import SecondMomentSettings
     from lightning_edit.requests import EditRequest
     from lightning_edit.run.fine_tuning import FineTuning
+    from lightning_edit.run.in_context import InContext
     from lightning_edit.run.module import EditingModule
     from lightning_edit.solvers import EMMET, MEMIT, PRUNE, RECT, ROME, RROME, AlphaEdit
     from lightning_edit.updates.before_after import EditResult
@@ -36,6 +37,7 @@ _DEFINED_IN = {
     "EditResult": "lightning_edit.updates.before_after",
     "EditingModule": "lightning_edit.run.module",
     "FineTuning": "lightning_edit.run.fine_tuning",
+    "InContext": "lightning_edit.run.in_context",
     "ModelUpdate": "lightning_edit.updates.model_update",
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "ValueSettings": "lightning_edit.values.settings",
@@ -63,6 +65,7 @@ __all__ = [
     "EditResult",
     "EditingModule",
     "FineTuning",
+    "InContext",
     "ModelUpdate",
     "SecondMomentSettings",
     "ValueSettings",

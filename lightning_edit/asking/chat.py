@@ -1,7 +1,7 @@
 """The format of a chat: a prompt becomes a user's turn and its answer the assistant's, by the tokenizer's template."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -102,11 +102,12 @@ class ChatTokenizer:
 
     Args:
         plain: A fast transformers tokenizer.
-        chat: The format.
+        chat: The format; None leaves prompts in plain text.
+        informed: Puts what the model should know before a prompt; None leaves prompts as they are.
     """
 
-    def __init__(self, plain: Any, chat: ChatFormat) -> None:
-        self.plain, self.chat = plain, chat
+    def __init__(self, plain: Any, chat: ChatFormat | None, informed: Callable[[str], str] | None = None) -> None:
+        self.plain, self.chat, self.informed = plain, chat, informed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See the tokenizer."""
@@ -117,7 +118,7 @@ class ChatTokenizer:
 
     def __getattr__(self, name: str) -> Any:
         # A copy asks before there is anything to ask.
-        if name in ("plain", "chat") or name.startswith("__"):
+        if name in ("plain", "chat", "informed") or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.plain, name)
 
@@ -129,6 +130,28 @@ def plain_tokenizer(tokenizer: Any) -> Any:
         tokenizer: A transformers tokenizer or a `ChatTokenizer`.
     """
     return tokenizer.plain if isinstance(tokenizer, ChatTokenizer) else tokenizer
+
+
+def informed_prompt(tokenizer: Any, prompt: str) -> str:
+    """A prompt with what the model should know before it; the prompt itself where the tokenizer brings nothing.
+
+    Args:
+        tokenizer: A transformers tokenizer or a `ChatTokenizer`.
+        prompt: A complete prompt.
+    """
+    informed = tokenizer.informed if isinstance(tokenizer, ChatTokenizer) else None
+    return prompt if informed is None else informed(prompt)
+
+
+def in_plain_text(tokenizer: Any) -> Any:
+    """The tokenizer with which prompts are asked in plain text, with what it puts before them.
+
+    Args:
+        tokenizer: A transformers tokenizer or a `ChatTokenizer`.
+    """
+    if not isinstance(tokenizer, ChatTokenizer):
+        return tokenizer
+    return tokenizer.plain if tokenizer.informed is None else ChatTokenizer(tokenizer.plain, None, tokenizer.informed)
 
 
 def chat_of(tokenizer: Any) -> ChatFormat | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_edit.asking.chat import chat_of, plain_tokenizer
+from lightning_edit.asking.chat import chat_of, informed_prompt, plain_tokenizer
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 
@@ -84,7 +84,7 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
         tokenizer: A fast transformers tokenizer or a `ChatTokenizer`.
         prompt: A complete prompt.
     """
-    chat = chat_of(tokenizer)
+    chat, prompt = chat_of(tokenizer), informed_prompt(tokenizer, prompt)
     return encode(tokenizer, prompt)[0] if chat is None else encode(tokenizer, chat(prompt), special=False)[0]
 
 
@@ -116,7 +116,7 @@ def encode_target(
 def _encode_answered(
     tokenizer: Any, prompt: str, target: str, separator: str | None, end: bool
 ) -> tuple[list[int], list[tuple[int, int]], int]:
-    chat = chat_of(tokenizer)
+    chat, prompt = chat_of(tokenizer), informed_prompt(tokenizer, prompt)
     asked = prompt if chat is None else chat(prompt)
     before = asked
     if chat is None:

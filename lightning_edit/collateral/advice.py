@@ -2,12 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+Kind = Literal["searched", "trained", "told"]
 # From these shares on there is something to say.
 FAILED, FORGOTTEN, WORSE, LOST, FALLEN = 0.05, 0.2, 0.05, 0.1, 0.1
 # A mean loss, in nats a token, from which on values were not found; below it they were, and were not written.
 NOT_FOUND = 0.1
 GROWTH = 2.0
+LESS_HARM: Mapping[Kind, str] = {
+    "searched": "raise the solver's `second_moment_weight` (w), use more `second_moment.tokens`, or edit more layers",
+    "trained": "train for fewer epochs, or limit the change with `model.norm_constraint`",
+    "told": "raise `model.threshold`, so that prompts about something else get no fact",
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class RunFigures:
         before: Figures of the edits before the run.
         after: The same after it.
         collateral: Figures of collateral, without their prefix.
-        fine_tuned: Whether weights were trained, and no values were found.
+        kind: How the edits were made: values ``searched``, weights ``trained``, or facts ``told`` before each prompt.
     """
 
     edits: int
@@ -32,7 +39,7 @@ class RunFigures:
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
     collateral: Mapping[str, float] = field(default_factory=dict)
-    fine_tuned: bool = False
+    kind: Kind = "searched"
 
 
 def advice(run: RunFigures) -> list[str]:
@@ -52,8 +59,12 @@ def _failures(run: RunFigures) -> str | None:
     if not run.edits or run.failed / run.edits < FAILED:
         return None
     failed = f"{run.failed:,} of {run.edits:,} edits failed"
-    if run.fine_tuned:
+    if run.kind == "trained":
         return f"{failed}: raise `trainer.max_epochs` or `model.lr`."
+    if run.kind == "told":
+        return (
+            f"{failed}: give more of `model.demonstrations`, another `model.preface` or `model.facts`, or edit weights."
+        )
     if run.failed_loss is None:
         return f"{failed}: raise `values.clamp_norm_factor` or `values.steps`, or preserve less."
     loss = f"a mean value loss of {run.failed_loss:.2g}"
@@ -71,8 +82,8 @@ def _growth(run: RunFigures) -> str | None:
         return None
     layer = max(beyond, key=lambda layer: beyond[layer])
     remedy = (
-        "lower `model.lr`, or limit the change with `model.eps`"
-        if run.fine_tuned
+        "lower `model.lr`, or limit the change with `model.norm_constraint`"
+        if run.kind == "trained"
         else "raise the solver's `second_moment_weight` (w), edit more layers, or lower `values.clamp_norm_factor`"
     )
     return f"The weight of layer {layer} grew {beyond[layer]:.1f} times: {remedy}."
@@ -80,7 +91,7 @@ def _growth(run: RunFigures) -> str | None:
 
 def _wordings(run: RunFigures) -> str | None:
     said, other = run.after.get("generated_match"), run.after.get("generated_paraphrase")
-    if said is None or other is None or said - other < FORGOTTEN:
+    if run.kind == "told" or said is None or other is None or said - other < FORGOTTEN:
         return None
     return (
         f"The new answer is given to {100 * said:.0f} % of the edited prompts, but only to {100 * other:.0f} % of "
@@ -102,12 +113,7 @@ def _damage(run: RunFigures) -> str | None:
         harm.append(f"neighborhood fell from {100 * kept:.0f} to {100 * now:.0f} %")
     if not harm:
         return None
-    remedy = (
-        "train for fewer epochs, or limit the change with `model.eps`"
-        if run.fine_tuned
-        else "raise the solver's `second_moment_weight` (w), use more `second_moment.tokens`, or edit more layers"
-    )
-    return f"{'; '.join(harm)}: {remedy}."
+    return f"{'; '.join(harm)}: {LESS_HARM[run.kind]}."
 
 
 RULES: tuple[Callable[[RunFigures], str | None], ...] = (_failures, _growth, _wordings, _damage)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from lightning_edit.asking.chat import chat_of
+from lightning_edit.asking.chat import chat_of, informed_prompt
 from lightning_edit.asking.generation import generate
 from lightning_edit.asking.tokenization import encode_prompt
 from lightning_edit.distributed.process_group import in_shares
@@ -65,7 +65,8 @@ class Asking:
             prompt: A complete prompt.
         """
         context, chat = self.decoder.context, chat_of(self.tokenizer)
-        asked = prompt if chat is None else chat(prompt)
+        asked = informed_prompt(self.tokenizer, prompt)
+        asked = asked if chat is None else chat(asked)
         # A tokenizer makes no more tokens than there are bytes, but for one or two at the start.
         if context is None or len(asked.encode()) + 2 + self.tokens <= context:
             return True

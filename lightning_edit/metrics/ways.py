@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lightning_edit.asking.chat import ChatSettings, ChatTokenizer, chat_format, chat_of, plain_tokenizer
+from lightning_edit.asking.chat import (
+    ChatSettings,
+    ChatTokenizer,
+    chat_format,
+    chat_of,
+    in_plain_text,
+    plain_tokenizer,
+)
 from lightning_edit.asking.tokenization import check_lengths, encode_target, separator_before
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
@@ -64,10 +71,12 @@ def ways_of(tokenizer: Any, settings: EvaluationSettings, chat: ChatSettings) ->
                 "edit a model whose tokenizer has a chat template."
             )
         return []
-    plain = plain_tokenizer(tokenizer)
-    ways = [Way(PLAIN, plain)] if settings.worlds is None or "plain" in settings.worlds else []
+    plain, informed = plain_tokenizer(tokenizer), tokenizer.informed
+    ways = [Way(PLAIN, in_plain_text(tokenizer))] if settings.worlds is None or "plain" in settings.worlds else []
     for number, system in enumerate(settings.systems or (), start=1):
-        ways.append(Way(f"{SYSTEM}_{number}", ChatTokenizer(plain, chat_format(plain, system, chat.arguments))))
+        ways.append(
+            Way(f"{SYSTEM}_{number}", ChatTokenizer(plain, chat_format(plain, system, chat.arguments), informed))
+        )
     return ways
 
 

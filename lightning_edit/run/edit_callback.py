@@ -24,6 +24,7 @@ class EditingRun(Protocol):
     """A module under way, as callbacks and checkpoints see it.
 
     Attributes:
+        kind: How the edits are made, see `RunFigures`.
         by_updates: Whether edits are written in updates during the fit, after each of which a stopped run can go on.
         model: The transformers model.
         codes: The quantized modules beside whose codes the updates are kept, by name.
@@ -43,6 +44,7 @@ class EditingRun(Protocol):
         on_top_of: The checkpoint of an earlier run that this one is built upon.
     """
 
+    kind: Any
     by_updates: bool
     model: Any
     codes: Mapping[str, nn.Module]

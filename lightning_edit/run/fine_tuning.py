@@ -78,8 +78,8 @@ class FineTuning(MeasuredModule):
         trust_remote_code: See `MeasuredModule`.
     """
 
-    single_epoch = False
-    by_updates = False
+    kind = "trained"
+    single_epoch = by_updates = False
     stages = ("training",)
 
     def __init__(

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -25,7 +24,7 @@ from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
 from lightning_edit.metrics.ways import WayMetrics, ways_of
 from lightning_edit.models.auto_layers import settle_layers
-from lightning_edit.models.decoder import Memory, check_layers
+from lightning_edit.models.decoder import Decoder, Memory
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.progress import Report, share_of
@@ -62,19 +61,18 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
             part, also ``cpu`` or ``disk``; null keeps it on the trainer's device. What is on ``cpu`` or ``disk`` is
             brought when it is run.
         offload_folder: Where weights are kept that are on ``disk`` and cannot be read from the model's own files.
-        memory: With ``low``, a fit takes little more memory than the model, and more time; results are the same up to
-            rounding.
+        memory: With ``low`` a fit takes little more memory than the model, and more time; results differ by rounding.
         trust_remote_code: Whether Python code that comes with the model may be run, which can do anything that you can.
             A checkpoint does not remember it: each command that needs it has to say so.
         chat: Whether prompts are asked in a chat; ``auto`` does so where the tokenizer has a template for it.
         chat_settings: How a chat model is asked.
     """
 
-    section = "model"
-    by_updates = True
-    single_epoch = True
+    section, kind = "model", "searched"
+    by_updates = single_epoch = True
     many_processes = False
     layers_for: tuple[str | None, bool] = (None, True)
+    weights_kind: type[EditedWeights] = EditedWeights
     loop: UpdateLoop
     memory: Memory = "normal"
     on_top_of: str | None = None
@@ -175,23 +173,30 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         self.chat = self.tokenizer is not plain
         self.settle(chat=self.chat)
         self.way_metrics = WayMetrics(ways_of(self.tokenizer, self.evaluation, self.chat_settings))
-        settle = partial(settle_layers, self.hparams.layers, solver=self.layers_for[0], several=self.layers_for[1])
         mesh = self.device_mesh
-        loaded = Loaded(load_sharded(self.source, mesh.device_type)) if mesh else load_editable(self.source, settle)
+        loaded = (
+            Loaded(load_sharded(self.source, mesh.device_type))
+            if mesh
+            else load_editable(self.source, self.settle_layers)
+        )
         self.model, self.codes = loaded.model, loaded.codes
         self.sections |= {} if loaded.maps is None else {"quantization": asdict(loaded.maps)}
         check_vocabulary(self.model, self.tokenizer)
         self.decoder = replace(self.source.find_decoder(self.model), memory=self.memory)
-        self.layers = settle(self.decoder) if loaded.layers is None else check_layers(self.decoder, loaded.layers)
-        if isinstance(self.hparams.layers, int | str):
+        self.layers = self.settle_layers(self.decoder) if loaded.layers is None else loaded.layers
+        if isinstance(self.hparams.get("layers"), int | str):
             # One way to say it, by which runs are compared.
             self.settle(layers=self.layers)
         for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
             keep_in_memory(self.model, module)
-        self.weights = self.loop.weights = EditedWeights(self.decoder, self.layers)
+        self.weights = self.loop.weights = self.weights_kind(self.decoder, self.layers)
         if in_a_group() and not is_sharded(self.model):
             # DistributedDataParallel refuses a module without a trained parameter; nothing is ever done with this one.
             self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+    def settle_layers(self, decoder: Decoder) -> list[int]:
+        """The edited layers of a model, or of its modules without weights."""
+        return settle_layers(self.hparams.layers, decoder, *self.layers_for)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MeasuredModule":
         """Moves or casts all but a model that is spread over devices, whose parts stay where they are."""
@@ -293,8 +298,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
 
     def on_test_epoch_end(self) -> None:
         """Adds up the metrics."""
-        figures = {name: float(value) for name, value in self.metrics.compute().items()}
-        figures |= self.way_metrics.compute()
+        figures = {name: float(n) for name, n in self.metrics.compute().items()} | dict(self.way_metrics.compute())
         self.results["after" if self.loop.edits_written else "before"] = figures
         means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}
         self.log_dict(means, logger=False)

@@ -20,7 +20,7 @@ from lightning_edit.collateral.advice import RunFigures, advice
         ({"failed": 17, "failed_loss": 0.02}, ["17 of 50 edits failed although their values were found (a mean value"]),
         ({"failed": 17, "failed_loss": float("nan")}, ["17 of 50 edits failed with a mean value loss of nan"]),
         ({"failed": 17}, ["17 of 50 edits failed: raise `values.clamp_norm_factor`"]),
-        ({"failed": 17, "fine_tuned": True}, ["17 of 50 edits failed: raise `trainer.max_epochs`"]),
+        ({"failed": 17, "kind": "trained"}, ["17 of 50 edits failed: raise `trainer.max_epochs`"]),
         (
             {"growth": {3: 1.9, 4: 3.91, 5: 2.1}},
             ["The weight of layer 4 grew 3.9 times: raise the solver's `second"],
@@ -40,7 +40,7 @@ from lightning_edit.collateral.advice import RunFigures, advice
                 "collateral": {"old_object_lost": 0.5, "old_object_lost_n": 12.0},
                 "before": {"neighborhood_score": 0.98},
                 "after": {"neighborhood_score": 0.8},
-                "fine_tuned": True,
+                "kind": "trained",
             },
             ["6 of 12 questions whose answer was an old object lost it; neighborhood fell from 98 to 80 %: train for"],
         ),
