@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_edit.asking.chat import ChatSettings
+from lightning_edit.asking.chat import ChatSettings, chat_of
 from lightning_edit.asking.tokenization import check_lengths, encode_target
 from lightning_edit.errors import EditError
 from lightning_edit.loading.weight_forms import Precision, Quantization, Write
@@ -28,18 +28,31 @@ from lightning_edit.settings import NO_EFFECT, Layers, NotNegative, Positive, Se
 from lightning_edit.solvers import Factors
 
 
-def target_nll(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]) -> Tensor:
+def encode_answer(tokenizer: Any, request: EditRequest, end: bool) -> tuple[list[int], int]:
+    """Tokens of an edit's prompt and new answer, and where the answer starts.
+
+    Args:
+        tokenizer: The model's fast tokenizer.
+        request: The edit.
+        end: Whether the answer ends: with the end of its turn in a chat, else with the end-of-text token.
+    """
+    ids, start = encode_target(tokenizer, request.rewrite_prompt, request.learned, request.separator, end)
+    return ([*ids, tokenizer.eos_token_id] if end and chat_of(tokenizer) is None else ids), start
+
+
+def target_nll(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], end: bool = False) -> Tensor:
     """NLL of each new target after its rewrite prompt, averaged over the target's tokens, with gradients.
 
     Args:
         decoder: The model.
         tokenizer: Its fast tokenizer.
         requests: The n edits.
+        end: See `encode_answer`.
 
     Returns:
         ``(n,)`` in nats a token.
     """
-    encoded = [encode_target(tokenizer, r.rewrite_prompt, r.learned, r.separator) for r in requests]
+    encoded = [encode_answer(tokenizer, request, end) for request in requests]
     batch = pad([ids[:-1] for ids, _ in encoded], decoder.device)
     places = [
         (row, start - 1 + i, token) for row, (ids, start) in enumerate(encoded) for i, token in enumerate(ids[start:])
@@ -68,6 +81,8 @@ class FineTuning(MeasuredModule):
         norm_constraint: eps, the largest change of an entry of W (L-infinity); None is FT, a number FT-L.
         early_stop_loss: In nats a token; the fit ends once an epoch's mean loss is below it, and a batch below it makes
             no step.
+        train_end: Whether the answer ends where the model is to stop: with the end of its turn in a chat, as by
+            ``chat_settings.train_end``, else with the end-of-text token (LocFT).
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         quantization: How all linear maps but the edited ones are quantized; null leaves them as the files have them.
@@ -90,6 +105,7 @@ class FineTuning(MeasuredModule):
         weight_decay: NotNegative = 0.0,
         norm_constraint: Positive | None = None,
         early_stop_loss: NotNegative = 0.01,
+        train_end: bool = False,
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         quantization: Quantization | None = None,
@@ -106,7 +122,7 @@ class FineTuning(MeasuredModule):
         self.save_hyperparameters(ignore="trust_remote_code")
         self.loop = UpdateLoop(EditQueue(None))
         self.lr, self.weight_decay, self.eps = lr, weight_decay, norm_constraint
-        self.early_stop_loss = early_stop_loss
+        self.early_stop_loss, self.train_end = early_stop_loss, train_end or chat_settings.train_end
         self._began, self._trained = 0.0, 0
 
     @property
@@ -145,7 +161,9 @@ class FineTuning(MeasuredModule):
         """
         if replaced_by(self.requests):
             raise EditError("Fine-tuning makes all edits at once, so none can replace another: set `data.conflicts`.")
-        encoded = [encode_target(self.tokenizer, r.rewrite_prompt, r.learned, r.separator)[0] for r in self.requests]
+        if self.train_end and not self.chat and self.tokenizer.eos_token_id is None:
+            raise EditError("`train_end`: the tokenizer knows no end-of-text token. Leave the setting out.")
+        encoded = [encode_answer(self.tokenizer, request, self.train_end)[0] for request in self.requests]
         check_lengths([len(ids) - 1 for ids in encoded], [r.name for r in self.requests], self.decoder.context)
 
     def on_fit_start(self) -> None:
@@ -160,7 +178,7 @@ class FineTuning(MeasuredModule):
     def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> Tensor | None:
         """The mean over a batch of edits of the NLL of the new target; a batch that is learned makes no step."""
         self._trained += len(batch) if self.current_epoch == 0 else 0
-        loss = target_nll(self.decoder, self.tokenizer, batch).mean()
+        loss = target_nll(self.decoder, self.tokenizer, batch, self.train_end).mean()
         self.log("nll", loss.detach(), on_epoch=True, on_step=False, batch_size=len(batch), logger=False)
         return None if float(loss.detach()) < self.early_stop_loss else loss
 
@@ -182,8 +200,9 @@ class FineTuning(MeasuredModule):
         self.report("fine-tuning (epochs)", self.current_epoch + 1, self.trainer.max_epochs, nll=loss)
 
     def on_train_end(self) -> None:
-        """Ends the progress bar, also where the edits were learned before the last epoch."""
-        self.report("fine-tuning (epochs)", self.trainer.current_epoch, self.trainer.current_epoch)
+        """Ends the progress bar where the edits were learned before the last epoch."""
+        if self.trainer.current_epoch < (self.trainer.max_epochs or 0):
+            self.report("fine-tuning (epochs)", self.trainer.current_epoch, self.trainer.current_epoch)
 
     def on_fit_end(self) -> None:
         """Keeps what training changed as the update of the run.

@@ -126,6 +126,21 @@ class Shape:
 _NARROW = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 4096}
 SHAPES = {
     "gpt2": Shape("GPT-2, 124 M, random", "GPT2", {}, _NARROW, layer=5),
+    "smollm2-135m": Shape(
+        "SmolLM2 135 M, random",
+        "Llama",
+        {
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "tie_word_embeddings": True,
+        },
+        {**_NARROW, "intermediate_size": 224, "num_key_value_heads": 1},
+        layer=9,
+    ),
     "gpt2-xl": Shape(
         "GPT-2 XL, 1.5 B, random",
         "GPT2",

@@ -17,7 +17,7 @@ from tests.benchmarks.measure import MemoryGrowth, TensorPeak
 from tests.benchmarks.show import Row, Run, mebibytes, number, table_of
 from tests.benchmarks.values import settings
 
-MODELS = ("gpt2", "tiny-moe")
+MODELS = ("gpt2", "smollm2-135m", "tiny-moe")
 EXPERTS = "tiny-moe"
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_edit import EditError, ModelUpdate
+from lightning_edit import EditError, EditRequest, ModelUpdate
 from lightning_edit.asking.tokenization import encode_target
 from lightning_edit.callbacks import EditReport, ExportEdits
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.run.fine_tuning import FineTuning, target_nll
+from lightning_edit.run.fine_tuning import FineTuning, encode_answer, target_nll
+from lightning_edit.tiny import World
 from tests.trainers import quiet_trainer
 
 
@@ -54,6 +55,21 @@ def test_equals_a_plain_loop(batch_size, eps, tmp_path):
     weight = made.decoder.down_projection(0).weight.detach()
     # Adam divides rounding by rounding where a gradient is nearly zero; everywhere else they agree.
     assert float((weight - expected).abs().quantile(0.99)) < 1e-9
+
+
+def test_an_answer_can_end_with_the_end_of_the_text(tiny_tokenizer):
+    records = World.generate().records(2)
+    requests = [EditRequest(r["subject"], r["prompt"], r["target_new"]) for r in records]
+    model = load_model("tiny", "float64")
+    expected = []
+    for request in requests:
+        ids, start = encode_answer(tiny_tokenizer, request, end=True)
+        plain = encode_target(tiny_tokenizer, request.rewrite_prompt, request.target_new)
+        assert (ids, start) == ([*plain[0], tiny_tokenizer.eos_token_id], plain[1])
+        log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        expected.append(-sum(log_probs[i - 1, ids[i]] for i in range(start, len(ids))) / (len(ids) - start))
+    found = target_nll(find_decoder(model), tiny_tokenizer, requests, end=True)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-9, atol=0)
 
 
 def test_ft_l_keeps_every_entry_within_eps(tmp_path):
