@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_edit.requests import EditRequest
     from lightning_edit.run.fine_tuning import FineTuning
     from lightning_edit.run.in_context import InContext
+    from lightning_edit.run.lora import LoRA
     from lightning_edit.run.module import EditingModule
     from lightning_edit.solvers import EMMET, MEMIT, PRUNE, RECT, ROME, RROME, AlphaEdit
     from lightning_edit.updates.before_after import EditResult
@@ -38,6 +39,7 @@ _DEFINED_IN = {
     "EditingModule": "lightning_edit.run.module",
     "FineTuning": "lightning_edit.run.fine_tuning",
     "InContext": "lightning_edit.run.in_context",
+    "LoRA": "lightning_edit.run.lora",
     "ModelUpdate": "lightning_edit.updates.model_update",
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "ValueSettings": "lightning_edit.values.settings",
@@ -66,6 +68,7 @@ __all__ = [
     "EditingModule",
     "FineTuning",
     "InContext",
+    "LoRA",
     "ModelUpdate",
     "SecondMomentSettings",
     "ValueSettings",

@@ -12,7 +12,7 @@ NOT_FOUND = 0.1
 GROWTH = 2.0
 LESS_HARM: Mapping[Kind, str] = {
     "searched": "raise the solver's `second_moment_weight` (w), use more `second_moment.tokens`, or edit more layers",
-    "trained": "train for fewer epochs, or limit the change with `model.norm_constraint`",
+    "trained": "train for fewer epochs, lower `model.lr`, or limit the change with `model.norm_constraint`",
     "told": "raise `model.threshold`, so that prompts about something else get no fact",
 }
 

@@ -212,18 +212,29 @@ class FineTuning(MeasuredModule):
         """
         self.to(self.trainer.strategy.root_device)
         self._check_all_trained()
-        trained = [self.trainer.callback_metrics["nll"], *(self.decoder.weight(layer) for layer in self.layers)]
-        if not all(bool(tensor.isfinite().all()) for tensor in trained):
+        learned = self.learned()
+        parts = [part for factors in learned.values() for part in (factors.left, factors.right) if part is not None]
+        if not all(bool(tensor.isfinite().all()) for tensor in (self.trainer.callback_metrics["nll"], *parts)):
             with self.weights.undone_on_error():
                 raise EditError("Fine-tuning diverged: its loss or weights are no finite numbers. Lower `model.lr`.")
-        for layer in self.layers:
-            weight = self.decoder.weight(layer).detach()
-            self.weights.added[layer] = Factors(weight.double() - self.weights.base[layer].to(weight.device).double())
+        self.take_over(learned)
         self.loop.edits_written, self.loop.updates_written = self._trained, 1
         info = {"model": self.model_name, "method": repr(self), "layers": self.layers, "edits": self._trained}
         self.update = self.weights.update(**info)
         call_hooks(self, "on_edits_written")
         call_hooks(self, "on_edits_done")
+
+    def learned(self) -> dict[int, Factors]:
+        """For each layer the change of its weight, W - W0."""
+        weights = {layer: self.decoder.weight(layer).detach() for layer in self.layers}
+        return {
+            layer: Factors(weight.double() - self.weights.base[layer].to(weight.device).double())
+            for layer, weight in weights.items()
+        }
+
+    def take_over(self, learned: dict[int, Factors]) -> None:
+        """Makes what was learned the edit of the weights, which hold it already."""
+        self.weights.added.update(learned)
 
     def _check_all_trained(self) -> None:
         """Says so where the trainer ended the fit before all edits had their turn, e.g. at its `max_steps`."""

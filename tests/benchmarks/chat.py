@@ -22,6 +22,8 @@ FACTS = SHARED / "data" / "smollm2_known.json"
 SINGLE = ("--model.layers=[9]", "--model.solver=EMMET", "--model.solver.second_moment_weight=1000")
 CASES = {
     "preset": (),
+    "30 steps": ("--model.values.steps=30",),
+    "30 steps, old objects kept": ("--model.values.steps=30", "--model.second_moment.preserve=[old_objects]"),
     "layer 5": (*SINGLE, "--model.layers=[5]"),
     "layer 7": (*SINGLE, "--model.layers=[7]"),
     "layers 5, 7, 9": ("--model.layers=[5,7,9]",),
