@@ -1,4 +1,4 @@
-"""What a run leaves on disk: the edited model, the update alone, and a checkpoint of the edited tensors."""
+"""What a run leaves on disk: the edited model, the update alone, a checkpoint of the edited tensors, or memories."""
 
 import logging
 import shlex
@@ -12,9 +12,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning_edit.errors import EditError
 from lightning_edit.loading.sharding import gathered_weights
 from lightning_edit.run.edit_callback import EditingRun
+from lightning_edit.run.memory_editing import MemoryEditing
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.checkpoint_file import EDITED, checkpoints, save
-from lightning_edit.storage.run_files import WEIGHTS
+from lightning_edit.storage.run_files import MEMORIES, WEIGHTS
 from lightning_edit.storage.run_folder import run_folder
 from lightning_edit.updates.beside import save_beside
 
@@ -24,11 +25,12 @@ logger = logging.getLogger(__name__)
 class ExportEdits(Callback):
     """Writes ``model/``, ``update.safetensors`` and ``edited.ckpt`` into the run's folder when the fit is over.
 
-    It works in ``teardown``, the first hook of a callback that sees the edited model.
+    A run of `MemoryEditing` has ``memories/`` in place of them. It works in ``teardown``, the first hook of a callback
+    that sees the edited model.
 
     Args:
         model: Whether to write the whole model as a Hugging Face folder.
-        update: Whether to write the update alone.
+        update: Whether to write the update alone, or the memories.
         checkpoint: Whether to write the Lightning checkpoint.
     """
 
@@ -45,9 +47,16 @@ class ExportEdits(Callback):
         Raises:
             EditError: If one of them could not be written, after the others were tried.
         """
-        if stage != "fit" or pl_module.update is None or trainer.fast_dev_run:
+        if stage != "fit" or trainer.fast_dev_run:
             return
         folder, failed = run_folder(trainer), list[OSError]()
+        if isinstance(pl_module, MemoryEditing):
+            if self.update and pl_module.loop.edits_written:
+                pl_module.save_memories(folder / MEMORIES)
+                logger.info("The edits are in %s; load_memories puts them on a model.", folder / MEMORIES)
+            return
+        if pl_module.update is None:
+            return
         if self.checkpoint:
             with _collected(failed):
                 save(trainer, folder / EDITED)

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from lightning_edit.errors import EditError
     from lightning_edit.keys.context_templates import ContextTemplates
     from lightning_edit.keys.layer_stats import SecondMomentSettings
+    from lightning_edit.memories.folder import load_memories
+    from lightning_edit.memories.wrapped import Memories
     from lightning_edit.requests import EditRequest
     from lightning_edit.run.fine_tuning import FineTuning
     from lightning_edit.run.in_context import InContext
     from lightning_edit.run.lora import LoRA
+    from lightning_edit.run.memory_editing import MemoryEditing
     from lightning_edit.run.module import EditingModule
     from lightning_edit.solvers import EMMET, MEMIT, PRUNE, RECT, ROME, RROME, AlphaEdit
     from lightning_edit.updates.before_after import EditResult
@@ -40,11 +43,14 @@ _DEFINED_IN = {
     "FineTuning": "lightning_edit.run.fine_tuning",
     "InContext": "lightning_edit.run.in_context",
     "LoRA": "lightning_edit.run.lora",
+    "Memories": "lightning_edit.memories.wrapped",
+    "MemoryEditing": "lightning_edit.run.memory_editing",
     "ModelUpdate": "lightning_edit.updates.model_update",
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "ValueSettings": "lightning_edit.values.settings",
     "edit": "lightning_edit.api",
     "inserted": "lightning_edit.updates.model_update",
+    "load_memories": "lightning_edit.memories.folder",
 }
 
 # In a clone some parts of the package lie beside it; an installed package contains them.
@@ -69,12 +75,15 @@ __all__ = [
     "FineTuning",
     "InContext",
     "LoRA",
+    "Memories",
+    "MemoryEditing",
     "ModelUpdate",
     "SecondMomentSettings",
     "ValueSettings",
     "__version__",
     "edit",
     "inserted",
+    "load_memories",
 ]
 
 

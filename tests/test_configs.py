@@ -125,7 +125,7 @@ def smaller(settings, tmp_path, small):
     """What replaces the settings of a file that only a large machine with a network could run."""
     found = {"trainer.logger.save_dir": str(tmp_path), "trainer.callbacks": "[EditReport, RecordResults]"}
     found |= {"collateral.prompts": 0, "model.evaluation.generated_match": "false"}
-    if settings.get("model") not in ("FineTuning", "LoRA", "InContext"):
+    if settings.get("model") not in ("FineTuning", "LoRA", "InContext", "MemoryEditing"):
         found |= {"model.values.steps": 5, "model.second_moment.tokens": 2000, "model.solver.ridge": 0.01}
         found["model.second_moment.cache_dir"] = str(tmp_path / "cache")
     if settings.get("model.model", "tiny") not in MODELS:

@@ -31,6 +31,7 @@ from lightning_edit.run.fine_tuning import FineTuning  # noqa: F401  (makes its 
 from lightning_edit.run.in_context import InContext  # noqa: F401  (the same)
 from lightning_edit.run.lora import LoRA  # noqa: F401  (the same)
 from lightning_edit.run.measured_module import MeasuredModule
+from lightning_edit.run.memory_editing import MemoryEditing  # noqa: F401  (the same)
 from lightning_edit.run.module import EditingModule  # noqa: F401  (makes its short name known)
 from lightning_edit.run.trainer_check import check_strategy_name
 from lightning_edit.solvers import PostProcessor, Solver

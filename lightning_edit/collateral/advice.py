@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["searched", "trained", "told"]
+Kind = Literal["searched", "trained", "told", "remembered"]
 # From these shares on there is something to say.
 FAILED, FORGOTTEN, WORSE, LOST, FALLEN = 0.05, 0.2, 0.05, 0.1, 0.1
 # A mean loss, in nats a token, from which on values were not found; below it they were, and were not written.
@@ -14,6 +14,7 @@ LESS_HARM: Mapping[Kind, str] = {
     "searched": "raise the solver's `second_moment_weight` (w), use more `second_moment.tokens`, or edit more layers",
     "trained": "train for fewer epochs, lower `model.lr`, or limit the change with `model.norm_constraint`",
     "told": "raise `model.threshold`, so that prompts about something else get no fact",
+    "remembered": "lower `model.radius`, or raise `model.threshold`, so that fewer tokens belong to an edit",
 }
 
 
@@ -29,7 +30,8 @@ class RunFigures:
         before: Figures of the edits before the run.
         after: The same after it.
         collateral: Figures of collateral, without their prefix.
-        kind: How the edits were made: values ``searched``, weights ``trained``, or facts ``told`` before each prompt.
+        kind: How the edits were made: values ``searched``, weights ``trained``, facts ``told`` before each prompt, or
+            ``remembered`` in a memory beside a layer.
     """
 
     edits: int
@@ -61,6 +63,8 @@ def _failures(run: RunFigures) -> str | None:
     failed = f"{run.failed:,} of {run.edits:,} edits failed"
     if run.kind == "trained":
         return f"{failed}: raise `trainer.max_epochs` or `model.lr`."
+    if run.kind == "remembered":
+        return f"{failed}: raise `model.steps` or `model.lr`, or choose a lower layer for answers of several tokens."
     if run.kind == "told":
         return (
             f"{failed}: give more of `model.demonstrations`, another `model.preface` or `model.facts`, or edit weights."

@@ -8,6 +8,7 @@ from lightning_edit.storage.atomic import clear_leftovers
 
 UPDATES = "updates"
 CHECKPOINTS = "checkpoints"
+MEMORIES = "memories"
 # Each measurement writes it anew.
 COLLATERAL = "collateral.jsonl"
 # All that a run writes by itself, beside what its loggers write.
@@ -20,6 +21,7 @@ FILES = (
     "update.safetensors",
     "edited.ckpt",
     "model",
+    MEMORIES,
     UPDATES,
     CHECKPOINTS,
 )

@@ -1,0 +1,1 @@
+"""Edits that are kept beside a layer and change no weight: GRACE and MEMOIR."""

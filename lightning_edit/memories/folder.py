@@ -1,0 +1,167 @@
+"""Memories in a folder: numbers in safetensors, words in JSON, and nothing that is run because a file names it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from lightning_edit.errors import EditError
+from lightning_edit.memories.grace import Grace
+from lightning_edit.memories.memoir import Memoir, MemoirClosed
+from lightning_edit.memories.memory import Entry, Memory
+from lightning_edit.memories.wrapped import Memories
+from lightning_edit.models.sites import oriented_weight
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.form import Form, WrongFormError, count, each, fields, finite, text
+from lightning_edit.storage.numbers import refuse_not_finite, to_json
+from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
+from lightning_edit.storage.user_json import read_json
+
+FORMAT = "lightning-edit memories 1"
+WORDS, NUMBERS = "memories.json", "memories.safetensors"
+KINDS: Mapping[str, type[Memory]] = {kind.kind: kind for kind in (Grace, Memoir, MemoirClosed)}
+SETTINGS: Mapping[str, Form] = {
+    "grace": fields({"radius": finite}),
+    "memoir": fields({"top_k": count, "threshold": finite}),
+    "memoir_closed": fields({"top_k": count, "threshold": finite, "ridge": finite}),
+}
+
+
+def save_memories(memories: Memories, folder: Path, base: str, info: Mapping[str, Any]) -> None:
+    """Writes the edits of a model, as a whole or not at all.
+
+    Args:
+        memories: The edits.
+        folder: Where; an older one is replaced.
+        base: The fingerprint of the weight of the layer that they are beside.
+        info: What made them.
+    """
+    memory = memories.memory
+    tensors = dict(memory.shared())
+    for place, entry in enumerate(memory.entries):
+        tensors |= {f"{name}.{place}": tensor for name, tensor in entry.tensors.items()}
+    words = {
+        "format": FORMAT,
+        "kind": memory.kind,
+        "settings": memory.settings(),
+        "module": memories.module,
+        "base": base,
+        "edits": [{"name": entry.name, "label": entry.label} for entry in memory.entries],
+        "info": dict(info),
+    }
+    with atomic_path(folder) as scratch:
+        scratch.mkdir()
+        (scratch / WORDS).write_text(to_json(words, indent=2) + "\n", encoding="utf-8")
+        write_tensors(scratch / NUMBERS, tensors, {"checksum": checksum(tensors, {})})
+
+
+def load_memories(folder: str | Path, model: Any) -> Memories:
+    """Puts the edits of a memory editor on a model.
+
+    Args:
+        folder: ``memories/`` in a run's folder.
+        model: The transformers model that they were made for; its weights stay as they are.
+
+    Returns:
+        The edits, with which the model answers from now on.
+
+    Raises:
+        EditError: If there are none in the folder, or they were made for other weights.
+
+    Example:
+        >>> memories = load_memories("runs/lightning_logs/version_0/memories", model)  # doctest: +SKIP
+    """
+    words, tensors = _read(Path(folder))
+    module = _site(model, words["module"])
+    weight = oriented_weight(module)
+    if fingerprint(weight) != words["base"]:
+        raise EditError(
+            f"{folder}: {words['module']} holds other weights than these edits were made for"
+            f"{_made_for(words)}. Load that model, in the same precision and without other edits."
+        )
+    sizes = {"d_in": weight.shape[1], "d_out": weight.shape[0]}
+    try:
+        memory = _memory(words, tensors, sizes, weight.device)
+    except WrongFormError as error:
+        raise EditError(f"{folder} holds no memories of this tool: {error}.") from error
+    return Memories(model, words["module"], memory)
+
+
+def _made_for(words: Mapping[str, Any]) -> str:
+    return f" ({words['info']['model']})" if "model" in words["info"] else ""
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not (folder / WORDS).is_file() or not (folder / NUMBERS).is_file():
+        raise EditError(f"{folder} holds no memories: expected {WORDS} and {NUMBERS}, as a run of MemoryEditing has.")
+    words = read_json(folder / WORDS)
+    try:
+        if not isinstance(words, dict) or words.get("format") != FORMAT or words.get("kind") not in KINDS:
+            raise WrongFormError(WORDS, f"format {FORMAT!r} and a kind of {', '.join(KINDS)}", words)
+        fields(
+            {
+                **dict.fromkeys(("format", "kind", "module", "base"), text),
+                "settings": SETTINGS[words["kind"]],
+                "edits": each(fields({"name": text, "label": text})),
+                "info": fields({}, others=True),
+            }
+        )(words, WORDS)
+        tensors, metadata = read_tensors(folder / NUMBERS)
+    except WrongFormError as error:
+        raise EditError(f"{folder} holds no memories of this tool: {error}.") from error
+    except (SafetensorError, OSError) as error:
+        raise EditError(f"{folder / NUMBERS} is not a safetensors file or is cut short: {error}") from error
+    if metadata.get("checksum") != checksum(tensors, {}):
+        raise EditError(f"{folder / NUMBERS} is damaged: it holds other numbers than were written. Take another copy.")
+    refuse_not_finite(tensors, str(folder / NUMBERS))
+    return words, tensors
+
+
+def _site(model: Any, name: str) -> nn.Module:
+    try:
+        module: nn.Module = model.get_submodule(name)
+    except AttributeError as error:
+        raise EditError(f"{type(model).__name__} has no module {name}, which these edits are beside.") from error
+    # Quantized maps are kinds of Linear as well, whose weights are codes.
+    weight = getattr(module, "weight", None)
+    if not isinstance(module, nn.Linear | Conv1D) or not (isinstance(weight, Tensor) and weight.is_floating_point()):
+        raise EditError(
+            f"{name} is {type(module).__name__}, and memories are put beside a plain linear map. Load the model "
+            "without quantization, or keep this module out of it."
+        )
+    return module
+
+
+def _memory(words: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: dict[str, int], device: Any) -> Memory:
+    kind = KINDS[words["kind"]]
+    shared = {name: (_taken(tensors, name, ("d_in",), sizes)).to(device) for name in kind.common}
+    columns = words["settings"].get("top_k", 0)
+    if columns > sizes["d_in"]:
+        raise WrongFormError("settings.top_k", f"at most {sizes['d_in']}", columns)
+    memory = kind(**shared, **words["settings"])
+    entries = []
+    for place, edit in enumerate(words["edits"]):
+        known = sizes | {"columns": columns}
+        parts = {name: _taken(tensors, f"{name}.{place}", shape, known) for name, shape in kind.form.items()}
+        entries.append(Entry(edit["name"], edit["label"], parts))
+    memory.add(entries)
+    return memory
+
+
+def _taken(tensors: Mapping[str, Tensor], name: str, shape: tuple[str, ...], sizes: dict[str, int]) -> Tensor:
+    """A tensor of the right shape; a length that is not known yet is what the first tensor with it has."""
+    tensor = tensors.get(name)
+    whole = name.split(".")[0] in ("mask", "order")
+    if tensor is None or tensor.dim() != len(shape) or (tensor.dtype == torch.int64) != whole:
+        raise WrongFormError(name, f"a tensor of {' x '.join(shape)}", tensor)
+    for length, axis in zip(tensor.shape, shape, strict=True):
+        if length != sizes.setdefault(axis, length):
+            raise WrongFormError(name, f"a tensor of {' x '.join(f'{axis} {sizes[axis]}' for axis in shape)}", tensor)
+    if whole and len(tensor) and not (int(tensor.min()) >= 0 and int(tensor.max()) < sizes["d_in"]):
+        raise WrongFormError(name, f"columns from 0 to {sizes['d_in'] - 1}", tensor)
+    return tensor
