@@ -17,7 +17,7 @@ from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.values.settings import ValueSettings
 
 CLASSES = [
-    *(lightning_edit.EditingModule, lightning_edit.FineTuning),
+    *(lightning_edit.EditingModule, lightning_edit.FineTuning, lightning_edit.MemoryEditing),
     *(datamodules.TinyWorld, datamodules.OwnEdits, datamodules.CounterFact, datamodules.ZsRE),
     *(callbacks.Downstream, callbacks.Harness, callbacks.Retention, callbacks.Watch, callbacks.EditCheckpoint),
     *(ValueSettings, SecondMomentSettings, EvaluationSettings),

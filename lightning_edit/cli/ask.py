@@ -74,7 +74,7 @@ def _settings(run: Path) -> Mapping[str, Any]:
     if not (run / "update.safetensors").is_file():
         raise EditError(
             f"RUN: {run} holds no update.safetensors, so there is nothing to compare with. Runs with "
-            "`independent_updates` and those whose ExportEdits writes no update leave none."
+            "`independent_updates`, those of MemoryEditing and those whose ExportEdits writes no update leave none."
         )
     return model
 

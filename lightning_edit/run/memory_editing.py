@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_edit.asking.chat import ChatSettings
@@ -141,8 +142,8 @@ class MemoryEditing(MeasuredModule):
 
     @property
     def requests_so_far(self) -> list[EditRequest]:
-        """All edits once the fit is over, none before."""
-        return self.requests if self.loop.edits_written else []
+        """The edits that were made once the fit is over, none before."""
+        return self.requests[: self.loop.edits_written]
 
     @property
     def memories(self) -> Memories | None:
@@ -193,9 +194,18 @@ class MemoryEditing(MeasuredModule):
                 self.report("memories (edits)", len(self.memories), len(self.requests))
 
     def on_fit_end(self) -> None:
-        """From here on the edits count as made."""
+        """From here on the edits count as made.
+
+        Raises:
+            EditError: If no edit had its turn.
+        """
         self.to(self.trainer.strategy.root_device)
         assert self.memories is not None
+        if left := len(self.requests) - len(self.memories):
+            ended = f"The trainer ended the fit before {left} of {len(self.requests)} edits had their turn"
+            if not len(self.memories):
+                raise EditError(f"{ended}, so nothing is edited. Raise or leave out `trainer.max_time`.")
+            rank_zero_warn(f"{ended}. Raise or leave out `trainer.max_time` to make all of them.")
         self.loop.edits_written, self.loop.updates_written = len(self.memories), 1
         call_hooks(self, "on_edits_written")
         call_hooks(self, "on_edits_done")

@@ -97,6 +97,15 @@ def test_memoir_descends_on_the_second_matrix_itself(runs):
     torch.testing.assert_close(memory.weight(), weight, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["grace", "memoir_closed"])
+def test_what_is_learned_does_not_depend_on_the_edits_before(method, runs):
+    module, _ = runs[method]
+    # It was learned by itself, after two others; now there are three in the memory.
+    (again,) = module._learn_outputs(module.requests[2:])
+    stored = module.memories.memory.entries[2]
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in stored.tensors.items())
+
+
 @pytest.mark.parametrize("method", ["grace", "memoir", "memoir_closed"])
 def test_an_edit_holds_however_a_text_reaches_the_model(method, runs):
     module, folder = runs[method]
