@@ -20,7 +20,7 @@ from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import LOGS, UPDATES, clear_killed_writers
 from lightning_edit.storage.run_folder import lock, run_folder, shared_folder, unlock
 from lightning_edit.updates.history import History
-from lightning_edit.updates.model_update import LayerUpdate
+from lightning_edit.updates.layer_update import LayerUpdate
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class EditCheckpoint(EditCallback):
         try:
             if last.number > 1 and not history.path(last.number - 1).exists():
                 raise FileNotFoundError(f"{history.path(last.number - 1)} is not there (any more)")
-            history.write(last.number, updates, keys, last.requests, written.figures, info, after)
+            history.write(last.number, updates, keys, last.requests, written.figures, info, after, written.owners)
         except OSError as error:
             if not history.unwritten:
                 logger.warning(
@@ -203,7 +203,7 @@ class EditCheckpoint(EditCallback):
                 )
             # An edit that is replaced later must be found, and its key taken out of C_p once.
             needed = editor.previous_keys is not None and replaced_by(module.requests)
-            history.remember(last.number, written.keys if needed else {}, last.requests)
+            history.remember(last.number, written.keys if needed else {}, last.requests, written.owners)
 
     def _note(self, trainer: Any) -> None:
         if trainer.is_global_zero:
@@ -287,7 +287,4 @@ class EditCheckpoint(EditCallback):
 
 
 def _layer_updates(module: EditingRun, factors: Any) -> dict[int, LayerUpdate]:
-    return {
-        layer: LayerUpdate(module.decoder.names[layer], module.weights.base_fingerprint(layer), layer_factors)
-        for layer, layer_factors in sorted(factors.items())
-    }
+    return {layer: module.weights.described(layer, own) for layer, own in sorted(factors.items())}

@@ -104,7 +104,7 @@ class EditReport(NotesFailures):
             failed=len(self._failed),
             failed_loss=fmean(losses) if losses else None,
             growth={
-                int(name.split("/")[0].removeprefix("layer_")): value
+                name.split("/")[0].removeprefix("layer_"): value
                 for name, value in growth.items()
                 if name.endswith("/weight_growth")
             },

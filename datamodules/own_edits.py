@@ -19,22 +19,24 @@ TRIED = 200
 
 
 class OwnEdits(RecordDataModule):
-    """Edits with the fields of `EditRequest`, of which ``subject``, ``prompt`` and ``target_new`` are needed.
+    """Edits with the fields of `EditRequest`, of which ``prompt`` and ``target_new`` are needed.
 
-    The prompt holds ``{}`` in the place of the subject, or the subject itself (see `cut_out`), and so does
-    ``question``, which a chat model is asked instead; ``answer`` is how it should answer, with ``target_new`` in it.
-    The other optional fields: ``target_true``, ``case_id``; ``paraphrase_prompts``, ``paraphrase_questions``,
-    ``neighborhood_prompts``, ``attribute_prompts``, ``generation_prompts``, ``reference_texts`` and ``essence_texts``,
-    each a list, or one text: a JSON list, or with ``|`` between entries, as in CSV (the bars of chat markup such as
-    ``<|im_start|>`` separate nothing); and ``locality``, a list of pairs of prompt and answer, in CSV as JSON. An
-    unknown field is refused where it looks like a slip of the pen, and else not read, with a warning.
+    A search for values needs the ``subject`` as well, values from gradients do without. The prompt holds ``{}`` in the
+    place of the subject, or the subject itself (see `cut_out`), and so does ``question``, which a chat model is asked
+    instead; ``answer`` is how it should answer, with ``target_new`` in it. The other optional fields: ``target_true``,
+    ``case_id``; ``paraphrase_prompts``, ``paraphrase_questions``, ``neighborhood_prompts``, ``attribute_prompts``,
+    ``generation_prompts``, ``reference_texts`` and ``essence_texts``, each a list, or one text: a JSON list, or with
+    ``|`` between entries, as in CSV (the bars of chat markup such as ``<|im_start|>`` separate nothing); and
+    ``locality``, a list of pairs of prompt and answer, in CSV as JSON. An unknown field is refused where it looks like
+    a slip of the pen, and else not read, with a warning.
 
     Args:
         path: A local file, a local folder, or the name of a hub data set (see `RecordDataModule`).
         kwargs: See `RecordDataModule` and `EditDataModule`.
     """
 
-    required = ("subject", "prompt", "target_new")
+    required = ("prompt", "target_new")
+    typical = ("subject", "prompt", "target_new")
 
     def __init__(self, path: Annotated[str, SOURCE], **kwargs: Any) -> None:
         super().__init__(path, **kwargs)
@@ -50,6 +52,9 @@ class OwnEdits(RecordDataModule):
         values = {name: record[name] for name in ACCEPTED if record.get(name) is not None}
         values |= {name: required_text(record, name) for name in self.required}
         values |= {name: split_texts(record, name) for name in (*TEXT_LISTS, "locality")}
+        if record.get("subject") in (None, ""):
+            return EditRequest(**{**values, "subject": "", "case_id": case_id(record)})
+        values["subject"] = required_text(record, "subject")
         place = self.cut_out(values["prompt"], values["subject"])
         if place is None:
             raise EditError(

@@ -143,7 +143,7 @@ def one_of_each_subject(entries: Iterable[Entry]) -> Iterator[Entry]:
     subjects = set()
     for entry in entries:
         if isinstance(entry, EditRequest):
-            if entry.subject in subjects:
+            if entry.subject and entry.subject in subjects:
                 entry = LeftOut("their subject has an edit already (`unique_subjects`)", entry.name)
             else:
                 subjects.add(entry.subject)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lightning_edit.api import edit
     from lightning_edit.asking.chat import ChatSettings
     from lightning_edit.errors import EditError
+    from lightning_edit.gradients.gradient import Gradient
     from lightning_edit.keys.context_templates import ContextTemplates
     from lightning_edit.keys.layer_stats import SecondMomentSettings
     from lightning_edit.memories.folder import load_memories
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from lightning_edit.run.lora import LoRA
     from lightning_edit.run.memory_editing import MemoryEditing
     from lightning_edit.run.module import EditingModule
-    from lightning_edit.solvers import EMMET, MEMIT, PRUNE, RECT, ROME, RROME, AlphaEdit
+    from lightning_edit.solvers import EMMET, MEMIT, PRUNE, RECT, ROME, RROME, AlphaEdit, Ridge
     from lightning_edit.updates.before_after import EditResult
     from lightning_edit.updates.model_update import ModelUpdate, inserted
     from lightning_edit.values.settings import ValueSettings
@@ -41,11 +42,13 @@ _DEFINED_IN = {
     "EditResult": "lightning_edit.updates.before_after",
     "EditingModule": "lightning_edit.run.module",
     "FineTuning": "lightning_edit.run.fine_tuning",
+    "Gradient": "lightning_edit.gradients.gradient",
     "InContext": "lightning_edit.run.in_context",
     "LoRA": "lightning_edit.run.lora",
     "Memories": "lightning_edit.memories.wrapped",
     "MemoryEditing": "lightning_edit.run.memory_editing",
     "ModelUpdate": "lightning_edit.updates.model_update",
+    "Ridge": "lightning_edit.solvers",
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "ValueSettings": "lightning_edit.values.settings",
     "edit": "lightning_edit.api",
@@ -73,11 +76,13 @@ __all__ = [
     "EditResult",
     "EditingModule",
     "FineTuning",
+    "Gradient",
     "InContext",
     "LoRA",
     "Memories",
     "MemoryEditing",
     "ModelUpdate",
+    "Ridge",
     "SecondMomentSettings",
     "ValueSettings",
     "__version__",

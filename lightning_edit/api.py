@@ -11,9 +11,11 @@ from torch import Tensor
 from lightning_edit.asking.chat import ChatSettings, World, chat_of, settle_chat
 from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import require_offsets
+from lightning_edit.collateral import Sources
 from lightning_edit.distributed.process_group import Together, gathered
-from lightning_edit.editor import Editor, batches_of, check_written
+from lightning_edit.editor import Editor
 from lightning_edit.errors import EditError
+from lightning_edit.gradients.source import Source
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
@@ -23,7 +25,8 @@ from lightning_edit.loading.editable import check_quantized, made_editable, stru
 from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
 from lightning_edit.loop.memory import announce
-from lightning_edit.models.auto_layers import settle_layers
+from lightning_edit.loop.sourced import check_source, check_subjects, usual_solver, warm_up
+from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Decoder, Memory
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sites import SiteKind
@@ -31,11 +34,12 @@ from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.requests import EditRequest, distinct
 from lightning_edit.settings import Count, Seed, check
-from lightning_edit.solvers import EMMET, Solver
+from lightning_edit.solvers import Solver
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.updates.before_after import EditResult
 from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.written import batches_of, check_written
 from lightning_edit.values.optimize import encode_texts
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
@@ -62,6 +66,7 @@ def edit(
     chat_settings: ChatSettings | None = None,
     sites: SiteKind = "auto",
     memory: Memory = "normal",
+    source: Source | None = None,
 ) -> EditResult:
     """Writes facts into a model, without any trainer; where there are several processes, all of them must call it.
 
@@ -70,8 +75,8 @@ def edit(
             modules are replaced by plain ones with the dequantized weight, and stay so.
         tokenizer: Its fast tokenizer.
         requests: The edits.
-        solver: ``EMMET()`` if not given. ROME as published also takes ``values=ValueSettings(site="mlp")`` and
-            templates with ``average="flat"``.
+        solver: ``EMMET()`` if not given, with a source ``Ridge()``. ROME as published also takes
+            ``values=ValueSettings(site="mlp")`` and templates with ``average="flat"``.
         layers: The layers to edit, the lowest block is 0. Good ones must be chosen for each model; ``auto`` takes those
             of a preset in ``configs/models/``, or else guesses, and says which.
         values: How value vectors are optimized.
@@ -90,6 +95,8 @@ def edit(
             ``dense`` MLP, or ``auto``: the experts where there are any.
         memory: With ``low``, an edit takes little more memory than the model, and more time; results are the same up to
             rounding.
+        source: Where keys and residuals come from: a search for values if not given, or ``Gradient()``, which takes
+            them from gradients and edits whichever linear maps of the layers it names.
 
     Returns:
         The update, inserted: ``result.ask(question)`` shows the answers before and after it, ``result.remove(model)``
@@ -114,27 +121,39 @@ def edit(
     _check_gradients(model)
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
-    asking, decoder = chat_settings or ChatSettings(), structure_of(model, sites)
+    maps = [] if source is None else source.maps
+    asking, decoder = chat_settings or ChatSettings(), structure_of(model, sites, maps)
     tokenizer = settle_chat(tokenizer, chat, asking)
     requests = _as_asked(distinct(requests), tokenizer, asking)
-    solver, values = solver or EMMET(), values or ValueSettings()
-    layers = settle_layers(layers, decoder, type(solver).__name__, values.site == "block")
+    solver, values = solver or usual_solver(source), values or ValueSettings()
+    check_subjects(requests, source)
+    if source is not None:
+        check_source(source, solver, distribution)
+    several = source is not None or values.site == "block"
+    layers = settle_places(layers, decoder, type(solver).__name__, several, maps)
     if moments is not None:
         _check_moments(decoder, layers, moments)
-    with made_editable(model, decoder, layers, sites) as plain:
+    with made_editable(model, decoder, layers, sites, maps) as plain:
         decoder = replace(plain, memory=memory)
-        values, settings = _check_weights(decoder, layers, values), second_moment or SecondMomentSettings()
-        warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
+        values, settings = _check_weights(decoder, layers, values, source), second_moment or SecondMomentSettings()
+        if source is None:
+            warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
         worlds: list[World] = asking.contexts if chat_of(tokenizer) is not None else ["chat"]
         preserved = named_groups(requests, settings, tokenizer, worlds, decoder.context)
         with ProgressBars() if progress else nullcontext(silent) as report:
+            if templates is None and source is not None:
+                templates = ContextTemplates()
             if templates is None:
                 templates = gathered(generate_templates(model, tokenizer, seed))[0]
             if chat_settings is not None and chat_of(tokenizer) is not None:
                 templates = templates.in_worlds(chat_settings)
-            encode_texts(tokenizer, requests, templates, values.kl_prompt, decoder.context)
+            if source is None:
+                encode_texts(tokenizer, requests, templates, values.kl_prompt, decoder.context)
+            else:
+                source.check(tokenizer, requests, templates, decoder)
             weights = EditedWeights(decoder, layers)
-            editor = Editor(weights, tokenizer, solver, layers, templates, values, moments or {}, distribution)
+            settings_of_run = (templates, values, moments or {}, distribution)
+            editor = Editor(weights, tokenizer, solver, layers, *settings_of_run, source=source)
             announce(editor, requests, micro_batch, solver.edits_per_update, "micro_batch", progress)
             if moments is None:
                 asked = preserving_questions(requests, tokenizer, templates, settings, seed)
@@ -143,6 +162,7 @@ def edit(
             else:
                 editor.moments = {layer: moments[layer].double() for layer in layers}
                 check_second_moments(dict(editor.moments), solver)
+            warm_up(editor, requests, Sources.shipped(), seed, report)
             with weights.undone_on_error():
                 written = _write_all(editor, requests, micro_batch, report)
         return EditResult(weights.update(**editor.describe(), edits=written), decoder, tokenizer)
@@ -174,21 +194,30 @@ def _check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, T
             raise EditError(f"`moments`: that of layer {layer} must be a real tensor {shape}, got {got}.")
 
 
-def _check_weights(decoder: Decoder, layers: Sequence[int], values: ValueSettings) -> ValueSettings:
+def _check_weights(
+    decoder: Decoder, layers: Sequence[int], values: ValueSettings, source: Source | None
+) -> ValueSettings:
     """Refuses weights that cannot be edited; returns how values are optimized where they will be read."""
     model = decoder.model
     for module in (model.get_input_embeddings(), *map(decoder.down_projection, layers)):
         keep_in_memory(model, module)
-    check_site(decoder, layers, values.site)
+    if source is None:
+        check_site(decoder, layers, values.site)
     with Together():
         check_finite(model)
     check_quantized(decoder, layers)
     check_projections(decoder, layers)
+    if source is not None:
+        source.check_places(decoder, layers, {})
+        return values
     return settle_site(decoder, layers, values)
 
 
 def _write_all(editor: Editor, requests: Sequence[EditRequest], micro_batch: int, report: Report) -> int:
     """Finds and writes all edits, in as many updates as the solver needs; returns how many were written."""
+    if editor.source is not None:
+        editor.write(requests, torch.zeros(len(requests), 0), report=report)
+        return len(requests)
     written = 0
     for update in batches_of(requests, editor.solver.edits_per_update):
         values = Values.join([editor.find_values(part, report) for part in batches_of(update, micro_batch)])

@@ -1,14 +1,17 @@
 """From value vectors to edited weights: the part of a run that knows neither trainer nor files."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_edit.errors import EditError
+from lightning_edit.gradients.source import Pairs, Source
+from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import compute_keys, current_values
 from lightning_edit.messages import listed
@@ -27,25 +30,11 @@ from lightning_edit.solvers import (
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.solvers.layer_distribution import LayerDistribution, residual_share
 from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.written import Written
 from lightning_edit.values.memory import few_at_once
 from lightning_edit.values.optimize import optimize_values
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
-
-
-@dataclass(frozen=True)
-class Written:
-    """One update as it was written.
-
-    Args:
-        factors: For each layer what was added to its weight.
-        keys: For each layer the edits' keys ``(d_in, n)`` at that time.
-        figures: See `Editor.write`.
-    """
-
-    factors: dict[int, Factors]
-    keys: dict[int, Tensor]
-    figures: dict[str, float]
 
 
 @dataclass
@@ -56,7 +45,7 @@ class Editor:
         weights: The edited weights of the model.
         tokenizer: Its fast tokenizer.
         solver: Which member of the family writes.
-        layers: The edited layers, ascending.
+        layers: The edited layers, ascending; with a source the edited places, see `places`.
         templates: The contexts of keys and values.
         values: How values are optimized.
         moments: For each layer C ``(d_in, d_in)`` in float64.
@@ -64,6 +53,8 @@ class Editor:
         post_processing: What becomes of an update before it is added, in this order.
         previous_keys: For each layer the keys of earlier edits, which are preserved too and grow in number with every
             update; None where earlier edits are not preserved.
+        source: Where keys and residuals come from, if not from a search for values.
+        statistics: What the source has seen so far.
     """
 
     weights: EditedWeights
@@ -76,6 +67,8 @@ class Editor:
     distribution: LayerDistribution = "uniform"
     post_processing: Sequence[PostProcessor] = ()
     previous_keys: dict[int, PreviousKeys] | None = None
+    source: Source | None = None
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._layer_solvers: dict[int, LayerSolver] = {}
@@ -102,25 +95,32 @@ class Editor:
                 parts.append(part)
         return Values.join(parts)
 
-    def write(self, requests: Sequence[EditRequest], z: Tensor, measured: bool = True) -> Written:
+    def write(
+        self, requests: Sequence[EditRequest], z: Tensor, measured: bool = True, report: Report = silent
+    ) -> Written:
         """Solves layer by layer, each on the model with the layers below already written (MEMIT, algorithm 1).
+
+        The pairs of a source are all found before, on the model as it is.
 
         Args:
             requests: The n edits.
-            z: ``(n, d_model)``, their value vectors.
+            z: ``(n, d_model)``, their value vectors; with a source ``(n, 0)``.
             measured: Whether to measure the update.
+            report: Told how far a source is.
 
         Returns:
-            The update, with figures of each layer: ``layer_L/update_norm`` (Frobenius), ``update_norm_per_edit`` (over
-            sqrt(n), which compares updates of different sizes), ``relative_update_norm`` (to the unedited weight),
-            ``weight_norm`` and ``weight_growth`` (|W| / |W0|) with the update in it,
-            ``preservation_error`` and ``memorization_error`` (see `EditProblem`), and the condition numbers
-            ``preservation_condition`` and ``keys_condition``.
+            The update, with figures of each layer, named by `Decoder.label`: ``layer_L/update_norm`` (Frobenius),
+            ``update_norm_per_edit`` (over sqrt(n), which compares updates of different sizes),
+            ``relative_update_norm`` (to the unedited weight), ``weight_norm`` and ``weight_growth`` (|W| / |W0|) with
+            the update in it, ``preservation_error``, for solvers that look at C, and ``memorization_error`` (see
+            `EditProblem`), and the condition numbers ``preservation_condition`` and ``keys_condition``.
 
         Raises:
             EditError: If a system is singular; the weights are then as they were.
         """
-        written = Written({}, {}, {})
+        if self.source is not None:
+            return self._write_pairs(self.source, requests, measured, report)
+        written = Written()
         with self.weights.undone_on_error():
             for index, layer in enumerate(self.layers):
                 share = residual_share(index, len(self.layers), self.distribution)
@@ -129,6 +129,24 @@ class Editor:
                 self._write_layer(self._problem(requests, z, layer, share), layer, measured, written)
         self._preserve(written.keys)
         return written
+
+    def _write_pairs(self, source: Source, requests: Sequence[EditRequest], measured: bool, report: Report) -> Written:
+        start = time.perf_counter()
+        pairs = self.find_pairs(source, requests, report)
+        written = Written(owners=pairs.owners, values_seconds=time.perf_counter() - start)
+        with self.weights.undone_on_error():
+            for layer in self.layers:
+                keys, residual = pairs.keys.pop(layer), pairs.residuals.pop(layer)
+                moment = self._solver_of(layer, keys.device).second_moment
+                self._write_layer(EditProblem(keys, residual, moment), layer, measured, written)
+        self._preserve(written.keys)
+        self.statistics = pairs.statistics
+        return written
+
+    def find_pairs(self, source: Source, requests: Sequence[EditRequest], report: Report = silent) -> Pairs:
+        """The pairs of some edits on the model as it is now, see `Source.find`; what it has seen is not kept."""
+        how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.layers, self.statistics)
+        return source.find(*how, report)
 
     def _write_layer(self, problem: EditProblem, layer: int, measured: bool, written: Written) -> None:
         update, conditions = self._solve(problem, layer, measured)
@@ -139,7 +157,8 @@ class Editor:
         del problem
         self.weights.add(layer, factors)
         if measured:
-            written.figures.update({**self._norms(factors, written.keys[layer], layer), **errors, **conditions})
+            edits = len(set(written.owners)) if written.owners is not None else written.keys[layer].shape[1]
+            written.figures.update({**self._norms(factors, edits, layer), **errors, **conditions})
 
     def _problem(self, requests: Sequence[EditRequest], z: Tensor, layer: int, share: float) -> EditProblem:
         decoder, highest = self.weights.decoder, self.layers[-1]
@@ -147,15 +166,18 @@ class Editor:
         current = current_values(decoder, self.tokenizer, requests, self.templates, highest, self.values.site)
         self._check_keys(keys.mean, requests, layer)
         device = keys.mean.device
-        if layer not in self._layer_solvers:
-            self._layer_solvers[layer] = LayerSolver(self.solver, self.moments[layer].to(device))
         return EditProblem(
             # Kept for later updates; their products must not round differently in a run that reads them from a file.
             keys=keys.mean.clone(memory_format=torch.contiguous_format),
             residual=(z.T.double().to(device) - current.to(device)) * share,
-            second_moment=self._layer_solvers[layer].second_moment,
+            second_moment=self._solver_of(layer, device).second_moment,
             bare_keys=keys.bare,
         )
+
+    def _solver_of(self, layer: int, device: torch.device) -> LayerSolver:
+        if layer not in self._layer_solvers:
+            self._layer_solvers[layer] = LayerSolver(self.solver, self.moments[layer].to(device))
+        return self._layer_solvers[layer]
 
     def _check_keys(self, keys: Tensor, requests: Sequence[EditRequest], layer: int) -> None:
         """Refuses edits that have no key."""
@@ -209,73 +231,57 @@ class Editor:
             self.previous_keys = self.previous_keys | fewer
 
     def _errors(self, problem: EditProblem, factors: Factors, layer: int) -> dict[str, float]:
+        label, of_text = self.weights.decoder.label(layer), self.solver.needs_second_moment
         return {
-            f"layer_{layer}/preservation_error": problem.preservation_error(factors),
-            f"layer_{layer}/memorization_error": problem.memorization_error(factors),
+            **({f"{label}/preservation_error": problem.preservation_error(factors)} if of_text else {}),
+            f"{label}/memorization_error": problem.memorization_error(factors),
         }
 
-    def _norms(self, factors: Factors, keys: Tensor, layer: int) -> dict[str, float]:
+    def _norms(self, factors: Factors, edits: int, layer: int) -> dict[str, float]:
+        label = self.weights.decoder.label(layer)
         norm, base = float(factors.dense().norm()), float(self.weights.base[layer].double().norm())
         edited = float(self.weights.decoder.weight(layer).detach().double().norm())
         return {
-            f"layer_{layer}/update_norm": norm,
-            f"layer_{layer}/update_norm_per_edit": norm / math.sqrt(keys.shape[1]),
-            f"layer_{layer}/relative_update_norm": norm / base,
-            f"layer_{layer}/weight_norm": edited,
-            f"layer_{layer}/weight_growth": edited / base,
+            f"{label}/update_norm": norm,
+            f"{label}/update_norm_per_edit": norm / math.sqrt(edits),
+            f"{label}/relative_update_norm": norm / base,
+            f"{label}/weight_norm": edited,
+            f"{label}/weight_growth": edited / base,
         }
 
     def _solve(self, problem: EditProblem, layer: int, measured: bool) -> tuple[Factors, dict[str, float]]:
         previous = None if self.previous_keys is None else self.previous_keys.get(layer, PreviousKeys())
+        decoder = self.weights.decoder
         try:
             solution, preserved = self._layer_solvers[layer].solve(problem, previous)
         except SingularError as error:
             if error.what == "preservation":
                 check_second_moments({layer: problem.second_moment}, self.solver)
             raise EditError(
-                f"Layer {layer}: the keys of the {problem.keys.shape[1]} edits of one update depend on each other, so "
-                "they cannot all be written exactly. Likely causes, most probable first: edits of the same subject in "
-                "one update; more edits than the layer's input has dimensions "
+                f"Layer {decoder.shown(layer)}: the {problem.keys.shape[1]} keys of one update depend on each other, "
+                "so they cannot all be written exactly. Likely causes, most probable first: edits of the same subject "
+                "in one update; more edits than the layer's input has dimensions "
                 f"({problem.keys.shape[0]}). Raise the solver's lambda or ridge, or make smaller updates."
             ) from error
         if self.previous_keys is not None and preserved is not None and preserved is not previous:
             self.previous_keys = self.previous_keys | {layer: preserved}
         # The solution ends here, because its matrices are as large as C.
         conditions = solution.condition_numbers() if measured else {}
-        if self.weights.decoder.memory == "low":
+        if decoder.memory == "low":
             # It is made anew for the next update, from C and the previous keys alone.
             del self._layer_solvers[layer]
-        return solution.update, {f"layer_{layer}/{name}_condition": value for name, value in conditions.items()}
+        return solution.update, {
+            f"{decoder.label(layer)}/{name}_condition": value for name, value in conditions.items()
+        }
 
     def describe(self) -> dict[str, Any]:
         """The settings that an update's file tells of itself."""
-        model = self.weights.decoder.model
+        decoder, model = self.weights.decoder, self.weights.decoder.model
         return {
             "model": getattr(model, "name_or_path", ""),
             "dtype": str(model.dtype).removeprefix("torch."),
             "solver": repr(self.solver),
-            "layers": self.layers,
+            "layers": [layer if layer < len(decoder.blocks) else decoder.shown(layer) for layer in self.layers],
+            **({} if self.source is None else {"source": repr(self.source)}),
             "context_templates": list(self.templates.texts),
         }
-
-
-def check_written(edits: int, stopped: str | None = None) -> None:
-    """Refuses a run in which nothing could be written.
-
-    Args:
-        edits: Number of edits written.
-        stopped: Why no more were written.
-
-    Raises:
-        EditError: If it is 0.
-    """
-    if not edits and stopped:
-        raise EditError(f"The first update was refused, so the model is unedited: {stopped}")
-    if not edits:
-        raise EditError("No edit has a finite loss. Lower `values.lr`, or load the model in float32 or bfloat16.")
-
-
-def batches_of(requests: Sequence[EditRequest], size: int | None) -> list[Sequence[EditRequest]]:
-    """The requests in groups of at most ``size`` (all in one for None), in their order."""
-    size = size or max(len(requests), 1)
-    return [requests[i : i + size] for i in range(0, len(requests), size)]

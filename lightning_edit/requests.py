@@ -21,8 +21,10 @@ class EditRequest:
     Targets are given without a leading space; the library writes the one that separates them from the prompt.
 
     Args:
-        subject: The text that takes the place of ``{}``; the edit is made at its last token.
-        prompt: The rewrite prompt, with exactly one ``{}``, e.g. ``"{} is located in the city of"``.
+        subject: The text that takes the place of ``{}``; a search makes the edit at its last token. Values from
+            gradients need none (empty, or None).
+        prompt: The rewrite prompt, with exactly one ``{}``, e.g. ``"{} is located in the city of"``; without a subject
+            the complete prompt.
         target_new: What the edited model should answer.
         target_true: What the model answers before, needed for scores that compare two answers.
         case_id: The name of the record in messages and result files.
@@ -69,7 +71,10 @@ class EditRequest:
     lead_ins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("subject", "prompt", "target_new"):
+        alone = self.subject in (None, "") and isinstance(self.prompt, str) and "{}" not in self.prompt
+        if alone:
+            object.__setattr__(self, "subject", "")
+        for name in ("subject", "prompt", "target_new")[alone:]:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise EditError(f"{self.name}: `{name}` must be a text that is not empty, got {quoted(value)}.")
@@ -105,7 +110,7 @@ class EditRequest:
         if not isinstance(self.question, str | None) or (self.question is not None and not self.question.strip()):
             raise EditError(f"{self.name}: `question` must be a text or be left out, got {quoted(self.question)}.")
         for kind, prompt in (("prompt", self.prompt), ("question", self.question)):
-            if prompt is not None and (holes := prompt.count("{}")) != 1:
+            if prompt is not None and (holes := prompt.count("{}")) != bool(self.subject):
                 raise EditError(
                     f"{self.name}: the {kind} must hold exactly one {{}} where the subject goes, got {holes} in "
                     f"{quoted(prompt)}. Replace the subject in the {kind} by {{}}."
@@ -134,7 +139,7 @@ class EditRequest:
         """How messages call this record."""
         if self.case_id != "":
             return f"record {self.case_id if len(self.case_id) <= LONGEST_ID else quoted(self.case_id)}"
-        return f"the edit of {quoted(self.subject)}" + (f" ({self.where})" if self.where else "")
+        return f"the edit of {quoted(self.subject or self.prompt)}" + (f" ({self.where})" if self.where else "")
 
     @property
     def rewrite_prompt(self) -> str:

@@ -10,7 +10,7 @@ from lightning_edit.models.decoder import find_decoder
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
-from lightning_edit.updates.model_update import LayerUpdate
+from lightning_edit.updates.layer_update import LayerUpdate
 from tests.small_models import make_factors, make_gpt2, make_llama, make_request, make_tokenizer
 
 LAYERS = (0, 1)

@@ -132,9 +132,9 @@ def test_ten_thousand_edits_are_different():
 def test_both_numbers_of_each_stage_are_written(tmp_path):
     output = tmp_path / "benchmarks.json"
     words = ["--quick", "--here", "--models", "tiny", "--edits", "4", "--output", str(output)]
-    main([*words, "--only", "values", "keys", "whole"])
+    main([*words, "--only", "values", "gradients", "keys", "whole"])
     found = json.loads(output.read_text())
-    for name in ("values", "keys", "whole"):
+    for name in ("values", "gradients", "keys", "whole"):
         models = {row["model"] for row in found[name]["timed"]}
         assert models == {"the shipped tiny model"}
         for row in found[name]["timed"]:

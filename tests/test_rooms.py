@@ -18,7 +18,7 @@ FLOORS = [
     {"asking"},
     {"loading"},
     {"keys", "metrics", "updates"},
-    {"baselines", "collateral", "downstream", "memories", "tracing", "values"},
+    {"baselines", "collateral", "downstream", "gradients", "memories", "tracing", "values"},
     {"commands", "editor"},
     {"loop"},
     {"api", "run", "tuning"},

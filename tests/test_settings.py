@@ -141,7 +141,7 @@ def test_the_command_line_refuses_them_before_anything_is_loaded(setting, value,
 
 
 def test_what_tells_runs_apart_is_declared_on_the_setting():
-    kept = {"values.cache_dir", "second_moment.cache_dir", "evaluation", "device_map", "offload_folder"}
+    kept = {"values.cache_dir", "second_moment.cache_dir", "evaluation", "device_map", "offload_folder", "memory"}
     assert not_compared(EditingModule, "methods") == not_compared(EditingModule, "resuming") == kept
     assert not_compared(OwnEdits, "resuming") == {"eval_batch_size", "path", "preservation", "separator"}
     assert not_compared(OwnEdits, "methods") == {"eval_batch_size", "limit"}

@@ -24,6 +24,8 @@ from lightning_edit.configs import CONFIGS
 from lightning_edit.datamodules import EditDataModule, PreservationText
 from lightning_edit.distributed.shutdown import LOST, end_started, is_lost_connection, quieten_others
 from lightning_edit.errors import EditError
+from lightning_edit.gradients.gradient import Gradient  # noqa: F401  (makes its short name known)
+from lightning_edit.gradients.source import Source
 from lightning_edit.messages import one_line, printable, terminal
 from lightning_edit.models.auto_layers import AUTO
 from lightning_edit.models.out_of_memory import is_out_of_memory
@@ -51,7 +53,7 @@ class SaveRunConfig(SaveConfigCallback):
         """Writes the layers that were chosen for the model in place of ``auto``: the file repeats the run as it was."""
         settings = self.config.model.init_args
         if trainer.is_global_zero and settings.get("layers") == AUTO:
-            settings.layers = pl_module.layers
+            settings.layers = pl_module.hparams.layers
             self.save_config(trainer, pl_module, "test")
 
 
@@ -59,7 +61,7 @@ class EditCLI(CheckpointCLI):
     """`LightningCLI` that measures the model before a fit and after it."""
 
     config: Any
-    named_kinds = (MeasuredModule, EditDataModule, PreservationText, Solver, PostProcessor, Callback, Strategy)
+    named_kinds = (MeasuredModule, EditDataModule, PreservationText, Solver, PostProcessor, Source, Callback, Strategy)
 
     def subcommands(self) -> dict[str, set[str]]:
         """The one of the trainer's methods that is to be run: making the parser of another one too takes long."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["searched", "trained", "told", "remembered"]
+Kind = Literal["searched", "differentiated", "trained", "told", "remembered"]
 # From these shares on there is something to say.
 FAILED, FORGOTTEN, WORSE, LOST, FALLEN = 0.05, 0.2, 0.05, 0.1, 0.1
 # A mean loss, in nats a token, from which on values were not found; below it they were, and were not written.
@@ -12,9 +12,15 @@ NOT_FOUND = 0.1
 GROWTH = 2.0
 LESS_HARM: Mapping[Kind, str] = {
     "searched": "raise the solver's `second_moment_weight` (w), use more `second_moment.tokens`, or edit more layers",
+    "differentiated": "lower `source.eta`, raise the solver's `ridge`, or write with AlphaEdit or MEMIT",
     "trained": "train for fewer epochs, lower `model.lr`, or limit the change with `model.norm_constraint`",
     "told": "raise `model.threshold`, so that prompts about something else get no fact",
     "remembered": "lower `model.radius`, or raise `model.threshold`, so that fewer tokens belong to an edit",
+}
+SMALLER: Mapping[Kind, str] = {
+    "searched": "raise the solver's `second_moment_weight` (w), edit more layers, or lower `values.clamp_norm_factor`",
+    "differentiated": LESS_HARM["differentiated"],
+    "trained": "lower `model.lr`, or limit the change with `model.norm_constraint`",
 }
 
 
@@ -30,14 +36,14 @@ class RunFigures:
         before: Figures of the edits before the run.
         after: The same after it.
         collateral: Figures of collateral, without their prefix.
-        kind: How the edits were made: values ``searched``, weights ``trained``, facts ``told`` before each prompt, or
-            ``remembered`` in a memory beside a layer.
+        kind: How the edits were made: values ``searched`` or ``differentiated``, taken from gradients, weights
+            ``trained``, facts ``told`` before each prompt, or ``remembered`` in a memory beside a layer.
     """
 
     edits: int
     failed: int = 0
     failed_loss: float | None = None
-    growth: Mapping[int, float] = field(default_factory=dict)
+    growth: Mapping[str, float] = field(default_factory=dict)
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
     collateral: Mapping[str, float] = field(default_factory=dict)
@@ -69,6 +75,8 @@ def _failures(run: RunFigures) -> str | None:
         return (
             f"{failed}: give more of `model.demonstrations`, another `model.preface` or `model.facts`, or edit weights."
         )
+    if run.kind == "differentiated":
+        return f"{failed}: raise `source.eta`, edit more layers or `source.maps`, or lower the solver's `ridge`."
     if run.failed_loss is None:
         return f"{failed}: raise `values.clamp_norm_factor` or `values.steps`, or preserve less."
     loss = f"a mean value loss of {run.failed_loss:.2g}"
@@ -85,12 +93,7 @@ def _growth(run: RunFigures) -> str | None:
     if not beyond:
         return None
     layer = max(beyond, key=lambda layer: beyond[layer])
-    remedy = (
-        "lower `model.lr`, or limit the change with `model.norm_constraint`"
-        if run.kind == "trained"
-        else "raise the solver's `second_moment_weight` (w), edit more layers, or lower `values.clamp_norm_factor`"
-    )
-    return f"The weight of layer {layer} grew {beyond[layer]:.1f} times: {remedy}."
+    return f"The weight of layer {layer} grew {beyond[layer]:.1f} times: {SMALLER[run.kind]}."
 
 
 def _wordings(run: RunFigures) -> str | None:

@@ -34,7 +34,7 @@ class FromEdits:
         self.requests, self.sources, self.seed = list(requests), sources, seed
         self._left_out = frozenset(left_out)
         random.Random(seed).shuffle(self.requests)
-        self._edited = {folded(request.subject) for request in requests}
+        self._edited = {folded(request.subject) for request in requests if request.subject}
         self._by_answer: dict[str, list[PublicFact]] = {}
         self._by_wording: dict[str, PublicFact] = {}
         for fact in sources.facts:
@@ -44,7 +44,7 @@ class FromEdits:
 
     def same_subject(self) -> list[Probe]:
         """What else the model says of the edited subjects."""
-        subjects = dict.fromkeys(request.subject for request in self.requests)
+        subjects = dict.fromkeys(request.subject for request in self.requests if request.subject)
         return [
             Probe(SAME_SUBJECT, filled(wording, subject), edit=subject) for wording in ABOUT for subject in subjects
         ]
@@ -73,7 +73,7 @@ class FromEdits:
         pools = {kind: those for kind, those in pools.items() if those}
         # Other subjects may be drawn twice, and in the end there are no more.
         for _ in range(4 * (1 + number // max(1, len(self.requests)))):
-            for request in self.requests:
+            for request in (one for one in self.requests if one.subject):
                 if len(found) >= number or not pools:
                     return list(found.values())
                 kind = self._kind(request)
@@ -120,6 +120,8 @@ class FromEdits:
     def _alike(self, request: EditRequest, fact: PublicFact) -> bool:
         """Whether the prompt of an edit may well ask for a fact: both are of subjects of one kind."""
         kind = self.sources.kind_of(fact.subject)
+        if not request.subject:
+            return False
         return kind is None or self._kind(request) in (None, kind)
 
     def _may_judge(self, prompt: str) -> bool:

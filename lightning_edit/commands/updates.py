@@ -96,9 +96,9 @@ def show_list(history: UpdateList, console: Console) -> None:
         except DamagedUpdateError:
             drawn.add_row(str(number), *[""] * (3 + len(PER_LAYER)), Text("damaged", style="red"))
             continue
-        layers = sorted(record.layers)
+        layers = [entry.get("name", str(layer)) for layer, entry in sorted(record.layers.items())]
         columns = ["\n".join(_figure(record, layer, names) for layer in layers) for names in PER_LAYER.values()]
-        drawn.add_row(str(number), _when(record), _edits(record), "\n".join(map(str, layers)), *columns, state)
+        drawn.add_row(str(number), _when(record), _edits(record), "\n".join(layers), *columns, state)
     console.print(drawn)
 
 
@@ -170,7 +170,7 @@ def _likeness(change: "Change") -> str:
 
 
 def _share(value: float | None) -> str:
-    return "unknown for dense updates" if value is None else f"{value:.1%}"
+    return "unknown for dense updates and values from gradients" if value is None else f"{value:.1%}"
 
 
 def _numbers(numbers: Iterable[int]) -> str:
@@ -188,7 +188,7 @@ def _edits(record: UpdateRecord) -> Text:
     return Text(f"{len(record.edits)}: {printable(listed(subjects, SUBJECTS))}")
 
 
-def _figure(record: UpdateRecord, layer: int, names: Iterable[str]) -> str:
+def _figure(record: UpdateRecord, layer: str, names: Iterable[str]) -> str:
     values = [record.figures.get(f"layer_{layer}/{name}") for name in names]
     measured = [value for value in values if value is not None]
     return f"{max(measured):.3g}" if measured else ""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from lightning_edit.asking.chat import ChatSettings, World, plain_tokenizer
-from lightning_edit.asking.tokenization import Encoded, encode, encode_subject, separator_of
+from lightning_edit.asking.tokenization import Encoded, encode, encode_subject, encode_target, separator_of
 from lightning_edit.errors import EditError
 from lightning_edit.models.batches import without_mask_warning
 from lightning_edit.models.hooks import frozen
@@ -75,6 +75,24 @@ class ContextTemplates:
     def bare(self, tokenizer: Any, request: EditRequest) -> Encoded:
         """An edit's bare prompt in the first world, see `encode`."""
         return replace(self, texts=("{}",))._encode(self.worlds[0], tokenizer, request, target=False)[0]
+
+    def answered(self, tokenizer: Any, request: EditRequest) -> list[tuple[list[int], int]]:
+        """An edit's prompt in all of its contexts with the new target, wherever the subject stands.
+
+        Args:
+            tokenizer: A fast transformers tokenizer or a `ChatTokenizer`.
+            request: The edit.
+
+        Returns:
+            The ids of each text, and the index of the first token of the answer.
+        """
+        texts = []
+        for world in self.worlds:
+            asked = request if world == "chat" or request.original is None else request.original
+            tokens = tokenizer if world == "chat" else plain_tokenizer(tokenizer)
+            answer = (asked.learned, separator_of(asked), self.train_end)
+            texts += [encode_target(tokens, text, *answer) for text in self.apply(asked.rewrite_prompt)]
+        return texts
 
     def _encode(self, world: World, tokenizer: Any, request: EditRequest, target: bool) -> list[Encoded]:
         asked = request if world == "chat" or request.original is None else request.original

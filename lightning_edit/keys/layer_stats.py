@@ -17,7 +17,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.keys.moment_pass import PartialSums, compute_second_moments
 from lightning_edit.keys.own_text import sample_texts
 from lightning_edit.keys.question_moment import mixed_with_questions, with_questions
-from lightning_edit.keys.stored_moments import StoredMoments
+from lightning_edit.keys.stored_moments import StoredMoments, unneeded_moment
 from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
@@ -262,11 +262,14 @@ def prepare_second_moments(
 
     Returns:
         For each layer ``(d_in, d_in)`` in float64, of E experts ``(E, d_in, d_in)``. Where little memory is to be used
-        and the model itself is on the CPU, they are in files, and each is made in a pass of its own.
+        and the model itself is on the CPU, they are in files, and each is made in a pass of its own. For a solver that
+        needs none they are 0, and nothing is read.
 
     Raises:
         EditError: If there is no text, or too little for the solver; if neither C nor the solver's ridge preserves.
     """
+    if not solver.needs_second_moment:
+        return {layer: unneeded_moment(decoder, layer) for layer in layers}
     if settings.source == "none" and not solver.ridge:
         raise EditError(
             "`second_moment.source: none` takes C = 0 and the solver's `ridge` is 0, so nothing would be preserved and "

@@ -19,7 +19,8 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
 from lightning_edit.models.hooks import frozen, run_until
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.sites import SiteKeys, by_token, capture_keys
+from lightning_edit.models.places import keys_captured
+from lightning_edit.models.sites import SiteKeys, by_token
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.cache import Cache, delete
 from lightning_edit.storage.fingerprint import fingerprint
@@ -178,8 +179,8 @@ def _keys(
 ) -> dict[int, SiteKeys]:
     padded = pad([rows[i] for i in batch], decoder.device)
     real = padded.real.flatten().nonzero().squeeze(1)
-    captures = [capture_keys(decoder.down_projection(layer), stop=layer == layers[-1]) for layer in layers]
-    keys = [by_token(captured.value) for captured in run_until(decoder.model, padded.inputs(), *captures)]
+    captured = run_until(decoder.model, padded.inputs(), *keys_captured(decoder, layers))
+    keys = [by_token(one.value) for one in captured[: len(layers)]]
     return {layer: each[real.to(each.device)].to(decoder.device) for layer, each in zip(layers, keys, strict=True)}
 
 

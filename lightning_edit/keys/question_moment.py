@@ -16,8 +16,9 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
 from lightning_edit.models.hooks import frozen, run_until
 from lightning_edit.models.out_of_memory import halving
+from lightning_edit.models.places import keys_captured
 from lightning_edit.models.shared_prefixes import Pass, common_prefix, passes
-from lightning_edit.models.sites import by_token, capture_keys
+from lightning_edit.models.sites import by_token
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
@@ -174,8 +175,8 @@ def _count(
     chosen: Sequence[int],
 ) -> None:
     part, layers = whole.select(chosen), sorted(moments)
-    captures = [capture_keys(decoder.down_projection(layer), stop=layer == layers[-1]) for layer in layers]
-    keys = [by_token(c.value) for c in run_until(decoder.model, part.inputs(), *captures)]
+    captured = run_until(decoder.model, part.inputs(), *keys_captured(decoder, layers))
+    keys = [by_token(one.value) for one in captured[: len(layers)]]
     columns = torch.arange(part.batch.input_ids.shape[1], device=part.heads.device) + part.heads[:, None]
     counted = part.batch.real.bool() & (columns >= begin)
     wanted = torch.tensor([-1 if (at := subjects[row]) is None else at for row in part.rows], device=columns.device)

@@ -88,6 +88,7 @@ def run_questions(
     Raises:
         EditError: If all subjects are edited, or there are not so many questions.
     """
+    requests = [request for request in requests if request.subject]
     edited = {folded(request.subject) for request in requests}
     others = [subject for subject in subjects if not names_one_of(subject, edited)]
     if not others:
@@ -119,7 +120,7 @@ def names_one_of(text: str, edited: Collection[str]) -> bool:
         edited: These subjects, see `probes.folded`.
     """
     plain = folded(text)
-    return any(subject in plain for subject in edited)
+    return any(subject and subject in plain for subject in edited)
 
 
 def _wordings(requests: Sequence[EditRequest], world: World) -> list[str]:

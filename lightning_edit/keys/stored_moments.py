@@ -7,6 +7,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from lightning_edit.models.decoder import Decoder
+
 
 class StoredMoments(Mapping[int, Tensor]):
     """The second moments of layers in a temporary folder, which goes with the object; each look-up reads a file.
@@ -45,3 +47,14 @@ class StoredMoments(Mapping[int, Tensor]):
 
     def __len__(self) -> int:
         return len(self._shapes)
+
+
+def unneeded_moment(decoder: Decoder, layer: int) -> Tensor:
+    """C = 0 for a solver that does not look at it, in the memory of one number; see `Decoder.moment_shape`.
+
+    Args:
+        decoder: The model.
+        layer: The edited layer.
+    """
+    zero = torch.zeros((), dtype=torch.float64, device=decoder.waiting_device)
+    return zero.expand(decoder.moment_shape(layer))

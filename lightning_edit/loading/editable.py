@@ -19,6 +19,7 @@ from lightning_edit.loading.skeleton import skeleton_like
 from lightning_edit.loading.weight_forms import Precision, Quantization
 from lightning_edit.models.decoder import Decoder, find_decoder
 from lightning_edit.models.gradient_probe import check_gradients
+from lightning_edit.models.places import with_maps
 from lightning_edit.models.sites import SiteKind
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class ModelSource:
         down_projection: See `find_decoder`.
         sites: The same.
         beside: Whether the edited modules are quantized like the others, with updates to be kept beside their codes.
+        maps: Patterns of other linear maps that are edited, see `with_maps`.
 
     Raises:
         EditError: If it cannot be quantized like that, see `check_quantization`.
@@ -52,6 +54,7 @@ class ModelSource:
     down_projection: str | None = None
     sites: SiteKind = "auto"
     beside: bool = False
+    maps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_quantization(self.quantization, self.dtype)
@@ -71,7 +74,7 @@ class ModelSource:
         Args:
             model: The model, or its modules without weights.
         """
-        return find_decoder(model, self.down_projection, self.sites)
+        return with_maps(find_decoder(model, self.down_projection, self.sites), self.maps)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def load_editable(source: ModelSource, settle: Callable[[Decoder], list[int]]) -
 
     Args:
         source: Where it comes from.
-        settle: Says which layers of a model are edited.
+        settle: Says which places of a model are edited.
 
     Raises:
         EditError: If it cannot be loaded like that, or has no such layers.
@@ -160,32 +163,36 @@ def check_quantized(decoder: Decoder, layers: Sequence[int]) -> None:
         check_gradients(decoder, layers)
 
 
-def structure_of(model: Any, sites: SiteKind = "auto") -> Decoder:
+def structure_of(model: Any, sites: SiteKind = "auto", maps: Sequence[str] = ()) -> Decoder:
     """The decoder of a model in memory; of one that is quantized that of its unquantized form, without weights.
 
     Args:
         model: A transformers model.
         sites: See `find_decoder`.
+        maps: See `with_maps`.
 
     Raises:
         EditError: See `find_decoder`.
     """
-    return find_decoder(skeleton_like(model) if holds_codes(model) else model, sites=sites)
+    return with_maps(find_decoder(skeleton_like(model) if holds_codes(model) else model, sites=sites), maps)
 
 
 @contextmanager
-def made_editable(model: Any, decoder: Decoder, layers: Sequence[int], sites: SiteKind = "auto") -> Iterator[Decoder]:
+def made_editable(
+    model: Any, decoder: Decoder, layers: Sequence[int], sites: SiteKind = "auto", maps: Sequence[str] = ()
+) -> Iterator[Decoder]:
     """A model in memory whose edited modules are plain; if the block fails, it is as it was.
 
     Args:
         model: The model.
         decoder: What `structure_of` returned.
-        layers: The edited layers.
+        layers: The edited places.
         sites: See `find_decoder`.
+        maps: See `with_maps`.
     """
     if decoder.model is model:
         yield decoder
         return
     keep_usable(model)
     with put_back_on_error(model, make_plain(model, decoder.model, [decoder.names[layer] for layer in layers])):
-        yield find_decoder(model, sites=sites)
+        yield with_maps(find_decoder(model, sites=sites), maps)

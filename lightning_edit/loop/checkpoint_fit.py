@@ -75,15 +75,30 @@ def _check_run(run: Mapping[str, Any], weights: EditedWeights, edits: int | None
             for got in _shapes(value):
                 if any(length is not None and length != of for length, of in zip(got, shapes[layer], strict=True)):
                     raise WrongFormError(f"run.{name}.{layer}", f"what fits a weight {shapes[layer]}", got)
+    _check_statistics(run.get("statistics", {}), list(shapes.values()))
     for position, entry in enumerate(run["pending"]):
         for name in ("z", "z0"):
-            if entry[name].shape[1] != d_out:
+            # With a source no values are found before an update is written.
+            if entry[name].shape[1] not in (d_out, 0):
                 raise WrongFormError(f"run.pending.{position}.{name}", f"rows of length {d_out}", entry[name])
     if edits is not None:
         last = [run.get("offered", 0) + run.get("taken", 0) - 1, *run.get("left_out", {})]
         last += [place for entry in run["pending"] for place in entry["positions"]]
         if max(last) >= edits or run.get("edits_written", 0) > edits:
             raise WrongFormError("run", f"positions of the run's {edits} edits", max(last))
+
+
+def _check_statistics(statistics: Mapping[str, Any], weights: Sequence[tuple[int, ...]]) -> None:
+    """Refuses what a source has seen of weights of other shapes than the run's."""
+    expected = {f"{d_out}x{d_in}": (d_out, d_in) for d_out, d_in in weights}
+    for shape, seen in statistics.items():
+        if shape not in expected:
+            raise WrongFormError("run.statistics", f"only those of weights {', '.join(expected)}", shape)
+        d_out, d_in = expected[shape]
+        if len(seen["mean"]) != d_out + d_in:
+            raise WrongFormError(f"run.statistics.{shape}.mean", f"{d_out + d_in} numbers", seen["mean"])
+        if seen["products"] is not None and seen["products"].shape != (d_out, d_out):
+            raise WrongFormError(f"run.statistics.{shape}.products", f"a tensor {(d_out, d_out)}", seen["products"])
 
 
 def _shapes(value: Any) -> Iterator[tuple[int | None, int | None]]:

@@ -48,10 +48,12 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
             for number in range(1, (history.until or 0) + 1):
                 stored, columns = history.read(number), valid[number]
                 for layer, keys in stored.keys.items():
-                    kept = keys if len(columns) == len(stored.record.edits) else keys[:, columns]
+                    of_edits = stored.record.columns_of(columns)
+                    kept = keys if len(columns) == len(stored.record.edits) else keys[:, of_edits]
                     before = earlier.get(layer, PreviousKeys())
                     earlier[layer] = before.extended(kept.double(), weights.has_experts(layer))
-    return RunState(added=state.added, previous_keys=earlier if previous_keys else {}), histories
+    preserved = earlier if previous_keys else {}
+    return RunState(added=state.added, previous_keys=preserved, statistics=state.statistics), histories
 
 
 def _built_upon(file: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from lightning_edit.distributed.process_group import by_first
@@ -83,7 +82,8 @@ def _replaced(histories: Sequence[History], requests: Sequence[EditRequest], key
                 if found := history.find(request.subject, request.prompt):
                     number, column, target = found
                     released = history.keys(number) if keys else {}
-                    columns = {layer: _column(all_keys, column) for layer, all_keys in released.items()}
+                    own = history.columns(number, column) if released else []
+                    columns = {layer: all_keys[:, own].double() for layer, all_keys in released.items()}
                     replaced.append((position, number, target, columns))
                     break
         except EditError as error:
@@ -92,7 +92,3 @@ def _replaced(histories: Sequence[History], requests: Sequence[EditRequest], key
                 "%s: if it replaces an earlier edit, that one's key stays preserved. %s", request.name, error
             )
     return replaced
-
-
-def _column(keys: Tensor, column: int) -> Tensor:
-    return keys[:, column : column + 1].clone().to(torch.float64)

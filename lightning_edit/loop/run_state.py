@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.errors import EditError
+from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.solvers import Factors, PreviousKeys
 from lightning_edit.storage.numbers import refuse_not_finite
 from lightning_edit.values.vectors import Values
@@ -33,6 +34,7 @@ class RunState:
         left_out: For each edit (by position) that is not written although it was its turn, why.
         added: For each edited layer the sum of all updates, an earlier run's included.
         previous_keys: For each edited layer the keys of earlier edits, empty where they are not used.
+        statistics: What a source has seen of keys and gradients, by the shape of weights; empty without one.
         pending: Positions and values of edits that wait for their update.
         seconds: Time spent on each stage.
         curves: What callbacks measured on the way.
@@ -49,6 +51,7 @@ class RunState:
     left_out: dict[int, str] = field(default_factory=dict)
     added: dict[int, Factors] = field(default_factory=dict)
     previous_keys: dict[int, PreviousKeys] = field(default_factory=dict)
+    statistics: dict[str, Statistics] = field(default_factory=dict)
     pending: list[Pending] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     curves: list[dict[str, Any]] = field(default_factory=list)
@@ -60,6 +63,7 @@ class RunState:
         }
         content["added"] = {layer: {"left": f.left.cpu(), "right": _cpu(f.right)} for layer, f in self.added.items()}
         content["previous_keys"] = {layer: keys.packed() for layer, keys in self.previous_keys.items()}
+        content["statistics"] = {shape: seen.packed() for shape, seen in self.statistics.items()}
         content["pending"] = [
             {"positions": positions, **{name: value.cpu() for name, value in vars(values).items()}}
             for positions, values in self.pending
@@ -88,10 +92,12 @@ class RunState:
             tensors = {name: value for name, value in entry.items() if name != "positions"}
             pending.append((entry["positions"], Values(**tensors)))
         previous_keys = {layer: PreviousKeys.unpacked(keys) for layer, keys in content["previous_keys"].items()}
-        return RunState(**{**content, "added": added, "previous_keys": previous_keys, "pending": pending})
+        statistics = {shape: Statistics.unpacked(seen) for shape, seen in content.get("statistics", {}).items()}
+        made = {"added": added, "previous_keys": previous_keys, "statistics": statistics, "pending": pending}
+        return RunState(**{**content, **made})
 
 
-PACKED = ("added", "previous_keys", "pending")
+PACKED = ("added", "previous_keys", "statistics", "pending")
 
 
 def _cpu(tensor: Tensor | None) -> Tensor | None:

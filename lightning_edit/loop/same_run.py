@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lightning_edit.errors import EditError
+from lightning_edit.gradients.source import Source
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.storage.fingerprint import fingerprint
@@ -79,10 +80,10 @@ def plain(value: Any) -> Any:
     """A setting in the form in which a YAML file would give it.
 
     Args:
-        value: A setting: a solver or post-processor becomes ``class_path``, its public name, and ``init_args``, another
-            dataclass its fields, and any other object its ``repr``.
+        value: A setting: a solver, source or post-processor becomes ``class_path``, its public name, and ``init_args``,
+            another dataclass its fields, and any other object its ``repr``.
     """
-    if isinstance(value, Solver | PostProcessor) and dataclasses.is_dataclass(value):
+    if isinstance(value, Solver | PostProcessor | Source) and dataclasses.is_dataclass(value):
         return {"class_path": names_of(type(value))[0], "init_args": dataclasses.asdict(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
@@ -139,7 +140,7 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any], free: Collec
     Raises:
         EditError: Lists what is different.
     """
-    names = known_classes(Solver, PostProcessor)
+    names = known_classes(Solver, PostProcessor, Source)
     lines = differences(*(_settled(_asked(settings), names, free) for settings in (then, now)))
     if lines:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []

@@ -5,18 +5,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lightning_edit.editor import Editor, Written
+from lightning_edit.editor import Editor
 from lightning_edit.errors import EditError
 from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.independent_updates import IndependentUpdates
 from lightning_edit.loop.on_top_of import earlier_edits
 from lightning_edit.loop.replaced_edits import release_replaced
 from lightning_edit.loop.run_state import RunState
+from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.cache import Cache
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
+from lightning_edit.updates.written import Written
 
 
 @dataclass(frozen=True)
@@ -124,18 +126,20 @@ class UpdateLoop:
 
     # -- one update ----------------------------------------------------------------------------------------------------
 
-    def write(self, requests: Sequence[EditRequest]) -> LastUpdate:
+    def write(self, requests: Sequence[EditRequest], report: Report = silent) -> LastUpdate:
         """Writes the edits that wait as one update, which `keep` makes final and `undo` takes back.
 
         Args:
             requests: All edits of the run.
+            report: Told how far the editor's source is, if it has one.
         """
         assert self.editor is not None
         positions, z = self.queue.take(requests)
         edits = [requests[position] for position in positions]
         release_replaced(self.editor, self._histories, edits)
-        written = self.editor.write(edits, z)
+        written = self.editor.write(edits, z, report=report)
         if self.independent:
+            self.editor.statistics = self.kept.statistics
             for layer, added in self.editor.finish().items():
                 written.factors[layer] = Factors(written.factors[layer].dense() + added.dense())
         self.edits_written += len(edits)
@@ -186,6 +190,7 @@ class UpdateLoop:
             left_out=dict(self.queue.left_out),
             added=dict(self.weights.added),
             previous_keys=dict(self.editor.previous_keys or {}),
+            statistics=dict(self.editor.statistics),
             pending=list(self.queue.pending),
             seconds=dict(seconds),
             curves=list(curves),
@@ -205,6 +210,8 @@ class UpdateLoop:
         self.weights.set(state.added)
         if self.editor is not None and self.editor.previous_keys is not None:
             self.editor.previous_keys = state.previous_keys
+        if self.editor is not None:
+            self.editor.statistics = state.statistics
 
     def finish(self) -> None:
         """Post-processes the sum of all updates; what that adds counts as an update without edits."""
@@ -212,7 +219,7 @@ class UpdateLoop:
         added = self.editor.finish()
         self.post_processed = bool(added)
         if added:
-            self.last_update = LastUpdate(self.updates_written + 1, [], Written(added, {}, {}))
+            self.last_update = LastUpdate(self.updates_written + 1, [], Written(added))
 
     # -- looking at the model in between -------------------------------------------------------------------------------
 
@@ -239,7 +246,7 @@ class UpdateLoop:
             yield
             return
         assert self.editor is not None
-        previous = self.editor.previous_keys
+        previous, statistics = self.editor.previous_keys, self.editor.statistics
         try:
             with self.weights.restored():
                 positions, z = self.queue.together_now(requests)
@@ -248,7 +255,7 @@ class UpdateLoop:
                 self.editor.write(edits, z, measured=False)
                 yield
         finally:
-            self.editor.previous_keys = previous
+            self.editor.previous_keys, self.editor.statistics = previous, statistics
 
     def written_together(self, requests: Sequence[EditRequest]) -> list[Sequence[EditRequest]]:
         """The requests in parts that are measured on the same weights, in their order.

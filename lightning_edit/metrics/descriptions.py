@@ -105,4 +105,4 @@ def description(tag: str) -> str:
     if room == "edit" and (way := way_of(name)[0]):
         text = OF_EDITS.get(way_of(name)[1], "")
         return text and f"asked {'in' if way == 'plain' else 'under'} {in_words(way)}: {text}"
-    return DESCRIPTIONS.get(re.sub(r"^layer_\d+/", "layer_L/", tag), "")
+    return DESCRIPTIONS.get(re.sub(r"^layer_\d+[^/]*/", "layer_L/", tag), "")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.models.decoder import Decoder, check_layers
+from lightning_edit.models.places import places_of
 from lightning_edit.models.presets import preset_for
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,28 @@ def settle_layers(
     chosen, why = _chosen(decoder, solver, several)
     logger.warning("layers: %s, %s", chosen, why)
     return check_layers(decoder, chosen)
+
+
+def settle_places(
+    layers: Sequence[int] | int | str | None,
+    decoder: Decoder,
+    solver: str | None = None,
+    several: bool = True,
+    maps: Sequence[str] = (),
+) -> list[int]:
+    """The places to edit, in ascending order.
+
+    Args:
+        layers: See `settle_layers`.
+        decoder: See `places_of`.
+        solver: See `settle_layers`.
+        several: See `settle_layers`.
+        maps: See `places_of`.
+
+    Raises:
+        EditError: See `settle_layers` and `places_of`.
+    """
+    return places_of(decoder, settle_layers(layers, decoder, solver, several), maps)
 
 
 def _chosen(decoder: Decoder, solver: str | None, several: bool) -> tuple[list[int], str]:

@@ -45,9 +45,10 @@ class Decoder:
         model: The transformers model with its language-modeling head.
         blocks: Its decoder blocks, lowest first.
         names: For each block the name of its MLP down-projection, or of its experts, among ``model.named_modules()``;
-            empty where there is none that can be edited.
+            empty where there is none that can be edited. For each of `maps` those of all blocks follow, see `places`.
         refusals: For each block without one the reason.
         memory: With ``low``, what is not at work waits on the CPU, and passes are small.
+        maps: The names that other linear maps, which are places as well, have in a block.
     """
 
     model: Any
@@ -55,6 +56,20 @@ class Decoder:
     names: tuple[str, ...]
     refusals: Mapping[int, str] = field(default_factory=dict)
     memory: Memory = "normal"
+    maps: tuple[str, ...] = ()
+
+    def block_of(self, layer: int) -> int:
+        """The number of the block in which a place is."""
+        return layer % len(self.blocks)
+
+    def shown(self, layer: int) -> str:
+        """How people call a place: ``11``, and beside the down-projection e.g. ``11.mlp.gate_proj``."""
+        behind, block = divmod(layer, len(self.blocks))
+        return f"{block}.{self.maps[behind - 1]}" if behind else str(block)
+
+    def label(self, layer: int) -> str:
+        """How figures call a place: ``layer_11``, or e.g. ``layer_11.mlp.gate_proj``."""
+        return f"layer_{self.shown(layer)}"
 
     def down_projection(self, layer: int) -> nn.Module:
         """The module W of a layer, whose input is the key and whose output is the value; or its experts together."""

@@ -47,7 +47,9 @@ def check_projections(decoder: Decoder, layers: Sequence[int]) -> None:
     modules = [decoder.down_projection(layer) for layer in layers]
     with frozen(decoder.model):
         keys = [capture_keys(module) for module in modules]
-        outputs = [capture_output(module, stop=module is modules[-1]) for module in modules]
+        # Which of several maps of a block is run last is not known.
+        last = modules[-1] if layers and layers[-1] < len(decoder.blocks) else None
+        outputs = [capture_output(module, stop=module is last) for module in modules]
         captured = run_until(decoder.model, probe_inputs(decoder, 1), *keys, *outputs)
     for layer, key, output in zip(layers, captured[: len(layers)], captured[len(layers) :], strict=True):
         _check_linear(decoder, layer, key, output)
@@ -101,16 +103,16 @@ def _count_run(runs: dict[int, int], number: int, *_: object) -> None:
 
 @torch.no_grad()
 def _check_linear(decoder: Decoder, layer: int, key: Captured, output: Captured) -> None:
-    name = decoder.names[layer]
+    name, where = decoder.names[layer], f"Layer {decoder.shown(layer)}"
     # Asked for before anything is refused: a divided weight is gathered by all processes.
     weight, biases = decoder.weight(layer), site_biases(decoder.down_projection(layer))
     if not hasattr(output, "value"):
-        raise EditError(f"Layer {layer}: {name} is not run when the model reads a text, so an edit of it does nothing.")
+        raise EditError(f"{where}: {name} is not run when the model reads a text, so an edit of it does nothing.")
     precision = torch.promote_types(weight.dtype, torch.float32)
     keys = by_token(key.value)
     if len(keys) != TOKENS:
         raise EditError(
-            f"Layer {layer}: {name} is run for {len(keys)} positions where a text has {TOKENS} tokens, so which of "
+            f"{where}: {name} is run for {len(keys)} positions where a text has {TOKENS} tokens, so which of "
             "them is the subject's is not known."
         )
     expected = stacked(keys).to(precision) @ weight.to(precision).T
@@ -118,7 +120,7 @@ def _check_linear(decoder: Decoder, layer: int, key: Captured, output: Captured)
         expected += bias_of(keys, biases.to(precision))
     if not relative_error(output.value.reshape(expected.shape), expected) <= LINEAR_TOLERANCE:
         raise EditError(
-            f"Layer {layer}: {name} does not give W k + b for its input k, so it cannot be edited: it quantizes or "
+            f"{where}: {name} does not give W k + b for its input k, so it cannot be edited: it quantizes or "
             "scales what it is given. Load the model without quantization or adapters, e.g. in bfloat16."
         )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_edit.asking.chat import ChatSettings, World, settle_chat
 from lightning_edit.distributed.process_group import in_a_group, is_sharded
+from lightning_edit.gradients.source import Source
 from lightning_edit.keys.named_prompts import Prompts
 from lightning_edit.loading.editable import Loaded, ModelSource, check_quantized, load_editable
 from lightning_edit.loading.loaded_weights import check_vocabulary
@@ -23,8 +24,9 @@ from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
 from lightning_edit.metrics.ways import WayMetrics, ways_of
-from lightning_edit.models.auto_layers import settle_layers
+from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Decoder, Memory
+from lightning_edit.models.places import blocks_of
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.progress import Report, share_of
@@ -119,7 +121,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     @classmethod
     def named_kinds(cls) -> tuple[type, ...]:
         """The classes whose subclasses a checkpoint may name."""
-        return MeasuredModule, Solver, PostProcessor
+        return MeasuredModule, Solver, PostProcessor, Source
 
     def setup(self, stage: str) -> None:
         """Refuses a trainer, or an evaluation, that does not suit.
@@ -186,7 +188,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         self.layers = self.settle_layers(self.decoder) if loaded.layers is None else loaded.layers
         if isinstance(self.hparams.get("layers"), int | str):
             # One way to say it, by which runs are compared.
-            self.settle(layers=self.layers)
+            self.settle(layers=blocks_of(self.decoder, self.layers))
         for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
             keep_in_memory(self.model, module)
         self.weights = self.loop.weights = self.weights_kind(self.decoder, self.layers)
@@ -195,8 +197,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
             self.anchor = torch.nn.Parameter(torch.zeros(()))
 
     def settle_layers(self, decoder: Decoder) -> list[int]:
-        """The edited layers of a model, or of its modules without weights."""
-        return settle_layers(self.hparams.layers, decoder, *self.layers_for)
+        """The edited places of a model, or of its modules without weights."""
+        return settle_places(self.hparams.layers, decoder, *self.layers_for, maps=self.source.maps)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MeasuredModule":
         """Moves or casts all but a model that is spread over devices, whose parts stay where they are."""

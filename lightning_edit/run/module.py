@@ -8,10 +8,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_edit.asking.chat import ChatSettings
-from lightning_edit.distributed.process_group import gathered
-from lightning_edit.editor import Editor, batches_of, check_written
 from lightning_edit.errors import EditError
-from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
+from lightning_edit.gradients.source import Source
+from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.loading.offloading import DeviceMap
@@ -19,6 +18,7 @@ from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.memory import announce
 from lightning_edit.loop.run_state import RunState
+from lightning_edit.loop.sourced import check_subjects, usual_solver, waiting
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.decoder import Memory
@@ -29,14 +29,15 @@ from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.early_end import edits_left
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
+from lightning_edit.run.preparation import check_settings, check_texts, editor_of, templates_of, warm_up_run
 from lightning_edit.run.preserved import check_files, find_preserved, run_second_moments
 from lightning_edit.run.value_finder import ValueFinder, log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
-from lightning_edit.solvers import EMMET, PostProcessor, Solver
+from lightning_edit.solvers import PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.values.optimize import encode_texts
+from lightning_edit.updates.written import batches_of, check_written
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
 
@@ -66,6 +67,7 @@ class EditingModule(MeasuredModule):
         on_top_of: A checkpoint of an earlier run on the same model: its edits are in the weights from the start, and
             its C_p goes on. Context templates, keys and values are those of the model as it left it; the second
             moments are those of the unedited model.
+        source: Where keys and residuals come from: null searches for values, `Gradient` takes them from gradients.
         seed: Of generated templates and texts.
     """
 
@@ -101,12 +103,15 @@ class EditingModule(MeasuredModule):
         trust_remote_code: bool = False,
         chat: bool | Literal["auto"] = "auto",
         chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
+        source: Source | None = None,
     ) -> None:
         weights, rest = (dtype, quantization, write, down_projection, sites), (trust_remote_code, chat, chat_settings)
         super().__init__(model, layers, evaluation, *weights, seed, device_map, offload_folder, *rest)
         self.save_hyperparameters(ignore="trust_remote_code")
         self.memory, self.distribution, self.key_average = memory, layer_distribution, key_average
-        self.solver, self.value_settings, self.moment_settings = solver or EMMET(), values, second_moment
+        self.pairs_from, self.kind = source, "searched" if source is None else "differentiated"
+        self.source = replace(self.source, maps=() if source is None else tuple(source.maps))
+        self.solver, self.value_settings, self.moment_settings = solver or usual_solver(source), values, second_moment
         self.layers_for = type(self.solver).__name__, values.site == "block"
         self.templates = None if context_templates is None else ContextTemplates(tuple(context_templates), key_average)
         limits = [n for n in (edits_per_update, self.solver.edits_per_update) if n is not None]
@@ -116,24 +121,16 @@ class EditingModule(MeasuredModule):
         self.previous_keys = published if previous_keys is None else previous_keys
         given = [post_processing] if isinstance(post_processing, PostProcessor) else post_processing
         self.post_processing, self.on_top_of = given or [], on_top_of
-        self._check_settings(bool(previous_keys))
+        check_settings(self, bool(previous_keys))
         self.automatic_optimization, self._next = False, 0
-
-    def _check_settings(self, previous_keys: bool) -> None:
-        if self.loop.independent and (previous_keys or self.on_top_of):
-            wrong = "`previous_keys`" if previous_keys else "`on_top_of`"
-            raise EditError(f"{wrong}: with `independent_updates` no update knows the earlier ones. Give one of them.")
-        if previous_keys and self.loop.queue.size is None and not self.on_top_of:
-            raise EditError(
-                "`previous_keys` preserves earlier updates, but all edits are written in one: set `edits_per_update`."
-            )
 
     # -- setting up ----------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
         """Loads the model once, and refuses layers whose value could not be read."""
         super().configure_model()
-        check_site(self.decoder, self.layers, self.value_settings.site)
+        if self.pairs_from is None:
+            check_site(self.decoder, self.layers, self.value_settings.site)
         if self.templates is not None:
             self.templates = self._in_worlds(self.templates)
         if self.on_top_of is not None and not self.weights.added:
@@ -149,9 +146,12 @@ class EditingModule(MeasuredModule):
             check_files(self.moment_settings)
 
     def check_model(self) -> None:
-        """Also settles where values are found, see `settle_site`."""
+        """Also settles where values are found, see `settle_site`, and refuses maps of which a source finds none."""
         super().check_model()
-        self.value_settings = settle_site(self.decoder, self.layers, self.value_settings)
+        if self.pairs_from is None:
+            self.value_settings = settle_site(self.decoder, self.layers, self.value_settings)
+        else:
+            self.pairs_from.check_places(self.decoder, self.layers, {})
 
     def check_requests(self) -> None:
         """Refuses prompts that do not fit the context; in their contexts they are checked once those are known.
@@ -163,9 +163,10 @@ class EditingModule(MeasuredModule):
             raise EditError(
                 "With `independent_updates` no edit can replace another: set `data.conflicts` to keep_first."
             )
-        warn_of_shared_keys(batches_of(self.requests, self.loop.queue.size))
-        templates = self._in_worlds(self.templates or ContextTemplates())
-        encode_texts(self.tokenizer, self.requests, templates, self.value_settings.kl_prompt, self.decoder.context)
+        check_subjects(self.requests, self.pairs_from)
+        if self.pairs_from is None:
+            warn_of_shared_keys(batches_of(self.requests, self.loop.queue.size))
+        check_texts(self, self._in_worlds(self.templates or ContextTemplates()))
         self.preserved = find_preserved(self)
 
     def configure_optimizers(self) -> None:
@@ -182,21 +183,18 @@ class EditingModule(MeasuredModule):
                 "An edit that replaces an earlier one needs its key, which EditCheckpoint keeps: add that callback, "
                 "with `history: true`, or set `data.conflicts` to keep_first."
             )
-        if self.templates is None:
-            own = generate_templates(self.model, self.tokenizer, self.seed, self.key_average)
-            # Unlike machines may write other texts.
-            self.templates = self._in_worlds(gathered(own)[0])
-        encode_texts(self.tokenizer, self.requests, self.templates, self.value_settings.kl_prompt, self.decoder.context)
-        settings = (self.templates, self.value_settings, dict[int, Any](), self.distribution, self.post_processing)
-        previous_keys = self.loop.kept.previous_keys if self.previous_keys else None
-        editor = Editor(self.weights, self.tokenizer, self.solver, self.layers, *settings, previous_keys)
+        self.templates = self.templates or self._in_worlds(templates_of(self))
+        check_texts(self, self.templates)
+        editor = editor_of(self, self.templates)
         amounts = (self.trainer.datamodule.batch_size, self.loop.queue.size, "data.batch_size")
         self.sections["memory"] = vars(announce(editor, self.requests, *amounts, self.trainer.is_global_zero))
         with self.timed("second_moments"), self.weights.unedited():
             editor.moments = moments = run_second_moments(self)
         self.loop.editor, self._values = editor, ValueFinder(editor, self.loop.value_caches)
-        of_moments = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in moments.items()}
+        used = moments.items() if self.solver.needs_second_moment else ()
+        of_moments = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in used}
         self.identity.note({**self._values.fingerprints, **of_moments})
+        warm_up_run(self, editor)
         if not self.loop.kept.updates_written:
             self._keep()
 
@@ -222,6 +220,8 @@ class EditingModule(MeasuredModule):
 
     def _find_values(self, part: Sequence[EditRequest]) -> Values:
         """The values of a part; what was logged of it before a run was stopped is not logged again."""
+        if self.pairs_from is not None:
+            return waiting(len(part))
         logged_before = self.loop.queue.taken > 0
         with self.timed("values"):
             values = self._values(part, silent if logged_before else logged(self, len(part)))
@@ -234,7 +234,9 @@ class EditingModule(MeasuredModule):
     def _write_update(self) -> None:
         """Writes the edits that wait as one update, lets callbacks look at it, and keeps it unless one refuses."""
         with self.timed("solve"):
-            update = self.loop.write(self.requests)
+            update = self.loop.write(self.requests, self.report)
+        for name, share in (("values", 1), ("solve", -1)):
+            self.seconds[name] += share * update.written.values_seconds
         spent = sum(self.seconds[name] - self.loop.kept.seconds.get(name, 0.0) for name in ("values", "solve"))
         self.loop.last_update = replace(update, seconds=spent)
         self.log_figures(update.figures, self.loop.edits_written)

@@ -8,6 +8,7 @@ from lightning_edit.solvers.layer_solver import LayerSolver
 from lightning_edit.solvers.memit import MEMIT
 from lightning_edit.solvers.post_processing import PRUNE, RECT, PostProcessor
 from lightning_edit.solvers.previous_keys import PreviousKeys
+from lightning_edit.solvers.ridge import Ridge
 from lightning_edit.solvers.rome import ROME, RROME
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "LayerSolver",
     "PostProcessor",
     "PreviousKeys",
+    "Ridge",
     "SingularError",
     "Solution",
     "Solver",

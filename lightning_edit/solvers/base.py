@@ -37,7 +37,7 @@ class EditProblem:
     """The least squares of one edited layer; all float64, on one device.
 
     Args:
-        keys: K ``(d_in, n)``, one column for each edit.
+        keys: K ``(d_in, n)``, one column for each edit, or for each of its tokens.
         residual: R ``(d_out, n)``, what W K must gain.
         second_moment: C ``(d_in, d_in)``, E[k k^T] over ordinary text; of E experts, whose keys and updates stand one
             below and beside the other, the blocks ``(E, d_in / E, d_in / E)`` of its diagonal.
@@ -135,12 +135,14 @@ class Solver(Checked, ABC):
     Attributes:
         edits_per_update: Most edits that one call takes, None if there is no limit.
         preserves_edits: Whether the published method preserves earlier edits too (`EditProblem.previous_keys_moment`).
+        needs_second_moment: Whether it looks at C at all; where it does not, C is not counted and its numbers are 0.
         second_moment_weight: w, the weight of preservation.
         ridge: l2, added to the diagonal of C'.
     """
 
     edits_per_update: ClassVar[int | None] = None
     preserves_edits: ClassVar[bool] = False
+    needs_second_moment: ClassVar[bool] = True
     second_moment_weight: float
     ridge: float
 

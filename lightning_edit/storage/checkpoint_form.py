@@ -52,6 +52,13 @@ def _previous_keys(value: Any, place: str) -> None:
         raise WrongFormError(place, "keys of one length and a square moment", sorted(sizes))
 
 
+def _statistics(value: Any, place: str) -> None:
+    vector, square = tensor(torch.float64, dimensions=1), maybe(ROWS)
+    fields({"tokens": count, "mean": vector, "squares": vector, "products": square})(value, place)
+    if len(value["mean"]) != len(value["squares"]):
+        raise WrongFormError(f"{place}.squares", f"as many numbers as in mean, {len(value['mean'])}", value["squares"])
+
+
 RUN: Form = fields(
     {"added": table(count, factors), "previous_keys": table(count, _previous_keys), "pending": each(_pending)},
     {
@@ -61,6 +68,7 @@ RUN: Form = fields(
         "left_out": table(count, text),
         "seconds": table(text, number),
         "curves": each(CURVE),
+        "statistics": table(text, _statistics),
     },
 )
 EDITS: Form = fields(
@@ -180,5 +188,7 @@ def tensors_of(content: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     for layer, keys in run["previous_keys"].items():
         blocks = [keys] if isinstance(keys, Tensor) else [keys["moment"], *keys["recent"]]
         yield from ((f"run.previous_keys.{layer}", value) for value in blocks if value is not None)
+    for shape, seen in run.get("statistics", {}).items():
+        yield from ((f"run.statistics.{shape}.{name}", x) for name, x in seen.items() if isinstance(x, Tensor))
     for position, entry in enumerate(run["pending"]):
         yield from ((f"run.pending.{position}.{name}", entry[name]) for name in ("z", "z0"))

@@ -102,13 +102,13 @@ def put_beside(model: Any, update: ModelUpdate) -> Any:
             raise EditError(f"{type(model).__name__} has no module {one.module}, which the update edits.") from error
         if isinstance(module, WithUpdate) or not holds_codes(module):
             raise EditError(
-                f"Layer {layer} ({one.module}) is not quantized, or has an update beside it. Add the update to its "
-                "weight with `update.insert(model)`, or take the other one away first."
+                f"Layer {one.shown(layer)} ({one.module}) is not quantized, or has an update beside it. Add the "
+                "update to its weight with `update.insert(model)`, or take the other one away first."
             )
         if fingerprint(dequantized_weight(one.module, module).to(model.dtype).contiguous()) != one.base:
             raise EditError(
-                f"Layer {layer} ({one.module}) holds other weights than the update was made for. Load that model, "
-                "quantized in the same way and with the same `dtype`."
+                f"Layer {one.shown(layer)} ({one.module}) holds other weights than the update was made for. Load that "
+                "model, quantized in the same way and with the same `dtype`."
             )
         modules[one.module] = WithUpdate(module, one.factors, model.dtype)
     for name, module in modules.items():

@@ -42,7 +42,7 @@ def first_order_distance(updates: Iterable[StoredUpdate], without: Collection[in
 
     Returns:
         For each layer the distance; 0 where only the last updates are removed, as that is exact. None where it cannot
-        be told because a later update is dense, so that its S is not known.
+        be told because a later update is dense, so that its S is not known, or has its values from a source.
     """
     layers: dict[int, _Layer] = {}
     for stored in updates:
@@ -55,7 +55,8 @@ def first_order_distance(updates: Iterable[StoredUpdate], without: Collection[in
                 sums.any_removed = True
                 continue
             sums.kept += delta
-            writer = update.factors.right
+            # A gradient on another model is not known from this one.
+            writer = None if "source" in stored.record.info else update.factors.right
             if not sums.any_removed:
                 continue
             if writer is None or len(writer) != keys.shape[1]:

@@ -13,7 +13,8 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.sites import oriented_weight
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate, add_factors, write_weight
+from lightning_edit.updates.layer_update import LayerUpdate
+from lightning_edit.updates.model_update import ModelUpdate, add_factors, write_weight
 
 
 class EditedWeights:
@@ -120,16 +121,23 @@ class EditedWeights:
         self.set({})
         return added
 
+    def described(self, layer: int, factors: Factors) -> LayerUpdate:
+        """An update of a layer's unedited weight, with what tells that weight from others.
+
+        Args:
+            layer: The layer.
+            factors: What is added to it.
+        """
+        shown = self.decoder.shown(layer) if layer >= len(self.decoder.blocks) else ""
+        return LayerUpdate(self.decoder.names[layer], self.base_fingerprint(layer), factors, shown)
+
     def update(self, **info: Any) -> ModelUpdate:
         """All that was added, as an update that is inserted in the model.
 
         Args:
             **info: Written with it.
         """
-        layers = {
-            layer: LayerUpdate(self.decoder.names[layer], self.base_fingerprint(layer), factors)
-            for layer, factors in sorted(self.added.items())
-        }
+        layers = {layer: self.described(layer, factors) for layer, factors in sorted(self.added.items())}
         return ModelUpdate(layers, info, {layer: self._base[layer] for layer in layers})
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 from lightning_edit.updates.distance import first_order_distance
-from lightning_edit.updates.model_update import LayerUpdate, add_factors
+from lightning_edit.updates.layer_update import LayerUpdate
+from lightning_edit.updates.model_update import add_factors
 from lightning_edit.updates.update_file import EDIT_FIELDS, StoredUpdate, read_update, write_update
 from lightning_edit.updates.update_list import REMOVED, UpdateList
-from lightning_edit.updates.update_record import EditIndex
+from lightning_edit.updates.update_record import EditIndex, columns_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class History(UpdateList):
         figures: Mapping[str, float],
         info: Mapping[str, Any] | None = None,
         after: Mapping[int, str] | None = None,
+        owners: Sequence[int] | None = None,
     ) -> Path:
         """Writes the next update, atomically.
 
@@ -58,6 +61,7 @@ class History(UpdateList):
             info: What made it (base model, solver ...), to be written as JSON.
             after: For each layer the fingerprint of the weight with this update in it, by which whoever removes later
                 updates can tell that the weights are those again.
+            owners: To which of the edits each column of K belongs; None where each edit has one.
 
         Returns:
             The file.
@@ -66,33 +70,41 @@ class History(UpdateList):
             EditError: If it is not the next one, or the keys are not those of the edits.
             OSError: If there is no room or no permission; nothing that was written before is lost.
         """
-        self._check_new(number, updates, keys, len(requests))
+        self._check_new(number, updates, keys, len(requests if owners is None else owners))
         path = self.path(number)
-        write_update(path, number, updates, keys, requests, figures, info or {}, after or {})
+        write_update(path, number, updates, keys, requests, figures, info or {}, after or {}, owners)
         return path
 
     def _check_new(
-        self, number: int, updates: Mapping[int, LayerUpdate], keys: Mapping[int, Tensor], edits: int
+        self, number: int, updates: Mapping[int, LayerUpdate], keys: Mapping[int, Tensor], count: int
     ) -> None:
         if number < 1 or self.path(number).exists() or (number > 1 and not self.path(number - 1).exists()):
             raise EditError(
                 f"Update {number} cannot be written to {self.folder}, which holds {len(self._files())} updates. A run "
                 "that starts there must first forget the updates after its own (`History.forget_after`)."
             )
-        wrong = [layer for layer in updates if layer not in keys or keys[layer].shape[1] != edits]
+        wrong = [layer for layer in updates if layer not in keys or keys[layer].shape[1] != count]
         if wrong:
-            raise EditError(f"Update {number}: layer {wrong[0]} needs keys (d_in, {edits}), a column for each edit.")
+            raise EditError(f"Update {number}: layer {wrong[0]} needs keys (d_in, {count}), a column for each key.")
 
-    def remember(self, number: int, keys: Mapping[int, Tensor], requests: Sequence[EditRequest]) -> None:
+    def remember(
+        self,
+        number: int,
+        keys: Mapping[int, Tensor],
+        requests: Sequence[EditRequest],
+        owners: Sequence[int] | None = None,
+    ) -> None:
         """Keeps in memory what `find` and `keys` must know of an update that could not be written.
 
         Args:
             number: Its number.
             keys: For each layer K ``(d_in, n)``; empty where no later edit asks for it.
             requests: The n edits.
+            owners: See `write`.
         """
         edits = [{name: str(getattr(request, name)) for name in EDIT_FIELDS} for request in requests]
-        self._unwritten[number] = {"edits": edits, "keys": {layer: matrix.cpu() for layer, matrix in keys.items()}}
+        kept: Unwritten = {"edits": edits, "keys": {layer: matrix.cpu() for layer, matrix in keys.items()}}
+        self._unwritten[number] = kept if owners is None else {**kept, "owners": list(owners)}
 
     @property
     def unwritten(self) -> dict[int, Unwritten]:
@@ -163,6 +175,16 @@ class History(UpdateList):
         kept = self._unwritten.get(number)
         return self.read(number).keys if kept is None else kept["keys"]
 
+    def columns(self, number: int, edit: int) -> list[int]:
+        """Which columns of an update's keys belong to one of its edits; see `keys`.
+
+        Args:
+            number: The update.
+            edit: The position of the edit in it.
+        """
+        kept = self._unwritten.get(number)
+        return columns_of(self.record(number).owners if kept is None else kept.get("owners"), [edit])
+
     def _edits(self, number: int) -> Sequence[Mapping[str, str]] | None:
         if number in self._unwritten:
             return self._unwritten[number]["edits"]
@@ -198,7 +220,7 @@ class History(UpdateList):
                         f"it. {self.folder} holds updates of several runs; give each run a folder of its own."
                     )
                 factors = update.factors if before is None else add_factors(before.factors, update.factors)
-                total[layer] = LayerUpdate(update.module, update.base, factors)
+                total[layer] = replace(update, factors=factors)
         return dict(sorted(total.items()))
 
     def distance(self, without: Collection[int]) -> dict[int, float | None]:

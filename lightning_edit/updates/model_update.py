@@ -19,6 +19,7 @@ from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
 from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
+from lightning_edit.updates.layer_update import LayerUpdate, layer_update
 from lightning_edit.updates.update_form import described
 from lightning_edit.updates.update_tensors import factors_of
 
@@ -62,22 +63,6 @@ def add_factors(first: Factors, second: Factors) -> Factors:
     if rank * (d_out + d_in) > d_out * d_in:
         return Factors(dense_update(first) + dense_update(second))
     return Factors(torch.cat([first.left, second.left], dim=1), torch.cat([first.right, second.right]))
-
-
-@dataclass(frozen=True)
-class LayerUpdate:
-    """The update of one weight.
-
-    Args:
-        module: Name of the edited module in the model.
-        base: Fingerprint of the weight ``(d_out, d_in)`` that the update was made for, of E experts
-            ``(d_out, E, d_in)``.
-        factors: Delta ``(d_out, d_in)`` in float64, of experts ``(d_out, E d_in)``.
-    """
-
-    module: str
-    base: str
-    factors: Factors
 
 
 @dataclass(repr=False)
@@ -131,7 +116,7 @@ class ModelUpdate:
         for layer, update in self.layers.items():
             if fingerprint(self._weight(model, update)) != update.base:
                 raise EditError(
-                    f"Layer {layer} ({update.module}) holds other weights than the update was made for"
+                    f"Layer {update.shown(layer)} ({update.module}) holds other weights than the update was made for"
                     f"{self._made_for}. Load that model, in the same precision and without earlier edits."
                 )
 
@@ -139,13 +124,15 @@ class ModelUpdate:
         """Refuses an update that is not finite, or not of the shape of its weights."""
         for layer, update in self.layers.items():
             factors = {"left": update.factors.left, "right": update.factors.right}
-            given = {f"the {side} factor of layer {layer}": t for side, t in factors.items() if t is not None}
+            given = {
+                f"the {side} factor of layer {update.shown(layer)}": t for side, t in factors.items() if t is not None
+            }
             refuse_not_finite(given, "The update")
             shape, weight = update.factors.shape, self._weight(model, update).shape
             if shape != (weight[0], weight[1:].numel()):
                 raise EditError(
-                    f"The update of layer {layer} ({update.module}) has the shape {shape}, the weight {tuple(weight)}: "
-                    "the file of the update is not what was written."
+                    f"The update of layer {update.shown(layer)} ({update.module}) has the shape {shape}, the weight "
+                    f"{tuple(weight)}: the file of the update is not what was written."
                 )
 
     def remove(self, model: Any, base: Any = None) -> None:
@@ -172,8 +159,8 @@ class ModelUpdate:
             weight = self._weight(model, update)
             if fingerprint(original) != update.base or not is_sum(whole(weight), original, update.factors):
                 raise EditError(
-                    f"Layer {layer} ({update.module}) is not its base weight plus this update: it was edited again or "
-                    "the base is another model. Remove later updates first."
+                    f"Layer {update.shown(layer)} ({update.module}) is not its base weight plus this update: it was "
+                    "edited again or the base is another model. Remove later updates first."
                 )
             originals[layer] = original
         with torch.no_grad():
@@ -203,7 +190,7 @@ class ModelUpdate:
             tensors[f"left.{layer}"] = update.factors.left
             if update.factors.right is not None:
                 tensors[f"right.{layer}"] = update.factors.right
-            described[str(layer)] = {"module": update.module, "base": update.base}
+            described[str(layer)] = update.described
         metadata = {"format": FORMAT, "layers": json.dumps(described), "info": to_json(self.info)}
         write_tensors(Path(path), tensors, metadata | {"checksum": checksum(tensors, metadata)})
 
@@ -233,7 +220,7 @@ class ModelUpdate:
             )
         try:
             layers = {
-                int(layer): LayerUpdate(entry["module"], entry["base"], factors_of(tensors, layer))
+                int(layer): layer_update(entry, factors_of(tensors, layer))
                 for layer, entry in described(metadata, "layers").items()
             }
             return ModelUpdate(layers, described(metadata, "info"))

@@ -21,7 +21,8 @@ from lightning_edit.storage.run_lock import RunLock
 from lightning_edit.storage.user_yaml import read_yaml
 from lightning_edit.updates.beside import save_beside
 from lightning_edit.updates.history import History
-from lightning_edit.updates.model_update import LayerUpdate, ModelUpdate, same_update
+from lightning_edit.updates.layer_update import LayerUpdate, layer_update
+from lightning_edit.updates.model_update import ModelUpdate, same_update
 from lightning_edit.updates.update_list import REMOVED, open_updates
 from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
 
@@ -167,7 +168,7 @@ def _known_update(folder: Path, history: History) -> ModelUpdate:
             record = history.record(number)
             update.info |= record.info
             for layer, entry in record.layers.items():
-                update.layers[layer] = LayerUpdate(entry["module"], entry["base"], Factors(torch.empty(0)))
+                update.layers[layer] = layer_update(entry, Factors(torch.empty(0)))
     if (folder / UPDATE).exists():
         update.info |= ModelUpdate.load(folder / UPDATE).info
     return update

@@ -15,7 +15,7 @@ from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.tensor_form import read_tensors, write_tensors
-from lightning_edit.updates.model_update import LayerUpdate
+from lightning_edit.updates.layer_update import LayerUpdate, layer_update
 from lightning_edit.updates.update_form import EDIT_FIELDS
 from lightning_edit.updates.update_record import (
     FORMAT,
@@ -35,7 +35,7 @@ class StoredUpdate:
     Args:
         record: What is known of it.
         updates: For each layer Delta.
-        keys: For each layer K ``(d_in, n)``, one column for each edit.
+        keys: For each layer K ``(d_in, n)``, one column for each edit, or several, see `UpdateRecord.owners`.
     """
 
     record: UpdateRecord
@@ -52,6 +52,7 @@ def write_update(
     figures: Mapping[str, float],
     info: Mapping[str, Any],
     after: Mapping[int, str],
+    owners: Sequence[int] | None = None,
 ) -> None:
     """Writes one update, atomically; see `UpdateRecord` and `StoredUpdate` for the arguments.
 
@@ -64,6 +65,7 @@ def write_update(
         figures: Of the update.
         info: What made it.
         after: For each layer the fingerprint of the weight with the update in it; may be empty.
+        owners: To which of the edits each key belongs; None where each edit has one.
     """
     tensors: dict[str, Tensor] = {}
     layers: dict[str, dict[str, str]] = {}
@@ -73,7 +75,7 @@ def write_update(
             tensors[f"keys.{layer}"] = keys[layer]
         if update.factors.right is not None:
             tensors[f"right.{layer}"] = update.factors.right
-        layers[str(layer)] = {"module": update.module, "base": update.base}
+        layers[str(layer)] = update.described
         if layer in after:
             layers[str(layer)]["after"] = after[layer]
     tensors = {name: tensor.detach().cpu().double() for name, tensor in tensors.items()}
@@ -86,6 +88,7 @@ def write_update(
         "layers": json.dumps(layers),
         "info": to_json(dict(info)),
         "tensors": _tensors_checksum(tensors),
+        **({} if owners is None else {"owners": json.dumps(owners)}),
     }
     write_tensors(path, tensors, metadata | {"checksum": checksum(metadata)})
 
@@ -109,15 +112,12 @@ def read_update(path: Path, number: int) -> StoredUpdate:
         raise DamagedUpdateError(number, path, "holds other numbers than were written (their checksum differs)")
     record = record_of(metadata, path)
     try:
-        updates = {
-            layer: LayerUpdate(entry["module"], entry["base"], factors_of(tensors, layer))
-            for layer, entry in record.layers.items()
-        }
+        updates = {layer: layer_update(entry, factors_of(tensors, layer)) for layer, entry in record.layers.items()}
         keys = {layer: tensors[f"keys.{layer}"] for layer in record.layers if f"keys.{layer}" in tensors}
         if number and keys.keys() != updates.keys():
             raise WrongFormError("keys", f"those of the layers {sorted(updates)}", sorted(keys))
         for layer, matrix in keys.items():
-            check_keys(matrix, layer, updates[layer].factors, len(record.edits))
+            check_keys(matrix, layer, updates[layer].factors, record.keys)
     except WrongFormError as error:
         raise DamagedUpdateError(number, path, f"is not of the form that was written ({error})") from error
     return StoredUpdate(record, updates, keys)

@@ -20,12 +20,12 @@ from lightning_edit.storage.form import (
 from lightning_edit.storage.user_json import parse_json
 
 EDIT_FIELDS = ("case_id", "subject", "prompt", "target_new")
-LAYERS: Form = table(digits, fields({"module": text, "base": text}, {"after": text}))
+LAYERS: Form = table(digits, fields({"module": text, "base": text}, {"after": text, "name": text}))
 INFO: Form = fields({}, {"model": text, "dtype": text, "removed_updates": each(count)}, others=True)
 EDITS: Form = each(fields(dict.fromkeys(EDIT_FIELDS, text)))
 # What was not a finite number is null.
 FIGURES: Form = table(text, maybe(number))
-FORMS = {"layers": LAYERS, "info": INFO, "edits": EDITS, "figures": FIGURES}
+FORMS = {"layers": LAYERS, "info": INFO, "edits": EDITS, "figures": FIGURES, "owners": each(count)}
 
 
 def described(metadata: Mapping[str, str], name: str) -> Any:
@@ -33,7 +33,7 @@ def described(metadata: Mapping[str, str], name: str) -> Any:
 
     Args:
         metadata: What it says.
-        name: Which: ``layers``, ``info``, ``edits`` or ``figures``.
+        name: Which: ``layers``, ``info``, ``edits``, ``figures`` or ``owners``.
 
     Raises:
         WrongFormError: If it is not there, no JSON, or of another form.

@@ -48,6 +48,7 @@ class UpdateRecord:
         layers: For each layer the ``module``, the fingerprint ``base`` of its unedited weight and, where it is known,
             ``after``, the fingerprint of the weight with this update in it.
         info: What made it (base model, solver ...).
+        owners: To which of the edits each key belongs; None where each edit has one.
     """
 
     number: int
@@ -56,6 +57,33 @@ class UpdateRecord:
     figures: dict[str, float]
     layers: dict[int, dict[str, str]]
     info: dict[str, Any]
+    owners: list[int] | None = None
+
+    @property
+    def keys(self) -> int:
+        """How many keys were written."""
+        return len(self.edits if self.owners is None else self.owners)
+
+    def columns_of(self, edits: Sequence[int]) -> list[int]:
+        """The columns of the keys that belong to some of the edits.
+
+        Args:
+            edits: Their positions, ascending.
+        """
+        return columns_of(self.owners, edits)
+
+
+def columns_of(owners: Sequence[int] | None, edits: Sequence[int]) -> list[int]:
+    """The columns of the keys that belong to some edits, ascending.
+
+    Args:
+        owners: To which edit each key belongs; None where each edit has one.
+        edits: The positions of the edits, ascending.
+    """
+    if owners is None:
+        return list(edits)
+    chosen = set(edits)
+    return [column for column, owner in enumerate(owners) if owner in chosen]
 
 
 @dataclass
@@ -141,6 +169,7 @@ def record_of(metadata: Mapping[str, str], path: Path) -> UpdateRecord:
             figures={name: value for name, value in described(metadata, "figures").items() if value is not None},
             layers={int(layer): entry for layer, entry in described(metadata, "layers").items()},
             info=described(metadata, "info"),
+            owners=described(metadata, "owners") if "owners" in metadata else None,
         )
     except (WrongFormError, ValueError) as error:
         raise DamagedUpdateError(number, path, f"is not of the form that was written ({error})") from error

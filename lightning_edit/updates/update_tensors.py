@@ -29,22 +29,22 @@ def factors_of(tensors: Mapping[str, Tensor], layer: int | str) -> Factors:
     return Factors(left, right)
 
 
-def check_keys(keys: Tensor, layer: int, update: Factors, edits: int) -> None:
+def check_keys(keys: Tensor, layer: int, update: Factors, count: int) -> None:
     """Refuses keys that are not those of an update's edits.
 
     Args:
         keys: K ``(d_in, n)``, or nothing at all for an update without edits.
         layer: Whose.
         update: Delta ``(d_out, d_in)``.
-        edits: n.
+        count: n, how many keys the edits have.
 
     Raises:
         WrongFormError: If they are not.
     """
     d_in = (update.left if update.right is None else update.right).shape[1]
-    if keys.numel() == edits == 0:
+    if keys.numel() == count == 0:
         return
-    if keys.shape != (d_in, edits) or keys.dtype != torch.float64:
-        expected = f"a tensor {(d_in, edits)} of torch.float64, a column for each edit"
+    if keys.shape != (d_in, count) or keys.dtype != torch.float64:
+        expected = f"a tensor {(d_in, count)} of torch.float64, a column for each key of its edits"
         raise WrongFormError(f"keys.{layer}", expected, keys)
     check_finite(f"keys.{layer}", keys)

@@ -7,6 +7,7 @@ is the bare forward pass. Weights of published shapes are random, so nothing is 
 
     values      value vectors, 20 passes for every edit
     keys        what enters the edited layer
+    gradients   whole updates with values from gradients
     solvers     the update of one layer, dual and primal
     moments     second moments of several layers
     evaluation  answers to all prompts of records, and texts
@@ -28,7 +29,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.benchmarks import evaluation, keys, memory, moments, scaling, sequential, solvers, values, whole
+from tests.benchmarks import evaluation, gradients, keys, memory, moments, scaling, sequential, solvers, values, whole
 from tests.benchmarks.material import SHAPES
 from tests.benchmarks.measure import machine
 from tests.benchmarks.show import Run
@@ -36,6 +37,7 @@ from tests.benchmarks.show import Run
 STAGES = {
     "values": values,
     "keys": keys,
+    "gradients": gradients,
     "solvers": solvers,
     "moments": moments,
     "evaluation": evaluation,

@@ -24,7 +24,7 @@ from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
-from lightning_edit.updates.model_update import LayerUpdate
+from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.undo import change_updates
 
 REQUESTS = TinyWorld(edits=12).requests

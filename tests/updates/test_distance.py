@@ -14,7 +14,7 @@ from lightning_edit.solvers import EditProblem, Factors
 from lightning_edit.updates.distance import first_order_distance
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
-from lightning_edit.updates.model_update import LayerUpdate
+from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.update_file import StoredUpdate
 from lightning_edit.updates.update_record import UpdateRecord
 

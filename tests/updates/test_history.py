@@ -6,7 +6,7 @@ import torch
 from lightning_edit import MEMIT, EditError
 from lightning_edit.solvers import RECT
 from lightning_edit.updates.history import History
-from lightning_edit.updates.model_update import LayerUpdate
+from lightning_edit.updates.layer_update import LayerUpdate
 from tests.histories import LAYERS, MAKERS, PAIRS, SUBJECTS, make_editor, run, same, simple, weights_of, write
 from tests.small_models import make_factors, make_gpt2, make_llama, make_request
 

@@ -7,7 +7,7 @@ from lightning_edit.configs import CONFIGS
 from lightning_edit.storage.user_yaml import read_yaml
 
 # What a user sets anew for each model.
-OF_THE_MODEL = ("model.model", "model.layers")
+OF_THE_MODEL = ("model.model", "model.layers", "model.source.maps")
 
 
 def method_of(settings: Mapping[str, str], flatten: Callable[[str, Any, dict[str, str]], None]) -> str:

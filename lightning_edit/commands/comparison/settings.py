@@ -41,6 +41,9 @@ def flat_settings(config: Mapping[str, Any], without_effect: Collection[str] = B
         # Values are found for so many edits at once; a method that trains on batches is another matter.
         flat.pop("data.batch_size", None)
         flat["model.solver"] = "EMMET" if flat["model.solver"] == "null" else flat["model.solver"]
+    if flat.get("model.source") == "null":
+        # Runs did not always say that they search for values.
+        flat.pop("model.source")
     flat[ONCE] = _once(flat)
     flat[METHOD] = method_of(flat, _flatten)
     return {name: value for name, value in flat.items() if not any(_is_of(name, part) for part in without_effect)}

@@ -1,0 +1,177 @@
+"""Values from gradients: UltraEdit and StableEdit, and MALMEN and RLEdit without their nets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_edit.asking.tokenization import check_lengths
+from lightning_edit.errors import EditError
+from lightning_edit.gradients.passes import AtTokens, check_backward, gradients_at_answers
+from lightning_edit.gradients.source import Pairs, Source
+from lightning_edit.gradients.statistics import Statistics
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.messages import listed
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.places import weight_shape
+from lightning_edit.progress import Report, silent
+from lightning_edit.requests import EditRequest
+from lightning_edit.settings import Count, CountOrZero, Positive
+
+
+@dataclass(frozen=True)
+class Gradient(Source):
+    """Values from one pass forward and one backward: a step against the gradient, with a length of its own.
+
+    At every token that predicts one of the answer, h enters an edited map W and g is the gradient, with respect to what
+    W gives there, of the mean cross entropy over the answer tokens of a mini-batch of edits. The key is h, and the
+    residual
+
+        v = -eta |h'|^2 g'        (`squared_key`)        or        v = -eta (h . h') g'        (`key_product`)
+
+    where h' and g' are h and g brought to one scale by the statistics of all tokens so far, those of this update
+    included. The pairs of all maps are found on the same weights. No edit needs a subject.
+
+    UltraEdit (Gu et al., 2025, arXiv 2505.14679) is this with the solver `Ridge` (1); StableEdit (2026, arXiv
+    2605.11836) `whitened`, with a larger ridge and a warm-up; MALMEN (Tan et al., 2024, arXiv 2311.04661) and RLEdit
+    (arXiv 2502.05759) take `key_product` and change h' and g' by a net, which is not part of this. There are as many
+    keys as tokens, not as edits.
+    """
+
+    maps: list[str] = field(default_factory=list)
+    """Linear maps of each layer to edit, as named in a block: ``mlp.{gate,up}_proj``; none for the down-projection."""
+
+    eta: Positive = 1e-6
+    """The length of the step; 1e-6 as published, for models of billions of parameters."""
+
+    normalize: Literal["standard", "whitened", "none"] = "standard"
+    """How h and g are brought to one scale: ``standard`` in each dimension, ``none``, or ``whitened``.
+
+    ``whitened`` takes h like ``standard`` and multiplies g, less its mean, by the inverse square root of its
+    covariance, as soon as more tokens were seen than g has dimensions (StableEdit).
+    """
+
+    scale: Literal["squared_key", "key_product"] = "squared_key"
+    """The length that a residual takes from its key: |h'|^2 (UltraEdit, StableEdit) or h . h' (MALMEN, RLEdit)."""
+
+    mini_batch: Count = 10
+    """Edits over whose answer tokens the loss is a mean; without normalization it scales the residual."""
+
+    floor: Positive = 1e-6
+    """The smallest eigenvalue of the covariance of g that ``whitened`` takes."""
+
+    warmup: CountOrZero = 0
+    """Facts that are not edited, with other answers, that the statistics see before the first update."""
+
+    needs_subject: ClassVar[bool] = False
+
+    def check(
+        self, tokenizer: Any, requests: Sequence[EditRequest], templates: ContextTemplates, decoder: Decoder
+    ) -> None:
+        """Refuses texts that do not fit the context; see `Source.check`."""
+        for request in requests:
+            lengths = [len(ids) - 1 for ids, _ in templates.answered(tokenizer, request)]
+            check_lengths(lengths, [request.name] * len(lengths), decoder.context)
+
+    def check_places(self, decoder: Decoder, places: Sequence[int], statistics: Mapping[str, Statistics]) -> None:
+        """Refuses maps without gradients, and statistics of other shapes; see `Source.check_places`."""
+        check_backward(decoder, places)
+        shapes = {_shape(decoder, place) for place in places}
+        if statistics and self.normalize != "none" and not shapes <= statistics.keys():
+            raise EditError(
+                f"The statistics of keys and gradients that the earlier run left are of weights {_said(statistics)}, "
+                f"and those edited now are {_said(shapes)}. Edit the same maps of the same model as that run."
+            )
+        if self.normalize == "whitened" and any(seen.products is None for seen in statistics.values()):
+            raise EditError(
+                "`source.normalize: whitened` needs the covariance of gradients, which the earlier run did not keep. "
+                "Set `source.normalize` to standard, as in that run."
+            )
+
+    def find(
+        self,
+        decoder: Decoder,
+        tokenizer: Any,
+        requests: Sequence[EditRequest],
+        templates: ContextTemplates,
+        places: Sequence[int],
+        statistics: Mapping[str, Statistics],
+        report: Report = silent,
+    ) -> Pairs:
+        """One pass forward and one backward for all places; see `Source.find`."""
+        answered = [templates.answered(tokenizer, request) for request in requests]
+        texts = [text for of_edit in answered for text in of_edit]
+        owners = [edit for edit, of_edit in enumerate(answered) for ids, start in of_edit for _ in ids[start:]]
+
+        def show(stage: str, done: float, total: float, **figures: float) -> None:
+            report(stage, done * len(requests) / max(total, 1), len(requests), **figures)
+
+        found = gradients_at_answers(decoder, texts, places, show)
+        weights, device = self._weights(owners).to(decoder.device)[:, None], decoder.device
+        # The blocks of a model that is spread over devices are on several.
+        found = {place: (h.to(device), g.to(device) * weights) for place, (h, g) in found.items()}
+        _check_finite(found, owners, requests)
+        seen = self._seen(found, statistics)
+        residuals = {place: self._residual(h, g, seen) for place, (h, g) in found.items()}
+        keys = {place: h.T.contiguous() for place, (h, _) in found.items()}
+        return Pairs(keys, residuals, tuple(owners), seen)
+
+    def _weights(self, owners: Sequence[int]) -> Tensor:
+        """``(n,)``: one over the number of answer tokens in the mini-batch of each."""
+        batches = torch.tensor(owners) // self.mini_batch
+        return 1 / torch.bincount(batches).double()[batches]
+
+    def _seen(self, found: AtTokens, before: Mapping[str, Statistics]) -> dict[str, Statistics]:
+        """The statistics with those of all places of each shape added."""
+        seen = dict(before)
+        if self.normalize == "none":
+            return seen
+        for keys, gradients in found.values():
+            shape = _named(gradients.shape[1], keys.shape[1])
+            own = Statistics.of(keys, gradients, self.normalize == "whitened")
+            seen[shape] = seen[shape] + own if shape in seen else own
+        if few := [shape for shape, of_shape in seen.items() if of_shape.tokens < 2]:
+            raise EditError(
+                f"A single token was seen at the weights {_said(few)} so far, so there is nothing to compare its key "
+                "and gradient with. Write more edits in one update, set `source.warmup`, or `source.normalize: none`."
+            )
+        return seen
+
+    def _residual(self, keys: Tensor, gradients: Tensor, seen: Mapping[str, Statistics]) -> Tensor:
+        """R ``(d_out, n)``; see the class."""
+        key, gradient = keys, gradients
+        if self.normalize != "none":
+            of_shape, floor = seen[_named(gradients.shape[1], keys.shape[1])], self.floor
+            key, gradient = of_shape.normalized(keys, gradients, floor if self.normalize == "whitened" else None)
+        lengths = (key * (key if self.scale == "squared_key" else keys)).sum(1)
+        return (gradient * (-self.eta * lengths)[:, None]).T.contiguous()
+
+
+def _shape(decoder: Decoder, place: int) -> str:
+    return _named(*weight_shape(decoder, place))
+
+
+def _named(d_out: int, d_in: int) -> str:
+    return f"{d_out}x{d_in}"
+
+
+def _said(shapes: Any) -> str:
+    return ", ".join(sorted(shape.replace("x", " x ") for shape in shapes))
+
+
+def _check_finite(found: AtTokens, owners: Sequence[int], requests: Sequence[EditRequest]) -> None:
+    """Refuses edits whose keys or gradients are no numbers, which would spoil the statistics for all others."""
+    bad = {
+        owners[row]
+        for pair in found.values()
+        for states in pair
+        for row in (~states.isfinite().all(1)).nonzero()[:, 0].tolist()
+    }
+    if bad:
+        names = listed([requests[edit].name for edit in sorted(bad)])
+        raise EditError(
+            f"The gradient of {names} is not a finite number, so nothing was written. Load the model in float32 or "
+            "bfloat16, or leave these edits out."
+        )

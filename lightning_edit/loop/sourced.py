@@ -1,0 +1,119 @@
+"""Runs whose keys and residuals come from a source when an update is written, and not from a search before."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from itertools import islice
+from typing import Any
+
+import torch
+
+from lightning_edit.asking.questions import as_question
+from lightning_edit.collateral import Sources
+from lightning_edit.editor import Editor
+from lightning_edit.errors import EditError
+from lightning_edit.gradients.source import Source
+from lightning_edit.messages import counted, listed
+from lightning_edit.probes import folded, other_answer
+from lightning_edit.progress import Report
+from lightning_edit.requests import EditRequest
+from lightning_edit.solvers import EMMET, Ridge, Solver
+from lightning_edit.solvers.layer_distribution import LayerDistribution
+from lightning_edit.values.vectors import Values
+
+
+def usual_solver(source: Source | None) -> Solver:
+    """The solver where none is given.
+
+    Args:
+        source: Where keys and residuals come from; None for a search.
+    """
+    return EMMET() if source is None else Ridge()
+
+
+def check_source(source: Source, solver: Solver, distribution: LayerDistribution) -> None:
+    """Refuses settings that mean nothing together with a source.
+
+    Args:
+        source: Where keys and residuals come from.
+        solver: Which member of the family writes.
+        distribution: How layers share a residual.
+
+    Raises:
+        EditError: Says what would work.
+    """
+    kind, name = type(source).__name__, type(solver).__name__
+    if solver.edits_per_update is not None:
+        raise EditError(
+            f"{name} writes one key in an update, and {kind} gives one for each token of an answer. Set `solver` to "
+            "Ridge, MEMIT, EMMET or AlphaEdit."
+        )
+    if distribution != "uniform":
+        raise EditError(
+            f"`layer_distribution: {distribution}` shares one residual between layers, and {kind} gives each map one "
+            "of its own. Leave it out, or leave out `source`."
+        )
+
+
+def check_subjects(requests: Sequence[EditRequest], source: Source | None) -> None:
+    """Refuses edits without a subject where it must be known.
+
+    Args:
+        requests: The edits.
+        source: Where keys and residuals come from; None for a search.
+
+    Raises:
+        EditError: Names them, and says what would work.
+    """
+    without = [request.name for request in requests if not request.subject]
+    if without and (source is None or source.needs_subject):
+        verb = "has" if len(without) == 1 else "have"
+        raise EditError(
+            f"{counted(len(without), 'edit')} ({listed(without, 3)}) {verb} no subject, at whose last token a search "
+            "finds values. Give `subject`, and {} in its place in the prompt, or take values from gradients, which "
+            "need none: `model.source: Gradient` (`source=Gradient()` in Python)."
+        )
+
+
+def waiting(edits: int) -> Values:
+    """What waits for an update whose pairs are found when it is written: values without numbers.
+
+    Args:
+        edits: n.
+    """
+    empty = {field.name: torch.zeros(edits) for field in fields(Values)}
+    matrices = {"z": torch.zeros(edits, 0), "z0": torch.zeros(edits, 0)}
+    kinds: dict[str, Any] = {"steps": torch.zeros(edits, dtype=torch.long)}
+    return Values(**{**empty, **matrices, **kinds, "finite": torch.ones(edits, dtype=torch.bool)})
+
+
+def warm_up(editor: Editor, requests: Sequence[EditRequest], sources: Sources, seed: int, report: Report) -> None:
+    """Lets a source see facts that are not edited before the first update; no weight changes.
+
+    Args:
+        editor: The editor of the run; its statistics are changed.
+        requests: The edits, whose subjects are left out.
+        sources: Where facts are taken from.
+        seed: Of the other answers.
+        report: Told how far it is.
+
+    Raises:
+        EditError: If there are not so many facts.
+    """
+    source = editor.source
+    if source is None or not source.warmup or editor.statistics:
+        return
+    edited = {folded(request.subject) for request in requests}
+    facts = [fact for fact in sources.facts if folded(fact.subject) not in edited]
+    if len(facts) < source.warmup:
+        raise EditError(f"`source.warmup` asks for {source.warmup} facts, and there are {len(facts)} to take.")
+    chat = requests[0].original is not None
+    made = []
+    for fact in islice(facts, source.warmup):
+        answer = other_answer(fact, seed, sources.facts)
+        request = EditRequest(fact.subject, fact.prompt, answer, fact.answer, question=fact.question)
+        made.append(as_question(request) if chat else request)
+
+    def show(stage: str, done: float, total: float, **figures: float) -> None:
+        report("warm-up (facts)", done, total, **figures)
+
+    editor.statistics = editor.find_pairs(source, made, show).statistics
