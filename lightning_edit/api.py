@@ -25,6 +25,7 @@ from lightning_edit.loading.editable import check_quantized, made_editable, stru
 from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
 from lightning_edit.loop.memory import announce
+from lightning_edit.loop.norm_anchor import settle_norm
 from lightning_edit.loop.sourced import check_source, check_subjects, usual_solver, warm_up
 from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Decoder, Memory
@@ -32,14 +33,14 @@ from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, Report, silent
-from lightning_edit.requests import EditRequest, distinct
+from lightning_edit.requests import EditRequest, batches_of, distinct
 from lightning_edit.settings import Count, Seed, check
 from lightning_edit.solvers import Solver
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.updates.before_after import EditResult
 from lightning_edit.updates.edited_weights import EditedWeights
-from lightning_edit.updates.written import batches_of, check_written
+from lightning_edit.updates.written import check_written
 from lightning_edit.values.optimize import encode_texts
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
@@ -135,7 +136,8 @@ def edit(
         _check_moments(decoder, layers, moments)
     with made_editable(model, decoder, layers, sites, maps) as plain:
         decoder = replace(plain, memory=memory)
-        values, settings = _check_weights(decoder, layers, values, source), second_moment or SecondMomentSettings()
+        values = _check_weights(decoder, layers, values, source, distribution)
+        settings = second_moment or SecondMomentSettings()
         if source is None:
             warn_of_shared_keys(batches_of(requests, solver.edits_per_update))
         worlds: list[World] = asking.contexts if chat_of(tokenizer) is not None else ["chat"]
@@ -162,6 +164,7 @@ def edit(
             else:
                 editor.moments = {layer: moments[layer].double() for layer in layers}
                 check_second_moments(dict(editor.moments), solver)
+            settle_norm(editor, requests, micro_batch, lambda free: free.find_values)
             warm_up(editor, requests, Sources.shipped(), seed, report)
             with weights.undone_on_error():
                 written = _write_all(editor, requests, micro_batch, report)
@@ -195,14 +198,18 @@ def _check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, T
 
 
 def _check_weights(
-    decoder: Decoder, layers: Sequence[int], values: ValueSettings, source: Source | None
+    decoder: Decoder,
+    layers: Sequence[int],
+    values: ValueSettings,
+    source: Source | None,
+    distribution: LayerDistribution,
 ) -> ValueSettings:
     """Refuses weights that cannot be edited; returns how values are optimized where they will be read."""
     model = decoder.model
     for module in (model.get_input_embeddings(), *map(decoder.down_projection, layers)):
         keep_in_memory(model, module)
     if source is None:
-        check_site(decoder, layers, values.site)
+        check_site(decoder, layers, values.site, distribution)
     with Together():
         check_finite(model)
     check_quantized(decoder, layers)

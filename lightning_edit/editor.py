@@ -1,8 +1,8 @@
 """From value vectors to edited weights: the part of a run that knows neither trainer nor files."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,25 +14,33 @@ from lightning_edit.gradients.source import Pairs, Source
 from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import compute_keys, current_values
+from lightning_edit.keys.token_keys import token_keys
 from lightning_edit.messages import listed
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import (
+    Anchor,
     EditProblem,
     Factors,
     LayerSolver,
     PostProcessor,
     PreviousKeys,
+    SimIE,
     SingularError,
     Solver,
 )
+from lightning_edit.solvers.anchors import Memory, Standing
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.solvers.layer_distribution import LayerDistribution, residual_share
 from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.post_processed import post_processed, process_sum
+from lightning_edit.updates.update_figures import errors_of, norms_of
 from lightning_edit.updates.written import Written
 from lightning_edit.values.memory import few_at_once
+from lightning_edit.values.norm_anchor import with_norm
 from lightning_edit.values.optimize import optimize_values
+from lightning_edit.values.replay import replayed
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
 
@@ -55,6 +63,8 @@ class Editor:
             update; None where earlier edits are not preserved.
         source: Where keys and residuals come from, if not from a search for values.
         statistics: What the source has seen so far.
+        anchor: What holds updates to what came before them, None for nothing.
+        anchored: For each layer what the anchor remembers.
     """
 
     weights: EditedWeights
@@ -69,16 +79,36 @@ class Editor:
     previous_keys: dict[int, PreviousKeys] | None = None
     source: Source | None = None
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
+    anchor: Anchor | None = None
+    anchored: dict[int, Memory] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._layer_solvers: dict[int, LayerSolver] = {}
 
+    @property
+    def value_layer(self) -> int:
+        """The layer at which values are found."""
+        return self.layers[0] if self.distribution == "replay" else self.layers[-1]
+
+    def searched(self) -> AbstractContextManager[None]:
+        """The model on which values are found, inside a ``with`` block."""
+        return self.weights.unedited() if self.values.weights == "unedited" and self.weights.added else nullcontext()
+
+    def mlp_outputs(self, requests: Sequence[EditRequest]) -> Tensor:
+        """What the MLP gives at the edits' subjects where values are found, ``(n, d_model)`` in float64."""
+        how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.value_layer)
+        return current_values(*how, "mlp").T
+
     def find_values(self, requests: Sequence[EditRequest], report: Report = silent) -> Values:
-        """The value vectors of the edits on the model as it is now; see `optimize_values`.
+        """The value vectors of the edits, see `optimize_values`, on the weights that the settings name.
 
         Where there is no room for so many, those of one half are found after those of the other.
         """
-        decoder, layer = self.weights.decoder, self.layers[-1]
+        with self.searched():
+            return self._find_values(requests, report)
+
+    def _find_values(self, requests: Sequence[EditRequest], report: Report) -> Values:
+        decoder, layer = self.weights.decoder, self.value_layer
         parts: list[Values] = []
         shares = few_at_once(decoder, self.tokenizer, requests, self.templates, layer, self.values)
 
@@ -93,7 +123,8 @@ class Editor:
         for share in shares:
             for part in halving(find, share, decoder.model):
                 parts.append(part)
-        return Values.join(parts)
+        values, mu = Values.join(parts), self.values.norm_anchor
+        return with_norm(values, self.mlp_outputs(requests), mu) if isinstance(mu, int | float) else values
 
     def write(
         self, requests: Sequence[EditRequest], z: Tensor, measured: bool = True, report: Report = silent
@@ -113,7 +144,8 @@ class Editor:
             ``update_norm_per_edit`` (over sqrt(n), which compares updates of different sizes),
             ``relative_update_norm`` (to the unedited weight), ``weight_norm`` and ``weight_growth`` (|W| / |W0|) with
             the update in it, ``preservation_error``, for solvers that look at C, and ``memorization_error`` (see
-            `EditProblem`), and the condition numbers ``preservation_condition`` and ``keys_condition``.
+            `EditProblem`), and the condition numbers ``preservation_condition`` and ``keys_condition``; an anchor adds
+            its own.
 
         Raises:
             EditError: If a system is singular; the weights are then as they were.
@@ -122,12 +154,12 @@ class Editor:
             return self._write_pairs(self.source, requests, measured, report)
         written = Written()
         with self.weights.undone_on_error():
-            for index, layer in enumerate(self.layers):
-                share = residual_share(index, len(self.layers), self.distribution)
-                if not share:
-                    continue
-                self._write_layer(self._problem(requests, z, layer, share), layer, measured, written)
+            if isinstance(self.anchor, SimIE):
+                self._write_blended(self.anchor, requests, z, measured, written)
+            else:
+                self._write_layers(requests, z, measured, written)
         self._preserve(written.keys)
+        self.anchored = self.anchored | written.anchored
         return written
 
     def _write_pairs(self, source: Source, requests: Sequence[EditRequest], measured: bool, report: Report) -> Written:
@@ -140,7 +172,7 @@ class Editor:
                 moment = self._solver_of(layer, keys.device).second_moment
                 self._write_layer(EditProblem(keys, residual, moment), layer, measured, written)
         self._preserve(written.keys)
-        self.statistics = pairs.statistics
+        self.statistics, self.anchored = pairs.statistics, self.anchored | written.anchored
         return written
 
     def find_pairs(self, source: Source, requests: Sequence[EditRequest], report: Report = silent) -> Pairs:
@@ -148,22 +180,64 @@ class Editor:
         how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.layers, self.statistics)
         return source.find(*how, report)
 
+    def _write_layers(self, requests: Sequence[EditRequest], z: Tensor, measured: bool, written: Written) -> None:
+        targets, highest = dict.fromkeys(self.layers, z), self.layers[-1]
+        if self.distribution == "replay":
+            with self.searched():
+                how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.layers)
+                targets = replayed(*how, z)
+        for index, layer in enumerate(self.layers):
+            if share := residual_share(index, len(self.layers), self.distribution):
+                at = layer if self.distribution == "replay" else highest
+                self._write_layer(self._problem(requests, targets[layer], layer, at, share), layer, measured, written)
+
     def _write_layer(self, problem: EditProblem, layer: int, measured: bool, written: Written) -> None:
-        update, conditions = self._solve(problem, layer, measured)
-        factors = self._post_processed(update, layer)
-        errors = self._errors(problem, factors, layer) if measured else {}
+        standing = self._standing(layer, problem.keys.device)
+        update, conditions = self._solve(problem, layer, measured, standing, written)
+        factors = post_processed(update, layer, self.weights, self.post_processing)
+        label, of_text = self.weights.decoder.label(layer), self.solver.needs_second_moment
+        figures = errors_of(problem, factors, label, of_text) if measured else {}
+        if self.anchor is not None:
+            how = (written.anchored[layer], problem, factors, standing)
+            written.anchored[layer], own = self.anchor.written(*how)
+            figures |= {f"{label}/{name}": value for name, value in own.items()}
         written.factors[layer], written.keys[layer] = factors, problem.keys
         # With it, where little memory is to be used, goes C.
         del problem
         self.weights.add(layer, factors)
         if measured:
             edits = len(set(written.owners)) if written.owners is not None else written.keys[layer].shape[1]
-            written.figures.update({**self._norms(factors, edits, layer), **errors, **conditions})
+            written.figures.update({**norms_of(self.weights, factors, edits, layer), **figures, **conditions})
 
-    def _problem(self, requests: Sequence[EditRequest], z: Tensor, layer: int, share: float) -> EditProblem:
-        decoder, highest = self.weights.decoder, self.layers[-1]
+    def _write_blended(
+        self, anchor: SimIE, requests: Sequence[EditRequest], z: Tensor, measured: bool, written: Written
+    ) -> None:
+        """Writes an update into the unedited weights, and of that what the anchor takes into the edited ones."""
+        before = dict(self.weights.added)
+        self.weights.set({})
+        tokens = token_keys(self.weights.decoder, self.tokenizer, requests, self.templates, self.layers)
+        self._write_layers(requests, z, measured, written)
+        self.weights.set(before)
+        for layer, factors in written.factors.items():
+            standing = self._standing(layer, tokens[layer].device)
+            change, written.anchored[layer] = anchor.blended(factors.dense(), tokens[layer], standing)
+            written.factors[layer] = Factors(change)
+            self.weights.add(layer, written.factors[layer])
+            if measured:
+                edits = written.keys[layer].shape[1]
+                written.figures.update(norms_of(self.weights, written.factors[layer], edits, layer))
+
+    def _standing(self, layer: int, device: torch.device) -> Standing:
+        previous = None if self.previous_keys is None else self.previous_keys.get(layer, PreviousKeys())
+        if self.anchor is None or layer not in self.weights.added:
+            return Standing(None, previous)
+        added = self.weights.added[layer].dense().to(device)
+        return Standing(added, previous, self.anchored.get(layer, {}))
+
+    def _problem(self, requests: Sequence[EditRequest], z: Tensor, layer: int, at: int, share: float) -> EditProblem:
+        decoder = self.weights.decoder
         keys = compute_keys(decoder, self.tokenizer, requests, self.templates, layer)
-        current = current_values(decoder, self.tokenizer, requests, self.templates, highest, self.values.site)
+        current = current_values(decoder, self.tokenizer, requests, self.templates, at, self.values.site)
         self._check_keys(keys.mean, requests, layer)
         device = keys.mean.device
         return EditProblem(
@@ -188,27 +262,9 @@ class Editor:
                 "another site of it (`sites`)."
             )
 
-    def _post_processed(self, factors: Factors, layer: int) -> Factors:
-        for process in self.post_processing:
-            if not process.of_sum:
-                factors = Factors(process(factors.dense(), self.weights.decoder.weight(layer).detach().double()))
-        return factors
-
     def finish(self) -> dict[int, Factors]:
-        """Post-processes the sum of all updates, which is done once, after the last.
-
-        Returns:
-            For each layer what was added to its weight for that; empty where there is nothing to do.
-        """
-        corrections: dict[int, Factors] = {}
-        last = [process for process in self.post_processing if process.of_sum]
-        for layer, factors in dict(self.weights.added).items() if last else ():
-            before = after = factors.dense()
-            for process in last:
-                after = process(after, self.weights.base[layer].double().to(after.device))
-            corrections[layer] = Factors(after - before)
-            self.weights.add(layer, corrections[layer])
-        return corrections
+        """Post-processes the sum of all updates, which is done once, after the last; see `process_sum`."""
+        return process_sum(self.weights, self.post_processing)
 
     def _preserve(self, keys: dict[int, Tensor]) -> None:
         if self.previous_keys is not None:
@@ -230,30 +286,16 @@ class Editor:
             fewer = {layer: previous[layer].without(block.double()) for layer, block in keys.items()}
             self.previous_keys = self.previous_keys | fewer
 
-    def _errors(self, problem: EditProblem, factors: Factors, layer: int) -> dict[str, float]:
-        label, of_text = self.weights.decoder.label(layer), self.solver.needs_second_moment
-        return {
-            **({f"{label}/preservation_error": problem.preservation_error(factors)} if of_text else {}),
-            f"{label}/memorization_error": problem.memorization_error(factors),
-        }
-
-    def _norms(self, factors: Factors, edits: int, layer: int) -> dict[str, float]:
-        label = self.weights.decoder.label(layer)
-        norm, base = float(factors.dense().norm()), float(self.weights.base[layer].double().norm())
-        edited = float(self.weights.decoder.weight(layer).detach().double().norm())
-        return {
-            f"{label}/update_norm": norm,
-            f"{label}/update_norm_per_edit": norm / math.sqrt(edits),
-            f"{label}/relative_update_norm": norm / base,
-            f"{label}/weight_norm": edited,
-            f"{label}/weight_growth": edited / base,
-        }
-
-    def _solve(self, problem: EditProblem, layer: int, measured: bool) -> tuple[Factors, dict[str, float]]:
-        previous = None if self.previous_keys is None else self.previous_keys.get(layer, PreviousKeys())
-        decoder = self.weights.decoder
+    def _solve(
+        self, problem: EditProblem, layer: int, measured: bool, standing: Standing, written: Written
+    ) -> tuple[Factors, dict[str, float]]:
+        previous, solver, decoder = standing.previous, self._layer_solvers[layer], self.weights.decoder
         try:
-            solution, preserved = self._layer_solvers[layer].solve(problem, previous)
+            if self.anchor is None:
+                solution, preserved = solver.solve(problem, previous)
+            else:
+                anchored = self.anchor.solve(solver, problem, standing)
+                solution, preserved, written.anchored[layer] = anchored.solution, anchored.previous, anchored.memory
         except SingularError as error:
             if error.what == "preservation":
                 check_second_moments({layer: problem.second_moment}, self.solver)

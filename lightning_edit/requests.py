@@ -232,3 +232,9 @@ def still_valid(requests: Sequence[EditRequest]) -> list[EditRequest]:
     """
     replaced = replaced_by(requests)
     return [request for position, request in enumerate(requests) if position not in replaced]
+
+
+def batches_of(requests: Sequence[EditRequest], size: int | None) -> list[Sequence[EditRequest]]:
+    """The requests in groups of at most ``size`` (all in one for None), in their order."""
+    size = size or max(len(requests), 1)
+    return [requests[i : i + size] for i in range(0, len(requests), size)]

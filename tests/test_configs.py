@@ -39,7 +39,7 @@ FAMILIES = {
 }
 # Settings besides model, solver and data of which every value is tried in a run.
 KINDS = (
-    *("model.post_processing.0", "model.independent_updates"),
+    *("model.post_processing.0", "model.independent_updates", "model.anchor"),
     *("model.layer_distribution", "model.second_moment.source"),
 )
 BLOCKS = 2  # of three: the last one cannot be edited
@@ -155,7 +155,11 @@ def log_probs(folder, stage):
 
 FITTED = one_of_each(CONFIGS)
 # Other architectures are edited in the tests of `models`.
-FITS = [pytest.param(path, marks=pytest.mark.slow) if path.parent.name == "models" else path for path in FITTED]
+SLOW = {"sphere", "revive", "memit_fe", "lyaplock", "evoedit", "simie", "nas"}
+FITS = [
+    pytest.param(path, marks=pytest.mark.slow) if path.parent.name == "models" or path.stem in SLOW else path
+    for path in FITTED
+]
 
 
 @pytest.mark.parametrize("config", FITS, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -36,7 +36,7 @@ from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.run.memory_editing import MemoryEditing  # noqa: F401  (the same)
 from lightning_edit.run.module import EditingModule  # noqa: F401  (makes its short name known)
 from lightning_edit.run.trainer_check import check_strategy_name
-from lightning_edit.solvers import PostProcessor, Solver
+from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.run_folder import lock, run_folder, stay_in
 
@@ -61,7 +61,10 @@ class EditCLI(CheckpointCLI):
     """`LightningCLI` that measures the model before a fit and after it."""
 
     config: Any
-    named_kinds = (MeasuredModule, EditDataModule, PreservationText, Solver, PostProcessor, Source, Callback, Strategy)
+    named_kinds = (
+        *(MeasuredModule, EditDataModule, PreservationText),
+        *(Solver, Anchor, PostProcessor, Source, Callback, Strategy),
+    )
 
     def subcommands(self) -> dict[str, set[str]]:
         """The one of the trainer's methods that is to be run: making the parser of another one too takes long."""

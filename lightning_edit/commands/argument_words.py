@@ -8,7 +8,7 @@ from lightning_edit.settings import Checked
 
 CONFIG = ("--config", "-c")
 # The settings that are classes, whose names may be written in any case.
-CLASSES = ("model", "data", "solver", "post_processing", "preservation")
+CLASSES = ("model", "data", "solver", "anchor", "post_processing", "preservation")
 
 
 def in_order(words: Sequence[str]) -> list[str]:

@@ -76,6 +76,11 @@ def _check_run(run: Mapping[str, Any], weights: EditedWeights, edits: int | None
                 if any(length is not None and length != of for length, of in zip(got, shapes[layer], strict=True)):
                     raise WrongFormError(f"run.{name}.{layer}", f"what fits a weight {shapes[layer]}", got)
     _check_statistics(run.get("statistics", {}), list(shapes.values()))
+    for layer, memory in run.get("anchored", {}).items():
+        if layer not in shapes:
+            raise WrongFormError("run.anchored", f"only the layers {list(shapes)}", layer)
+        for name, value in memory.items():
+            _check_remembered(f"run.anchored.{layer}.{name}", name, value, shapes[layer])
     for position, entry in enumerate(run["pending"]):
         for name in ("z", "z0"):
             # With a source no values are found before an update is written.
@@ -99,6 +104,19 @@ def _check_statistics(statistics: Mapping[str, Any], weights: Sequence[tuple[int
             raise WrongFormError(f"run.statistics.{shape}.mean", f"{d_out + d_in} numbers", seen["mean"])
         if seen["products"] is not None and seen["products"].shape != (d_out, d_out):
             raise WrongFormError(f"run.statistics.{shape}.products", f"a tensor {(d_out, d_out)}", seen["products"])
+
+
+def _check_remembered(place: str, name: str, value: Tensor, weight: tuple[int, ...]) -> None:
+    d_out, d_in = weight
+    wanted: dict[str, tuple[int | None, ...]] = {
+        "targets": (d_out, d_in),
+        "tokens": (d_in, d_in),
+        "removed": (d_in, None),
+    }
+    # The others are single numbers.
+    expected = wanted.get(name, (1, 1))
+    if any(length is not None and length != got for length, got in zip(expected, value.shape, strict=True)):
+        raise WrongFormError(place, f"what fits a weight {weight}", value)
 
 
 def _shapes(value: Any) -> Iterator[tuple[int | None, int | None]]:

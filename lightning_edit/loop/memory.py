@@ -123,7 +123,7 @@ def needs_of(editor: Editor, requests: Sequence[EditRequest], at_once: int, per_
         at_once: Edits whose values are asked for together.
         per_update: Edits of one update, None for all.
     """
-    decoder, layer, settings = editor.weights.decoder, editor.layers[-1], editor.values
+    decoder, layer, settings = editor.weights.decoder, editor.value_layer, editor.values
     if editor.source is not None:
         return _needs_with_source(editor, requests[:per_update])
     how = (decoder, editor.tokenizer, requests[:at_once], editor.templates, layer, settings)

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.solvers import Factors, PreviousKeys
+from lightning_edit.solvers.anchors import Memory
 from lightning_edit.storage.numbers import refuse_not_finite
 from lightning_edit.values.vectors import Values
 
@@ -35,6 +36,7 @@ class RunState:
         added: For each edited layer the sum of all updates, an earlier run's included.
         previous_keys: For each edited layer the keys of earlier edits, empty where they are not used.
         statistics: What a source has seen of keys and gradients, by the shape of weights; empty without one.
+        anchored: For each edited layer what the anchor remembers of it, empty where there is none.
         pending: Positions and values of edits that wait for their update.
         seconds: Time spent on each stage.
         curves: What callbacks measured on the way.
@@ -52,6 +54,7 @@ class RunState:
     added: dict[int, Factors] = field(default_factory=dict)
     previous_keys: dict[int, PreviousKeys] = field(default_factory=dict)
     statistics: dict[str, Statistics] = field(default_factory=dict)
+    anchored: dict[int, Memory] = field(default_factory=dict)
     pending: list[Pending] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     curves: list[dict[str, Any]] = field(default_factory=list)
@@ -64,6 +67,9 @@ class RunState:
         content["added"] = {layer: {"left": f.left.cpu(), "right": _cpu(f.right)} for layer, f in self.added.items()}
         content["previous_keys"] = {layer: keys.packed() for layer, keys in self.previous_keys.items()}
         content["statistics"] = {shape: seen.packed() for shape, seen in self.statistics.items()}
+        content["anchored"] = {
+            layer: {name: tensor.cpu() for name, tensor in memory.items()} for layer, memory in self.anchored.items()
+        }
         content["pending"] = [
             {"positions": positions, **{name: value.cpu() for name, value in vars(values).items()}}
             for positions, values in self.pending
@@ -93,11 +99,15 @@ class RunState:
             pending.append((entry["positions"], Values(**tensors)))
         previous_keys = {layer: PreviousKeys.unpacked(keys) for layer, keys in content["previous_keys"].items()}
         statistics = {shape: Statistics.unpacked(seen) for shape, seen in content.get("statistics", {}).items()}
-        made = {"added": added, "previous_keys": previous_keys, "statistics": statistics, "pending": pending}
-        return RunState(**{**content, **made})
+        anchored = {
+            layer: {name: tensor.clone() for name, tensor in memory.items()}
+            for layer, memory in content.get("anchored", {}).items()
+        }
+        read = {"added": added, "previous_keys": previous_keys, "statistics": statistics, "anchored": anchored}
+        return RunState(**{**content, **read, "pending": pending})
 
 
-PACKED = ("added", "previous_keys", "statistics", "pending")
+PACKED = ("added", "previous_keys", "statistics", "anchored", "pending")
 
 
 def _cpu(tensor: Tensor | None) -> Tensor | None:

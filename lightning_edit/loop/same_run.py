@@ -7,7 +7,7 @@ from typing import Any
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.requests import EditRequest
-from lightning_edit.solvers import PostProcessor, Solver
+from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.known_classes import known_classes, names_of
 from lightning_edit.updates.edited_weights import EditedWeights
@@ -15,6 +15,7 @@ from lightning_edit.updates.edited_weights import EditedWeights
 SHOWN = 10
 # What runs did before there were settings for it.
 EARLIER = {"chat": False, "sites": "auto", "quantization": None, "write": "merged", "down_projection": None}
+EARLIER_VALUES = {"weights": "current", "norm_anchor_edits": 1000}
 # What says which questions C is mixed with; without any it has no effect.
 OF_QUESTIONS = ("question_share", "questions", "subject_share", "subjects")
 # The same of the prompts that are preserved by name.
@@ -80,10 +81,10 @@ def plain(value: Any) -> Any:
     """A setting in the form in which a YAML file would give it.
 
     Args:
-        value: A setting: a solver, source or post-processor becomes ``class_path``, its public name, and ``init_args``,
-            another dataclass its fields, and any other object its ``repr``.
+        value: A setting: a solver, anchor, source or post-processor becomes ``class_path``, its public name, and
+            ``init_args``, another dataclass its fields, and any other object its ``repr``.
     """
-    if isinstance(value, Solver | PostProcessor | Source) and dataclasses.is_dataclass(value):
+    if isinstance(value, Solver | Anchor | PostProcessor | Source) and dataclasses.is_dataclass(value):
         return {"class_path": names_of(type(value))[0], "init_args": dataclasses.asdict(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
@@ -113,12 +114,14 @@ def _settled(settings: Any, names: Mapping[str, str], free: Collection[str], pat
 def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with those that older runs did not have yet, and without those that do not count.
 
-    Without these settings sites were found, nothing was quantized, the model was asked in plain text, in a chat it
-    answered in single words, and C was taken from ordinary text alone.
+    Without these settings sites were found, values were found on the weights as they were then, nothing was quantized,
+    the model was asked in plain text, in a chat it answered in single words, and C was taken from ordinary text alone.
     """
     if "model" not in settings:
         return dict(settings)
     model = {**EARLIER, **settings["model"]}
+    if isinstance(model.get("values"), Mapping):
+        model["values"] = {**EARLIER_VALUES, **model["values"]}
     asking = model.get("chat_settings")
     model["chat_settings"] = {"answers": "words", **asking} if model["chat"] and isinstance(asking, Mapping) else None
     moment = model.get("second_moment")
@@ -140,7 +143,7 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any], free: Collec
     Raises:
         EditError: Lists what is different.
     """
-    names = known_classes(Solver, PostProcessor, Source)
+    names = known_classes(Solver, Anchor, PostProcessor, Source)
     lines = differences(*(_settled(_asked(settings), names, free) for settings in (then, now)))
     if lines:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []

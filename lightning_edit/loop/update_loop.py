@@ -191,6 +191,7 @@ class UpdateLoop:
             added=dict(self.weights.added),
             previous_keys=dict(self.editor.previous_keys or {}),
             statistics=dict(self.editor.statistics),
+            anchored=dict(self.editor.anchored),
             pending=list(self.queue.pending),
             seconds=dict(seconds),
             curves=list(curves),
@@ -208,10 +209,10 @@ class UpdateLoop:
         self.micro_batches, self.passes = state.micro_batches, state.passes
         self.edits_written, self.updates_written = state.edits_written, state.updates_written
         self.weights.set(state.added)
-        if self.editor is not None and self.editor.previous_keys is not None:
-            self.editor.previous_keys = state.previous_keys
         if self.editor is not None:
-            self.editor.statistics = state.statistics
+            self.editor.statistics, self.editor.anchored = state.statistics, state.anchored
+            if self.editor.previous_keys is not None:
+                self.editor.previous_keys = state.previous_keys
 
     def finish(self) -> None:
         """Post-processes the sum of all updates; what that adds counts as an update without edits."""
@@ -246,7 +247,8 @@ class UpdateLoop:
             yield
             return
         assert self.editor is not None
-        previous, statistics = self.editor.previous_keys, self.editor.statistics
+        editor = self.editor
+        before = editor.previous_keys, editor.statistics, editor.anchored
         try:
             with self.weights.restored():
                 positions, z = self.queue.together_now(requests)
@@ -255,7 +257,7 @@ class UpdateLoop:
                 self.editor.write(edits, z, measured=False)
                 yield
         finally:
-            self.editor.previous_keys, self.editor.statistics = previous, statistics
+            editor.previous_keys, editor.statistics, editor.anchored = before
 
     def written_together(self, requests: Sequence[EditRequest]) -> list[Sequence[EditRequest]]:
         """The requests in parts that are measured on the same weights, in their order.

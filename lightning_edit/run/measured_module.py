@@ -36,7 +36,7 @@ from lightning_edit.run.settled import Settled
 from lightning_edit.run.showing import Showing
 from lightning_edit.run.trainer_check import check_trainer
 from lightning_edit.settings import NO_EFFECT, Checked, Layers, Seed
-from lightning_edit.solvers import PostProcessor, Solver
+from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.storage.known_classes import SafelyLoaded
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate
@@ -121,7 +121,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     @classmethod
     def named_kinds(cls) -> tuple[type, ...]:
         """The classes whose subclasses a checkpoint may name."""
-        return MeasuredModule, Solver, PostProcessor, Source
+        return MeasuredModule, Solver, Anchor, PostProcessor, Source
 
     def setup(self, stage: str) -> None:
         """Refuses a trainer, or an evaluation, that does not suit.

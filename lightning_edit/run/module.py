@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_edit.asking.chat import ChatSettings
-from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
@@ -17,6 +17,7 @@ from lightning_edit.loading.offloading import DeviceMap
 from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.memory import announce
+from lightning_edit.loop.norm_anchor import settle_norm
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.sourced import check_subjects, usual_solver, waiting
 from lightning_edit.loop.update_loop import UpdateLoop
@@ -25,19 +26,20 @@ from lightning_edit.models.decoder import Memory
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
-from lightning_edit.requests import EditRequest, replaced_by
+from lightning_edit.requests import EditRequest, batches_of
+from lightning_edit.run.combinations import check_combinations, check_history, check_replaced
 from lightning_edit.run.early_end import edits_left
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.run.preparation import check_settings, check_texts, editor_of, templates_of, warm_up_run
+from lightning_edit.run.preparation import check_texts, editor_of, templates_of, warm_up_run
 from lightning_edit.run.preserved import check_files, find_preserved, run_second_moments
-from lightning_edit.run.value_finder import ValueFinder, log_values, logged
+from lightning_edit.run.value_finder import ValueFinder, log_values, logged, silent_finder
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
-from lightning_edit.solvers import PostProcessor, Solver
+from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.updates.written import batches_of, check_written
+from lightning_edit.updates.written import check_written
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
 
@@ -52,7 +54,8 @@ class EditingModule(MeasuredModule):
         solver: Which member of the family writes the update: EMMET, MEMIT, ROME, RROME or AlphaEdit.
         values: How value vectors are optimized.
         second_moment: How much ordinary text is used, and the cache.
-        layer_distribution: How layers share the residual: ``uniform``, ``sqrt``, ``last`` (gets all) or ``first_last``.
+        layer_distribution: How layers share the residual: ``uniform``, ``sqrt``, ``last`` (gets all), ``first_last`` or
+            ``replay`` (each has its own).
         context_templates: Texts with one ``{}`` each, the first bare; null lets the model write five from ``seed``.
         key_average: ``nested`` gives the bare prompt half of the mean key, ``flat`` gives all texts the same.
         edits_per_update: Null writes all edits at the end of the fit; a number writes an update whenever so many edits
@@ -63,7 +66,8 @@ class EditingModule(MeasuredModule):
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         previous_keys: Whether each update also preserves what earlier ones wrote, by adding C_p, the sum of k k^T over
             their keys, to C' (sequential MEMIT, ENCORE); null does as the solver was published (AlphaEdit does).
-        post_processing: What becomes of each update before it is added to the weights: RECT, PRUNE, or a list of them.
+        post_processing: What becomes of each update before it is written: RECT, PRUNE, SPHERE, REVIVE, or a list.
+        anchor: What holds updates of a sequence to what came before: LyapLock, SimIE, or EvoEdit; null for nothing.
         on_top_of: A checkpoint of an earlier run on the same model: its edits are in the weights from the start, and
             its C_p goes on. Context templates, keys and values are those of the model as it left it; the second
             moments are those of the unedited model.
@@ -72,6 +76,7 @@ class EditingModule(MeasuredModule):
     """
 
     many_processes = True
+    update_anchor: Anchor | None
     stages = ("values", "second_moments", "solve", "checkpoints")
 
     @reads_old_names
@@ -95,6 +100,7 @@ class EditingModule(MeasuredModule):
         sites: SiteKind = "auto",
         previous_keys: bool | None = None,
         post_processing: PostProcessor | list[PostProcessor] | None = None,
+        anchor: Anchor | None = None,
         on_top_of: str | None = None,
         seed: Seed = 0,
         device_map: Annotated[DeviceMap | None, NO_EFFECT] = None,
@@ -115,13 +121,15 @@ class EditingModule(MeasuredModule):
         self.layers_for = type(self.solver).__name__, values.site == "block"
         self.templates = None if context_templates is None else ContextTemplates(tuple(context_templates), key_average)
         limits = [n for n in (edits_per_update, self.solver.edits_per_update) if n is not None]
-        self.loop = UpdateLoop(EditQueue(min(limits, default=None), independent_updates), independent_updates)
+        together = independent_updates or values.weights == "unedited"
+        self.loop = UpdateLoop(EditQueue(min(limits, default=None), together), independent_updates)
         self.loop.value_caches = [] if values.cache_dir is None else [Cache(values.cache_dir)]
-        published = self.solver.preserves_edits and not independent_updates
+        published = self.solver.preserves_edits and not independent_updates if anchor is None else anchor.keeps_keys
+        self.update_anchor = anchor
         self.previous_keys = published if previous_keys is None else previous_keys
         given = [post_processing] if isinstance(post_processing, PostProcessor) else post_processing
         self.post_processing, self.on_top_of = given or [], on_top_of
-        check_settings(self, bool(previous_keys))
+        check_combinations(self, previous_keys, layers)
         self.automatic_optimization, self._next = False, 0
 
     # -- setting up ----------------------------------------------------------------------------------------------------
@@ -130,7 +138,7 @@ class EditingModule(MeasuredModule):
         """Loads the model once, and refuses layers whose value could not be read."""
         super().configure_model()
         if self.pairs_from is None:
-            check_site(self.decoder, self.layers, self.value_settings.site)
+            check_site(self.decoder, self.layers, self.value_settings.site, self.distribution)
         if self.templates is not None:
             self.templates = self._in_worlds(self.templates)
         if self.on_top_of is not None and not self.weights.added:
@@ -159,10 +167,7 @@ class EditingModule(MeasuredModule):
         Raises:
             EditError: See `encode_texts`.
         """
-        if self.loop.independent and replaced_by(self.requests):
-            raise EditError(
-                "With `independent_updates` no edit can replace another: set `data.conflicts` to keep_first."
-            )
+        check_replaced(self)
         check_subjects(self.requests, self.pairs_from)
         if self.pairs_from is None:
             warn_of_shared_keys(batches_of(self.requests, self.loop.queue.size))
@@ -178,11 +183,7 @@ class EditingModule(MeasuredModule):
         """Prepares contexts, second moments and the editor, and refuses what would fail later."""
         if self.loop.editor is not None:
             return
-        if self.previous_keys and replaced_by(self.requests) and self.loop.history is None:
-            raise EditError(
-                "An edit that replaces an earlier one needs its key, which EditCheckpoint keeps: add that callback, "
-                "with `history: true`, or set `data.conflicts` to keep_first."
-            )
+        check_history(self)
         self.templates = self.templates or self._in_worlds(templates_of(self))
         check_texts(self, self.templates)
         editor = editor_of(self, self.templates)
@@ -190,6 +191,9 @@ class EditingModule(MeasuredModule):
         self.sections["memory"] = vars(announce(editor, self.requests, *amounts, self.trainer.is_global_zero))
         with self.timed("second_moments"), self.weights.unedited():
             editor.moments = moments = run_second_moments(self)
+        with self.timed("values"):
+            settle_norm(editor, self.requests, amounts[0], partial(silent_finder, caches=self.loop.value_caches))
+        self.value_settings = editor.values
         self.loop.editor, self._values = editor, ValueFinder(editor, self.loop.value_caches)
         used = moments.items() if self.solver.needs_second_moment else ()
         of_moments = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in used}
@@ -285,8 +289,9 @@ class EditingModule(MeasuredModule):
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """The context templates, which the model may have written itself."""
-        return {"context_templates": None if self.templates is None else list(self.templates.texts)}
+        """The context templates, which the model may have written itself, and the measured norm of values."""
+        texts, norm = None if self.templates is None else list(self.templates.texts), self.value_settings.norm_anchor
+        return {"context_templates": texts} | ({} if norm is None else {"norm_anchor": norm})
 
     def restore(self, state: RunState, described: dict[str, Any]) -> None:
         """Goes on where a checkpoint was written, with its context templates.
@@ -297,4 +302,6 @@ class EditingModule(MeasuredModule):
         """
         if described["context_templates"] is not None:
             self.templates = self._in_worlds(ContextTemplates(tuple(described["context_templates"]), self.key_average))
+        norm = described.get("norm_anchor", self.value_settings.norm_anchor)
+        self.value_settings = replace(self.value_settings, norm_anchor=norm)
         super().restore(state, described)

@@ -1,50 +1,15 @@
 """What an editing run checks and prepares before its first edit."""
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from lightning_edit.distributed.process_group import gathered
 from lightning_edit.editor import Editor
-from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
-from lightning_edit.loop.sourced import check_source, warm_up
-from lightning_edit.settings import compared_fields
+from lightning_edit.loop.sourced import warm_up
 from lightning_edit.values.optimize import encode_texts
-from lightning_edit.values.settings import ValueSettings
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule
-
-logger = logging.getLogger(__name__)
-
-
-def check_settings(module: "EditingModule", previous_keys: bool) -> None:
-    """Refuses settings that mean nothing together, before a model is loaded.
-
-    Args:
-        module: The editing module.
-        previous_keys: Whether earlier edits are to be preserved, as the user said.
-
-    Raises:
-        EditError: Says which.
-    """
-    if module.pairs_from is not None:
-        check_source(module.pairs_from, module.solver, module.distribution)
-        _warn_of_search(module.value_settings)
-    if module.loop.independent and (previous_keys or module.on_top_of):
-        wrong = "`previous_keys`" if previous_keys else "`on_top_of`"
-        raise EditError(f"{wrong}: with `independent_updates` no update knows the earlier ones. Give one of them.")
-    if previous_keys and module.loop.queue.size is None and not module.on_top_of:
-        raise EditError(
-            "`previous_keys` preserves earlier updates, but all edits are written in one: set `edits_per_update`."
-        )
-
-
-def _warn_of_search(values: ValueSettings) -> None:
-    """Says which settings have no effect; presets of models bring some, so they are not refused."""
-    usual = compared_fields(ValueSettings())
-    if other := [f"values.{name}" for name, value in compared_fields(values).items() if value != usual[name]]:
-        logger.warning("Nothing is searched for with `source`; these settings have no effect: %s.", ", ".join(other))
 
 
 def check_texts(module: "EditingModule", templates: ContextTemplates) -> None:
@@ -92,8 +57,14 @@ def editor_of(module: "EditingModule", templates: ContextTemplates) -> Editor:
         module.pairs_from.check_places(module.decoder, module.layers, kept.statistics)
     settings = (templates, module.value_settings, dict[int, Any](), module.distribution, module.post_processing)
     previous_keys = kept.previous_keys if module.previous_keys else None
-    of_source = (module.pairs_from, kept.statistics)
-    return Editor(module.weights, module.tokenizer, module.solver, module.layers, *settings, previous_keys, *of_source)
+    given = (module.weights, module.tokenizer, module.solver, module.layers, *settings, previous_keys)
+    return Editor(
+        *given,
+        source=module.pairs_from,
+        statistics=kept.statistics,
+        anchor=module.update_anchor,
+        anchored=kept.anchored,
+    )
 
 
 def warm_up_run(module: "EditingModule", editor: Editor) -> None:

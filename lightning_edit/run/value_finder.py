@@ -1,12 +1,13 @@
 """The values of edits: looked up or optimized, each process its share of them, and what the loggers get of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_edit.distributed.process_group import in_shares, is_sharded
 from lightning_edit.editor import Editor
-from lightning_edit.progress import Report
+from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.storage.cache import Cache
@@ -28,7 +29,7 @@ class ValueFinder:
         if caches:
             decoder, tokenizer = editor.weights.decoder, editor.tokenizer
             with editor.weights.unedited():
-                self._parts = value_parts(decoder, tokenizer, editor.templates, editor.layers[-1], editor.values)
+                self._parts = value_parts(decoder, tokenizer, editor.templates, editor.value_layer, editor.values)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -53,16 +54,27 @@ class ValueFinder:
         if not self.caches:
             return self.editor.find_values(requests, report)
         decoder = self.editor.weights.decoder
-        parts = self._parts | edited_part(decoder, self.editor.layers)
-        return cached_values(
-            self.caches,
-            parts,
-            requests,
-            lambda own_report: self.editor.find_values(requests, own_report),
-            report,
-            decoder.device,
-            is_sharded(decoder.model),
-        )[0]
+        with self.editor.searched():
+            parts = self._parts | edited_part(decoder, self.editor.layers)
+            return cached_values(
+                self.caches,
+                parts,
+                requests,
+                lambda own_report: self.editor.find_values(requests, own_report),
+                report,
+                decoder.device,
+                is_sharded(decoder.model),
+            )[0]
+
+
+def silent_finder(editor: Editor, caches: Sequence[Cache]) -> Callable[[Sequence[EditRequest]], Values]:
+    """Finds values with an editor, or in caches, and shows nothing.
+
+    Args:
+        editor: See `ValueFinder`.
+        caches: See `ValueFinder`.
+    """
+    return partial(ValueFinder(editor, caches), report=silent)
 
 
 def logged(module: EditingRun, edits: int) -> Report:

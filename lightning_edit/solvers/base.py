@@ -6,7 +6,12 @@ ordinary keys, whose second moment is C, as before. With the inverse preservatio
     Delta = R (K^T M K + lam I)^-1 K^T M,      M = C'^-1,      C' = w C + l2 I
 
 (ROME, equation 2; MEMIT, equation 14; EMMET, section 4, arXiv 2403.14236). With earlier edits C_p is added to C'. The
-update is linear in the residual: Delta = R S, where the writer S ``(n, d_in)`` depends on keys alone.
+update is linear in the residual: Delta = R S, where the writer S ``(n, d_in)`` depends on keys alone. With a pull G
+towards something beside the edits, as of an `Anchor`, and lam > 0 it is
+
+    Delta = (R K^T + G) (K K^T + lam C')^-1 = D + (R - D K) S,      D = G M / lam
+
+which is what the pull does by itself, and the edits' update for what that leaves of their residual.
 
 The work is split as a linear solver splits it. What depends on C and C_p is prepared once and serves many updates; keys
 of one more update are added to it at the cost of their number:
@@ -20,7 +25,7 @@ factor of C' and the writer among them, and for d_in^2 + 2 d_out d_in in the pri
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -43,6 +48,7 @@ class EditProblem:
             below and beside the other, the blocks ``(E, d_in / E, d_in / E)`` of its diagonal.
         previous_keys_moment: C_p ``(d_in, d_in)``, sum of k k^T over earlier edits, which are preserved as well.
         bare_keys: ``(d_in, n)`` keys in the bare prompt, which the original ROME mixes with the mean keys.
+        pull: G ``(d_out, d_in)``, what is added to the right-hand side R K^T; None for nothing.
     """
 
     keys: Tensor
@@ -50,6 +56,7 @@ class EditProblem:
     second_moment: Tensor
     previous_keys_moment: Tensor | None = None
     bare_keys: Tensor | None = None
+    pull: Tensor | None = None
 
     def preservation_error(self, update: "Factors") -> float:
         """RMS over ordinary keys of ``|Delta k0|``: sqrt(trace(Delta C Delta^T)), in units of W's output."""
@@ -210,7 +217,8 @@ class Solver(Checked, ABC):
         """The update of the whole family, by whichever of its two forms is smaller.
 
         Dual (n <= d_in, or lam = 0): R (K^T M K + lam I)^-1 K^T M, an n x n system, in the normal form R S. Primal:
-        R K^T (lam C' + K K^T)^-1, equal to it by the push-through identity for lam > 0, and dense.
+        R K^T (lam C' + K K^T)^-1, equal to it by the push-through identity for lam > 0, and dense. With a pull G, which
+        needs lam > 0, the update is dense in either form.
 
         Args:
             state: From `factor`, with whatever it was extended by; the problem's own moments are not looked at.
@@ -230,6 +238,8 @@ class Solver(Checked, ABC):
         keys, lam = state.inside(problem.keys), self.lam(n)
         if not self.is_dual(state, problem):
             return _solve_primal(state, problem, keys, lam)
+        if problem.pull is not None:
+            return _solve_pulled(self, state, problem, problem.pull)
         weighted = state.weighted(keys)
         system = Cholesky.of(dual_system(keys, weighted, lam), "keys")
         # Of a large update M K is not needed again, see `LayerSolver`, and the writer takes its place.
@@ -247,12 +257,21 @@ class Solver(Checked, ABC):
             problem: Keys and residual of the edits.
         """
         d_in, n = problem.keys.shape
-        return n <= (d_in if state.basis is None else state.basis.shape[1]) or not self.lam(n) > 0
+        return state.dual_only or n <= (d_in if state.basis is None else state.basis.shape[1]) or not self.lam(n) > 0
 
 
 def _solve_primal(state: Preservation, problem: EditProblem, keys: Tensor, lam: float) -> Solution:
     system = Cholesky.of(state.matrix().mul_(lam).addmm_(keys, keys.T), "preservation")
-    if problem.keys.shape[1] > len(problem.keys):
-        delta = system.solve(keys @ problem.residual.T).T
+    if problem.keys.shape[1] > len(problem.keys) or problem.pull is not None:
+        right = keys @ problem.residual.T
+        delta = system.solve(right if problem.pull is None else right.add_(state.inside(problem.pull.T))).T
         return Solution(Factors(state.outside(delta)), system, state)
     return Solution(Factors(problem.residual, state.outside(system.solve(keys).T)), system, state)
+
+
+def _solve_pulled(solver: Solver, state: Preservation, problem: EditProblem, pull: Tensor) -> Solution:
+    """The dual form with a pull: what that does by itself, and the update for what it leaves of the residual."""
+    alone = state.outside(state.weighted(state.inside(pull.T).contiguous()).T) / solver.lam(problem.keys.shape[1])
+    rest = replace(problem, residual=problem.residual - alone @ problem.keys, pull=None)
+    solution = solver.solve(state, rest)
+    return replace(solution, update=Factors(solution.update.dense() + alone))

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-LayerDistribution = Literal["uniform", "sqrt", "last", "first_last"]
+LayerDistribution = Literal["uniform", "sqrt", "last", "first_last", "replay"]
 
 
 def residual_share(index: int, layers: int, distribution: LayerDistribution) -> float:
@@ -17,10 +17,11 @@ def residual_share(index: int, layers: int, distribution: LayerDistribution) -> 
         layers: Number of edited layers L.
         distribution: ``uniform`` writes 1 / (L - index) (MEMIT, equation 20), the same for every layer; ``sqrt``
             1 / sqrt(L - index) (PMET), more in the lower layers; ``last`` all in the highest layer, as if it were the
-            only one; ``first_last`` half in the lowest and the rest in the highest (boundary layers, arXiv 2502.03748).
+            only one; ``first_last`` half in the lowest and the rest in the highest (boundary layers, arXiv 2502.03748);
+            ``replay`` all of a residual of its own, see `replayed` (MEMIT-FE, arXiv 2605.00358).
     """
     left = layers - index
-    if left == 1:
+    if left == 1 or distribution == "replay":
         return 1.0
     match distribution:
         case "uniform":

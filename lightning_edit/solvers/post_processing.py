@@ -19,9 +19,13 @@ class PostProcessor(Checked, ABC):
     Attributes:
         of_sum: False for a processor of each update, relative to the weight W that the update is added to; True for one
             of the sum of all updates, relative to the unedited W0, once after the last update.
+        of_base: Whether a processor of each update is relative to the unedited W0 as well.
+        by_expert: Whether the matrix of each expert is processed by itself.
     """
 
     of_sum: ClassVar[bool] = False
+    of_base: ClassVar[bool] = False
+    by_expert: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, update: Tensor, base: Tensor) -> Tensor:
@@ -29,7 +33,7 @@ class PostProcessor(Checked, ABC):
 
         Args:
             update: Delta ``(d_out, d_in)`` in float64, dense; it is left as it is.
-            base: W, or W0 if `of_sum`, ``(d_out, d_in)`` of any precision.
+            base: W, or W0 if `of_sum` or `of_base`, ``(d_out, d_in)`` of any precision.
         """
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -119,8 +119,12 @@ class Preservation:
         basis: U ``(d_in, m)``, orthonormal columns, if C' lies in their span and updates do too; None if m = d_in.
         earlier: K_p^T ``(N, m)``, in the coordinates of the basis.
         columns: V^T ``(N, m)``.
+
+    Attributes:
+        dual_only: Whether there is no C' to write the primal form with, but only M.
     """
 
+    dual_only: ClassVar[bool] = False
     base: Invertible
     basis: Tensor | BlockBasis | None = None
     earlier: Tensor | None = None
@@ -154,7 +158,7 @@ class Preservation:
             return weighted
         before = (keys * weighted).sum(0)
         weighted -= self.columns.T @ (self.columns @ keys)
-        if not bool(((keys * weighted).sum(0) * MOST_CANCELLED > before).all()):
+        if not bool(((keys * weighted).sum(0) * MOST_CANCELLED >= before).all()):
             raise CancelledError
         return weighted
 
@@ -203,6 +207,36 @@ class Preservation:
             )
         except SingularError:
             return math.inf
+
+
+@dataclass(frozen=True)
+class Without(Preservation):
+    """A preservation under which nothing at all may change along some directions, as if they had infinite weight.
+
+    Args:
+        removed: Q ``(m, r)``, these directions in the coordinates of the basis, orthonormal.
+    """
+
+    dual_only: ClassVar[bool] = True
+    removed: Tensor | None = None
+
+    def weighted(self, keys: Tensor) -> Tensor:
+        """M K ``(m, n)`` of what the keys have outside of these directions; nothing is lost where that is little."""
+        return self.base.solve(without(keys, self.removed))
+
+
+def without(vectors: Tensor, removed: Tensor | None) -> Tensor:
+    """X - Q Q^T X ``(m, n)``.
+
+    Args:
+        vectors: X ``(m, n)``.
+        removed: Q ``(m, r)``, orthonormal columns; None for none.
+    """
+    if removed is None:
+        return vectors
+    vectors = vectors - removed @ (removed.T @ vectors)
+    # Once more, for what rounding has left of vectors that lie almost within them.
+    return vectors - removed @ (removed.T @ vectors)
 
 
 def dual_system(keys: Tensor, weighted: Tensor, lam: float) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.solvers import EvoEdit, LyapLock, SimIE
 from lightning_edit.storage.form import (
     Form,
     WrongFormError,
@@ -32,7 +33,14 @@ PENDING: Form = fields(
         "finite": tensor(torch.bool, dimensions=1),
     }
 )
+# By anchors, of a layer.
+REMEMBERED = tuple(kind.remembers for kind in (LyapLock, SimIE, EvoEdit))
 CURVE: Form = fields({"edits": count, "updates": count, "figures": table(text, number)})
+
+
+def _norm(value: Any, place: str) -> None:
+    if value != "auto":
+        number(value, place)
 
 
 def _pending(value: Any, place: str) -> None:
@@ -59,6 +67,13 @@ def _statistics(value: Any, place: str) -> None:
         raise WrongFormError(f"{place}.squares", f"as many numbers as in mean, {len(value['mean'])}", value["squares"])
 
 
+def _anchored(value: Any, place: str) -> None:
+    table(text, ROWS)(value, place)
+    if frozenset(value) not in REMEMBERED:
+        names = " or ".join(", ".join(sorted(names)) for names in REMEMBERED)
+        raise WrongFormError(place, f"what an anchor remembers of a layer ({names})", sorted(value))
+
+
 RUN: Form = fields(
     {"added": table(count, factors), "previous_keys": table(count, _previous_keys), "pending": each(_pending)},
     {
@@ -69,6 +84,7 @@ RUN: Form = fields(
         "seconds": table(text, number),
         "curves": each(CURVE),
         "statistics": table(text, _statistics),
+        "anchored": table(count, _anchored),
     },
 )
 EDITS: Form = fields(
@@ -79,7 +95,12 @@ EDITS: Form = fields(
         "records": text,
         "left_out": each(text),
     },
-    {"fingerprints": table(text, text), "processes": count, "context_templates": maybe(each(text))},
+    {
+        "fingerprints": table(text, text),
+        "processes": count,
+        "context_templates": maybe(each(text)),
+        "norm_anchor": _norm,
+    },
     others=True,
 )
 RANDOM: Form = fields(
@@ -190,5 +211,7 @@ def tensors_of(content: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"run.previous_keys.{layer}", value) for value in blocks if value is not None)
     for shape, seen in run.get("statistics", {}).items():
         yield from ((f"run.statistics.{shape}.{name}", x) for name, x in seen.items() if isinstance(x, Tensor))
+    for layer, memory in run.get("anchored", {}).items():
+        yield from ((f"run.anchored.{layer}.{name}", value) for name, value in memory.items())
     for position, entry in enumerate(run["pending"]):
         yield from ((f"run.pending.{position}.{name}", entry[name]) for name in ("z", "z0"))

@@ -1,12 +1,11 @@
-"""One update as it was written, and the groups of edits that make one."""
+"""One update as it was written."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from lightning_edit.errors import EditError
-from lightning_edit.requests import EditRequest
+from lightning_edit.solvers.anchors import Memory
 from lightning_edit.solvers.base import Factors
 
 
@@ -20,6 +19,7 @@ class Written:
         figures: See `Editor.write`.
         owners: To which of the edits each key belongs; None where each edit has one.
         values_seconds: What the pairs of a source took.
+        anchored: For each layer what the anchor remembers once it is written.
     """
 
     factors: dict[int, Factors] = field(default_factory=dict)
@@ -27,6 +27,7 @@ class Written:
     figures: dict[str, float] = field(default_factory=dict)
     owners: tuple[int, ...] | None = None
     values_seconds: float = 0.0
+    anchored: dict[int, Memory] = field(default_factory=dict)
 
 
 def check_written(edits: int, stopped: str | None = None) -> None:
@@ -43,9 +44,3 @@ def check_written(edits: int, stopped: str | None = None) -> None:
         raise EditError(f"The first update was refused, so the model is unedited: {stopped}")
     if not edits:
         raise EditError("No edit has a finite loss. Lower `values.lr`, or load the model in float32 or bfloat16.")
-
-
-def batches_of(requests: Sequence[EditRequest], size: int | None) -> list[Sequence[EditRequest]]:
-    """The requests in groups of at most ``size`` (all in one for None), in their order."""
-    size = size or max(len(requests), 1)
-    return [requests[i : i + size] for i in range(0, len(requests), size)]

@@ -25,6 +25,8 @@ KIND = "values"
 # To be raised whenever `optimize_values` comes to find other values from the same input.
 METHOD = "values 3"
 CALLS = "report"
+# Settings of which the values know already: the weights are looked at, and a norm that was measured is a number.
+NOT_COUNTED = frozenset({"weights", "norm_anchor_edits"})
 # Where a model was loaded from is shown, and changes nothing of what it computes.
 SHOWN_ONLY = frozenset({"model"})
 
@@ -48,10 +50,18 @@ def value_parts(
         "base weights and configuration": fingerprint_model(decoder.model),
         "tokenizer": fingerprint_tokenizer(tokenizer),
         "templates": json.dumps([templates.average, *templates.texts, *_chat_parts(templates)]),
-        "settings": json.dumps(compared_fields(settings), sort_keys=True, default=repr),
+        "settings": json.dumps(_counted(settings), sort_keys=True, default=repr),
         "numerics": describe_numerics(decoder.model),
         "method": f"{METHOD}: {', '.join(f.name for f in fields(Values))}",
     }
+
+
+def _counted(settings: ValueSettings) -> dict[str, Any]:
+    """The settings that the values depend on."""
+    counted = compared_fields(settings)
+    # Without a norm they have the names that they had before there was one.
+    without = {*NOT_COUNTED, *(["norm_anchor"] if settings.norm_anchor is None else [])}
+    return {name: value for name, value in counted.items() if name not in without}
 
 
 def _chat_parts(templates: ContextTemplates) -> list[str]:

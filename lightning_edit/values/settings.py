@@ -3,14 +3,17 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.probe import altered_on_the_way
 from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Settings
+from lightning_edit.solvers.layer_distribution import LayerDistribution
 
 logger = logging.getLogger(__name__)
+
+SearchedWeights = Literal["current", "unedited"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,22 @@ class ValueSettings(Settings):
     follows the MLP, as in Gemma 2, ``mlp`` alone is exact and is used for either, see `settle_site`.
     """
 
+    weights: SearchedWeights = "current"
+    """On which weights values are found: ``current``, edited so far, or ``unedited``, as ``SimIE`` wants it.
+
+    On the ``unedited`` ones the values of several updates are found at once, as many as `data.batch_size` says.
+    """
+
+    norm_anchor: Positive | Literal["auto"] | None = None
+    """A norm mu that the edited output of the MLP is brought to (NAS): a number, ``auto`` to measure it, null for none.
+
+    With v* what the MLP gives plus delta, v* becomes v* mu / |v*|, and one with |v*| > 2 mu is not edited. ``auto``
+    takes the mean over edits of the unedited model, see `mean_norm`.
+    """
+
+    norm_anchor_edits: Count = 1000
+    """Of how many of the run's edits ``norm_anchor: auto`` takes the mean (1000 as published)."""
+
     cache_dir: Annotated[str | None, NO_EFFECT] = None
     """Folder of cached value vectors; null disables the cache."""
 
@@ -98,17 +117,42 @@ def settle_site(decoder: Decoder, layers: Sequence[int], values: ValueSettings) 
     return replace(values, site="mlp")
 
 
-def check_site(decoder: Decoder, layers: Sequence[int], site: ValueSite) -> None:
+def check_replay(layers: Sequence[int] | int | str, site: ValueSite) -> None:
+    """Refuses forward replay where there is no later layer to replay.
+
+    Args:
+        layers: The edited layers, or the word with which they are to be found.
+        site: Where delta is added.
+
+    Raises:
+        EditError: For a single layer, and for site ``mlp``, which a single layer has.
+    """
+    single = isinstance(layers, int) or (not isinstance(layers, str) and len(layers) < 2)
+    if site == "mlp" or single:
+        wrong = "`values.site: mlp`, which edits one" if site == "mlp" else f"`layers` {layers}"
+        raise EditError(
+            "`layer_distribution: replay` finds values at the lowest edited layer and gives later ones targets of "
+            f"their own, so it needs two layers or more and `values.site: block`, got {wrong}. With one layer it is "
+            "the same as uniform."
+        )
+
+
+def check_site(
+    decoder: Decoder, layers: Sequence[int], site: ValueSite, distribution: LayerDistribution = "uniform"
+) -> None:
     """Refuses layers at which a value cannot be written so that it is read.
 
     Args:
         decoder: The model.
         layers: The edited layers, ascending.
         site: Where delta is added.
+        distribution: How the residual is shared between layers.
 
     Raises:
-        EditError: For several layers with site ``mlp``, and for the last block.
+        EditError: For several layers with site ``mlp``, for the last block, and see `check_replay`.
     """
+    if distribution == "replay":
+        check_replay(layers, site)
     if site == "mlp" and len(layers) > 1:
         raise EditError(
             f"`values.site: mlp` writes one layer's own output, but layers {list(layers)} are to share it. Use "

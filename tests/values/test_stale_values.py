@@ -9,6 +9,7 @@ from tokenizers import AddedToken, normalizers
 
 from lightning_edit import ContextTemplates, ValueSettings
 from lightning_edit.settings import compared_fields
+from lightning_edit.values.cache import NOT_COUNTED
 from tests.cached_run import Run, same_bits
 from tests.small_models import make_gpt2, make_llama, make_request, make_tokenizer
 
@@ -66,8 +67,9 @@ def edits(choose):
     return lambda run: setattr(run, "requests", choose(run.requests))
 
 
+FREE = {"cache_dir", *NOT_COUNTED}
 CHANGES = {
-    **{f"settings.{f.name}": set_field(f.name) for f in fields(ValueSettings) if f.name != "cache_dir"},
+    **{f"settings.{f.name}": set_field(f.name) for f in fields(ValueSettings) if f.name not in FREE},
     "one template more": put("templates", ContextTemplates(("{}", "I think. {}", "You. {}"))),
     "another template": put("templates", ContextTemplates(("{}", "I think.  {}"))),
     "order of templates": put("templates", ContextTemplates(("{}", "You. {}", "I think. {}"))),
@@ -128,6 +130,7 @@ def padded_before(run):
 NO_CHANGES = {
     "nothing": lambda run: None,
     "folder of the cache": lambda run: setattr(run, "settings", replace(run.settings, cache_dir="elsewhere")),
+    **{f"settings.{name}": set_field(name) for name in NOT_COUNTED},
     "padding side": put("tokenizer", make_tokenizer(padding_side="left")),
     "padding token": lambda run: setattr(run.tokenizer, "pad_token", "<s>"),
     "an earlier padded call": padded_before,

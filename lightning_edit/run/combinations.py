@@ -1,0 +1,122 @@
+"""Settings of a run that mean nothing together, refused before anything is loaded."""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lightning_edit.errors import EditError
+from lightning_edit.gradients.source import Source
+from lightning_edit.loop.sourced import check_source
+from lightning_edit.requests import replaced_by
+from lightning_edit.settings import compared_fields
+from lightning_edit.solvers import Anchor, LyapLock
+from lightning_edit.values.settings import ValueSettings, check_replay
+
+if TYPE_CHECKING:
+    from lightning_edit.run.module import EditingModule
+
+logger = logging.getLogger(__name__)
+
+
+def check_combinations(module: "EditingModule", previous_keys: bool | None, layers: Sequence[int] | int | str) -> None:
+    """Refuses settings that mean nothing together.
+
+    Args:
+        module: The module that is being made, its settings known.
+        previous_keys: As the user gave it.
+        layers: As the user gave them.
+
+    Raises:
+        EditError: Names what to change.
+    """
+    single = module.loop.queue.size is None
+    if module.pairs_from is not None:
+        check_source(module.pairs_from, module.solver, module.distribution)
+        _check_source_anchor(module.pairs_from, module.update_anchor)
+        _warn_of_search(module.value_settings)
+    if module.loop.independent and (previous_keys or module.on_top_of or module.update_anchor):
+        wrong = "previous_keys" if previous_keys else "on_top_of" if module.on_top_of else "anchor"
+        raise EditError(f"`{wrong}`: with `independent_updates` no update knows the earlier ones. Give one of them.")
+    if previous_keys and single and not module.on_top_of:
+        raise EditError(
+            "`previous_keys` preserves earlier updates, but all edits are written in one: set `edits_per_update`."
+        )
+    if module.update_anchor is not None:
+        _check_anchor(module, module.update_anchor, previous_keys, single)
+    if module.distribution == "replay":
+        check_replay(layers, module.value_settings.site)
+
+
+def _check_source_anchor(source: Source, anchor: Anchor | None) -> None:
+    if anchor is not None and anchor.from_unedited:
+        raise EditError(
+            f"`anchor: {type(anchor).__name__}` writes values that were found on the unedited weights, and "
+            f"{type(source).__name__} finds its pairs on those that are edited. Leave one of them out."
+        )
+
+
+def _warn_of_search(values: ValueSettings) -> None:
+    """Says which settings have no effect; presets of models bring some, so they are not refused."""
+    usual = compared_fields(ValueSettings())
+    if other := [f"values.{name}" for name, value in compared_fields(values).items() if value != usual[name]]:
+        logger.warning("Nothing is searched for with `source`; these settings have no effect: %s.", ", ".join(other))
+
+
+def _check_anchor(module: "EditingModule", anchor: Anchor, previous_keys: bool | None, single: bool) -> None:
+    name = type(anchor).__name__
+    anchor.check(module.solver)
+    if single:
+        raise EditError(
+            f"`anchor: {name}` holds later updates to earlier ones, but all edits are written in one: set "
+            "`edits_per_update`."
+        )
+    if previous_keys is not None and previous_keys is not anchor.keeps_keys:
+        why = "needs the keys of earlier edits" if anchor.keeps_keys else "has its own way with earlier edits"
+        right = str(anchor.keeps_keys).lower()
+        raise EditError(f"`anchor: {name}` {why}: set `previous_keys: {right}`, or leave it out.")
+    if module.on_top_of:
+        raise EditError(
+            f"`anchor: {name}` must have seen all earlier updates, and those of `on_top_of` were another run's. Go on "
+            "with that run by `ckpt_path`, or build upon it without an anchor, with `previous_keys: true`."
+        )
+    if isinstance(anchor, LyapLock) and module.moment_settings.source == "none":
+        raise EditError(
+            "`anchor: LyapLock` bounds what is lost of C, and with `second_moment.source: none` there is no C. Take it "
+            "from text, or use `previous_keys: true` without an anchor."
+        )
+    if anchor.from_unedited and module.value_settings.weights != "unedited":
+        raise EditError(
+            f"`anchor: {name}` solves every update on the unedited weights, where its values must have been found: set "
+            "`values.weights: unedited`."
+        )
+
+
+def check_history(module: "EditingModule") -> None:
+    """Refuses edits that replace others where the keys of these are preserved and not kept.
+
+    Args:
+        module: The module, whose fit begins.
+
+    Raises:
+        EditError: If there are any.
+    """
+    if module.previous_keys and replaced_by(module.requests) and module.loop.history is None:
+        raise EditError(
+            "An edit that replaces an earlier one needs its key, which EditCheckpoint keeps: add that callback, "
+            "with `history: true`, or set `data.conflicts` to keep_first."
+        )
+
+
+def check_replaced(module: "EditingModule") -> None:
+    """Refuses edits that replace others where no update can be taken back.
+
+    Args:
+        module: The module under way.
+
+    Raises:
+        EditError: If there are any.
+    """
+    if not (module.loop.independent or module.update_anchor) or not replaced_by(module.requests):
+        return
+    what = "`independent_updates`" if module.loop.independent else f"`anchor: {type(module.update_anchor).__name__}`"
+    raise EditError(f"With {what} no edit can replace another: set `data.conflicts` to keep_first.")
