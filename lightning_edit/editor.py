@@ -9,14 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Pairs, Source
 from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
-from lightning_edit.keys.edit_keys import compute_keys, current_values
+from lightning_edit.keys.edit_keys import check_keys, compute_keys, current_values
 from lightning_edit.keys.token_keys import token_keys
-from lightning_edit.messages import listed
-from lightning_edit.models.out_of_memory import halving
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import (
@@ -31,15 +28,14 @@ from lightning_edit.solvers import (
     Solver,
 )
 from lightning_edit.solvers.anchors import Memory, Standing
-from lightning_edit.solvers.checks import check_second_moments
+from lightning_edit.solvers.checks import check_second_moments, dependent_keys
 from lightning_edit.solvers.layer_distribution import LayerDistribution, residual_share
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.post_processed import post_processed, process_sum
 from lightning_edit.updates.update_figures import errors_of, norms_of
 from lightning_edit.updates.written import Written
-from lightning_edit.values.memory import few_at_once
+from lightning_edit.values.memory import values_in_parts
 from lightning_edit.values.norm_anchor import with_norm
-from lightning_edit.values.optimize import optimize_values
 from lightning_edit.values.replay import replayed
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
@@ -104,27 +100,10 @@ class Editor:
 
         Where there is no room for so many, those of one half are found after those of the other.
         """
+        how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.value_layer, self.values)
         with self.searched():
-            return self._find_values(requests, report)
-
-    def _find_values(self, requests: Sequence[EditRequest], report: Report) -> Values:
-        decoder, layer = self.weights.decoder, self.value_layer
-        parts: list[Values] = []
-        shares = few_at_once(decoder, self.tokenizer, requests, self.templates, layer, self.values)
-
-        def find(part: Sequence[EditRequest]) -> Values:
-            before = sum(map(len, parts))
-
-            def show(stage: str, done: float, total: float, **figures: float) -> None:
-                report(stage, before + done, len(requests), **figures)
-
-            return optimize_values(decoder, self.tokenizer, part, self.templates, layer, self.values, show)
-
-        for share in shares:
-            for part in halving(find, share, decoder.model):
-                parts.append(part)
-        values, mu = Values.join(parts), self.values.norm_anchor
-        return with_norm(values, self.mlp_outputs(requests), mu) if isinstance(mu, int | float) else values
+            values, mu = values_in_parts(*how, report), self.values.norm_anchor
+            return with_norm(values, self.mlp_outputs(requests), mu) if isinstance(mu, int | float) else values
 
     def write(
         self, requests: Sequence[EditRequest], z: Tensor, measured: bool = True, report: Report = silent
@@ -238,7 +217,7 @@ class Editor:
         decoder = self.weights.decoder
         keys = compute_keys(decoder, self.tokenizer, requests, self.templates, layer)
         current = current_values(decoder, self.tokenizer, requests, self.templates, at, self.values.site)
-        self._check_keys(keys.mean, requests, layer)
+        check_keys(keys.mean, requests, layer)
         device = keys.mean.device
         return EditProblem(
             # Kept for later updates; their products must not round differently in a run that reads them from a file.
@@ -252,15 +231,6 @@ class Editor:
         if layer not in self._layer_solvers:
             self._layer_solvers[layer] = LayerSolver(self.solver, self.moments[layer].to(device))
         return self._layer_solvers[layer]
-
-    def _check_keys(self, keys: Tensor, requests: Sequence[EditRequest], layer: int) -> None:
-        """Refuses edits that have no key."""
-        if missing := [request.name for request, key in zip(requests, keys.T, strict=True) if not bool(key.any())]:
-            raise EditError(
-                f"Layer {layer}: the key of {listed(missing)} is all zeros, so nothing can be written for it there: "
-                "what enters the edited map is 0, or the subject's token visits no expert. Edit another layer, or "
-                "another site of it (`sites`)."
-            )
 
     def finish(self) -> dict[int, Factors]:
         """Post-processes the sum of all updates, which is done once, after the last; see `process_sum`."""
@@ -299,12 +269,7 @@ class Editor:
         except SingularError as error:
             if error.what == "preservation":
                 check_second_moments({layer: problem.second_moment}, self.solver)
-            raise EditError(
-                f"Layer {decoder.shown(layer)}: the {problem.keys.shape[1]} keys of one update depend on each other, "
-                "so they cannot all be written exactly. Likely causes, most probable first: edits of the same subject "
-                "in one update; more edits than the layer's input has dimensions "
-                f"({problem.keys.shape[0]}). Raise the solver's lambda or ridge, or make smaller updates."
-            ) from error
+            raise dependent_keys(decoder.shown(layer), problem.keys) from error
         if self.previous_keys is not None and preserved is not None and preserved is not previous:
             self.previous_keys = self.previous_keys | {layer: preserved}
         # The solution ends here, because its matrices are as large as C.

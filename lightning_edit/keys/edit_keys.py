@@ -13,7 +13,9 @@ from torch import Tensor
 
 from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.distributed.process_group import in_shares, sharing
+from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.messages import listed
 from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.fast_ops import fused_activations
 from lightning_edit.models.hooks import Captured, capture_output, frozen, run_until
@@ -160,4 +162,23 @@ def warn_of_shared_keys(updates: Sequence[Sequence[EditRequest]]) -> None:
             shared[0].rewrite_prompt,
             shared[1].rewrite_prompt,
             "The mother tongue of {} is",
+        )
+
+
+def check_keys(keys: Tensor, requests: Sequence[EditRequest], layer: int) -> None:
+    """Refuses edits that have no key.
+
+    Args:
+        keys: K ``(d_in, n)``.
+        requests: The n edits.
+        layer: Where they are to be written.
+
+    Raises:
+        EditError: Names them, and says what to change.
+    """
+    if missing := [request.name for request, key in zip(requests, keys.T, strict=True) if not bool(key.any())]:
+        raise EditError(
+            f"Layer {layer}: the key of {listed(missing)} is all zeros, so nothing can be written for it there: "
+            "what enters the edited map is 0, or the subject's token visits no expert. Edit another layer, or "
+            "another site of it (`sites`)."
         )

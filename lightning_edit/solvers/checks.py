@@ -39,3 +39,17 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
             ) from error
         except ValueError as error:
             raise EditError(f"Layer {layer}: {error}") from error
+
+
+def dependent_keys(layer: str, keys: Tensor) -> EditError:
+    """What is said where the keys of one update depend on each other.
+
+    Args:
+        layer: As it is shown.
+        keys: K ``(d_in, n)``.
+    """
+    return EditError(
+        f"Layer {layer}: the {keys.shape[1]} keys of one update depend on each other, so they cannot all be written "
+        "exactly. Likely causes, most probable first: edits of the same subject in one update; more edits than the "
+        f"layer's input has dimensions ({len(keys)}). Raise the solver's lambda or ridge, or make smaller updates."
+    )

@@ -8,10 +8,13 @@ from torch import nn
 from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.decoder import Decoder, ValueSite
+from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.sites import experts_of, input_size, output_size
+from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
-from lightning_edit.values.optimize import encode_texts, groups_of
+from lightning_edit.values.optimize import encode_texts, groups_of, optimize_values
 from lightning_edit.values.settings import ValueSettings
+from lightning_edit.values.vectors import Values
 
 # With `memory: low` the values searched for at once take so much of what the model takes.
 SHARE = 0.1
@@ -131,3 +134,39 @@ def few_at_once(
         parts[-1].append(request)
         room -= taken
     return list(parts)
+
+
+def values_in_parts(
+    decoder: Decoder,
+    tokenizer: Any,
+    requests: Sequence[EditRequest],
+    templates: ContextTemplates,
+    layer: int,
+    settings: ValueSettings,
+    report: Report = silent,
+) -> Values:
+    """The value vectors of edits, see `optimize_values`; those of one half after the other where room is short.
+
+    Args:
+        decoder: See `optimize_values`, as all others.
+        tokenizer: The same.
+        requests: The same.
+        templates: The same.
+        layer: The same.
+        settings: The same.
+        report: The same.
+    """
+    parts: list[Values] = []
+
+    def find(part: Sequence[EditRequest]) -> Values:
+        before = sum(map(len, parts))
+
+        def show(stage: str, done: float, total: float, **figures: float) -> None:
+            report(stage, before + done, len(requests), **figures)
+
+        return optimize_values(decoder, tokenizer, part, templates, layer, settings, show)
+
+    for share in few_at_once(decoder, tokenizer, requests, templates, layer, settings):
+        for part in halving(find, share, decoder.model):
+            parts.append(part)
+    return Values.join(parts)
