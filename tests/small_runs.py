@@ -18,7 +18,7 @@ VALUES = ValueSettings(lr=0.5, steps=4, clamp_norm_factor=4.0)
 def module(**changes):
     settings = {"solver": MEMIT(1.0, ridge=0.01), "values": VALUES, "second_moment": SecondMomentSettings(tokens=2000)}
     settings |= {"layers": [0], "edits_per_update": 2, "context_templates": ["{}", "Well. {}"]}
-    return EditingModule("tiny", **{**settings, **changes})
+    return EditingModule(**{"model": "tiny", **settings, **changes})
 
 
 def fit(folder, made, data, *callbacks, ckpt_path=None, logger=None):

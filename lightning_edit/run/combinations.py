@@ -9,7 +9,7 @@ from lightning_edit.gradients.source import Source
 from lightning_edit.loop.sourced import check_source
 from lightning_edit.requests import replaced_by
 from lightning_edit.settings import compared_fields
-from lightning_edit.solvers import Anchor, LyapLock
+from lightning_edit.solvers import Anchor, LyapLock, SimIE
 from lightning_edit.values.settings import ValueSettings, check_replay
 
 if TYPE_CHECKING:
@@ -88,6 +88,23 @@ def _check_anchor(module: "EditingModule", anchor: Anchor, previous_keys: bool |
         raise EditError(
             f"`anchor: {name}` solves every update on the unedited weights, where its values must have been found: set "
             "`values.weights: unedited`."
+        )
+
+
+def check_sites(module: "EditingModule") -> None:
+    """Refuses an anchor that would need a matrix over all pairs of experts.
+
+    Args:
+        module: The module, whose model is loaded.
+
+    Raises:
+        EditError: For SimIE in a layer of experts.
+    """
+    experts = [layer for layer in module.layers if module.decoder.experts(layer)]
+    if isinstance(module.update_anchor, SimIE) and experts:
+        raise EditError(
+            f"`anchor: SimIE` sums the keys of all tokens over all pairs of experts, which layers {experts} have too "
+            "many of. Edit the shared expert or a dense MLP (`model.sites`), or use `anchor: LyapLock`."
         )
 
 

@@ -27,7 +27,7 @@ from lightning_edit.models.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, batches_of
-from lightning_edit.run.combinations import check_combinations, check_history, check_replaced
+from lightning_edit.run.combinations import check_combinations, check_history, check_replaced, check_sites
 from lightning_edit.run.early_end import edits_left
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
@@ -76,7 +76,6 @@ class EditingModule(MeasuredModule):
     """
 
     many_processes = True
-    update_anchor: Anchor | None
     stages = ("values", "second_moments", "solve", "checkpoints")
 
     @reads_old_names
@@ -125,10 +124,9 @@ class EditingModule(MeasuredModule):
         self.loop = UpdateLoop(EditQueue(min(limits, default=None), together), independent_updates)
         self.loop.value_caches = [] if values.cache_dir is None else [Cache(values.cache_dir)]
         published = self.solver.preserves_edits and not independent_updates if anchor is None else anchor.keeps_keys
-        self.update_anchor = anchor
         self.previous_keys = published if previous_keys is None else previous_keys
         given = [post_processing] if isinstance(post_processing, PostProcessor) else post_processing
-        self.post_processing, self.on_top_of = given or [], on_top_of
+        self.post_processing, self.on_top_of, self.update_anchor = given or [], on_top_of, anchor
         check_combinations(self, previous_keys, layers)
         self.automatic_optimization, self._next = False, 0
 
@@ -156,6 +154,7 @@ class EditingModule(MeasuredModule):
     def check_model(self) -> None:
         """Also settles where values are found, see `settle_site`, and refuses maps of which a source finds none."""
         super().check_model()
+        check_sites(self)
         if self.pairs_from is None:
             self.value_settings = settle_site(self.decoder, self.layers, self.value_settings)
         else:

@@ -155,8 +155,8 @@ class LyapLock(Anchor):
         pull = None
         if standing.added is not None:
             pull = -weight * weighted_rows(standing.added, moment)
-            if standing.previous is not None and (earlier := standing.previous.dense()) is not None:
-                pull += standing.memory["targets"].to(pull.device) - standing.added @ earlier.to(pull.device)
+            if standing.previous is not None and standing.memory:
+                pull += standing.memory["targets"].to(pull.device) - standing.previous.product(standing.added)
         solution, previous = layer_solver.solve(replace(problem, pull=pull), standing.previous)
         return AnchoredSolution(solution, previous, standing.memory)
 

@@ -63,6 +63,18 @@ class PreviousKeys:
         keys = torch.cat([block.to(device) for block in self.recent], dim=1)
         return keys @ keys.T if self.moment is None else torch.addmm(self.moment.to(device), keys, keys.T)
 
+    def product(self, rows: Tensor) -> Tensor:
+        """X C_p ``(m, d_in)``, without C_p as a whole where there are keys alone.
+
+        Args:
+            rows: X ``(m, d_in)``.
+        """
+        total = torch.zeros_like(rows) if self.moment is None else rows @ self.moment.to(rows.device)
+        for block in self.recent:
+            keys = block.to(rows.device)
+            total = torch.addmm(total, rows @ keys, keys.T)
+        return total
+
     def packed(self) -> dict[str, Any]:
         """Tensors and lists only, on the CPU."""
         return {

@@ -12,6 +12,7 @@ from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import check_same_run, plain
 from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.run.module import EditingModule
 from tests.shared_runs import command
 from tests.small_runs import VALUES, Refuse, Requests, fit, module
 
@@ -133,6 +134,22 @@ def test_replay_with_one_layer_that_was_chosen_for_the_model_is_refused():
     made = module(layer_distribution="replay", layers="auto")
     with pytest.raises(EditError, match="two layers or more"):
         made.configure_model()
+
+
+def test_simie_of_experts_is_refused(tmp_path):
+    made = EditingModule("tiny-moe", layers=[1], solver=MEMIT(), edits_per_update=2, anchor=SimIE(), values=UNEDITED)
+    with pytest.raises(EditError, match=r"over all pairs of experts, which layers \[1\] have"):
+        fit(tmp_path, made, TinyWorld(edits=4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["LyapLock", "EvoEdit"])
+def test_other_anchors_hold_updates_of_experts(kind, tmp_path):
+    made = module(**KINDS[kind] | {"layers": [1]}, model="tiny-moe")
+    fit(tmp_path, made, TinyWorld(edits=4))
+    assert made.loop.edits_written == 4
+    assert float(made.loop.last_update.figures["layer_1/memorization_error"]) < 0.9
+    assert made.loop.editor.anchored[1]
 
 
 def test_edits_that_replace_others_are_refused_under_an_anchor(tmp_path):
