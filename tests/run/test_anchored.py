@@ -8,11 +8,13 @@ import torch
 
 from lightning_edit import MEMIT, AlphaEdit, EditError, EditRequest, EvoEdit, LyapLock, SimIE
 from lightning_edit.datamodules import TinyWorld
+from lightning_edit.gradients.gradient import Gradient
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import check_same_run, plain
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.run.module import EditingModule
+from lightning_edit.solvers.ridge import Ridge
 from tests.shared_runs import command
 from tests.small_runs import VALUES, Refuse, Requests, fit, module
 
@@ -118,6 +120,7 @@ def test_the_queue_is_in_the_table_of_updates(tmp_path):
         ({"anchor": EvoEdit(), "solver": AlphaEdit(), "previous_keys": True}, "set `previous_keys: false`"),
         ({"anchor": EvoEdit(), "solver": AlphaEdit(), "independent_updates": True}, "Give one of them"),
         ({"anchor": SimIE()}, "set `values.weights: unedited`"),
+        ({"source": Gradient(), "solver": Ridge(), "values": replace(VALUES, norm_anchor=9.0)}, "searched for"),
         ({"layer_distribution": "replay"}, "two layers or more"),
         (
             {"layer_distribution": "replay", "layers": [0, 1], "values": replace(VALUES, site="mlp")},
