@@ -15,6 +15,7 @@ from lightning_edit.models.presets import Preset, has_presets, preset_for
 from lightning_edit.storage.user_files import check_model_name
 from lightning_edit.storage.user_yaml import read_yaml
 
+USUAL = ("emmet", "memit", "alphaedit", "encore", "ultraedit", "ft")
 METHODS = sorted(path.stem for path in (CONFIGS / "solvers").glob("*.yaml"))
 DEVICES = ("auto", "cpu", "gpu")
 DESCRIPTION = """Writes facts into a language model, measures it before and after, and saves the
@@ -60,7 +61,8 @@ def _parser() -> CommandParser:
     add = parser.add_argument_group().add_argument
     add("model", metavar="MODEL", help="folder or hub name of a transformers model")
     add("edits", metavar="EDITS", help="the facts: a CSV, JSON or JSONL file")
-    add("--method", default="emmet", metavar="NAME", help=f"emmet, or {', '.join(m for m in METHODS if m != 'emmet')}")
+    known = f"{', '.join(USUAL)}, or {len(METHODS) - len(USUAL)} more, which a wrong name lists"
+    add("--method", default=USUAL[0], metavar="NAME", help=known)
     add("--layers", metavar="LIST", help="blocks to edit, e.g. 5 or 3-8 (a preset's, or a guess)")
     add("--out", metavar="DIR", help="a new folder for the results (runs/version_N)")
     add("--preserve", metavar="FILE", help="ordinary text to preserve (text from the model itself)")
