@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lightning_edit.cli import main as cli
-from lightning_edit.cli.edit import METHODS, layer_list, method_named
+from lightning_edit.cli.edit import METHODS, layer_list, method_named, module_of
 from lightning_edit.errors import EditError
 from lightning_edit.tiny import World
 
@@ -75,14 +75,16 @@ def test_the_equal_command_holds_what_was_asked_for_and_no_more(folder, capsys):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.slow
 def test_every_method_makes_settings_that_the_fit_takes(method, folder, capsys):
-    numbers = ["--batch-size=2", "--device=cpu"] + ([] if method.startswith("ft") else ["--edits-per-update=1"])
-    words = printed(capsys, "tiny", "edits.csv", "--method", method, "--layers=1", "--out=7", *numbers)
+    kind, options = module_of(method), ["--batch-size=2", "--device=cpu"]
+    options += ["--edits-per-update=1"] if kind == "EditingModule" else []
+    options += [] if kind == "InContext" else ["--layers=1"]
+    words = printed(capsys, "tiny", "edits.csv", "--method", method, "--out=7", *options)
     with pytest.raises(SystemExit) as left:
         cli.main([*words[1:], "--print_config"])
     shown = capsys.readouterr()
     assert not left.value.code, shown.err
     settings = yaml.safe_load(shown.out)
-    assert settings["model"]["init_args"]["layers"] == [1]
+    assert settings["model"]["init_args"].get("layers") == (None if kind == "InContext" else [1])
     assert settings["data"]["init_args"]["path"] == "edits.csv"
     assert settings["trainer"]["logger"]["init_args"]["name"] == "7"
 
@@ -162,6 +164,11 @@ def test_without_a_preset_the_layers_are_left_to_the_fit(folder, capsys):
         (["tiny"], "the following arguments are required: EDITS"),
         (["tiny", "none.csv"], "there is no file none.csv"),
         (["tiny", "edits.csv", "--preserve", "none.txt"], "there is no file none.txt"),
+        (
+            ["tiny", "edits.csv", "--method=grace", "--edits-per-update=2"],
+            "grace writes no updates one after the other",
+        ),
+        (["tiny", "edits.csv", "--method=retrieval", "--layers=1"], "retrieval changes no layer"),
         (["tiny", "edits.csv", "--method", "FOO"], "there is no method FOO. There are: alphaedit, "),
         (["tiny", "edits.csv", "--layers", "last"], "numbers of blocks such as 5, 3-8"),
         (["tiny", "edits.csv", "--limit", "0"], "`--limit` must be a positive number, got 0"),

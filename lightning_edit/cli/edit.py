@@ -93,6 +93,7 @@ def fit_arguments(given: Namespace) -> list[str]:
     check_model_name(given.model)
     _check(given)
     method, out = method_named(given.method), out_arguments(given.out)
+    _check_method(given, method)
     configs, layers = _configs_and_layers(given, method)
     settings = {
         "--model.model": given.model,
@@ -143,6 +144,28 @@ def _check(given: Namespace) -> None:
         value = getattr(given, name)
         if value is not None and value < 1:
             raise EditError(f"`--{name.replace('_', '-')}` must be a positive number, got {value}.")
+
+
+def _check_method(given: Namespace, method: str) -> None:
+    """Refuses options that mean nothing to a method."""
+    kind = module_of(method)
+    if given.edits_per_update is not None and kind != "EditingModule":
+        raise EditError(
+            f"`--edits-per-update`: {method} writes no updates one after the other, it takes up all edits in one run. "
+            "Leave the option out."
+        )
+    if given.layers is not None and kind == "InContext":
+        raise EditError(f"`--layers`: {method} changes no layer, it puts facts before prompts. Leave the option out.")
+
+
+def module_of(method: str) -> str:
+    """The name of the class that makes the edits of a method.
+
+    Args:
+        method: A name in ``configs/solvers/``.
+    """
+    content = read_yaml(CONFIGS / "solvers" / f"{method}.yaml", "`--method`: ")
+    return str(content["model"].get("class_path", "EditingModule"))
 
 
 def method_named(name: str) -> str:
