@@ -129,7 +129,7 @@ def edit(
     solver, values = solver or usual_solver(source), values or ValueSettings()
     check_subjects(requests, source)
     if source is not None:
-        check_source(source, solver, distribution)
+        check_source(source, solver, distribution, values)
     several = source is not None or values.site == "block"
     layers = settle_places(layers, decoder, type(solver).__name__, several, maps)
     if moments is not None:
@@ -143,10 +143,7 @@ def edit(
         worlds: list[World] = asking.contexts if chat_of(tokenizer) is not None else ["chat"]
         preserved = named_groups(requests, settings, tokenizer, worlds, decoder.context)
         with ProgressBars() if progress else nullcontext(silent) as report:
-            if templates is None and source is not None:
-                templates = ContextTemplates()
-            if templates is None:
-                templates = gathered(generate_templates(model, tokenizer, seed))[0]
+            templates = templates or _usual_templates(model, tokenizer, source, seed)
             if chat_settings is not None and chat_of(tokenizer) is not None:
                 templates = templates.in_worlds(chat_settings)
             if source is None:
@@ -169,6 +166,11 @@ def edit(
             with weights.undone_on_error():
                 written = _write_all(editor, requests, micro_batch, report)
         return EditResult(weights.update(**editor.describe(), edits=written), decoder, tokenizer)
+
+
+def _usual_templates(model: Any, tokenizer: Any, source: Source | None, seed: int) -> ContextTemplates:
+    """The contexts where none are given: the model's own, or for a source the bare prompt alone."""
+    return ContextTemplates() if source is not None else gathered(generate_templates(model, tokenizer, seed))[0]
 
 
 def _as_asked(requests: Sequence[EditRequest], tokenizer: Any, settings: ChatSettings) -> Sequence[EditRequest]:

@@ -35,19 +35,10 @@ class Facts:
 
     def __init__(self, retriever: Retriever, preface: str, demonstrations: int = 0) -> None:
         self._retriever, self._preface, self._demonstrations = retriever, preface, demonstrations
-        self._known: tuple[EditRequest, ...] = ()
-        self._learned: tuple[EditRequest, ...] = ()
+        self.known: Sequence[EditRequest] = ()
+        self._learned: Sequence[EditRequest] = ()
         self._sentences: list[str] = []
         self._before: dict[str, str] = {}
-
-    @property
-    def known(self) -> tuple[EditRequest, ...]:
-        """The edits that may be chosen."""
-        return self._known
-
-    @known.setter
-    def known(self, requests: Sequence[EditRequest]) -> None:
-        self._known = tuple(requests)
 
     def __call__(self, prompt: str) -> str:
         """The prompt with facts before it.
@@ -55,12 +46,12 @@ class Facts:
         Args:
             prompt: A complete prompt.
         """
-        if not self._known:
+        if not self.known:
             return prompt
-        if self._learned != self._known:
-            self._sentences = [sentence(request) for request in self._known]
-            self._retriever.learn(self._known, self._sentences)
-            self._learned, self._before = self._known, {}
+        if self._learned is not self.known:
+            self._sentences = [sentence(request) for request in self.known]
+            self._retriever.learn(self.known, self._sentences)
+            self._learned, self._before = self.known, {}
         if prompt not in self._before:
             self._before[prompt] = self._context(prompt)
         return self._before[prompt] + prompt
@@ -74,12 +65,12 @@ class Facts:
 
     def _demonstration(self, position: int, turn: int, chosen: set[int]) -> str:
         """Another fact with a question and its answer; the next in the order of the edits that is not asked about."""
-        count = len(self._known)
+        count = len(self.known)
         others = [i % count for i in range(position + 1, position + count) if i % count not in chosen]
         if not others:
             return ""
         number = others[turn % len(others)]
-        plain = self._known[number].original or self._known[number]
+        plain = self.known[number].original or self.known[number]
         prompt, answer = plain.rewrite_prompt, plain.target_new
         if turn % 3 == 1 and plain.paraphrase_prompts:
             prompt = plain.paraphrase_prompts[0]

@@ -13,14 +13,14 @@ GROWTH = 2.0
 LESS_HARM: Mapping[Kind, str] = {
     "searched": "raise the solver's `second_moment_weight` (w), use more `second_moment.tokens`, or edit more layers",
     "differentiated": "lower `source.eta`, raise the solver's `ridge`, or write with AlphaEdit or MEMIT",
-    "trained": "train for fewer epochs, lower `model.lr`, or limit the change with `model.norm_constraint`",
+    "trained": "train for fewer epochs, lower `model.lr`, or use FT-L (`configs/solvers/ft_l.yaml`)",
     "told": "raise `model.threshold`, so that prompts about something else get no fact",
     "remembered": "lower `model.radius`, or raise `model.threshold`, so that fewer tokens belong to an edit",
 }
 SMALLER: Mapping[Kind, str] = {
     "searched": "raise the solver's `second_moment_weight` (w), edit more layers, or lower `values.clamp_norm_factor`",
     "differentiated": LESS_HARM["differentiated"],
-    "trained": "lower `model.lr`, or limit the change with `model.norm_constraint`",
+    "trained": "lower `model.lr`, or use FT-L (`configs/solvers/ft_l.yaml`)",
 }
 
 

@@ -18,6 +18,7 @@ from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import EMMET, Ridge, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
+from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
 
 
@@ -30,17 +31,23 @@ def usual_solver(source: Source | None) -> Solver:
     return EMMET() if source is None else Ridge()
 
 
-def check_source(source: Source, solver: Solver, distribution: LayerDistribution) -> None:
+def check_source(source: Source, solver: Solver, distribution: LayerDistribution, values: ValueSettings) -> None:
     """Refuses settings that mean nothing together with a source.
 
     Args:
         source: Where keys and residuals come from.
         solver: Which member of the family writes.
         distribution: How layers share a residual.
+        values: How a search would be made.
 
     Raises:
         EditError: Says what would work.
     """
+    if values.norm_anchor is not None:
+        raise EditError(
+            "`values.norm_anchor` gives a norm to values that are searched for, and with `source` there are none: set "
+            "it to null, or leave `source` out."
+        )
     kind, name = type(source).__name__, type(solver).__name__
     if solver.edits_per_update is not None:
         raise EditError(

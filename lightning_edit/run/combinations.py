@@ -31,9 +31,9 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
     """
     single = module.loop.queue.size is None
     if module.pairs_from is not None:
-        check_source(module.pairs_from, module.solver, module.distribution)
+        check_source(module.pairs_from, module.solver, module.distribution, module.value_settings)
         _check_source_anchor(module.pairs_from, module.update_anchor)
-        _check_search(module.value_settings)
+        _warn_of_search(module.value_settings)
     if module.loop.independent and (previous_keys or module.on_top_of or module.update_anchor):
         wrong = "previous_keys" if previous_keys else "on_top_of" if module.on_top_of else "anchor"
         raise EditError(f"`{wrong}`: with `independent_updates` no update knows the earlier ones. Give one of them.")
@@ -55,13 +55,8 @@ def _check_source_anchor(source: Source, anchor: Anchor | None) -> None:
         )
 
 
-def _check_search(values: ValueSettings) -> None:
-    """Says which settings have no effect; presets of models bring some, so only a norm of values is refused."""
-    if values.norm_anchor is not None:
-        raise EditError(
-            "`values.norm_anchor` gives a norm to values that are searched for, and with `source` there are none: set "
-            "it to null, or leave `source` out."
-        )
+def _warn_of_search(values: ValueSettings) -> None:
+    """Says which settings have no effect; presets of models bring some, so they are not refused."""
     usual = compared_fields(ValueSettings())
     if other := [f"values.{name}" for name, value in compared_fields(values).items() if value != usual[name]]:
         logger.warning("Nothing is searched for with `source`; these settings have no effect: %s.", ", ".join(other))

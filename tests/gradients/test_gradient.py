@@ -224,3 +224,10 @@ def test_a_map_without_backward_is_refused():
     check_backward(decoder, [2])
     with pytest.raises(EditError, match=r"No gradient comes back to transformer.h.1.mlp.c_proj"):
         check_backward(decoder, [1])
+
+
+def test_a_norm_of_values_means_nothing_to_gradients():
+    model = load_model("tiny")
+    how = {"source": Gradient(), "values": ValueSettings(norm_anchor="auto"), "progress": False}
+    with pytest.raises(EditError, match=r"`values.norm_anchor` gives a norm to values that are searched for"):
+        edit(model, load_tokenizer("tiny"), [make_request()], layers=[0], **how)
