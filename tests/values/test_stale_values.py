@@ -130,7 +130,7 @@ def padded_before(run):
 NO_CHANGES = {
     "nothing": lambda run: None,
     "folder of the cache": lambda run: setattr(run, "settings", replace(run.settings, cache_dir="elsewhere")),
-    **{f"settings.{name}": set_field(name) for name in NOT_COUNTED},
+    **{f"settings.{name}": set_field(name) for name in sorted(NOT_COUNTED)},
     "padding side": put("tokenizer", make_tokenizer(padding_side="left")),
     "padding token": lambda run: setattr(run.tokenizer, "pad_token", "<s>"),
     "an earlier padded call": padded_before,
