@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_edit.asking.chat import ChatSettings
+from lightning_edit.asking.own_answers import answering
 from lightning_edit.asking.questions import as_question
 from lightning_edit.collateral import Sources
 from lightning_edit.datamodules import selection
@@ -141,6 +142,14 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
             self._asking = settings
             if self._requests is not None:
                 self._requests = self._asked([request.original or request for request in self._requests])
+
+    def learn(self, answers: Sequence[str | None]) -> None:
+        """Gives edits another answer to learn in a chat, see `answering`.
+
+        Args:
+            answers: One for each edit, in their order; None leaves it.
+        """
+        self._requests = answering(self.requests, answers)
 
     def _asked(self, requests: list[EditRequest]) -> list[EditRequest]:
         if (asking := self._asking) is None:

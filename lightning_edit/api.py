@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.asking.chat import ChatSettings, World, chat_of, settle_chat
+from lightning_edit.asking.own_answers import answering, own_answers
 from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import require_offsets
 from lightning_edit.collateral import Sources
@@ -143,6 +144,8 @@ def edit(
         worlds: list[World] = asking.contexts if chat_of(tokenizer) is not None else ["chat"]
         preserved = named_groups(requests, settings, tokenizer, worlds, decoder.context)
         with ProgressBars() if progress else nullcontext(silent) as report:
+            if chat_of(tokenizer) is not None and asking.answers == "own":
+                requests = answering(requests, gathered(own_answers(decoder, tokenizer, requests, report))[0])
             templates = templates or _usual_templates(model, tokenizer, source, seed)
             if chat_settings is not None and chat_of(tokenizer) is not None:
                 templates = templates.in_worlds(chat_settings)

@@ -32,11 +32,12 @@ class ChatSettings(Settings):
     contexts: list[World] = field(default_factory=lambda: ["chat"])
     """Where an edit is to hold: in ``chat``, as a user's question, in ``plain`` text, or in both."""
 
-    answers: Literal["sentences", "words"] = "sentences"
+    answers: Literal["sentences", "own", "words"] = "sentences"
     """What a chat model is to answer: ``sentences``, the prompt in plain text and the target, or ``words``, the target.
 
-    A record's ``answer`` is taken instead of the sentence. Where the prompt in plain text leads into no answer, as a
-    question, it is the target alone.
+    ``own`` asks the unedited model first and puts the new target in the place of the true one in its own sentence; one
+    that does not name the subject and then the true target is learned as with ``sentences``. A record's ``answer`` is
+    taken instead of either. Where the prompt in plain text leads into no answer, as a question, it is the target alone.
     """
 
     train_end: bool = False
@@ -54,7 +55,7 @@ class ChatSettings(Settings):
     @property
     def in_sentences(self) -> bool:
         """Whether the model is to answer in sentences."""
-        return self.answers == "sentences"
+        return self.answers != "words"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,6 +23,7 @@ from lightning_edit.models.hooks import logits_at
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.edit_callback import call_hooks
+from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.settings import NO_EFFECT, Layers, NotNegative, Positive, Seed
 from lightning_edit.solvers import Factors
@@ -167,7 +168,9 @@ class FineTuning(MeasuredModule):
         check_lengths([len(ids) - 1 for ids in encoded], [r.name for r in self.requests], self.decoder.context)
 
     def on_fit_start(self) -> None:
-        """Tells of a loop that is hardly one."""
+        """Tells of a loop that is hardly one, and finds out what is to be learned."""
+        with self.weights.unedited():
+            find_answers(self)
         if self.trainer.max_epochs == 1:
             rank_zero_warn("Fine-tuning makes one pass over the edits, 25 in the papers: see `trainer.max_epochs`.")
 

@@ -78,6 +78,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     loop: UpdateLoop
     memory: Memory = "normal"
     on_top_of: str | None = None
+    own_answers: list[str | None] | None = None
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ from lightning_edit.models.sites import SiteKind
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.fine_tuning import encode_answer, target_nll
+from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.settings import NO_EFFECT, Count, Layers, NotNegative, Positive, Seed, Share
 from lightning_edit.storage.fingerprint import fingerprint
@@ -168,6 +169,7 @@ class MemoryEditing(MeasuredModule):
 
     def on_fit_start(self) -> None:
         """Puts an empty memory on the model."""
+        find_answers(self)
         (layer,) = self.layers
         memory: Grace | Memoir
         if self.method == "grace":

@@ -30,6 +30,7 @@ from lightning_edit.requests import EditRequest, batches_of
 from lightning_edit.run.combinations import check_combinations, check_history, check_replaced, check_sites
 from lightning_edit.run.early_end import edits_left
 from lightning_edit.run.edit_callback import call_hooks
+from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.run.preparation import check_texts, editor_of, templates_of, warm_up_run
 from lightning_edit.run.preserved import check_files, find_preserved, run_second_moments
@@ -183,6 +184,7 @@ class EditingModule(MeasuredModule):
         if self.loop.editor is not None:
             return
         check_history(self)
+        find_answers(self)
         self.templates = self.templates or self._in_worlds(templates_of(self))
         check_texts(self, self.templates)
         editor = editor_of(self, self.templates)
@@ -288,9 +290,10 @@ class EditingModule(MeasuredModule):
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """The context templates, which the model may have written itself, and the measured norm of values."""
+        """Context templates and answers, which the model may have written itself, and the measured norm of values."""
         texts, norm = None if self.templates is None else list(self.templates.texts), self.value_settings.norm_anchor
-        return {"context_templates": texts} | ({} if norm is None else {"norm_anchor": norm})
+        found = {"norm_anchor": norm, "own_answers": self.own_answers}
+        return {"context_templates": texts} | {name: value for name, value in found.items() if value is not None}
 
     def restore(self, state: RunState, described: dict[str, Any]) -> None:
         """Goes on where a checkpoint was written, with its context templates.
@@ -303,4 +306,5 @@ class EditingModule(MeasuredModule):
             self.templates = self._in_worlds(ContextTemplates(tuple(described["context_templates"]), self.key_average))
         norm = described.get("norm_anchor", self.value_settings.norm_anchor)
         self.value_settings = replace(self.value_settings, norm_anchor=norm)
+        self.own_answers = described.get("own_answers")
         super().restore(state, described)

@@ -100,6 +100,7 @@ EDITS: Form = fields(
         "processes": count,
         "context_templates": maybe(each(text)),
         "norm_anchor": _norm,
+        "own_answers": each(maybe(text)),
     },
     others=True,
 )

@@ -1,0 +1,92 @@
+"""Answers in the model's own words: what it says to an edit's question by itself, with the new target in it."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from lightning_edit.asking.generation import generate
+from lightning_edit.asking.tokenization import unspaced
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.progress import Report, silent
+from lightning_edit.requests import EditRequest
+
+logger = logging.getLogger(__name__)
+
+NEW_TOKENS = 32
+# A sentence ends with the line, or with one of these; a Latin one not in the middle, as in "a U.S. city".
+SENTENCE_END = re.compile(r"\n|(?<=[.!?])\s+(?![a-z])|(?<=[\u3002\uff01\uff1f])")
+
+
+def own_answer(request: EditRequest, text: str) -> str | None:
+    """What a model said to an edit's question, up to the old answer, and the new one in its place.
+
+    Args:
+        request: The edit as it is asked, see `as_question`.
+        text: What the unedited model said to it.
+
+    Returns:
+        The sentence, e.g. ``"Darmstadt is a city in Peru."``. None where the first sentence does not name the subject
+        and after it the old answer: what is said there is about something else.
+    """
+    new, old, subject = request.target_new, request.target_true, request.subject
+    if old is None or not subject:
+        return None
+    sentence = SENTENCE_END.split(text.strip())[0]
+    named = sentence.find(subject)
+    after = -1 if named < 0 else named + len(subject)
+    found = None if after < 0 else _word(old.strip()).search(sentence, after)
+    if found is None or new in sentence[: found.start()]:
+        return None
+    end = "" if unspaced(new[-1]) or new[-1] in ".!?" else "."
+    return sentence[: found.start()] + new.strip() + end
+
+
+def _word(text: str) -> re.Pattern[str]:
+    """A text that is not part of a longer word, in scripts that put spaces between words."""
+    before, after = "" if unspaced(text[0]) else r"(?<!\w)", "" if unspaced(text[-1]) else r"(?!\w)"
+    return re.compile(before + re.escape(text) + after)
+
+
+def own_answers(
+    decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], report: Report = silent
+) -> list[str | None]:
+    """What the model is to say of each edit, in its own words: it is asked each question once, greedily.
+
+    Of all that makes an answer new, only the target then is: the rest is what the model says anyway, so less of it has
+    to be changed than for a sentence of somebody else's.
+
+    Args:
+        decoder: The unedited model.
+        tokenizer: Its tokenizer, in a chat.
+        requests: The edits as they are asked.
+        report: Called with the number of questions done.
+
+    Returns:
+        For each edit the text, or None where it is to be learned as it stands: the record brings its own ``answer``, or
+        see `own_answer`.
+    """
+    asked = [i for i, request in enumerate(requests) if request.answer is None and request.target_true is not None]
+    answers: list[str | None] = [None] * len(requests)
+    prompts = [requests[i].rewrite_prompt for i in asked]
+    for i, text in zip(asked, generate(decoder, tokenizer, prompts, NEW_TOKENS, report=report), strict=True):
+        answers[i] = own_answer(requests[i], text)
+    found = sum(answer is not None for answer in answers)
+    logger.warning(
+        "answers: %d of %d edits are learned in the model's own sentence, the others as their prompt and target.",
+        found,
+        len(requests),
+    )
+    return answers
+
+
+def answering(requests: Sequence[EditRequest], answers: Sequence[str | None]) -> list[EditRequest]:
+    """Edits that are to learn other answers; what is measured of them stays as it is.
+
+    Args:
+        requests: The edits as they are asked.
+        answers: One for each; None leaves it as it stands.
+    """
+    pairs = zip(requests, answers, strict=True)
+    return [request if said is None else replace(request, said=said) for request, said in pairs]
