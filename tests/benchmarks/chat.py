@@ -22,6 +22,12 @@ FACTS = SHARED / "data" / "smollm2_known.json"
 SINGLE = ("--model.layers=[9]", "--model.solver=EMMET", "--model.solver.second_moment_weight=1000")
 CASES = {
     "preset": (),
+    "own answers": ("--model.chat_settings.answers=own",),
+    "own answers, old objects kept": (
+        "--model.chat_settings.answers=own",
+        "--model.second_moment.preserve=[old_objects]",
+    ),
+    "both worlds": ("--model.chat_settings.contexts=[chat,plain]",),
     "30 steps": ("--model.values.steps=30",),
     "30 steps, old objects kept": ("--model.values.steps=30", "--model.second_moment.preserve=[old_objects]"),
     "layer 5": (*SINGLE, "--model.layers=[5]"),
