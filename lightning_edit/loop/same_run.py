@@ -171,7 +171,7 @@ def check_base(edits: Mapping[str, Any], weights: EditedWeights, model: str) -> 
                 f"The checkpoint edits the layers {', '.join(edits['base'])}, this run {list(weights.base)}. Give the "
                 "same `model.layers`, or start from the run's model/ folder as `model.model`."
             )
-        if fingerprint(weights.base[int(layer)]) != base:
+        if weights.base_fingerprint(int(layer)) != base:
             raise EditError(
                 f"The checkpoint was made from other weights than layer {layer} of {model} holds. "
                 "Give the same `model` and `dtype` as in the run."

@@ -38,6 +38,11 @@ REMEMBERED = tuple(kind.remembers for kind in (LyapLock, SimIE, EvoEdit))
 CURVE: Form = fields({"edits": count, "updates": count, "figures": table(text, number)})
 
 
+def _weight(value: Any, place: str) -> None:
+    # Experts are stacked in one tensor.
+    tensor(dimensions=3 if isinstance(value, Tensor) and value.dim() == 3 else 2)(value, place)
+
+
 def _norm(value: Any, place: str) -> None:
     if value != "auto":
         number(value, place)
@@ -155,7 +160,7 @@ def _version(value: Any, place: str) -> None:
 
 CHECKPOINT: Form = fields(
     {
-        "state_dict": table(text, MATRIX),
+        "state_dict": table(text, _weight),
         "hyper_parameters": table(text, anything),
         "datamodule_hyper_parameters": table(text, anything),
         "edits": EDITS,
