@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         AlphaEdit,
         EvoEdit,
         LyapLock,
+        OutputMEMIT,
         Ridge,
         SimIE,
     )
@@ -66,6 +67,7 @@ _DEFINED_IN = {
     "Memories": "lightning_edit.memories.wrapped",
     "MemoryEditing": "lightning_edit.run.memory_editing",
     "ModelUpdate": "lightning_edit.updates.model_update",
+    "OutputMEMIT": "lightning_edit.solvers",
     "Ridge": "lightning_edit.solvers",
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "SimIE": "lightning_edit.solvers",
@@ -105,6 +107,7 @@ __all__ = [
     "Memories",
     "MemoryEditing",
     "ModelUpdate",
+    "OutputMEMIT",
     "Ridge",
     "SecondMomentSettings",
     "SimIE",

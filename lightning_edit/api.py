@@ -134,7 +134,7 @@ def edit(
     several = source is not None or values.site == "block"
     layers = settle_places(layers, decoder, type(solver).__name__, several, maps)
     if moments is not None:
-        _check_moments(decoder, layers, moments)
+        _check_moments(decoder, layers, moments, solver)
     with made_editable(model, decoder, layers, sites, maps) as plain:
         decoder = replace(plain, memory=memory)
         values = _check_weights(decoder, layers, values, source, distribution)
@@ -160,7 +160,8 @@ def edit(
             if moments is None:
                 asked = preserving_questions(requests, tokenizer, templates, settings, seed)
                 how = (settings, solver, seed, report, asked, preserved)
-                editor.moments = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
+                found = prepare_second_moments(decoder, tokenizer, texts, layers, *how)
+                editor.moments, editor.output_moments = found, found.outputs
             else:
                 editor.moments = {layer: moments[layer].double() for layer in layers}
                 check_second_moments(dict(editor.moments), solver)
@@ -192,7 +193,12 @@ def _check_gradients(model: Any) -> None:
         )
 
 
-def _check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, Tensor]) -> None:
+def _check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, Tensor], solver: Solver) -> None:
+    if solver.needs_output_moment:
+        raise EditError(
+            f"`moments` are those of keys, and {type(solver).__name__} needs those of output gradients too: give "
+            "`texts` instead, from which both are counted."
+        )
     if not set(layers) <= set(moments):
         raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
     for layer in layers:

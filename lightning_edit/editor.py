@@ -61,6 +61,7 @@ class Editor:
         statistics: What the source has seen so far.
         anchor: What holds updates to what came before them, None for nothing.
         anchored: For each layer what the anchor remembers.
+        output_moments: For each layer B ``(d_out, d_out)``, for a solver that needs it.
     """
 
     weights: EditedWeights
@@ -77,6 +78,7 @@ class Editor:
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
     anchor: Anchor | None = None
     anchored: dict[int, Memory] = field(default_factory=dict)
+    output_moments: Mapping[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._layer_solvers: dict[int, LayerSolver] = {}
@@ -229,7 +231,9 @@ class Editor:
 
     def _solver_of(self, layer: int, device: torch.device) -> LayerSolver:
         if layer not in self._layer_solvers:
-            self._layer_solvers[layer] = LayerSolver(self.solver, self.moments[layer].to(device))
+            outputs = self.output_moments.get(layer)
+            given = (self.moments[layer].to(device), None if outputs is None else outputs.to(device))
+            self._layer_solvers[layer] = LayerSolver(self.solver, *given)
         return self._layer_solvers[layer]
 
     def finish(self) -> dict[int, Factors]:

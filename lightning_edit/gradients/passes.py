@@ -1,11 +1,11 @@
 """One pass forward and one backward: keys and output gradients of all edited maps where answers are predicted."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import accumulate
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lightning_edit.distributed.process_group import agreed, in_shares, sharing
@@ -13,15 +13,14 @@ from lightning_edit.errors import EditError
 from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fast
-from lightning_edit.models.hooks import Captured, change_output, frozen, logits_at
+from lightning_edit.models.hooks import frozen, logits_at
 from lightning_edit.models.out_of_memory import halving
+from lightning_edit.models.output_gradients import MAX_LOGITS, output_watched
 from lightning_edit.models.probe import probe_inputs
-from lightning_edit.models.sites import by_token, capture_keys, stacked
+from lightning_edit.models.sites import by_token, stacked
 from lightning_edit.progress import Report, silent
 
 MAX_TOKENS = 8192
-# Of a pass, so many numbers at most.
-MAX_LOGITS = 2**28
 # Token ids of a prompt with its answer, and where the answer begins.
 Answered = tuple[Sequence[int], int]
 # For each place h (n, d_in) and g (n, d_out).
@@ -127,7 +126,7 @@ def _pass(decoder: Decoder, texts: Sequence[Answered], places: Sequence[int]) ->
     rows, columns, tokens = (torch.tensor(column, device=decoder.device) for column in zip(*at, strict=True))
     index = rows * batch.input_ids.shape[1] + columns
     with ExitStack() as stack:
-        seen = [stack.enter_context(_watched(decoder.down_projection(place), index)) for place in places]
+        seen = [stack.enter_context(output_watched(decoder.down_projection(place), index)) for place in places]
         stack.enter_context(logits_at(decoder.head, rows, columns))
         logits = decoder.model(**batch.inputs()).logits[0]
         loss = cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), tokens, reduction="sum")
@@ -143,24 +142,6 @@ def _pass(decoder: Decoder, texts: Sequence[Answered], places: Sequence[int]) ->
         keys = by_token(one.value)
         found[place] = (stacked(keys[index.to(gradient.device)]).detach(), gradient)
     return found
-
-
-@contextmanager
-def _watched(module: nn.Module, index: Tensor) -> Iterator[Captured]:
-    """Records the keys of a map; its gradients are those of zeros ``(n, d_out)`` that are added to what leaves it.
-
-    Args:
-        module: The map.
-        index: ``(n,)``, which tokens of the pass are wanted, row after row.
-    """
-
-    def with_zeros(states: Tensor) -> Tensor:
-        by_tokens = states.reshape(-1, states.shape[-1])
-        captured.output = by_tokens.new_zeros(len(index), by_tokens.shape[1]).requires_grad_()
-        return by_tokens.index_put((index.to(states.device),), captured.output, accumulate=True).reshape(states.shape)
-
-    with capture_keys(module) as captured, change_output(module, with_zeros):
-        yield captured
 
 
 def _no_gradient(decoder: Decoder, place: int) -> EditError:

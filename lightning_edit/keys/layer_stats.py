@@ -2,35 +2,28 @@
 
 import itertools
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
-import torch.distributed
 from torch import Tensor
 
 from lightning_edit.asking.chat import chat_of
 from lightning_edit.asking.tokenization import Encoded
-from lightning_edit.distributed.process_group import first_of_machine, gathered
+from lightning_edit.distributed.process_group import gathered
 from lightning_edit.errors import EditError
-from lightning_edit.keys.moment_pass import PartialSums, compute_second_moments
 from lightning_edit.keys.own_text import sample_texts
 from lightning_edit.keys.question_moment import mixed_with_questions, with_questions
-from lightning_edit.keys.stored_moments import StoredMoments, unneeded_moment
-from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model
+from lightning_edit.keys.stored_moments import StoredMoments, moment_without_text, unneeded_moment
+from lightning_edit.keys.text_moments import Moments, check_outputs, text_moments
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
 from lightning_edit.settings import NO_EFFECT, Count, NotNegative, Settings, Share
 from lightning_edit.solvers.base import Solver
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.storage.cache import Cache
-from lightning_edit.storage.fingerprint import fingerprint
 
 Source = Literal["text", "identity", "none"]
-KIND, KEY = "second-moment", "second_moment"
-# To be raised whenever `compute_second_moments` comes to give other numbers for the same input.
-METHOD = "second moment 3"
 TOKENS_PER_DIMENSION = 10
 CHAT_SHARE = 0.7
 
@@ -166,7 +159,8 @@ def second_moments(
     Raises:
         EditError: If there is no text, or another process failed.
     """
-    return _of_rows(decoder, _text_rows(decoder, tokenizer, texts, layers, settings), layers, settings, report)
+    rows = _text_rows(decoder, tokenizer, texts, layers, settings)
+    return dict(_of_rows(decoder, rows, layers, settings, report))
 
 
 def _text_rows(
@@ -188,50 +182,11 @@ def _of_rows(
     layers: Sequence[int],
     settings: SecondMomentSettings,
     report: Report,
-) -> dict[int, Tensor]:
+    outputs: bool = False,
+) -> Moments:
     if settings.source != "text":
-        return {layer: _without_text(decoder, layer, settings.source) for layer in layers}
-    if settings.cache_dir is None:
-        return compute_second_moments(decoder, rows, layers, report)
-    return _cached(decoder, rows, layers, Cache(settings.cache_dir), report)
-
-
-def _cached(
-    decoder: Decoder, rows: Sequence[Sequence[int]], layers: Sequence[int], cache: Cache, report: Report
-) -> dict[int, Tensor]:
-    parts = {
-        "weights": fingerprint_model(decoder.model),
-        "text": fingerprint(*rows),
-        "numerics": describe_numerics(decoder.model),
-        "method": METHOD,
-    }
-    model, tokens = getattr(decoder.model, "name_or_path", ""), sum(map(len, rows))
-    names = {layer: fingerprint(*parts.values(), decoder.names[layer]) for layer in layers}
-    read = {layer: cache.read(KIND, names[layer]) for layer in layers}
-    moments = {layer: tensors[KEY] for layer, tensors in read.items() if tensors is not None}
-    # Other processes may see another disk, or look at it at another time.
-    missing = [layer for layer in layers if any(layer not in there for there in gathered(list(moments)))]
-    if missing:
-        described = {"model": model, "tokens": tokens, "parts": parts}
-        # Processes of one machine share its disk.
-        writes = first_of_machine()
-        kept = PartialSums(cache, fingerprint(*(names[layer] for layer in missing)), described)
-        for layer, moment in compute_second_moments(decoder, rows, missing, report, kept).items():
-            moments[layer] = moment
-            if writes:
-                described = {"model": model, "module": decoder.names[layer], "tokens": tokens, "parts": parts}
-                cache.write(KIND, names[layer], {KEY: moment}, described)
-        # Those who are done wait for the one who writes.
-        gathered(None)
-        kept.forget()
-    return {layer: moments[layer].to(decoder.waiting_device) for layer in layers}
-
-
-def _without_text(decoder: Decoder, layer: int, source: Source) -> Tensor:
-    moment = torch.zeros(decoder.moment_shape(layer), dtype=torch.float64, device=decoder.waiting_device)
-    if source == "identity":
-        moment.diagonal(dim1=-2, dim2=-1).fill_(1.0)
-    return moment
+        return Moments({layer: moment_without_text(decoder, layer, settings.source == "identity") for layer in layers})
+    return text_moments(decoder, rows, layers, settings.cache_dir, report, outputs)
 
 
 def prepare_second_moments(
@@ -245,7 +200,7 @@ def prepare_second_moments(
     report: Report = silent,
     questions: Sequence[Sequence[Encoded]] = (),
     preserved: Sequence[Sequence[Encoded]] = (),
-) -> Mapping[int, Tensor]:
+) -> Moments:
     """The second moments of a run, checked, from the model's own text where there is no other.
 
     Args:
@@ -261,40 +216,68 @@ def prepare_second_moments(
         preserved: Groups of prompts whose keys are added with `preserve_weight`, see `encode_named`.
 
     Returns:
-        For each layer ``(d_in, d_in)`` in float64, of E experts ``(E, d_in, d_in)``. Where little memory is to be used
-        and the model itself is on the CPU, they are in files, and each is made in a pass of its own. For a solver that
-        needs none they are 0, and nothing is read.
+        Those of keys, and of output gradients for a solver that needs them, which are of ordinary text alone. Where
+        little memory is to be used and the model itself is on the CPU, those of keys are in files, and each is made in
+        a pass of its own. For a solver that needs none they are 0, and nothing is read.
 
     Raises:
         EditError: If there is no text, or too little for the solver; if neither C nor the solver's ridge preserves.
     """
     if not solver.needs_second_moment:
-        return {layer: unneeded_moment(decoder, layer) for layer in layers}
+        return Moments({layer: unneeded_moment(decoder, layer) for layer in layers})
     if settings.source == "none" and not solver.ridge:
         raise EditError(
             "`second_moment.source: none` takes C = 0 and the solver's `ridge` is 0, so nothing would be preserved and "
             "the update is not defined. Raise the solver's `ridge`, or set `second_moment.source` to text or identity."
         )
-    if texts is None and settings.source == "text":
-        wanted = tokens_wanted(decoder, layers, settings)
-        texts = gathered(sample_texts(decoder.model, tokenizer, wanted, seed, report))[0]
-    rows = _text_rows(decoder, tokenizer, texts or (), layers, settings)
+    check_outputs(settings.source, solver)
+    rows = ordinary_rows(decoder, tokenizer, texts, layers, settings, seed, report)
     cache = None if settings.cache_dir is None else Cache(settings.cache_dir)
     share = settings.share_of_questions(chat_of(tokenizer) is not None)
 
-    def of(some: Sequence[int]) -> dict[int, Tensor]:
-        moments = _of_rows(decoder, rows, some, settings, report)
+    def of(some: Sequence[int]) -> Moments:
+        found = _of_rows(decoder, rows, some, settings, report, solver.needs_output_moment)
+        moments = dict(found)
         if questions:
             moments = mixed_with_questions(decoder, moments, questions, share, settings.subject_share, cache, report)
         if settings.preserve_weight:
             moments = with_questions(decoder, moments, preserved, settings.preserve_weight, 0.0, cache, report)
         for layer, moment in moments.items():
             check_second_moments({layer: moment.to(decoder.device)}, solver)
-        return moments
+        return Moments(moments, found.outputs)
 
     if decoder.memory == "normal" or decoder.device.type != "cpu":
         return of(layers)
-    stored = StoredMoments()
+    stored, outputs = StoredMoments(), dict[int, Tensor]()
     for layer in layers:
-        stored.keep(layer, of([layer])[layer])
-    return stored
+        outputs |= stored.moved(of([layer]))
+    return Moments(stored, outputs)
+
+
+def ordinary_rows(
+    decoder: Decoder,
+    tokenizer: Any,
+    texts: Iterable[str] | None,
+    layers: Sequence[int],
+    settings: SecondMomentSettings,
+    seed: int,
+    report: Report = silent,
+) -> list[Sequence[int]]:
+    """Token ids of the ordinary text of a run, the model's own where there is no other.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its tokenizer.
+        texts: Ordinary text, or None.
+        layers: The edited layers.
+        settings: See `SecondMomentSettings`.
+        seed: Of the model's own text.
+        report: Called with the number of tokens generated.
+
+    Raises:
+        EditError: If there is no text.
+    """
+    if texts is None and settings.source == "text":
+        wanted = tokens_wanted(decoder, layers, settings)
+        texts = gathered(sample_texts(decoder.model, tokenizer, wanted, seed, report))[0]
+    return _text_rows(decoder, tokenizer, texts or (), layers, settings)

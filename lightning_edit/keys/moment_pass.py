@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import accumulate
@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_edit.distributed.process_group import Together, gathered, is_sharded, own_share, sharing, summed
-from lightning_edit.keys.expert_moment import ExpertMoment, empty_moment
+from lightning_edit.keys.expert_moment import ExpertMoment, Moment, empty_moment
 from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
@@ -80,25 +80,32 @@ class PartialSums:
                     delete(entry.path)
 
 
-def text_batches(decoder: Decoder, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+def text_batches(decoder: Decoder, rows: Sequence[Sequence[int]], most: int = MAX_TOKENS) -> list[list[int]]:
     """Which rows go through the model together: indices, the longest first, with hardly any padding.
 
     Args:
         decoder: The model.
         rows: Token ids of the texts.
+        most: Tokens of a batch, padding included.
     """
-    most = MAX_TOKENS_CPU if decoder.device.type == "cpu" else MAX_TOKENS
+    most = min(most, MAX_TOKENS_CPU) if decoder.device.type == "cpu" else most
     return by_length([len(row) for row in rows], decoder.tokens_at_once(most), tokens_of_a_pass(decoder.device))
 
 
-def count_keys(
+# From the indices of the rows of a batch to what each metric is updated with.
+Look = Callable[[Sequence[int]], Mapping[Any, Any]]
+
+
+def count(
     decoder: Decoder,
     rows: Sequence[Sequence[int]],
-    metrics: Mapping[int, Metric],
+    metrics: Mapping[Any, Metric],
+    look: Look,
     kept: PartialSums | None = None,
     report: Report = silent,
+    most: int = MAX_TOKENS,
 ) -> None:
-    """Updates a metric for each layer with its keys of all tokens, in one pass that ends at the highest layer.
+    """Updates metrics with what is seen of all texts, batch by batch.
 
     Texts of about the same length share a batch, each in a row of its own. Each process takes a share of the batches;
     then all of them know the sums over all batches.
@@ -106,18 +113,20 @@ def count_keys(
     Args:
         decoder: The model.
         rows: Token ids of the texts, the same in every process.
-        metrics: For each layer a new one, all of whose states are sums.
+        metrics: By name, new ones, all of whose states are sums.
+        look: Runs a batch.
         kept: What is left of an earlier attempt.
         report: Called with the number of tokens done by this process.
+        most: Tokens of a batch, padding included.
 
     Raises:
         EditError: If another process failed.
     """
-    batches = own_share(text_batches(decoder, rows), decoder.model)
+    batches = own_share(text_batches(decoder, rows, most), decoder.model)
     # With divided weights the others are in the middle of a pass, and would take a message for a part of it.
     together = Together() if sharing(decoder.model) > 1 else nullcontext()
     with together, frozen(decoder.model), fused_activations(decoder.model):
-        _count_share(decoder, rows, batches, metrics, kept, report)
+        _count_share(decoder, rows, batches, metrics, look, kept, report)
     summed([state for metric in metrics.values() for state in metric.metric_state.values()], decoder.model)
 
 
@@ -145,30 +154,37 @@ def compute_second_moments(
         EditError: If another process failed.
     """
     moments = {layer: empty_moment(decoder, layer) for layer in sorted(layers)}
-    count_keys(decoder, rows, moments, kept, report)
-    computed = {}
-    for layer in sorted(layers):
-        moment = moments.pop(layer)
-        if isinstance(moment, ExpertMoment) and (poor := moment.hardly_visited()):
-            logger.warning(POOR, layer, poor, len(moment.visits), int(moment.tokens), moment.total.shape[1])
-        computed[layer] = moment.taken()
-    return computed
+    count(decoder, rows, moments, partial(_keys, decoder, rows, sorted(moments)), kept, report)
+    return {layer: taken(layer, moments.pop(layer)) for layer in sorted(layers)}
+
+
+def taken(layer: int, moment: Moment) -> Tensor:
+    """The second moment that was counted, in the memory of its sums, with a warning where too few keys were.
+
+    Args:
+        layer: The layer.
+        moment: Its sums, which are gone then.
+    """
+    if isinstance(moment, ExpertMoment) and (poor := moment.hardly_visited()):
+        logger.warning(POOR, layer, poor, len(moment.visits), int(moment.tokens), moment.total.shape[1])
+    return moment.taken()
 
 
 def _count_share(
     decoder: Decoder,
     rows: Sequence[Sequence[int]],
     batches: Sequence[Sequence[int]],
-    metrics: Mapping[int, Metric],
+    metrics: Mapping[Any, Metric],
+    look: Look,
     kept: PartialSums | None,
     report: Report,
 ) -> None:
     done = list(accumulate(sum(len(rows[i]) for i in batch) for batch in batches))
     first = 0 if kept is None else _restore(kept.begin(batches), metrics, decoder)
     for number, batch in enumerate(batches[first:], first + 1):
-        for keys in halving(partial(_keys, decoder, rows, sorted(metrics)), batch, decoder.model):
-            for layer, of_layer in keys.items():
-                metrics[layer].update(of_layer)
+        for seen in halving(look, batch, decoder.model):
+            for name, rows_seen in seen.items():
+                metrics[name].update(rows_seen)
         report("second moments (tokens)", done[number - 1], done[-1])
         if kept is not None and number < len(batches):
             kept.keep({"batches": torch.tensor(number), **_states(metrics)})
@@ -184,13 +200,11 @@ def _keys(
     return {layer: each[real.to(each.device)].to(decoder.device) for layer, each in zip(layers, keys, strict=True)}
 
 
-def _states(metrics: Mapping[int, Metric]) -> dict[str, Tensor]:
-    return {
-        f"{layer} {name}": state for layer, metric in metrics.items() for name, state in metric.metric_state.items()
-    }
+def _states(metrics: Mapping[Any, Metric]) -> dict[str, Tensor]:
+    return {f"{key} {name}": state for key, metric in metrics.items() for name, state in metric.metric_state.items()}
 
 
-def _restore(sums: Mapping[str, Tensor], metrics: Mapping[int, Metric], decoder: Decoder) -> int:
+def _restore(sums: Mapping[str, Tensor], metrics: Mapping[Any, Metric], decoder: Decoder) -> int:
     done = int(sums.get("batches", 0))
     # Where each process holds a part of the weights, all go through the same batches together.
     if is_sharded(decoder.model) and len(set(gathered(done))) > 1:

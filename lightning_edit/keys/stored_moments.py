@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from lightning_edit.keys.text_moments import Moments
 from lightning_edit.models.decoder import Decoder
 
 
@@ -33,6 +34,19 @@ class StoredMoments(Mapping[int, Tensor]):
         moment.cpu().contiguous().numpy().tofile(self._path(layer))
         self._shapes[layer] = moment.shape
 
+    def moved(self, moments: Moments) -> Mapping[int, Tensor]:
+        """Keeps all of some second moments; the caller should hold none of them, so that they are gone then.
+
+        Args:
+            moments: See `keep`.
+
+        Returns:
+            Those of output gradients, which stay in memory.
+        """
+        for layer, moment in moments.items():
+            self.keep(layer, moment)
+        return moments.outputs
+
     def _path(self, layer: int) -> Path:
         return Path(self._folder.name) / str(layer)
 
@@ -58,3 +72,17 @@ def unneeded_moment(decoder: Decoder, layer: int) -> Tensor:
     """
     zero = torch.zeros((), dtype=torch.float64, device=decoder.waiting_device)
     return zero.expand(decoder.moment_shape(layer))
+
+
+def moment_without_text(decoder: Decoder, layer: int, identity: bool) -> Tensor:
+    """C = I or C = 0, see `Decoder.moment_shape`.
+
+    Args:
+        decoder: The model.
+        layer: The edited layer.
+        identity: Which of them.
+    """
+    moment = torch.zeros(decoder.moment_shape(layer), dtype=torch.float64, device=decoder.waiting_device)
+    if identity:
+        moment.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+    return moment

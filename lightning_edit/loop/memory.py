@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from lightning_edit.editor import Editor
-from lightning_edit.gradients.passes import MAX_LOGITS
 from lightning_edit.gradients.passes import MAX_TOKENS as MAX_GRADIENT_TOKENS
 from lightning_edit.keys.moment_pass import MAX_TOKENS, MAX_TOKENS_CPU
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.output_gradients import MAX_LOGITS
 from lightning_edit.models.places import blocks_of, weight_shape
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import AlphaEdit, Solver
@@ -88,12 +88,18 @@ def memory_needs(
     """
     low, on_cpu = decoder.memory == "low", decoder.device.type == "cpu"
     moments = [DOUBLE * prod(decoder.moment_shape(layer)) * solver.needs_second_moment for layer in layers]
+    # B of each layer, and its eigenvectors once it is solved.
+    outputs = sum(2 * DOUBLE * weight_shape(decoder, layer)[0] ** 2 for layer in layers) * solver.needs_output_moment
     weights = [decoder.parameter(layer) for layer in layers]
     model, base = model_memory(decoder), sum(weight.numel() * weight.element_size() for weight in weights)
     size, config = decoder.model.dtype.itemsize, decoder.model.config.get_text_config()
     widest = max(activation_width(block, config) for block in decoder.blocks)
     tokens = decoder.tokens_at_once(MAX_TOKENS_CPU if on_cpu else MAX_TOKENS)
     counting = max(int(WITHOUT_GRADIENTS * tokens * size * widest), max(moments))
+    if solver.needs_output_moment:
+        kept = [activation_width(block, config) for block in decoder.blocks[blocks_of(decoder, layers)[0] :]]
+        logits = LOGITS * min(tokens * config.vocab_size, MAX_LOGITS) * max(size, 4)
+        counting = max(counting, int(tokens * size * sum(kept) + logits))
     writing = [WRITING * DOUBLE * weight.numel() for weight in weights]
     keys = [DOUBLE * edits * decoder.key_size(layer) * max(2 * texts, 6) for layer in layers]
     if isinstance(solver, AlphaEdit):
@@ -104,7 +110,7 @@ def memory_needs(
     if low:
         # C is gone before its layer is written.
         solving = max(factors, max(writing) - max(moments)) + max(keys)
-    together = max(moments) if low else sum(moments)
+    together = (max(moments) if low else sum(moments)) + outputs
     if not low:
         peak = model + base + together + max(counting, values, solving)
         return MemoryNeeds(model, base, together, counting, values, solving, peak, 0)

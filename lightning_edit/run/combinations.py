@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
+from lightning_edit.keys.text_moments import check_outputs
 from lightning_edit.loop.sourced import check_source
 from lightning_edit.requests import replaced_by
 from lightning_edit.settings import compared_fields
@@ -30,6 +31,7 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
         EditError: Names what to change.
     """
     single = module.loop.queue.size is None
+    check_outputs(module.moment_settings.source, module.solver)
     if module.pairs_from is not None:
         check_source(module.pairs_from, module.solver, module.distribution, module.value_settings)
         _check_source_anchor(module.pairs_from, module.update_anchor)

@@ -33,13 +33,12 @@ from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.run.preparation import check_texts, editor_of, templates_of, warm_up_run
-from lightning_edit.run.preserved import check_files, find_preserved, run_second_moments
+from lightning_edit.run.preserved import check_files, find_preserved, noted, run_second_moments
 from lightning_edit.run.value_finder import ValueFinder, log_values, logged, silent_finder
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.storage.cache import Cache
-from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.written import check_written
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
@@ -191,14 +190,13 @@ class EditingModule(MeasuredModule):
         amounts = (self.trainer.datamodule.batch_size, self.loop.queue.size, "data.batch_size")
         self.sections["memory"] = vars(announce(editor, self.requests, *amounts, self.trainer.is_global_zero))
         with self.timed("second_moments"), self.weights.unedited():
-            editor.moments = moments = run_second_moments(self)
+            moments = run_second_moments(self)
+        editor.moments, editor.output_moments = moments, moments.outputs
         with self.timed("values"):
             settle_norm(editor, self.requests, amounts[0], partial(silent_finder, caches=self.loop.value_caches))
         self.value_settings = editor.values
         self.loop.editor, self._values = editor, ValueFinder(editor, self.loop.value_caches)
-        used = moments.items() if self.solver.needs_second_moment else ()
-        of_moments = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in used}
-        self.identity.note({**self._values.fingerprints, **of_moments})
+        self.identity.note({**self._values.fingerprints, **noted(moments, self.solver)})
         warm_up_run(self, editor)
         if not self.loop.kept.updates_written:
             self._keep()

@@ -4,12 +4,13 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from lightning_edit.asking.chat import World
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
 from lightning_edit.keys.named_prompts import Prompts, encode_named, prompts_of_worlds, read_prompts, said_of
 from lightning_edit.keys.questions import preserving_questions, read_subjects
+from lightning_edit.keys.text_moments import Moments
+from lightning_edit.solvers.base import Solver
+from lightning_edit.storage.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule
@@ -52,14 +53,11 @@ def find_preserved(module: "EditingModule") -> Mapping[World, Prompts]:
     return found
 
 
-def run_second_moments(module: "EditingModule") -> Mapping[int, Tensor]:
-    """C of each edited layer of the unedited model, see `prepare_second_moments`.
+def run_second_moments(module: "EditingModule") -> Moments:
+    """The second moments of the unedited model, see `prepare_second_moments`.
 
     Args:
         module: The editing module under way, whose context templates are known.
-
-    Returns:
-        For each layer ``(d_in, d_in)`` in float64.
     """
     assert module.templates is not None
     settings = module.moment_settings
@@ -69,3 +67,16 @@ def run_second_moments(module: "EditingModule") -> Mapping[int, Tensor]:
     return prepare_second_moments(
         module.decoder, module.tokenizer, module.trainer.datamodule.preservation_texts(), *how
     )
+
+
+def noted(moments: Moments, solver: Solver) -> dict[str, str]:
+    """Fingerprints of the second moments that a run uses, which a run that goes on must have as well.
+
+    Args:
+        moments: Those of the run.
+        solver: Which of them are looked at.
+    """
+    used = moments.items() if solver.needs_second_moment else ()
+    of_keys = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in used}
+    outputs = moments.outputs.items()
+    return of_keys | {f"output moment of layer {layer}": fingerprint(moment) for layer, moment in outputs}

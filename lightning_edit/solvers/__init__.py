@@ -8,6 +8,7 @@ from lightning_edit.solvers.emmet import EMMET
 from lightning_edit.solvers.evoedit import EvoEdit
 from lightning_edit.solvers.layer_solver import LayerSolver
 from lightning_edit.solvers.memit import MEMIT
+from lightning_edit.solvers.output_memit import OutputDirections, OutputMEMIT
 from lightning_edit.solvers.post_processing import PRUNE, RECT, PostProcessor
 from lightning_edit.solvers.previous_keys import PreviousKeys
 from lightning_edit.solvers.ridge import Ridge
@@ -30,6 +31,8 @@ __all__ = [
     "Factors",
     "LayerSolver",
     "LyapLock",
+    "OutputDirections",
+    "OutputMEMIT",
     "PostProcessor",
     "PreviousKeys",
     "Ridge",

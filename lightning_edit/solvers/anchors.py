@@ -138,8 +138,14 @@ class LyapLock(Anchor):
         """Refuses all solvers but those that trade every edit against C.
 
         Raises:
-            EditError: For lambda 0, or a second moment that is not weighed.
+            EditError: For lambda 0, a second moment that is not weighed, or a lambda for each output direction.
         """
+        if solver.needs_output_moment:
+            raise EditError(
+                "`anchor: LyapLock` pulls all output directions back alike, and "
+                f"{type(solver).__name__} gives each a lambda of its own. Set `solver` to MEMIT, or leave out "
+                "the anchor and set `previous_keys: true`."
+            )
         if not solver.lam(1) > 0 or not solver.second_moment_weight > 0:
             raise EditError(
                 "`anchor: LyapLock` weighs C against the edits, so it needs a solver that does so: MEMIT with a "

@@ -26,7 +26,7 @@ factor of C' and the writer among them, and for d_in^2 + 2 d_out d_in in the pri
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -35,6 +35,9 @@ from lightning_edit.solvers.blocks import BlockBasis, LazyBlocks, weighted_rows,
 from lightning_edit.solvers.cholesky import Cholesky
 from lightning_edit.solvers.preservation import LazyCholesky, Preservation, dual_system
 from lightning_edit.solvers.previous_keys import SHARE, SHARE_OF_EXPERTS
+
+if TYPE_CHECKING:
+    from lightning_edit.solvers.output_memit import OutputDirections
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class EditProblem:
         previous_keys_moment: C_p ``(d_in, d_in)``, sum of k k^T over earlier edits, which are preserved as well.
         bare_keys: ``(d_in, n)`` keys in the bare prompt, which the original ROME mixes with the mean keys.
         pull: G ``(d_out, d_in)``, what is added to the right-hand side R K^T; None for nothing.
+        output_moment: The eigenvalues and eigenvectors of B ``(d_out, d_out)``, E[g g^T] over ordinary text.
     """
 
     keys: Tensor
@@ -57,6 +61,7 @@ class EditProblem:
     previous_keys_moment: Tensor | None = None
     bare_keys: Tensor | None = None
     pull: Tensor | None = None
+    output_moment: "OutputDirections | None" = None
 
     def preservation_error(self, update: "Factors") -> float:
         """RMS over ordinary keys of ``|Delta k0|``: sqrt(trace(Delta C Delta^T)), in units of W's output."""
@@ -105,6 +110,13 @@ class Factors:
         return self.left @ (keys if self.right is None else self.right @ keys)
 
 
+class System(Protocol):
+    """What was solved for the edits of an update."""
+
+    def condition(self) -> float:
+        """The condition number, estimated."""
+
+
 @dataclass(frozen=True)
 class Solution:
     """An update and what was needed for it.
@@ -118,7 +130,7 @@ class Solution:
     """
 
     update: Factors
-    system: Cholesky
+    system: System
     state: Preservation
     weighted: Tensor | None = None
 
@@ -143,6 +155,7 @@ class Solver(Checked, ABC):
         edits_per_update: Most edits that one call takes, None if there is no limit.
         preserves_edits: Whether the published method preserves earlier edits too (`EditProblem.previous_keys_moment`).
         needs_second_moment: Whether it looks at C at all; where it does not, C is not counted and its numbers are 0.
+        needs_output_moment: Whether it needs B, the second moment of output gradients, which takes a backward pass.
         second_moment_weight: w, the weight of preservation.
         ridge: l2, added to the diagonal of C'.
     """
@@ -150,6 +163,7 @@ class Solver(Checked, ABC):
     edits_per_update: ClassVar[int | None] = None
     preserves_edits: ClassVar[bool] = False
     needs_second_moment: ClassVar[bool] = True
+    needs_output_moment: ClassVar[bool] = False
     second_moment_weight: float
     ridge: float
 

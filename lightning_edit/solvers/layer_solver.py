@@ -1,10 +1,12 @@
 """The solver of one layer, which keeps what is preserved there from update to update."""
 
+from dataclasses import replace
 from itertools import takewhile
 
 from torch import Tensor
 
 from lightning_edit.solvers.base import EditProblem, Solution, Solver
+from lightning_edit.solvers.output_memit import OutputDirections
 from lightning_edit.solvers.preservation import CancelledError, Preservation
 from lightning_edit.solvers.previous_keys import PreviousKeys
 
@@ -17,14 +19,16 @@ class LayerSolver:
     Args:
         solver: Any solver.
         second_moment: C ``(d_in, d_in)``.
+        output_moment: B ``(d_out, d_out)`` for a solver that needs it.
 
     Attributes:
         factored: How many factors of C' the updates so far have needed.
     """
 
-    def __init__(self, solver: Solver, second_moment: Tensor) -> None:
+    def __init__(self, solver: Solver, second_moment: Tensor, output_moment: Tensor | None = None) -> None:
         self.solver = solver
         self.second_moment = second_moment
+        self._directions = None if output_moment is None else OutputDirections.of(output_moment)
         self.factored = 1
         self._state = solver.factor(second_moment)
         self._preserved = PreviousKeys()
@@ -45,6 +49,7 @@ class LayerSolver:
             ValueError: See `Solver.solve`.
         """
         keys = previous or PreviousKeys()
+        problem = replace(problem, output_moment=self._directions or problem.output_moment)
         if not self.solver.is_dual(self._state, problem):
             # The primal form needs the matrix C', not its factor, so there is nothing to extend.
             return self.solver.solve(self.state(keys.folded()), problem), previous
