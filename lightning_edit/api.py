@@ -102,7 +102,7 @@ def edit(
 
     Returns:
         The update, inserted: ``result.ask(question)`` shows the answers before and after it, ``result.remove(model)``
-        gives back the old weights, ``result.save(path)`` keeps it.
+        gives back the old weights, ``result.save(path)`` keeps it, ``result.to_lora(folder)`` makes it a LoRA adapter.
 
     Raises:
         EditError: If the input cannot be edited; the model is then as it was.
@@ -169,7 +169,7 @@ def edit(
             warm_up(editor, requests, Sources.shipped(), seed, report)
             with weights.undone_on_error():
                 written = _write_all(editor, requests, micro_batch, report)
-        return EditResult(weights.update(**editor.describe(), edits=written), decoder, tokenizer)
+        return EditResult(weights.update(**editor.describe(), edits=written), decoder, tokenizer, requests)
 
 
 def _usual_templates(model: Any, tokenizer: Any, source: Source | None, seed: int) -> ContextTemplates:

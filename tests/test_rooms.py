@@ -17,6 +17,7 @@ FLOORS = [
     {"models", "probes", "tiny"},
     {"asking"},
     {"loading"},
+    {"export"},
     {"keys", "metrics", "updates"},
     {"baselines", "collateral", "downstream", "gradients", "memories", "tracing", "values"},
     {"commands", "editor"},

@@ -22,6 +22,8 @@ STALE = {
     "edited.ckpt": "still holds all updates",
     "checkpoints": "still hold all updates; a run resumed from there contains them again",
     "metrics.json": "was measured before this",
+    "export-lora": "still holds all updates",
+    "export-model": "still holds all updates",
 }
 # Columns that have a line for each layer: heading, and the figures of which the largest is shown.
 PER_LAYER = {

@@ -34,7 +34,16 @@ def oriented_weight(module: nn.Module) -> Tensor:
     Args:
         module: A Linear, the Conv1D of GPT-2, which stores its weight transposed, or the experts of a layer.
     """
-    weight: Any = getattr(module, parameter_name(module))
+    return oriented(module, getattr(module, parameter_name(module)))
+
+
+def oriented(module: Any, weight: Tensor) -> Tensor:
+    """A tensor that is laid out as the weight of a site, as a view ``(d_out, d_in)``; see `oriented_weight`.
+
+    Args:
+        module: The site's module.
+        weight: Of the shape of its weight.
+    """
     if is_experts(module):
         return weight.permute(2, 0, 1) if module.is_transposed else weight.permute(1, 0, 2)
     return weight.T if isinstance(module, Conv1D) else weight

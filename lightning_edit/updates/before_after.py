@@ -1,14 +1,20 @@
 """Asking a model before and after an update, whether the update is in the model or not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from lightning_edit.asking.answers import Answers
 from lightning_edit.asking.conversation import Conversation, Show
+from lightning_edit.export.adapter import Adapter, make_adapter
+from lightning_edit.export.folder import hub_revision, lora_facts, write_lora
+from lightning_edit.export.ranks import RankSettings, RelativeError
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, check
 from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.updates.update_form import EDIT_FIELDS
 
 
 class BeforeAfter:
@@ -76,11 +82,14 @@ class EditResult(ModelUpdate):
         update: The update, which is in the model.
         decoder: The model; it is kept in memory as long as this is.
         tokenizer: Its fast tokenizer, or a `ChatTokenizer`, which asks in a chat.
+        requests: The edits in it, as far as they are known.
     """
 
-    def __init__(self, update: ModelUpdate, decoder: Decoder, tokenizer: Any) -> None:
+    def __init__(
+        self, update: ModelUpdate, decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest] = ()
+    ) -> None:
         super().__init__(update.layers, update.info, update._originals)
-        self._decoder, self._tokenizer = decoder, tokenizer
+        self._decoder, self._tokenizer, self._requests = decoder, tokenizer, requests
 
     def ask(self, question: str, tokens: Count = 128) -> Answers:
         """What the model says before and after the edits, the likeliest answers; each question stands for itself.
@@ -97,3 +106,37 @@ class EditResult(ModelUpdate):
         """
         check(EditResult.ask, {"tokens": tokens})
         return BeforeAfter(self._decoder, self._tokenizer, self, tokens).ask(question)
+
+    def to_lora(
+        self,
+        folder: str | Path,
+        rank: Count | None = None,
+        max_error: RelativeError | None = None,
+        pad_rank: Count | Literal["auto", "none"] = "auto",
+    ) -> Adapter:
+        """Writes the update as a LoRA adapter for PEFT, vLLM and others, with a model card.
+
+        It is put on the model as it was before this update: ``PeftModel.from_pretrained(base, folder)``.
+
+        Args:
+            folder: A new folder.
+            rank: See `RankSettings`.
+            max_error: The same.
+            pad_rank: The same.
+
+        Returns:
+            What was written; its ``ranks`` hold for each matrix the rank and the relative error.
+
+        Raises:
+            EditError: If the folder holds something, the update is not of matrices, or a rank is too small.
+        """
+        settings = RankSettings(rank, max_error, pad_rank)
+        model = self._decoder.model
+        if not self.is_inserted:
+            self.check(model)
+        adapter = make_adapter(model, {one.module: one.factors for one in self.layers.values()}, settings)
+        edits = [{name: getattr(request, name) for name in EDIT_FIELDS} for request in self._requests]
+        base = str(self.info.get("model") or "")
+        facts = lora_facts(adapter, base, hub_revision(model), self.info, edits)
+        write_lora(Path(folder).expanduser(), adapter, facts)
+        return adapter

@@ -4,21 +4,19 @@ from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
 from lightning_edit.errors import EditError
-from lightning_edit.loading.editable import Loaded, ModelSource, load_base
-from lightning_edit.loading.weight_forms import Precision
-from lightning_edit.messages import quoted
+from lightning_edit.loading.editable import Loaded
 from lightning_edit.models.sites import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import WEIGHTS
 from lightning_edit.storage.run_lock import RunLock
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.updates.base_model import base_of
 from lightning_edit.updates.beside import save_beside
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
@@ -26,7 +24,7 @@ from lightning_edit.updates.model_update import ModelUpdate, same_update
 from lightning_edit.updates.update_list import REMOVED, open_updates
 from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
 
-UPDATE, MODEL, CONFIG = "update.safetensors", "model", "config.yaml"
+UPDATE, MODEL = "update.safetensors", "model"
 Action = Literal["remove", "apply"]
 
 
@@ -101,7 +99,7 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
     described = _known_update(folder, history)
     edits = sum(len(record.edits) for record in records)
     update = ModelUpdate(total, {**described.info, "edits": edits, "removed_updates": sorted(removed)})
-    base = _base_model(folder, described, model, trust_remote_code)
+    base, _ = base_of(folder, described, model, trust_remote_code)
     update.insert(base.model)
     written = _write(folder, history, removed, update, base)
     checked = _check_after(base.model, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None
@@ -172,37 +170,6 @@ def _known_update(folder: Path, history: History) -> ModelUpdate:
     if (folder / UPDATE).exists():
         update.info |= ModelUpdate.load(folder / UPDATE).info
     return update
-
-
-def _base_model(folder: Path, described: ModelUpdate, name: str | None, trust_remote_code: bool) -> Loaded:
-    """The base model, where and in what precision the run loaded it."""
-    settings = _settings(folder)
-    name = name or settings.get("model") or described.info.get("model") or ""
-    dtype: Any = settings.get("dtype") or described.info.get("dtype") or "auto"
-    if not isinstance(name, str) or dtype not in get_args(Precision):
-        raise EditError(
-            f"{folder / CONFIG}: `model.model` must be a name and `model.dtype` one of "
-            f"{', '.join(get_args(Precision))}, got {quoted(name)} and {quoted(dtype)}."
-        )
-    try:
-        how: Any = {"quantization": settings.get("quantization"), "beside": settings.get("write") == "beside"}
-        source = ModelSource(name, dtype, None, None, trust_remote_code, **how)
-        base = load_base(source, [update.module for update in described.layers.values()])
-    except EditError as error:
-        raise EditError(f"{error} The weights are recomputed from the base model: give it with --model.") from error
-    described.check(base.model)
-    return base
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    if not path.is_file():
-        return {}
-    content = read_yaml(path)
-    try:
-        return dict(content["model"]["init_args"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise EditError(f"{path} is not the configuration of a run ({error}); fix it or move it away.") from error
 
 
 def _check_after(model: Any, record: UpdateRecord) -> bool | None:
