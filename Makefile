@@ -67,7 +67,7 @@ test-newest: .venv-newest/.installed
 # torchao is loaded with transformers wherever it is installed and says what it could not load, so it comes last.
 test-quantized: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bnb,torchao]'
-	$(BIN)/python -m pytest tests/loading/test_quantization.py tests/real/test_quantized.py
+	$(BIN)/python -m pytest tests/loading/test_quantization.py tests/export/test_quantized.py tests/real/test_quantized.py
 	$(BIN)/python -m pytest tests/docs/test_examples.py -k quantized
 
 # The environment variable silences an advertisement, not a warning.

@@ -11,6 +11,7 @@ from lightning_edit.commands.comparison.settings import METHOD, flat_settings
 from lightning_edit.errors import EditError
 from lightning_edit.export.card import SAMPLE, CardFacts
 from lightning_edit.loading.pretrained import load_tokenizer
+from lightning_edit.messages import listed
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars
@@ -45,8 +46,11 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
         return facts
     flat = flat_settings(metrics.get("config") or {})
     settings = {name.removeprefix("model."): value for name, value in flat.items() if _is_shown(name, value)}
+    removed = saved.update.info.get("removed_updates") or []
+    stale = [f"Removed after the figures below were measured: update {listed(removed)} of the run"] if removed else []
     return replace(
         facts,
+        form=[*facts.form, *stale],
         method=flat.get(METHOD) or facts.method,
         settings=settings,
         before=metrics.get("before") or {},
@@ -98,7 +102,8 @@ def answers_left(saved: Saved, truncated: Mapping[str, Factors], most: int) -> t
     # Rounded up, so that they are no more than asked for.
     asked = edits[:: -(-len(edits) // most)]
     layers = {place: replace(one, factors=truncated[one.module]) for place, one in saved.update.layers.items()}
-    tokenizer, decoder = _tokenizer(saved), find_decoder(saved.base.model)
+    settings = {} if saved.folder is None else settings_of(saved.folder)
+    tokenizer, decoder = _tokenizer(saved, settings), find_decoder(saved.base.model, settings.get("down_projection"))
     with ProgressBars() as report:
         counts = []
         for name, update in (("whole", saved.update), ("truncated", ModelUpdate(layers, saved.update.info))):
@@ -113,9 +118,8 @@ def answers_left(saved: Saved, truncated: Mapping[str, Factors], most: int) -> t
     return len(asked), counts[0], counts[1]
 
 
-def _tokenizer(saved: Saved) -> Any:
+def _tokenizer(saved: Saved, settings: Mapping[str, Any]) -> Any:
     """The tokenizer of the base model, which asks in the chat if the run did."""
-    settings = {} if saved.folder is None else settings_of(saved.folder)
     tokenizer = load_tokenizer(saved.source.name, saved.source.trust_remote_code)
     try:
         asking = ChatSettings(**(settings.get("chat_settings") or {}))

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+from yaml import YAMLError
 
 from lightning_edit.messages import bounded, counted
-from lightning_edit.storage.user_files import is_there
+from lightning_edit.storage.user_files import is_there, read_text
 
 CARD = "README.md"
 SAMPLE = 10
+# No card of a model has so many bytes.
+LARGEST = 2**20
 TAGS = ("knowledge-editing", "model-editing", "lightning-edit")
 LICENSE = ("license", "license_name", "license_link")
 # Names in `metrics.json`, and what they are for a reader who has not seen one.
@@ -106,8 +109,9 @@ def license_of(folder: str | None) -> dict[str, str]:
     if folder is None or not (Path(folder) / CARD).is_file():
         return {}
     try:
-        said = ModelCard.load(Path(folder) / CARD, ignore_metadata_errors=True).data.to_dict()
-    except (ValueError, OSError):
+        text = read_text(Path(folder) / CARD, largest=LARGEST)
+        said = ModelCard(text, ignore_metadata_errors=True).data.to_dict()
+    except (ValueError, YAMLError):
         # A card that cannot be read names nothing.
         return {}
     return {name: str(said[name]) for name in LICENSE if said.get(name)}

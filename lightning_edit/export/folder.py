@@ -1,13 +1,16 @@
 """Folders that are exported: they appear whole, with their model card, and never in the place of others."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+
 from lightning_edit.errors import EditError
 from lightning_edit.export.adapter import Adapter
-from lightning_edit.export.card import SAMPLE, CardFacts, write_card
+from lightning_edit.export.card import CARD, SAMPLE, CardFacts, write_card
 from lightning_edit.messages import counted
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.user_files import is_there
@@ -115,12 +118,21 @@ def _facts(base: str, revision: str | None, info: Mapping[str, Any], edits: Sequ
     return CardFacts(
         base=name,
         revision=revision,
-        folder=name if is_there(name) else None,
+        folder=name if is_there(name) else _cached(name, revision),
         method=solver.partition("(")[0] or "an unknown method",
         settings={key: str(info[key]) for key in ("solver", "layers", "dtype") if key in info},
         edits=int(info.get("edits") or len(edits)),
         sample=edits[:SAMPLE],
     )
+
+
+def _cached(name: str, revision: str | None) -> str | None:
+    """Where the card of a model on the hub lies, if it was downloaded before."""
+    # What cannot be a name on the hub is refused as a ValueError.
+    with suppress(ValueError):
+        found = try_to_load_from_cache(name, CARD, revision=revision)
+        return str(Path(found).parent) if isinstance(found, str) else None
+    return None
 
 
 def loadable(name: str) -> str:

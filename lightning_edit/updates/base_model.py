@@ -16,12 +16,12 @@ CONFIG = "config.yaml"
 
 
 def base_of(
-    folder: Path, update: ModelUpdate, name: str | None = None, trust_remote_code: bool = False
+    folder: Path | None, update: ModelUpdate, name: str | None = None, trust_remote_code: bool = False
 ) -> tuple[Loaded, ModelSource]:
     """The model that an update was made for, where and in what precision the run loaded it.
 
     Args:
-        folder: The run's; it need not hold a configuration.
+        folder: The run's, which need not hold a configuration; None for an update that lies elsewhere.
         update: The update, of which the tensors are not looked at.
         name: The base model, where it is not where the run found it.
         trust_remote_code: Whether code that comes with the base model may be run.
@@ -32,8 +32,8 @@ def base_of(
     Raises:
         EditError: If it cannot be loaded, or is not the model that the update was made for.
     """
-    settings = settings_of(folder)
-    source = source_of(settings, update.info, folder / CONFIG, name, trust_remote_code)
+    settings, where = ({}, Path("the update")) if folder is None else (settings_of(folder), folder / CONFIG)
+    source = source_of(settings, update.info, where, name, trust_remote_code)
     base = load_again(source, [layer.module for layer in update.layers.values()])
     update.check(base.model)
     return base, source

@@ -60,7 +60,7 @@ def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bo
     if file.suffix == ".ckpt":
         return _of_checkpoint(file, folder, model, trust_remote_code)
     update = ModelUpdate.load(file)
-    base, source = base_of(file.parent if folder is None else folder, update, model, trust_remote_code)
+    base, source = base_of(folder, update, model, trust_remote_code)
     removed = set(update.info.get("removed_updates", ()))
     return Saved(update, base, source, folder, _edits_of(folder, removed))
 
@@ -86,7 +86,7 @@ def _update_of(folder: Path) -> Path:
 def _run_of(file: Path) -> Path | None:
     """The folder of the run that wrote a file, None where it lies elsewhere."""
     folder = file.parent.parent if file.parent.name == checkpoint_file.FOLDER else file.parent
-    written = any((folder / name).exists() for name in ("config.yaml", "metrics.json", UPDATES))
+    written = any((folder / name).exists() for name in ("metrics.json", UPDATES))
     return folder if written else None
 
 

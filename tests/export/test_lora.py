@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.before_after import EditResult
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import inserted
+from lightning_edit.updates.update_list import UpdateList
 from tests.small_models import make_gpt2, make_llama, make_request
 
 peft = pytest.importorskip("peft")
@@ -231,6 +233,24 @@ def test_the_edited_model_is_written_with_a_card(finished, tmp_path, capsys):
     assert torch.equal(logits(load_model(str(tmp_path / "model"))), logits(load_model(str(finished / "model"))))
     load_tokenizer(str(tmp_path / "model"))
     assert ModelCard.load(tmp_path / "model" / "README.md").data.library_name == "transformers"
+
+
+def test_what_was_removed_from_a_run_is_in_neither_adapter_nor_card(finished, tmp_path, capsys):
+    run = tmp_path / "version_0"
+    shutil.copytree(finished, run)
+    cli.main(["updates", "remove", str(run), "3"])
+    command(capsys, run)
+    config = json.loads((run / "export-lora" / "adapter_config.json").read_text())
+    removed = UpdateList(run / "updates").record(3).edits
+    card = (run / "export-lora" / "README.md").read_text()
+    assert config["r"] == 8
+    assert "4 edited facts" in card
+    assert "measured: update 3 of the run" in card
+    assert not any(edit["subject"] in card for edit in removed)
+    model, edited = load_model("tiny"), load_model(str(run / "model"))
+    torch.testing.assert_close(logits(put_on(model, run / "export-lora")), logits(edited), rtol=0, atol=1e-4)
+    cli.main(["updates", "apply", str(run), "3"])
+    assert "export-lora still holds" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_another_base_is_refused_and_nothing_is_written(finished, tmp_path, capsys):
