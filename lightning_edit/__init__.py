@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lightning_edit.updates.before_after import EditResult
     from lightning_edit.updates.model_update import ModelUpdate, inserted
     from lightning_edit.values.settings import ValueSettings
+    from lightning_edit.windows.windows import Windows
 
     __version__: str
 
@@ -72,6 +73,7 @@ _DEFINED_IN = {
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "SimIE": "lightning_edit.solvers",
     "ValueSettings": "lightning_edit.values.settings",
+    "Windows": "lightning_edit.windows.windows",
     "edit": "lightning_edit.api",
     "inserted": "lightning_edit.updates.model_update",
     "load_memories": "lightning_edit.memories.folder",
@@ -112,6 +114,7 @@ __all__ = [
     "SecondMomentSettings",
     "SimIE",
     "ValueSettings",
+    "Windows",
     "__version__",
     "edit",
     "inserted",

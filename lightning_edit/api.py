@@ -27,7 +27,7 @@ from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
 from lightning_edit.loop.memory import announce
 from lightning_edit.loop.norm_anchor import settle_norm
-from lightning_edit.loop.sourced import check_source, check_subjects, usual_solver, warm_up
+from lightning_edit.loop.sourced import check_source, check_subjects, is_searched, usual_solver, warm_up
 from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Decoder, Memory
 from lightning_edit.models.probe import check_projections
@@ -77,7 +77,7 @@ def edit(
             modules are replaced by plain ones with the dequantized weight, and stay so.
         tokenizer: Its fast tokenizer.
         requests: The edits.
-        solver: ``EMMET()`` if not given, with a source ``Ridge()``. ROME as published also takes
+        solver: ``EMMET()`` if not given, with a source ``Ridge()`` or ``MEMIT()``. ROME as published also takes
             ``values=ValueSettings(site="mlp")`` and templates with ``average="flat"``.
         layers: The layers to edit, the lowest block is 0. Good ones must be chosen for each model; ``auto`` takes those
             of a preset in ``configs/models/``, or else guesses, and says which.
@@ -97,8 +97,9 @@ def edit(
             ``dense`` MLP, or ``auto``: the experts where there are any.
         memory: With ``low``, an edit takes little more memory than the model, and more time; results are the same up to
             rounding.
-        source: Where keys and residuals come from: a search for values if not given, or ``Gradient()``, which takes
-            them from gradients and edits whichever linear maps of the layers it names.
+        source: Where keys and residuals come from: a search for values at subjects if not given; ``Gradient()``, which
+            takes them from gradients and edits whichever linear maps of the layers it names; or ``Windows()``, which
+            searches at each window of a long answer.
 
     Returns:
         The update, inserted: ``result.ask(question)`` shows the answers before and after it, ``result.remove(model)``
@@ -123,7 +124,7 @@ def edit(
     _check_gradients(model)
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
-    maps = [] if source is None else source.maps
+    maps = [] if source is None else list(source.maps)
     asking, decoder = chat_settings or ChatSettings(), structure_of(model, sites, maps)
     tokenizer = settle_chat(tokenizer, chat, asking)
     requests = _as_asked(distinct(requests), tokenizer, asking)
@@ -131,7 +132,7 @@ def edit(
     check_subjects(requests, source)
     if source is not None:
         check_source(source, solver, distribution, values)
-    several = source is not None or values.site == "block"
+    several = not is_searched(source) or values.site == "block"
     layers = settle_places(layers, decoder, type(solver).__name__, several, maps)
     if moments is not None:
         _check_moments(decoder, layers, moments, solver)
@@ -219,7 +220,7 @@ def _check_weights(
     model = decoder.model
     for module in (model.get_input_embeddings(), *map(decoder.down_projection, layers)):
         keep_in_memory(model, module)
-    if source is None:
+    if is_searched(source):
         check_site(decoder, layers, values.site, distribution)
     with Together():
         check_finite(model)
@@ -227,8 +228,7 @@ def _check_weights(
     check_projections(decoder, layers)
     if source is not None:
         source.check_places(decoder, layers, {})
-        return values
-    return settle_site(decoder, layers, values)
+    return settle_site(decoder, layers, values) if is_searched(source) else values
 
 
 def _write_all(editor: Editor, requests: Sequence[EditRequest], micro_batch: int, report: Report) -> int:

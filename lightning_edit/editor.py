@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_edit.gradients.source import Pairs, Source
+from lightning_edit.gradients.source import AtPlace, Pairs, Source
 from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import check_keys, compute_keys, current_values
@@ -112,7 +112,7 @@ class Editor:
     ) -> Written:
         """Solves layer by layer, each on the model with the layers below already written (MEMIT, algorithm 1).
 
-        The pairs of a source are all found before, on the model as it is.
+        The values of a source are found before, on the model as it is.
 
         Args:
             requests: The n edits.
@@ -148,18 +148,23 @@ class Editor:
         pairs = self.find_pairs(source, requests, report)
         written = Written(owners=pairs.owners, values_seconds=time.perf_counter() - start)
         with self.weights.undone_on_error():
-            for layer in self.layers:
-                keys, residual = pairs.keys.pop(layer), pairs.residuals.pop(layer)
-                moment = self._solver_of(layer, keys.device).second_moment
-                self._write_layer(EditProblem(keys, residual, moment), layer, measured, written)
+            for index, layer in enumerate(self.layers):
+                share = residual_share(index, len(self.layers), self.distribution) if source.searches else 1.0
+                if share:
+                    self._write_layer(self._problem_of(pairs.at(layer), layer, share), layer, measured, written)
         self._preserve(written.keys)
         self.statistics, self.anchored = pairs.statistics, self.anchored | written.anchored
         return written
 
     def find_pairs(self, source: Source, requests: Sequence[EditRequest], report: Report = silent) -> Pairs:
         """The pairs of some edits on the model as it is now, see `Source.find`; what it has seen is not kept."""
-        how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.layers, self.statistics)
-        return source.find(*how, report)
+        how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.layers, self.values)
+        with self.searched() if source.searches else nullcontext():
+            return source.find(*how, self.statistics, report)
+
+    def _problem_of(self, pairs: AtPlace, layer: int, share: float) -> EditProblem:
+        moment = self._solver_of(layer, pairs.keys.device).second_moment
+        return EditProblem(pairs.keys, pairs.residual * share, moment, text_keys=pairs.text_keys)
 
     def _write_layers(self, requests: Sequence[EditRequest], z: Tensor, measured: bool, written: Written) -> None:
         targets, highest = dict.fromkeys(self.layers, z), self.layers[-1]

@@ -39,6 +39,7 @@ from lightning_edit.run.trainer_check import check_strategy_name
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.run_folder import lock, run_folder, stay_in
+from lightning_edit.windows.windows import Windows  # noqa: F401  (the same)
 
 
 class SaveRunConfig(SaveConfigCallback):

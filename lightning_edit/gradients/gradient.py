@@ -9,16 +9,39 @@ from torch import Tensor
 
 from lightning_edit.asking.tokenization import check_lengths
 from lightning_edit.errors import EditError
-from lightning_edit.gradients.passes import AtTokens, check_backward, gradients_at_answers
-from lightning_edit.gradients.source import Pairs, Source
+from lightning_edit.gradients.passes import MAX_LOGITS, MAX_TOKENS, AtTokens, check_backward, gradients_at_answers
+from lightning_edit.gradients.source import AtPlace, Pairs, Source
 from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.messages import listed
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.places import weight_shape
+from lightning_edit.models.places import blocks_of, weight_shape
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, CountOrZero, Positive
+from lightning_edit.values.memory import DOUBLE, LOGITS, activation_width
+from lightning_edit.values.settings import ValueSettings
+
+
+@dataclass(frozen=True)
+class GradientPairs(Pairs):
+    """Pairs of all places, found on the same weights.
+
+    Args:
+        keys: For each place K ``(d_in, n)`` in float64.
+        residuals: For each place R ``(d_out, n)`` in float64.
+        owners: See `Pairs`.
+        statistics: See `Pairs`.
+    """
+
+    keys: dict[int, Tensor]
+    residuals: dict[int, Tensor]
+    owners: tuple[int, ...]
+    statistics: dict[str, Statistics]
+
+    def at(self, place: int) -> AtPlace:
+        """Those of one place, which are not kept; see `Pairs.at`."""
+        return AtPlace(self.keys.pop(place), self.residuals.pop(place))
 
 
 @dataclass(frozen=True)
@@ -90,6 +113,26 @@ class Gradient(Source):
                 "Set `source.normalize` to standard, as in that run."
             )
 
+    def memory(
+        self,
+        decoder: Decoder,
+        tokenizer: Any,
+        requests: Sequence[EditRequest],
+        templates: ContextTemplates,
+        places: Sequence[int],
+        values: ValueSettings,
+    ) -> tuple[int, int]:
+        """A pass forward and one backward, down to the lowest edited block; see `Source.memory`."""
+        texts = [text for request in requests for text in templates.answered(tokenizer, request)]
+        tokens = min(sum(len(ids) - 1 for ids, _ in texts), decoder.tokens_at_once(MAX_TOKENS))
+        keys = sum(len(ids) - start for ids, start in texts)
+        config, size = decoder.model.config.get_text_config(), decoder.model.dtype.itemsize
+        lowest = blocks_of(decoder, places)[0]
+        width = sum(activation_width(block, config) for block in decoder.blocks[lowest:])
+        logits = LOGITS * min(keys * config.vocab_size, MAX_LOGITS) * max(size, 4)
+        pairs = DOUBLE * keys * sum(sum(weight_shape(decoder, place)) for place in places)
+        return keys, int(tokens * size * width + logits + pairs)
+
     def find(
         self,
         decoder: Decoder,
@@ -97,6 +140,7 @@ class Gradient(Source):
         requests: Sequence[EditRequest],
         templates: ContextTemplates,
         places: Sequence[int],
+        values: ValueSettings,
         statistics: Mapping[str, Statistics],
         report: Report = silent,
     ) -> Pairs:
@@ -116,7 +160,7 @@ class Gradient(Source):
         seen = self._seen(found, statistics)
         residuals = {place: self._residual(h, g, seen) for place, (h, g) in found.items()}
         keys = {place: h.T.contiguous() for place, (h, _) in found.items()}
-        return Pairs(keys, residuals, tuple(owners), seen)
+        return GradientPairs(keys, residuals, tuple(owners), seen)
 
     def _weights(self, owners: Sequence[int]) -> Tensor:
         """``(n,)``: one over the number of answer tokens in the mini-batch of each."""

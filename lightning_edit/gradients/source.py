@@ -13,23 +13,43 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Checked
+from lightning_edit.solvers import Ridge, Solver
+from lightning_edit.values.settings import ValueSettings
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """What one update is to write at each of its places, all found on the same weights.
+class AtPlace:
+    """What one update is to write at one of its places, in float64.
 
     Args:
-        keys: For each place K ``(d_in, n)`` in float64.
-        residuals: For each place R ``(d_out, n)`` in float64.
+        keys: K ``(d_in, n)``.
+        residual: R ``(d_out, n)``.
+        text_keys: ``(d_in, m)``, see `EditProblem`; None for none.
+    """
+
+    keys: Tensor
+    residual: Tensor
+    text_keys: Tensor | None = None
+
+
+class Pairs(ABC):
+    """What one update is to write.
+
+    Attributes:
         owners: ``n`` positions: to which of the edits each column belongs.
         statistics: What was seen of all pairs up to these, which later ones are compared with; see `Source.find`.
     """
 
-    keys: dict[int, Tensor]
-    residuals: dict[int, Tensor]
     owners: tuple[int, ...]
-    statistics: dict[str, Statistics]
+    statistics: Mapping[str, Statistics]
+
+    @abstractmethod
+    def at(self, place: int) -> AtPlace:
+        """The pairs of one place, asked for once, after what lies below it was written.
+
+        Args:
+            place: One of the edited places.
+        """
 
 
 class Source(Checked, ABC):
@@ -40,13 +60,22 @@ class Source(Checked, ABC):
 
     Attributes:
         needs_subject: Whether it must know where the subject of an edit stands.
+        searches: Whether it searches for values at the highest edited layer, by the settings `values`, and the layers
+            share what is to be written; if not, each place has residuals of its own.
+        usual_solver: The solver where none is given.
+        keys_of: What has a key of its own, for messages.
         maps: Patterns of the linear maps of a block that are edited, see `with_maps`; none for the down-projection.
         warmup: How many facts that are not edited it is to see before the first update.
+        preserve_text: Whether it gives other keys of the edits' texts, which are preserved.
     """
 
     needs_subject: ClassVar[bool] = True
-    maps: list[str]
-    warmup: int
+    searches: ClassVar[bool] = False
+    usual_solver: ClassVar[type[Solver]] = Ridge
+    keys_of: ClassVar[str] = "one for each token of an answer"
+    maps: Sequence[str] = ()
+    warmup: int = 0
+    preserve_text: bool = False
 
     @abstractmethod
     def check(
@@ -78,6 +107,22 @@ class Source(Checked, ABC):
         """
 
     @abstractmethod
+    def memory(
+        self,
+        decoder: Decoder,
+        tokenizer: Any,
+        requests: Sequence[EditRequest],
+        templates: ContextTemplates,
+        places: Sequence[int],
+        values: ValueSettings,
+    ) -> tuple[int, int]:
+        """What the edits of one update take; the arguments are those of `find`.
+
+        Returns:
+            How many keys they have, and about how many bytes it takes to find their pairs, beside the model.
+        """
+
+    @abstractmethod
     def find(
         self,
         decoder: Decoder,
@@ -85,6 +130,7 @@ class Source(Checked, ABC):
         requests: Sequence[EditRequest],
         templates: ContextTemplates,
         places: Sequence[int],
+        values: ValueSettings,
         statistics: Mapping[str, Statistics],
         report: Report = silent,
     ) -> Pairs:
@@ -95,7 +141,8 @@ class Source(Checked, ABC):
             tokenizer: Its fast tokenizer.
             requests: The edits.
             templates: Their contexts.
-            places: The edited places.
+            places: The edited places, ascending.
+            values: How values are searched for, if they are.
             statistics: What earlier pairs left, by the shape of their weights; nothing at first.
             report: Called with the number of edits done.
 

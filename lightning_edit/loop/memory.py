@@ -9,19 +9,18 @@ from pathlib import Path
 import torch
 
 from lightning_edit.editor import Editor
-from lightning_edit.gradients.passes import MAX_TOKENS as MAX_GRADIENT_TOKENS
+from lightning_edit.gradients.source import Source
 from lightning_edit.keys.moment_pass import MAX_TOKENS, MAX_TOKENS_CPU
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.output_gradients import MAX_LOGITS
 from lightning_edit.models.places import blocks_of, weight_shape
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import AlphaEdit, Solver
-from lightning_edit.values.memory import LOGITS, activation_width, few_at_once, model_memory, values_memory
+from lightning_edit.values.memory import DOUBLE, LOGITS, activation_width, few_at_once, model_memory, values_memory
 from lightning_edit.values.optimize import encode_texts
 
 logger = logging.getLogger(__name__)
 
-DOUBLE = 8
 # A null space takes C, its eigenvectors, and LAPACK's workspace of twice that.
 NULL_SPACE = 4
 # Delta and W in float64.
@@ -131,7 +130,7 @@ def needs_of(editor: Editor, requests: Sequence[EditRequest], at_once: int, per_
     """
     decoder, layer, settings = editor.weights.decoder, editor.value_layer, editor.values
     if editor.source is not None:
-        return _needs_with_source(editor, requests[:per_update])
+        return _needs_with_source(editor, editor.source, requests[:per_update])
     how = (decoder, editor.tokenizer, requests[:at_once], editor.templates, layer, settings)
     values = 0
     for part in few_at_once(*how):
@@ -141,18 +140,10 @@ def needs_of(editor: Editor, requests: Sequence[EditRequest], at_once: int, per_
     return memory_needs(decoder, editor.layers, editor.solver, edits, len(editor.templates), values)
 
 
-def _needs_with_source(editor: Editor, requests: Sequence[EditRequest]) -> MemoryNeeds:
-    """What updates take whose pairs come from a pass forward and one backward, down to the lowest edited block."""
+def _needs_with_source(editor: Editor, source: Source, requests: Sequence[EditRequest]) -> MemoryNeeds:
+    """What updates take whose pairs come from a source."""
     decoder = editor.weights.decoder
-    texts = [text for request in requests for text in editor.templates.answered(editor.tokenizer, request)]
-    tokens = min(sum(len(ids) - 1 for ids, _ in texts), decoder.tokens_at_once(MAX_GRADIENT_TOKENS))
-    keys = sum(len(ids) - start for ids, start in texts)
-    config, size = decoder.model.config.get_text_config(), decoder.model.dtype.itemsize
-    lowest = blocks_of(decoder, editor.layers)[0]
-    width = sum(activation_width(block, config) for block in decoder.blocks[lowest:])
-    logits = LOGITS * min(keys * config.vocab_size, MAX_LOGITS) * max(size, 4)
-    pairs = DOUBLE * keys * sum(sum(weight_shape(decoder, place)) for place in editor.layers)
-    values = int(tokens * size * width + logits + pairs)
+    keys, values = source.memory(decoder, editor.tokenizer, requests, editor.templates, editor.layers, editor.values)
     return memory_needs(decoder, editor.layers, editor.solver, keys, 1, values)
 
 

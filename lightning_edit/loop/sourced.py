@@ -16,7 +16,7 @@ from lightning_edit.messages import counted, listed
 from lightning_edit.probes import folded, other_answer
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
-from lightning_edit.solvers import EMMET, Ridge, Solver
+from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
@@ -28,7 +28,16 @@ def usual_solver(source: Source | None) -> Solver:
     Args:
         source: Where keys and residuals come from; None for a search.
     """
-    return EMMET() if source is None else Ridge()
+    return EMMET() if source is None else source.usual_solver()
+
+
+def is_searched(source: Source | None) -> bool:
+    """Whether values are searched for at the highest edited layer, which must then be one where they are read.
+
+    Args:
+        source: Where keys and residuals come from; None for a search.
+    """
+    return source is None or source.searches
 
 
 def check_source(source: Source, solver: Solver, distribution: LayerDistribution, values: ValueSettings) -> None:
@@ -45,15 +54,22 @@ def check_source(source: Source, solver: Solver, distribution: LayerDistribution
     """
     if values.norm_anchor is not None:
         raise EditError(
-            "`values.norm_anchor` gives a norm to values that are searched for, and with `source` there are none: set "
-            "it to null, or leave `source` out."
+            "`values.norm_anchor` gives a norm to values that are searched for at subjects, and with `source` there "
+            "are none: set it to null, or leave `source` out."
         )
     kind, name = type(source).__name__, type(solver).__name__
     if solver.edits_per_update is not None:
         raise EditError(
-            f"{name} writes one key in an update, and {kind} gives one for each token of an answer. Set `solver` to "
-            "Ridge, MEMIT, EMMET or AlphaEdit."
+            f"{name} writes one key in an update, and {kind} gives {source.keys_of}. Set `solver` to Ridge, MEMIT, "
+            "EMMET or AlphaEdit."
         )
+    if source.searches:
+        if distribution == "replay":
+            raise EditError(
+                f"`layer_distribution: replay` finds values at the lowest edited layer, and {kind} at the highest. Use "
+                "uniform, sqrt, last or first_last, or leave out `source`."
+            )
+        return
     if distribution != "uniform":
         raise EditError(
             f"`layer_distribution: {distribution}` shares one residual between layers, and {kind} gives each map one "
@@ -76,8 +92,9 @@ def check_subjects(requests: Sequence[EditRequest], source: Source | None) -> No
         verb = "has" if len(without) == 1 else "have"
         raise EditError(
             f"{counted(len(without), 'edit')} ({listed(without, 3)}) {verb} no subject, at whose last token a search "
-            "finds values. Give `subject`, and {} in its place in the prompt, or take values from gradients, which "
-            "need none: `model.source: Gradient` (`source=Gradient()` in Python)."
+            "finds values. Give `subject`, and {} in its place in the prompt, or take values from gradients or at "
+            "windows of a long answer, which need none: `model.source: Gradient` or `Windows` (`source=Gradient()` in "
+            "Python)."
         )
 
 

@@ -19,7 +19,7 @@ from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.memory import announce
 from lightning_edit.loop.norm_anchor import settle_norm
 from lightning_edit.loop.run_state import RunState
-from lightning_edit.loop.sourced import check_subjects, usual_solver, waiting
+from lightning_edit.loop.sourced import check_subjects, is_searched, usual_solver, waiting
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.decoder import Memory
@@ -71,7 +71,8 @@ class EditingModule(MeasuredModule):
         on_top_of: A checkpoint of an earlier run on the same model: its edits are in the weights from the start, and
             its C_p goes on. Context templates, keys and values are those of the model as it left it; the second
             moments are those of the unedited model.
-        source: Where keys and residuals come from: null searches for values, `Gradient` takes them from gradients.
+        source: Where values come from: null searches at subjects, `Windows` before each window of a long answer, and
+            `Gradient` takes them from gradients.
         seed: Of generated templates and texts.
     """
 
@@ -114,7 +115,7 @@ class EditingModule(MeasuredModule):
         super().__init__(model, layers, evaluation, *weights, seed, device_map, offload_folder, *rest)
         self.save_hyperparameters(ignore="trust_remote_code")
         self.memory, self.distribution, self.key_average = memory, layer_distribution, key_average
-        self.pairs_from, self.kind = source, "searched" if source is None else "differentiated"
+        self.pairs_from, self.kind = source, "searched" if is_searched(source) else "differentiated"
         self.source = replace(self.source, maps=() if source is None else tuple(source.maps))
         self.solver, self.value_settings, self.moment_settings = solver or usual_solver(source), values, second_moment
         self.layers_for = type(self.solver).__name__, values.site == "block"
@@ -135,7 +136,7 @@ class EditingModule(MeasuredModule):
     def configure_model(self) -> None:
         """Loads the model once, and refuses layers whose value could not be read."""
         super().configure_model()
-        if self.pairs_from is None:
+        if is_searched(self.pairs_from):
             check_site(self.decoder, self.layers, self.value_settings.site, self.distribution)
         if self.templates is not None:
             self.templates = self._in_worlds(self.templates)
@@ -155,9 +156,9 @@ class EditingModule(MeasuredModule):
         """Also settles where values are found, see `settle_site`, and refuses maps of which a source finds none."""
         super().check_model()
         check_sites(self)
-        if self.pairs_from is None:
+        if is_searched(self.pairs_from):
             self.value_settings = settle_site(self.decoder, self.layers, self.value_settings)
-        else:
+        if self.pairs_from is not None:
             self.pairs_from.check_places(self.decoder, self.layers, {})
 
     def check_requests(self) -> None:

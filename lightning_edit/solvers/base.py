@@ -53,6 +53,8 @@ class EditProblem:
         bare_keys: ``(d_in, n)`` keys in the bare prompt, which the original ROME mixes with the mean keys.
         pull: G ``(d_out, d_in)``, what is added to the right-hand side R K^T; None for nothing.
         output_moment: The eigenvalues and eigenvectors of B ``(d_out, d_out)``, E[g g^T] over ordinary text.
+        text_keys: K_p ``(d_in, m)``, other keys of the edits' own texts, which this update alone preserves as earlier
+            edits are; None for none.
     """
 
     keys: Tensor
@@ -62,6 +64,7 @@ class EditProblem:
     bare_keys: Tensor | None = None
     pull: Tensor | None = None
     output_moment: "OutputDirections | None" = None
+    text_keys: Tensor | None = None
 
     def preservation_error(self, update: "Factors") -> float:
         """RMS over ordinary keys of ``|Delta k0|``: sqrt(trace(Delta C Delta^T)), in units of W's output."""
@@ -174,7 +177,8 @@ class Solver(Checked, ABC):
             SingularError: See `solve`.
             ValueError: See `solve`.
         """
-        return self.solve(self.factor(problem.second_moment, problem.previous_keys_moment), problem).update
+        state = self.factor(problem.second_moment, problem.previous_keys_moment)
+        return self.solve(state if problem.text_keys is None else state.extended(problem.text_keys), problem).update
 
     @abstractmethod
     def lam(self, edits: int) -> float:

@@ -50,6 +50,9 @@ class LayerSolver:
         """
         keys = previous or PreviousKeys()
         problem = replace(problem, output_moment=self._directions or problem.output_moment)
+        if problem.text_keys is not None:
+            preserved = keys.extended(problem.text_keys, problem.second_moment.dim() == 3)
+            return self.solve(replace(problem, text_keys=None), preserved)[0], previous
         if not self.solver.is_dual(self._state, problem):
             # The primal form needs the matrix C', not its factor, so there is nothing to extend.
             return self.solver.solve(self.state(keys.folded()), problem), previous

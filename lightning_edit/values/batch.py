@@ -16,8 +16,11 @@ from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.models.batches import TokenBatch, pad
 from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.hooks import by_position, capture_output, change_output, logits_at, resume_from, run_until
-from lightning_edit.models.prefix_cache import PrefixCache
+from lightning_edit.models.prefix_cache import PrefixCache, cache_texts
 from lightning_edit.models.shared_prefixes import aligned_right, cache_prefixes
+
+# Where earlier values of a text stand ``(k,)``, and their deltas ``(k, d_model)``.
+Held = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class ValueBatch:
         row_edits: ``(rows,)`` edit of each row.
         subjects: ``(rows,)`` column of the subject's last token: 0 behind a prefix.
         picks: Where logits are wanted.
+        held: ``(rows, length, d_model)``, what earlier values add where texts are run from their first token; None
+            where they are in the cache, or there are none.
     """
 
     decoder: Decoder
@@ -79,6 +84,7 @@ class ValueBatch:
     row_edits: Tensor
     subjects: Tensor
     picks: Picks
+    held: Tensor | None = None
 
     def logits(self, delta: Tensor) -> Tensor:
         """Logits ``(picks, vocabulary)`` with delta added at the subject's last token of every row.
@@ -110,7 +116,7 @@ class ValueBatch:
             first = (hidden[:, :1].to(moved.dtype) + moved[:, None].to(hidden.device)).to(hidden.dtype)
             return torch.cat([first, hidden[:, 1:]], dim=1)
         places = torch.arange(len(self), device=hidden.device), self.subjects.to(hidden.device)
-        changed = hidden.clone()
+        changed = hidden.clone() if self.held is None else _plus(hidden, self.held)
         changed[places] = (hidden[places].to(moved.dtype) + moved.to(hidden.device)).to(hidden.dtype)
         return changed
 
@@ -152,6 +158,7 @@ class ValueBatch:
             hidden=None if self.hidden is None else self.hidden[index.to(self.hidden.device), :length],
             row_edits=self.row_edits[index],
             subjects=self.subjects[index],
+            held=None if self.held is None else self.held[index, :length],
             picks=replace(picks, rows=new_row[picks.rows]),
         )
 
@@ -188,6 +195,38 @@ def _picks(
     return Picks(rows_, columns, edits, targets_, weights, decides_)
 
 
+def _prefixes(
+    decoder: Decoder, layer: int, site: ValueSite, texts: Sequence[Encoded], held: Sequence[Held] | None
+) -> PrefixCache:
+    """The cache of all that stands before the subjects' last tokens, with earlier values in their places."""
+    rows = [text.ids[: text.subject_last] for text in texts]
+    if held is None:
+        return cache_prefixes(decoder, rows)
+    # Texts that begin alike have values of their own, so each is run by itself.
+    added = _in_place(held, max(map(len, rows)), decoder.device)
+    module = decoder.blocks[layer] if site == "block" else decoder.down_projection(layer)
+
+    def add(states: Tensor) -> Tensor:
+        return _plus(by_position(states, len(rows)), added).reshape(states.shape)
+
+    with change_output(module, add):
+        return cache_texts(decoder.model, rows, len(decoder.blocks), decoder.device)
+
+
+def _in_place(held: Sequence[Held], length: int, device: torch.device) -> Tensor:
+    """Earlier values where they stand, and 0 elsewhere, ``(rows, length, d_model)``."""
+    deltas = held[0][1]
+    added = torch.zeros(len(held), length, deltas.shape[1], dtype=deltas.dtype, device=device)
+    for row, (places, values) in enumerate(held):
+        added[row, places.to(device)] = values.to(device)
+    return added
+
+
+def _plus(states: Tensor, added: Tensor) -> Tensor:
+    """States with something added in its own precision, in new memory."""
+    return (states.to(added.dtype) + added.to(states.device)).to(states.dtype)
+
+
 @torch.no_grad()
 def prepare(
     decoder: Decoder,
@@ -196,6 +235,7 @@ def prepare(
     rows: Sequence[tuple[int, Encoded]],
     texts_per_edit: int,
     deciding: Sequence[bool] | None = None,
+    held: Sequence[Held] | None = None,
 ) -> tuple[ValueBatch, Tensor]:
     """Runs everything that delta cannot reach, once.
 
@@ -206,6 +246,7 @@ def prepare(
         rows: Each edit's number with one of its texts; a text without target is the edit's KL prompt.
         texts_per_edit: Number of context templates.
         deciding: For each row whether most-probable early stopping looks at it, None for all that have a target.
+        held: For each row the values of the same text that were found before, all at earlier tokens; None for none.
 
     Returns:
         The batch, and for each row ``(rows, d_model)`` the state at the subject's last token to which delta is added.
@@ -214,7 +255,7 @@ def prepare(
     texts = [text for _, text in rows]
     resumed = decoder.resumption.prefixes
     starts = [text.subject_last if resumed else 0 for text in texts]
-    cache = cache_prefixes(decoder, [text.ids[: text.subject_last] for text in texts]) if resumed else None
+    cache = _prefixes(decoder, layer, site, texts, held) if resumed else None
     before = aligned_right(torch.tensor(starts, device=device), 0 if cache is None else cache.length)
     # The last target token is predicted and never read; of the KL prompt only the subject's end is needed.
     ends = [len(text.ids) - 1 if len(text.ids) > text.target_start else text.subject_last + 1 for text in texts]
@@ -244,6 +285,7 @@ def prepare(
         torch.tensor([edit for edit, _ in rows], device=device),
         subjects.to(device),
         _picks(rows, starts, texts_per_edit, deciding, device),
+        None if resumed or held is None else _in_place(held, suffixes.input_ids.shape[1], device),
     )
     states = captured[-1].value.reshape(*suffixes.input_ids.shape, -1)
     return batch, states[torch.arange(len(rows)), subjects].to(device)

@@ -16,6 +16,8 @@ from lightning_edit.values.optimize import encode_texts, groups_of, optimize_val
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
 
+# The bytes of a number in float64.
+DOUBLE = 8
 # With `memory: low` the values searched for at once take so much of what the model takes.
 SHARE = 0.1
 # How much of what linear maps give is kept for gradients, with what functions and norms make of it; experts also keep

@@ -17,7 +17,7 @@ from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
-from lightning_edit.values.batch import ValueBatch, prepare
+from lightning_edit.values.batch import Held, ValueBatch, prepare
 from lightning_edit.values.search import Search
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
@@ -102,8 +102,39 @@ def optimize_values(
         EditError: If a text does not fit the model's context.
     """
     rows = encode_texts(tokenizer, requests, templates, settings.kl_prompt, decoder.context)
+    # The last of an edit's texts is that of the divergence.
+    deciding = [*templates.deciding, True] * len(requests)
+    values = search_values(decoder, rows, len(templates), layer, settings, report, deciding)
+    values.warn_left_out(requests)
+    return values
+
+
+def search_values(
+    decoder: Decoder,
+    rows: Sequence[tuple[int, Encoded]],
+    texts_per_edit: int,
+    layer: int,
+    settings: ValueSettings,
+    report: Report = silent,
+    deciding: Sequence[bool] | None = None,
+    held: Sequence[Held] | None = None,
+) -> Values:
+    """Finds the value vectors of texts, each at its ``subject_last``; see `optimize_values`.
+
+    Args:
+        decoder: The model.
+        rows: The number of each edit, ascending, with one of its texts, the bare one first; one without a target is its
+            KL prompt, which need not be there.
+        texts_per_edit: How many texts of an edit have a target.
+        layer: The block where delta is added.
+        settings: See `ValueSettings`.
+        report: Called with the number of finished edits and the loss.
+        deciding: For each row whether most-probable early stopping looks at it, None for all that have a target.
+        held: For each row the values of the same text that were found before, see `prepare`.
+    """
+    edits = rows[-1][0] + 1
     with frozen(decoder.model), fast(decoder):
-        groups, z0 = _prepare(decoder, layer, settings.site, rows, templates.deciding)
+        groups, z0 = _prepare(decoder, layer, settings.site, rows, texts_per_edit, deciding, held)
         if not bool(z0.any(1).all()):
             raise EditError(
                 f"Layer {layer}: the model's state where values are added is 0, and a value is found relative to its "
@@ -119,41 +150,46 @@ def optimize_values(
             agreed((parts, search.delta.grad, search.missed), decoder.model)
             going = search.settle(parts, last)
             done = float((~going).sum() + going.sum() * (step + 1) / settings.steps)
-            report("values (edits)", done, len(requests), **_means(parts[:, before]))
+            report("values (edits)", done, edits, **_means(parts[:, before]))
             if not going.any():
                 break
             optimizer.step()
             search.clamp()
             if int(going.sum()) < int(before.sum()):
                 groups = [kept for group in groups if (kept := group.keep(going)) is not None]
-    values = search.result()
-    values.warn_left_out(requests)
-    return values
+    return search.result()
 
 
 def _prepare(
-    decoder: Decoder, layer: int, site: ValueSite, rows: list[tuple[int, Encoded]], deciding_texts: list[bool]
+    decoder: Decoder,
+    layer: int,
+    site: ValueSite,
+    rows: Sequence[tuple[int, Encoded]],
+    texts_per_edit: int,
+    deciding: Sequence[bool] | None,
+    held: Sequence[Held] | None,
 ) -> tuple[list[ValueBatch], Tensor]:
     """Prepares the texts in groups of similar length, and z0 ``(n, d_model)`` of the bare prompts.
 
     A step costs as many tokens as the longest suffix of a group has, for every row of it: in one group, about half of
     them would be padding.
     """
-    # Of an edit's texts the first is the bare prompt and the last that of the divergence.
-    texts_per_edit = len(deciding_texts)
-    deciding = [[*deciding_texts, True][i % (texts_per_edit + 1)] for i in range(len(rows))]
     groups, states = [], [torch.empty(0)] * len(rows)
 
     def prepared(indices: Sequence[int]) -> tuple[Sequence[int], ValueBatch, Tensor]:
-        of_group = [deciding[i] for i in indices]
-        return indices, *prepare(decoder, layer, site, [rows[i] for i in indices], texts_per_edit, of_group)
+        of_group = [rows[i] for i in indices]
+        decides = None if deciding is None else [deciding[i] for i in indices]
+        earlier = None if held is None else [held[i] for i in indices]
+        return indices, *prepare(decoder, layer, site, of_group, texts_per_edit, decides, earlier)
 
     for together in groups_of([text for _, text in rows], decoder):
         for indices, group, subjects in halving(prepared, together, decoder.model):
             groups.append(group)
             for i, state in zip(indices, subjects, strict=True):
                 states[i] = state
-    bare = torch.stack(states[:: texts_per_edit + 1])
+    # Of an edit's texts the first is the bare prompt.
+    first = [i for i, (edit, _) in enumerate(rows) if not i or rows[i - 1][0] != edit]
+    bare = torch.stack([states[i] for i in first])
     return groups, bare.to(torch.promote_types(bare.dtype, torch.float32))
 
 

@@ -1,6 +1,7 @@
 """Many updates of one layer with what is kept from one to the next, against each of them solved anew."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,24 @@ def test_every_update_is_what_a_new_factor_gives(solver, n):
         previous = previous.extended(problem.keys)
         moment = moment + problem.keys @ problem.keys.T
         torch.testing.assert_close(previous.dense(), moment, rtol=1e-12, atol=1e-12)
+
+
+@solvers
+@pytest.mark.parametrize("others", [2, D_IN])
+def test_other_keys_of_the_texts_count_for_one_update(solver, n, others):
+    layer_solver, previous = LayerSolver(solver, MOMENT), PreviousKeys()
+    for update in range(3):
+        text_keys = cases.random(D_IN, others, seed=100 + update)
+        before = previous.dense()
+        moment = text_keys @ text_keys.T + (torch.zeros_like(MOMENT) if before is None else before)
+        problem = replace(make_problem(update, n), text_keys=text_keys)
+        solution, kept = layer_solver.solve(problem, previous)
+        expected = solver(make_problem(update, n, moment)).dense()
+        assert (solution.update.dense() - expected).norm() < 1e-11 * expected.norm()
+        assert kept is previous
+        given = replace(make_problem(update, n, before), text_keys=text_keys)
+        assert (solver(given).dense() - expected).norm() < 1e-11 * expected.norm()
+        previous = previous.extended(problem.keys)
 
 
 @solvers

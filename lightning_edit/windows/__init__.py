@@ -1,0 +1,1 @@
+"""Long answers: a value for each window of an answer, at the token before it."""
