@@ -27,6 +27,10 @@ GENERATION = {
     "generation_entropy": (1, " bits"),
     "reference_score": (100, " %"),
     "essence_score": (1, " (perplexity)"),
+    "efficacy_nll": (1, " nats"),
+    "paraphrase_nll": (1, " nats"),
+    "generated_rouge_l": (100, " %"),
+    "generated_paraphrase_rouge_l": (100, " %"),
 }
 
 

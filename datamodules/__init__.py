@@ -7,6 +7,7 @@ from lightning_edit.datamodules.own_edits import OwnEdits
 from lightning_edit.datamodules.preservation import HubText, PreservationText, TextFile
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.tiny_world import TinyWorld, TinyWorldText
+from lightning_edit.datamodules.unke import UnKE
 from lightning_edit.datamodules.zsre import ZsRE
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "TextFile",
     "TinyWorld",
     "TinyWorldText",
+    "UnKE",
     "ZsRE",
 ]

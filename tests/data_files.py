@@ -10,6 +10,7 @@ FORMATS = {
     "multi_counterfact": ".json",
     "zsre": ".json",
     "easyedit_counterfact": ".json",
+    "unke": ".json",
     "own_edits": ".csv",
 }
 
@@ -19,7 +20,7 @@ def write_world(config, folder, edits=2):
     records = World.generate().records(edits, seed=0)
     path = folder / f"{config}{FORMATS[config]}"
     if path.suffix == ".json":
-        change = {"zsre": zsre, "easyedit_counterfact": easyedit}.get(config, counterfact)
+        change = {"zsre": zsre, "easyedit_counterfact": easyedit, "unke": unke}.get(config, counterfact)
         path.write_text(json.dumps([change(record) for record in records]), encoding="utf-8")
         return path
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -53,6 +54,16 @@ def zsre(record):
         "alt": record["target_true"],
         "loc": record["neighborhood_prompts"][0],
         "loc_ans": record["target_true"],
+    }
+
+
+def unke(record):
+    others = " ".join(record["neighborhood_prompts"][:2])
+    return {
+        "id": record["case_id"],
+        "question": complete(record),
+        "para_question": record["paraphrase_prompts"][0],
+        "answer": f"{record['target_new']}. {others} {record['target_true']}.",
     }
 
 

@@ -14,6 +14,7 @@ from lightning_edit.loading.pretrained import load_tokenizer
 from lightning_edit.models.presets import Preset
 from lightning_edit.tiny import MODELS, World
 from tests.architectures import build
+from tests.data_files import unke
 
 OTHER_FILES = {"tasks", "sweeps"}
 CONFIGS = sorted(
@@ -103,7 +104,7 @@ def zsre(record):
     }
 
 
-FORMATS = {"CounterFact": counterfact, "EasyEditCounterFact": easyedit, "ZsRE": zsre, "OwnEdits": dict}
+FORMATS = {"CounterFact": counterfact, "EasyEditCounterFact": easyedit, "ZsRE": zsre, "UnKE": unke, "OwnEdits": dict}
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,8 @@ def smaller(settings, tmp_path, small):
         found["model.evaluation.max_length"] = 24
     if settings.get("model.solver") == "AlphaEdit":
         found["model.solver.threshold"] = 10  # for the large keys of a random model
+    if settings.get("data") == "UnKE":
+        found["model.source"] = "Windows"  # there is no subject
     if settings.get("data", "TinyWorld") == "TinyWorld":
         return {**found, "data.edits": 2}
     records = tmp_path / "records.json"

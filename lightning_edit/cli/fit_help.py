@@ -28,7 +28,7 @@ OPTIONS = {
     "--trust_config": "With --ckpt_path: the run's own config.yaml may name any classes and folders.",
     "--print_config": "Prints all settings as YAML and exits, e.g. to start a file of your own.",
     "--model.help NAME, --data.help NAME": "The settings of another class: EditingModule, FineTuning, LoRA, InContext "
-    "or MemoryEditing; CounterFact, ZsRE, EasyEditCounterFact, OwnEdits or TinyWorld.",
+    "or MemoryEditing; CounterFact, ZsRE, EasyEditCounterFact, UnKE, OwnEdits or TinyWorld.",
     "--help_all": "All options, including those of Lightning's trainer.",
 }
 

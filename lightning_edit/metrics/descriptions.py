@@ -31,6 +31,10 @@ OF_EDITS = {
     "essence_score": "perplexity of texts about the subject",
     "generated_match": "share of edited prompts whose greedy continuation says the new answer",
     "generated_paraphrase": "share of other wordings whose greedy continuation says the new answer",
+    "efficacy_nll": "mean negative log-likelihood of long answers' tokens after edited prompts, in nats",
+    "paraphrase_nll": "mean negative log-likelihood of long answers' tokens after other wordings, in nats",
+    "generated_rouge_l": "ROUGE-L (recall) of greedy continuations of edited prompts and long answers",
+    "generated_paraphrase_rouge_l": "ROUGE-L (recall) of greedy continuations of other wordings and long answers",
 }
 OF_COLLATERAL = {
     "general_changed": "share of general prompts whose answer begins with another sentence than before",

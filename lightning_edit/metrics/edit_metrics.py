@@ -14,11 +14,17 @@ KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute")
 IN_SCORE = ("efficacy", "paraphrase", "neighborhood")
 OF_A_KIND = ("score", "magnitude", "accuracy", "token_accuracy")
 OF_TEXTS = ("generation_entropy", "reference_score", "essence_score", "generated_match", "generated_paraphrase")
+# Of answers of more tokens than these.
+LONG = 20
+OF_LONG = ("efficacy_nll", "paraphrase_nll")
+OF_LONG_TEXTS = ("generated_rouge_l", "generated_paraphrase_rouge_l")
 FIGURES = (
     *(f"{kind}_{name}" for kind in KINDS for name in OF_A_KIND),
     "locality_token_accuracy",
     "locality_unchanged",
     *OF_TEXTS,
+    *OF_LONG,
+    *OF_LONG_TEXTS,
 )
 
 
@@ -68,7 +74,11 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
         unchanged = [entry.get("tokens_unchanged") for entry in record["locality"]]
         rows["tokens_unchanged"] = None if None in unchanged else torch.tensor(unchanged)
         figures |= {f"locality_{name}": value for name, value in locality(**rows).items()}
-    return figures | {name: float(record[name]) for name in OF_TEXTS if record.get(name) is not None}
+    if (record.get("efficacy") or [{}])[0].get("tokens", 0) > LONG:
+        for kind in ("efficacy", "paraphrase"):
+            if record.get(kind):
+                figures[f"{kind}_nll"] = -float(_column(record[kind], "log_prob_new").mean())
+    return figures | {name: float(record[name]) for name in (*OF_TEXTS, *OF_LONG_TEXTS) if record.get(name) is not None}
 
 
 def has_failed(record: Mapping[str, Any]) -> bool:

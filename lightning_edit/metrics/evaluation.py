@@ -7,8 +7,8 @@ from typing import Any
 from lightning_edit.asking.generation import Sampling, generate
 from lightning_edit.asking.tokenization import encode, encode_prompt, separator_before, without_special
 from lightning_edit.distributed.process_group import in_shares
-from lightning_edit.metrics.edit_metrics import KINDS, EditMetrics, answers_of, figures_of, prompts_of
-from lightning_edit.metrics.generated_text import generated_match, generation_entropy, reference_score
+from lightning_edit.metrics.edit_metrics import KINDS, LONG, EditMetrics, answers_of, figures_of, prompts_of
+from lightning_edit.metrics.generated_text import generated_match, generation_entropy, reference_score, rouge_l
 from lightning_edit.metrics.perplexity import essence_nll, perplexity_of
 from lightning_edit.metrics.settings import EvaluationSettings, matched_paraphrases
 from lightning_edit.metrics.token_scores import score_targets
@@ -48,7 +48,8 @@ def evaluate(
       ``generation_entropy`` (bits), ``reference_score`` and ``essence_score`` (perplexity) where there are texts.
     - With ``settings.generated_match``: ``continuation`` (the greedy one of the rewrite prompt), ``generated_match``;
       ``paraphrase_continuations``, a list of ``prompt``, ``text`` and ``match``, and ``generated_paraphrase``, the
-      share of them that match.
+      share of them that match. Answers of more than `LONG` tokens are continued to their own length, and there are
+      ``generated_rouge_l``, and ``generated_paraphrase_rouge_l`` with ``rouge_l`` of each, see `rouge_l`.
 
     Args:
         decoder: The model as it is now.
@@ -107,10 +108,11 @@ def _add_matches(
     asked = [(request.rewrite_prompt, *matched_paraphrases(request, settings)) for request in requests]
     # Beside the tokens for the target there must be room for what leads in.
     room: dict[str, int] = {}
-    for request, prompts in zip(requests, asked, strict=True):
+    for request, record, prompts in zip(requests, records, asked, strict=True):
+        wanted = max(settings.match_tokens, record["efficacy"][0]["tokens"] * _is_long(record))
         for prompt in prompts:
             lead_in = len(encode(tokenizer, request.lead_ins.get(prompt, ""), special=False)[0])
-            room[prompt] = max(room.get(prompt, 0), settings.match_tokens + lead_in)
+            room[prompt] = max(room.get(prompt, 0), wanted + lead_in)
     written = generate(decoder, tokenizer, list(room), list(room.values()), report=report)
     texts = dict(zip(room, written, strict=True))
     for request, record, (rewrite, *paraphrases) in zip(requests, records, asked, strict=True):
@@ -123,6 +125,17 @@ def _add_matches(
                 for prompt, match in zip(paraphrases, matches, strict=True)
             ]
             record["generated_paraphrase"] = sum(matches) / len(matches)
+        if _is_long(record):
+            record["generated_rouge_l"] = rouge_l(texts[rewrite], target)
+            for entry in record.get("paraphrase_continuations", ()):
+                entry["rouge_l"] = rouge_l(entry["text"], target)
+            if paraphrases:
+                shares = [entry["rouge_l"] for entry in record["paraphrase_continuations"]]
+                record["generated_paraphrase_rouge_l"] = sum(shares) / len(shares)
+
+
+def _is_long(record: Record) -> bool:
+    return record["efficacy"][0]["tokens"] > LONG
 
 
 def _add_answers(

@@ -5,6 +5,9 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
+
+from torchmetrics.functional.text import rouge_score
 
 from lightning_edit.asking.tokenization import UNSPACED
 
@@ -116,6 +119,25 @@ def generated_match(continuation: str, target: str) -> bool:
     words = r"\s+".join(re.escape(word) for word in wanted.split())
     before, after = (f"(?<!{_LETTER})" * _ends_word(wanted[:1]), f"(?!{_LETTER})" * _ends_word(wanted[-1:]))
     return bool(words) and re.search(before + words + after, said) is not None
+
+
+def rouge_l(continuation: str, answer: str) -> float:
+    """ROUGE-L of a text (Lin, 2004): the share of an answer's words that stand in it in their order, others between.
+
+    The recall, which published tables of long answers list. Case and punctuation do not count; in scripts without
+    spaces each character is a word.
+
+    Args:
+        continuation: What the model wrote after the prompt.
+        answer: The answer.
+
+    Example:
+        >>> rouge_l("The tower, it is said, stands in Rome.", "The tower stands in Paris.")
+        0.800000011920929
+    """
+    words = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+    how: dict[str, Any] = {"rouge_keys": "rougeL", "normalizer": str.casefold, "tokenizer": words.findall}
+    return float(rouge_score(continuation, answer, **how)["rougeL_recall"])
 
 
 def _ends_word(character: str) -> bool:

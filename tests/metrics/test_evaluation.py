@@ -8,9 +8,12 @@ import torch
 import transformers
 
 from lightning_edit import EditRequest
+from lightning_edit.asking.generation import generate
 from lightning_edit.errors import EditError
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.metrics import FIGURES, EditMetrics, EvaluationSettings, check_evaluation, evaluate, figures_of
+from lightning_edit.metrics.edit_metrics import LONG as LONGER
+from lightning_edit.metrics.edit_metrics import OF_LONG, OF_LONG_TEXTS
 from lightning_edit.metrics.generated_text import generation_entropy, reference_score
 from lightning_edit.metrics.settings import TEACHER_FORCED
 from lightning_edit.models.decoder import find_decoder
@@ -100,7 +103,7 @@ def test_a_record_is_plain_json_that_gives_its_figures_again(tiny_tokenizer):
     for line in [json.dumps(record) for record in records]:
         again.update(figures_of(json.loads(line)))
     figures = metrics.compute()
-    assert set(FIGURES) <= set(figures)
+    assert set(FIGURES) - set(figures) == {*OF_LONG, *OF_LONG_TEXTS}
     assert {name: float(v) for name, v in figures.items()} == {name: float(v) for name, v in again.compute().items()}
     assert figures["efficacy_score_n"] == 5  # one true target is unknown
     assert figures["efficacy_token_accuracy_n"] == 6
@@ -201,6 +204,28 @@ def test_matches_are_looked_for_in_some_paraphrases_too(tiny_tokenizer):
     assert metrics.compute()["generated_paraphrase_n"] == 4
     (fewer,) = evaluate(decoder, tiny_tokenizer, requests[:1], metrics, EvaluationSettings(match_paraphrases=0))
     assert "generated_paraphrase" not in fewer and fewer["generated_match"]
+
+
+def test_long_answers_are_continued_to_their_end(tiny_tokenizer):
+    decoder, facts = find_decoder(load_model("tiny", "auto")), [World.generate().records(8, seed=0)[i] for i in (0, 3)]
+    prompts = [[r["prompt"].format(r["subject"]), r["paraphrase_prompts"][0]] for r in facts]
+    own = generate(decoder, tiny_tokenizer, [prompt for both in prompts for prompt in both], [30] * 4, stop=False)
+    # What the model says by itself, what it says to another wording, and a short answer.
+    requests = [EditRequest("", p, own[2 * i], paraphrase_prompts=(other,)) for i, (p, other) in enumerate(prompts)]
+    requests.append(EditRequest("", prompts[1][0], own[1], paraphrase_prompts=(prompts[0][1],)))
+    requests.append(EditRequest("", prompts[0][0], facts[0]["target_true"]))
+    metrics, settings = EditMetrics(), EvaluationSettings(match_tokens=8)
+    *records, other, short = evaluate(decoder, tiny_tokenizer, requests, metrics, settings)
+    for record in records:
+        assert record["generated_match"] and record["generated_rouge_l"] == 1
+        assert record["efficacy"][0]["tokens"] > LONGER
+    assert not other["generated_match"] and 0 < other["generated_rouge_l"] < 1
+    assert other["paraphrase_continuations"][0]["rouge_l"] == other["generated_paraphrase_rouge_l"]
+    assert "generated_rouge_l" not in short and short["generated_match"]
+    long, figures = [*records, other], metrics.compute()
+    nll = [-record["efficacy"][0]["log_prob_new"] for record in long]
+    assert figures["efficacy_nll"] == pytest.approx(sum(nll) / 3) and figures["efficacy_nll_n"] == 3
+    assert set(OF_LONG) | set(OF_LONG_TEXTS) <= set(figures)
 
 
 def test_an_answer_is_correct_where_it_is_the_one_to_give(tiny_tokenizer):

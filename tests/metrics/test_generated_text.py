@@ -9,7 +9,13 @@ import torch
 from sklearn.feature_extraction.text import CountVectorizer
 
 from lightning_edit.errors import EditError
-from lightning_edit.metrics.generated_text import generated_match, generation_entropy, reference_score, words_of
+from lightning_edit.metrics.generated_text import (
+    generated_match,
+    generation_entropy,
+    reference_score,
+    rouge_l,
+    words_of,
+)
 from lightning_edit.metrics.perplexity import cut_windows, essence_nll, perplexity
 from lightning_edit.metrics.token_scores import shared_rows
 from lightning_edit.models.decoder import find_decoder
@@ -34,6 +40,25 @@ def entropy_reference(text):
 
 def test_entropy_is_that_of_the_published_code():
     assert generation_entropy(TEXTS) == pytest.approx(sum(map(entropy_reference, TEXTS)) / 2)
+
+
+def lcs(a, b):
+    """The length of the longest common subsequence, by its recursion."""
+    if not a or not b:
+        return 0
+    return 1 + lcs(a[1:], b[1:]) if a[0] == b[0] else max(lcs(a[1:], b), lcs(a, b[1:]))
+
+
+def test_rouge_l_is_the_share_of_words_in_their_order():
+    said, answer = "The old tower, it is said, stands in Rome.", "the tower (old) stood in Rome"
+    words = [
+        text.lower().replace(",", "").replace(".", "").replace("(", "").replace(")", "").split()
+        for text in (said, answer)
+    ]
+    assert rouge_l(said, answer) == pytest.approx(lcs(*words) / len(words[1]))
+    assert rouge_l(answer, answer) == 1 and rouge_l("", answer) == 0
+    assert rouge_l("\u7f57\u9a6c\u5728\u610f\u5927\u5229", "\u7f57\u9a6c\u610f\u5927") == 1
+    assert rouge_l("Z\u00fcrich caf\u00e9", "caf\u00e9 Z\u00fcrich") == 0.5
 
 
 def test_entropy_by_hand():
