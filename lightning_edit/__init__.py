@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_edit.memories.folder import load_memories
     from lightning_edit.memories.wrapped import Memories
     from lightning_edit.requests import EditRequest
+    from lightning_edit.run.crispedit import CrispEdit
     from lightning_edit.run.fine_tuning import FineTuning
     from lightning_edit.run.in_context import InContext
     from lightning_edit.run.lora import LoRA
@@ -55,6 +56,7 @@ _DEFINED_IN = {
     "AlphaEdit": "lightning_edit.solvers",
     "ChatSettings": "lightning_edit.asking.chat",
     "ContextTemplates": "lightning_edit.keys.context_templates",
+    "CrispEdit": "lightning_edit.run.crispedit",
     "EditError": "lightning_edit.errors",
     "EditRequest": "lightning_edit.requests",
     "EditResult": "lightning_edit.updates.before_after",
@@ -96,6 +98,7 @@ __all__ = [
     "AlphaEdit",
     "ChatSettings",
     "ContextTemplates",
+    "CrispEdit",
     "EditError",
     "EditRequest",
     "EditResult",

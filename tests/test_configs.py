@@ -158,7 +158,7 @@ def log_probs(folder, stage):
 
 FITTED = one_of_each(CONFIGS)
 # Other architectures are edited in the tests of `models`.
-SLOW = {"sphere", "revive", "memit_fe", "lyaplock", "evoedit", "simie", "nas"}
+SLOW = {"sphere", "revive", "memit_fe", "lyaplock", "evoedit", "simie", "nas", "memit_output", "crispedit"}
 FITS = [
     pytest.param(path, marks=pytest.mark.slow) if path.parent.name == "models" or path.stem in SLOW else path
     for path in FITTED

@@ -29,6 +29,7 @@ from lightning_edit.gradients.source import Source
 from lightning_edit.messages import one_line, printable, terminal
 from lightning_edit.models.auto_layers import AUTO
 from lightning_edit.models.out_of_memory import is_out_of_memory
+from lightning_edit.run.crispedit import CrispEdit  # noqa: F401  (makes its short name known)
 from lightning_edit.run.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
 from lightning_edit.run.in_context import InContext  # noqa: F401  (the same)
 from lightning_edit.run.lora import LoRA  # noqa: F401  (the same)

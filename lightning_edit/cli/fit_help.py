@@ -27,8 +27,8 @@ OPTIONS = {
     "--ckpt_path PATH": "A checkpoint or a run's folder to resume from, or `last`; for `test`, what to measure.",
     "--trust_config": "With --ckpt_path: the run's own config.yaml may name any classes and folders.",
     "--print_config": "Prints all settings as YAML and exits, e.g. to start a file of your own.",
-    "--model.help NAME, --data.help NAME": "The settings of another class: EditingModule, FineTuning, LoRA, InContext "
-    "or MemoryEditing; CounterFact, ZsRE, EasyEditCounterFact, UnKE, OwnEdits or TinyWorld.",
+    "--model.help NAME, --data.help NAME": "The settings of another class: EditingModule, FineTuning, LoRA, CrispEdit, "
+    "InContext or MemoryEditing; CounterFact, ZsRE, EasyEditCounterFact, UnKE, OwnEdits or TinyWorld.",
     "--help_all": "All options, including those of Lightning's trainer.",
 }
 

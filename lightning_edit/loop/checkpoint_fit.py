@@ -112,6 +112,9 @@ def _check_remembered(place: str, name: str, value: Tensor, weight: tuple[int, .
         "targets": (d_out, d_in),
         "tokens": (d_in, d_in),
         "removed": (d_in, None),
+        **dict.fromkeys(("keys", "text_keys"), (d_in, d_in)),
+        **dict.fromkeys(("outputs", "text_outputs"), (d_out, d_out)),
+        "reference": (d_out, d_in),
     }
     # The others are single numbers.
     expected = wanted.get(name, (1, 1))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lightning_edit.distributed.process_group import by_first
-from lightning_edit.editor import Editor
 from lightning_edit.errors import EditError
+from lightning_edit.loop.writer import Writer
 from lightning_edit.requests import EditRequest
 from lightning_edit.updates.history import History
 
@@ -40,7 +40,7 @@ def valid_columns(histories: Sequence[History]) -> list[dict[int, list[int]]]:
 
 
 def release_replaced(
-    editor: Editor, histories: Sequence[History], requests: Sequence[EditRequest], announced: bool = True
+    editor: Writer, histories: Sequence[History], requests: Sequence[EditRequest], announced: bool = True
 ) -> int:
     """Takes the keys of earlier edits that the given ones replace out of C_p, and says which these are.
 

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lightning_edit.editor import Editor
 from lightning_edit.errors import EditError
 from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.independent_updates import IndependentUpdates
 from lightning_edit.loop.on_top_of import earlier_edits
 from lightning_edit.loop.replaced_edits import release_replaced
 from lightning_edit.loop.run_state import RunState
+from lightning_edit.loop.writer import Writer
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import Factors
@@ -71,7 +71,7 @@ class UpdateLoop:
 
     def __init__(self, queue: EditQueue, independent: bool = False) -> None:
         self.queue, self.independent = queue, independent
-        self.editor: Editor | None = None
+        self.editor: Writer | None = None
         self.kept = RunState()
         self.last_update: LastUpdate | None = None
         self.stopped: str | None = None

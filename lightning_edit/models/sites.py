@@ -37,16 +37,18 @@ def oriented_weight(module: nn.Module) -> Tensor:
     return oriented(module, getattr(module, parameter_name(module)))
 
 
-def oriented(module: Any, weight: Tensor) -> Tensor:
-    """A tensor that is laid out as the weight of a site, as a view ``(d_out, d_in)``; see `oriented_weight`.
+def oriented(module: Any, tensor: Tensor) -> Tensor:
+    """What is of the form of a site's weight as a view ``(d_out, d_in)``; see `oriented_weight`.
+
+    Of a linear map it is its own inverse.
 
     Args:
         module: The site's module.
-        weight: Of the shape of its weight.
+        tensor: Of the shape of its weight, such as its gradient.
     """
     if is_experts(module):
-        return weight.permute(2, 0, 1) if module.is_transposed else weight.permute(1, 0, 2)
-    return weight.T if isinstance(module, Conv1D) else weight
+        return tensor.permute(2, 0, 1) if module.is_transposed else tensor.permute(1, 0, 2)
+    return tensor.T if isinstance(module, Conv1D) else tensor
 
 
 def output_size(module: nn.Module) -> int | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.keys.text_moments import check_outputs
 from lightning_edit.loop.sourced import check_source
 from lightning_edit.requests import replaced_by
@@ -149,3 +150,25 @@ def check_replaced(module: "EditingModule") -> None:
         return
     what = "`independent_updates`" if module.loop.independent else f"`anchor: {type(module.update_anchor).__name__}`"
     raise EditError(f"With {what} no edit can replace another: set `data.conflicts` to keep_first.")
+
+
+def check_plain_text(settings: SecondMomentSettings) -> None:
+    """Refuses second moments that are not of ordinary text alone, where output gradients are counted with them.
+
+    Args:
+        settings: Those of the run.
+
+    Raises:
+        EditError: Says what would work.
+    """
+    if settings.source != "text":
+        raise EditError(
+            f"CrispEdit needs output gradients on ordinary text, and with `second_moment.source: {settings.source}` no "
+            "text is read. Set it to text."
+        )
+    if settings.question_share or (settings.preserve and settings.preserve_weight):
+        name = "question_share" if settings.question_share else "preserve"
+        raise EditError(
+            f"`second_moment.{name}` adds keys without output gradients to a second moment, and CrispEdit needs "
+            "both of the same text. Leave it out, and put such texts into `data.preservation`."
+        )

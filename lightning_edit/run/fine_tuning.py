@@ -27,6 +27,7 @@ from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.settings import NO_EFFECT, Layers, NotNegative, Positive, Seed
 from lightning_edit.solvers import Factors
+from lightning_edit.storage.fingerprint import fingerprint
 
 
 def encode_answer(tokenizer: Any, request: EditRequest, end: bool) -> tuple[list[int], int]:
@@ -65,6 +66,38 @@ def target_nll(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest]
     return nll.new_zeros(len(requests)).index_add(0, rows, nll) / torch.bincount(rows)
 
 
+def in_order(requests: Sequence[EditRequest], seed: int, epoch: int) -> list[EditRequest]:
+    """The edits in the order of an epoch, which depends on nothing else.
+
+    Args:
+        requests: The edits.
+        seed: Of the run.
+        epoch: Which.
+    """
+    # Neighboring seeds and epochs must not have orders in common.
+    drawn = int(fingerprint("order of an epoch", str(seed), str(epoch))[:15], 16)
+    order = torch.randperm(len(requests), generator=torch.Generator().manual_seed(drawn))
+    return [requests[position] for position in order.tolist()]
+
+
+def check_answers(decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest], end: bool) -> None:
+    """Refuses edits that cannot be trained on.
+
+    Args:
+        decoder: The model.
+        tokenizer: Its fast tokenizer.
+        requests: The edits.
+        end: See `encode_answer`.
+
+    Raises:
+        EditError: If an answer cannot end, and see `check_lengths`.
+    """
+    if end and chat_of(tokenizer) is None and tokenizer.eos_token_id is None:
+        raise EditError("`train_end`: the tokenizer knows no end-of-text token. Leave the setting out.")
+    lengths = [len(encode_answer(tokenizer, request, end)[0]) - 1 for request in requests]
+    check_lengths(lengths, [request.name for request in requests], decoder.context)
+
+
 class FineTuning(MeasuredModule):
     """FT: Adam on the edited weights W themselves for the NLL of the new targets; FT-L keeps W near what it was.
 
@@ -84,6 +117,7 @@ class FineTuning(MeasuredModule):
             no step.
         train_end: Whether the answer ends where the model is to stop: with the end of its turn in a chat, as by
             ``chat_settings.train_end``, else with the end-of-text token (LocFT).
+        shuffle: Whether each epoch has an order of its own, drawn from ``seed``, or all have that of the data.
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         quantization: How all linear maps but the edited ones are quantized; null leaves them as the files have them.
@@ -117,6 +151,7 @@ class FineTuning(MeasuredModule):
         trust_remote_code: bool = False,
         chat: bool | Literal["auto"] = "auto",
         chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
+        shuffle: bool = False,
     ) -> None:
         weights, rest = (dtype, quantization, write, down_projection, sites), (trust_remote_code, chat, chat_settings)
         super().__init__(model, layers, evaluation, *weights, seed, None, None, *rest)
@@ -124,7 +159,8 @@ class FineTuning(MeasuredModule):
         self.loop = UpdateLoop(EditQueue(None))
         self.lr, self.weight_decay, self.eps = lr, weight_decay, norm_constraint
         self.early_stop_loss, self.train_end = early_stop_loss, train_end or chat_settings.train_end
-        self._began, self._trained = 0.0, 0
+        self.shuffle, self._order = shuffle, list[EditRequest]()
+        self._began, self._trained, self._next = 0.0, 0, 0
 
     @property
     def requests_so_far(self) -> list[EditRequest]:
@@ -162,10 +198,7 @@ class FineTuning(MeasuredModule):
         """
         if replaced_by(self.requests):
             raise EditError("Fine-tuning makes all edits at once, so none can replace another: set `data.conflicts`.")
-        if self.train_end and not self.chat and self.tokenizer.eos_token_id is None:
-            raise EditError("`train_end`: the tokenizer knows no end-of-text token. Leave the setting out.")
-        encoded = [encode_answer(self.tokenizer, request, self.train_end)[0] for request in self.requests]
-        check_lengths([len(ids) - 1 for ids in encoded], [r.name for r in self.requests], self.decoder.context)
+        check_answers(self.decoder, self.tokenizer, self.requests, self.train_end)
 
     def on_fit_start(self) -> None:
         """Tells of a loop that is hardly one, and finds out what is to be learned."""
@@ -175,12 +208,16 @@ class FineTuning(MeasuredModule):
             rank_zero_warn("Fine-tuning makes one pass over the edits, 25 in the papers: see `trainer.max_epochs`.")
 
     def on_train_epoch_start(self) -> None:
-        """Starts the clock."""
-        self._began = time.perf_counter()
+        """Starts the clock, and draws the order of the edits."""
+        self._began, self._next = time.perf_counter(), 0
+        if self.shuffle:
+            self._order = in_order(self.requests, self.seed, self.current_epoch)
 
     def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> Tensor | None:
         """The mean over a batch of edits of the NLL of the new target; a batch that is learned makes no step."""
         self._trained += len(batch) if self.current_epoch == 0 else 0
+        if self.shuffle:
+            batch, self._next = self._order[self._next : self._next + len(batch)], self._next + len(batch)
         loss = target_nll(self.decoder, self.tokenizer, batch, self.train_end).mean()
         self.log("nll", loss.detach(), on_epoch=True, on_step=False, batch_size=len(batch), logger=False)
         return None if float(loss.detach()) < self.early_stop_loss else loss

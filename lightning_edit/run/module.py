@@ -5,9 +5,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.context_templates import ContextTemplates
@@ -28,23 +25,20 @@ from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, batches_of
 from lightning_edit.run.combinations import check_combinations, check_history, check_replaced, check_sites
-from lightning_edit.run.early_end import edits_left
-from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.learned_answers import find_answers
-from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.run.preparation import check_texts, editor_of, templates_of, warm_up_run
 from lightning_edit.run.preserved import check_files, find_preserved, noted, run_second_moments
+from lightning_edit.run.updating_module import UpdatingModule
 from lightning_edit.run.value_finder import ValueFinder, log_values, logged, silent_finder
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.storage.cache import Cache
-from lightning_edit.updates.written import check_written
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
 
 
-class EditingModule(MeasuredModule):
+class EditingModule(UpdatingModule):
     """Edits facts in a language model: values in `training_step`, the least squares in `on_fit_end`, metrics in test.
 
     Args:
@@ -129,7 +123,7 @@ class EditingModule(MeasuredModule):
         given = [post_processing] if isinstance(post_processing, PostProcessor) else post_processing
         self.post_processing, self.on_top_of, self.update_anchor = given or [], on_top_of, anchor
         check_combinations(self, previous_keys, layers)
-        self.automatic_optimization, self._next = False, 0
+        self.automatic_optimization = False
 
     # -- setting up ----------------------------------------------------------------------------------------------------
 
@@ -174,9 +168,6 @@ class EditingModule(MeasuredModule):
         check_texts(self, self._in_worlds(self.templates or ContextTemplates()))
         self.preserved = find_preserved(self)
 
-    def configure_optimizers(self) -> None:
-        """None: value vectors have an optimizer of their own, and no weight is trained."""
-
     # -- the fit begins ------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -197,30 +188,12 @@ class EditingModule(MeasuredModule):
             settle_norm(editor, self.requests, amounts[0], partial(silent_finder, caches=self.loop.value_caches))
         self.value_settings = editor.values
         self.loop.editor, self._values = editor, ValueFinder(editor, self.loop.value_caches)
-        self.identity.note({**self._values.fingerprints, **noted(moments, self.solver)})
+        self.identity.note({**self._values.fingerprints, **noted(moments, self.solver.needs_second_moment)})
         warm_up_run(self, editor)
         if not self.loop.kept.updates_written:
             self._keep()
 
-    # -- micro-batch by micro-batch ------------------------------------------------------------------------------------
-
-    def on_train_epoch_start(self) -> None:
-        """Begins with the first edit; those that a resumed run has done are passed over in `training_step`."""
-        self._next = 0
-
-    def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> None:
-        """Finds the value vectors of a micro-batch of edits, and writes an update whenever one is complete."""
-        start, self._next = self._next, self._next + len(batch)
-        if batch_idx < self.loop.micro_batches:
-            return
-        queue = self.loop.queue
-        while self.loop.stopped is None and (part := queue.part(batch, start)):
-            for _ in queue.add(self._find_values(part)):
-                self._write_update()
-                if self.loop.stopped is not None:
-                    return
-        self.loop.micro_batches += 1
-        call_hooks(self, "on_values_found")
+    # -- the values of a micro-batch ---------------------------------------------------------------------------------
 
     def _find_values(self, part: Sequence[EditRequest]) -> Values:
         """The values of a part; what was logged of it before a run was stopped is not logged again."""
@@ -232,59 +205,6 @@ class EditingModule(MeasuredModule):
         if not logged_before:
             log_values(self, values)
         return values
-
-    # -- update by update ----------------------------------------------------------------------------------------------
-
-    def _write_update(self) -> None:
-        """Writes the edits that wait as one update, lets callbacks look at it, and keeps it unless one refuses."""
-        with self.timed("solve"):
-            update = self.loop.write(self.requests, self.report)
-        for name, share in (("values", 1), ("solve", -1)):
-            self.seconds[name] += share * update.written.values_seconds
-        spent = sum(self.seconds[name] - self.loop.kept.seconds.get(name, 0.0) for name in ("values", "solve"))
-        self.loop.last_update = replace(update, seconds=spent)
-        self.log_figures(update.figures, self.loop.edits_written)
-        call_hooks(self, "on_edits_written")
-        # What one process found fault with, the others may have seen a last bit differently.
-        self.loop.stopped = self.trainer.strategy.broadcast(self.loop.stopped)
-        if self.loop.stopped is not None:
-            self._undo_update(self.loop.stopped)
-            return
-        self.loop.set_aside()
-        self._keep()
-        call_hooks(self, "on_update_kept")
-
-    def _undo_update(self, reason: str) -> None:
-        rank_zero_warn(f"The last update is undone and the run ends with the model from before it: {reason}")
-        self.loop.undo()
-        self.curves = list(self.loop.kept.curves)
-        self.trainer.should_stop = True
-        call_hooks(self, "on_update_refused")
-
-    def _keep(self, finished: bool = False) -> None:
-        self.loop.keep(self.requests, self.seconds, self.curves, finished)
-
-    # -- the fit ends --------------------------------------------------------------------------------------------------
-
-    def on_fit_end(self) -> None:
-        """Writes what has values and no update yet, and keeps the whole update of the run."""
-        # The strategy has moved the module to the CPU by now.
-        self.to(self.trainer.strategy.root_device)
-        loop = self.loop
-        assert loop.editor is not None
-        if loop.queue.waiting and loop.stopped is None:
-            self._write_update()
-        left = edits_left(self)
-        check_written(loop.edits_written, loop.stopped)
-        if not (left or loop.kept.finished or loop.independent):
-            loop.finish()
-        self._keep(finished=not left)
-        if not loop.independent:
-            self.update = self.weights.update(**loop.editor.describe(), edits=loop.edits_written)
-        call_hooks(self, "on_edits_done")
-        if self.trainer.received_sigterm:
-            # No loop runs any more that would look at it.
-            raise SIGTERMException
 
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second
 from lightning_edit.keys.named_prompts import Prompts, encode_named, prompts_of_worlds, read_prompts, said_of
 from lightning_edit.keys.questions import preserving_questions, read_subjects
 from lightning_edit.keys.text_moments import Moments
-from lightning_edit.solvers.base import Solver
 from lightning_edit.storage.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -69,14 +68,13 @@ def run_second_moments(module: "EditingModule") -> Moments:
     )
 
 
-def noted(moments: Moments, solver: Solver) -> dict[str, str]:
+def noted(moments: Moments, of_keys: bool = True) -> dict[str, str]:
     """Fingerprints of the second moments that a run uses, which a run that goes on must have as well.
 
     Args:
         moments: Those of the run.
-        solver: Which of them are looked at.
+        of_keys: Whether those of keys are looked at.
     """
-    used = moments.items() if solver.needs_second_moment else ()
-    of_keys = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in used}
-    outputs = moments.outputs.items()
-    return of_keys | {f"output moment of layer {layer}": fingerprint(moment) for layer, moment in outputs}
+    used, outputs = moments.items() if of_keys else (), moments.outputs.items()
+    named = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in used}
+    return named | {f"output moment of layer {layer}": fingerprint(moment) for layer, moment in outputs}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.solvers import EvoEdit, LyapLock, SimIE
+from lightning_edit.solvers.projection import OF_EDITS, OF_TEXT
 from lightning_edit.storage.form import (
     Form,
     WrongFormError,
@@ -33,8 +34,8 @@ PENDING: Form = fields(
         "finite": tensor(torch.bool, dimensions=1),
     }
 )
-# By anchors, of a layer.
-REMEMBERED = tuple(kind.remembers for kind in (LyapLock, SimIE, EvoEdit))
+# Of a layer, by anchors and by training within both second moments.
+REMEMBERED = (*(kind.remembers for kind in (LyapLock, SimIE, EvoEdit)), OF_EDITS, OF_EDITS | OF_TEXT)
 CURVE: Form = fields({"edits": count, "updates": count, "figures": table(text, number)})
 
 
@@ -76,7 +77,7 @@ def _anchored(value: Any, place: str) -> None:
     table(text, ROWS)(value, place)
     if frozenset(value) not in REMEMBERED:
         names = " or ".join(", ".join(sorted(names)) for names in REMEMBERED)
-        raise WrongFormError(place, f"what an anchor remembers of a layer ({names})", sorted(value))
+        raise WrongFormError(place, f"what a method remembers of a layer ({names})", sorted(value))
 
 
 RUN: Form = fields(

@@ -17,8 +17,8 @@ from tests.docs import shell
 from tests.docs.blocks import REPOSITORY
 
 PLACEHOLDERS = {"...": ".+", "TASK": r"[^/]+", "METRIC": ".+", "NAME": r"[^/]+", "L": r"\d+"}
-# The run that is looked at has none; `tests/run/test_anchored.py` looks at these.
-OF_AN_ANCHOR = {f"layer_L/{name}" for name in ("queue", "preservation_loss", "preservation_bound")}
+# The run that is looked at has none; `tests/run/test_anchored.py` and `test_crispedit.py` look at these.
+OF_AN_ANCHOR = {f"layer_L/{name}" for name in ("queue", "preservation_loss", "preservation_bound", "free_share")}
 SPREAD = re.compile("_(stderr|n)$")
 
 

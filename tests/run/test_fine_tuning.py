@@ -12,6 +12,7 @@ from lightning_edit.callbacks import EditReport, ExportEdits
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
+from lightning_edit.run import fine_tuning
 from lightning_edit.run.fine_tuning import FineTuning, encode_answer, target_nll
 from lightning_edit.tiny import World
 from tests.trainers import quiet_trainer
@@ -55,6 +56,25 @@ def test_equals_a_plain_loop(batch_size, eps, tmp_path):
     weight = made.decoder.down_projection(0).weight.detach()
     # Adam divides rounding by rounding where a gradient is nearly zero; everywhere else they agree.
     assert float((weight - expected).abs().quantile(0.99)) < 1e-9
+
+
+def test_each_epoch_can_have_an_order_of_its_own(tmp_path, monkeypatch):
+    prompts = []
+
+    def watched(decoder, tokenizer, requests, end=False):
+        prompts.extend(request.rewrite_prompt for request in requests)
+        return target_nll(decoder, tokenizer, requests, end)
+
+    monkeypatch.setattr(fine_tuning, "target_nll", watched)
+    more = {"early_stop_loss": 0, "shuffle": True}
+    first, again, other = (run(tmp_path / f"{i}", 2, 5, 2, seed=seed, **more)[0] for i, seed in enumerate((0, 0, 1)))
+    given = [request.rewrite_prompt for request in first.requests]
+    epochs = [prompts[i : i + 5] for i in range(0, 30, 5)]
+    assert all(sorted(epoch) == sorted(given) for epoch in epochs)
+    assert given != epochs[0] != epochs[1] != given
+    assert epochs[2:4] == epochs[:2] != epochs[4:]
+    assert torch.equal(first.decoder.weight(0), again.decoder.weight(0))
+    assert not torch.equal(first.decoder.weight(0), other.decoder.weight(0))
 
 
 def test_an_answer_can_end_with_the_end_of_the_text(tiny_tokenizer):
