@@ -17,8 +17,8 @@ from lightning_edit.models.sites import SiteKind
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.combinations import check_plain_text
 from lightning_edit.run.fine_tuning import check_answers
-from lightning_edit.run.preserved import noted
 from lightning_edit.run.learned_answers import find_answers
+from lightning_edit.run.preserved import noted
 from lightning_edit.run.projected_training import ProjectedTraining, TrainingSettings
 from lightning_edit.run.updating_module import UpdatingModule
 from lightning_edit.settings import NO_EFFECT, Count, Layers, NotNegative, Positive, Seed, Share
