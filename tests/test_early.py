@@ -56,7 +56,7 @@ def test_kinds_are_the_classes_that_can_be_made():
         ("--wach.sample 3", "There is no setting --wach.sample. Did you mean watch?"),
         ("--watch.sample few", "`watch.sample` must be a number or null, got few"),
         ("--model.layers all", "`model.layers` must be auto or a list of whole numbers such as [5], got all"),
-        ("--model.solver NOPE", "Known classes: AlphaEdit, EMMET, MEMIT, ROME, RROME"),
+        ("--model.solver NOPE", "Known classes: AlphaEdit, EMMET, MEMIT, OutputMEMIT, ROME, RROME"),
         ("--config none.yaml", "there is no file none.yaml"),
     ],
 )
