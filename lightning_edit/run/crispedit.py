@@ -126,9 +126,9 @@ class CrispEdit(UpdatingModule):
         """Counts both second moments, on the unedited model."""
         if self.loop.editor is not None:
             return
+        find_answers(self)
         settings, texts = self.moment_settings, self.trainer.datamodule.preservation_texts()
         with self.timed("second_moments"), self.weights.unedited():
-            find_answers(self)
             how: Any = (self.layers, settings, self.seed, self.report)
             rows = ordinary_rows(self.decoder, self.tokenizer, texts, *how)
             moments = text_moments(self.decoder, rows, self.layers, settings.cache_dir, self.report, outputs=True)

@@ -202,8 +202,7 @@ class FineTuning(MeasuredModule):
 
     def on_fit_start(self) -> None:
         """Tells of a loop that is hardly one, and finds out what is to be learned."""
-        with self.weights.unedited():
-            find_answers(self)
+        find_answers(self)
         if self.trainer.max_epochs == 1:
             rank_zero_warn("Fine-tuning makes one pass over the edits, 25 in the papers: see `trainer.max_epochs`.")
 

@@ -242,8 +242,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         load_run(self, checkpoint)
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint and ``metrics.json`` hold beside the settings."""
-        return {}
+        """What a checkpoint and ``metrics.json`` hold beside the settings: the answers that the model was asked for."""
+        return {} if self.own_answers is None else {"own_answers": self.own_answers}
 
     def restore(self, state: RunState, described: dict[str, Any]) -> None:
         """Goes on where a checkpoint was written.
@@ -252,6 +252,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
             state: That of the run.
             described: What `describe` returned then.
         """
+        self.own_answers = described.get("own_answers")
         self.loop.restore(state, self.requests)
         self.curves = list(state.curves)
 

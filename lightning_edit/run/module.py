@@ -209,10 +209,9 @@ class EditingModule(UpdatingModule):
     # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """Context templates and answers, which the model may have written itself, and the measured norm of values."""
+        """Also the context templates, which the model may have written itself, and the measured norm of values."""
         texts, norm = None if self.templates is None else list(self.templates.texts), self.value_settings.norm_anchor
-        found = {"norm_anchor": norm, "own_answers": self.own_answers}
-        return {"context_templates": texts} | {name: value for name, value in found.items() if value is not None}
+        return super().describe() | {"context_templates": texts} | ({} if norm is None else {"norm_anchor": norm})
 
     def restore(self, state: RunState, described: dict[str, Any]) -> None:
         """Goes on where a checkpoint was written, with its context templates.
@@ -225,5 +224,4 @@ class EditingModule(UpdatingModule):
             self.templates = self._in_worlds(ContextTemplates(tuple(described["context_templates"]), self.key_average))
         norm = described.get("norm_anchor", self.value_settings.norm_anchor)
         self.value_settings = replace(self.value_settings, norm_anchor=norm)
-        self.own_answers = described.get("own_answers")
         super().restore(state, described)
