@@ -147,9 +147,11 @@ def edit(
         with ProgressBars() if progress else nullcontext(silent) as report:
             if chat_of(tokenizer) is not None and asking.answers == "own":
                 requests = answering(requests, gathered(own_answers(decoder, tokenizer, requests, report))[0])
+            # Templates of one's own may say themselves where they are to hold.
+            said = templates is not None and chat_settings is None
             templates = templates or _usual_templates(model, tokenizer, source, seed)
-            if chat_settings is not None and chat_of(tokenizer) is not None:
-                templates = templates.in_worlds(chat_settings)
+            if chat_of(tokenizer) is not None and not said:
+                templates = templates.in_worlds(asking)
             if source is None:
                 encode_texts(tokenizer, requests, templates, values.kl_prompt, decoder.context)
             else:

@@ -128,7 +128,7 @@ def test_where_a_chat_edit_is_to_hold_is_a_setting_in_python_too(chat_run):
 def test_the_run_was_in_a_chat_and_says_so(chat_run):
     config = json.loads((chat_run / "metrics.json").read_text())["config"]["model"]
     assert config["chat"] is True
-    assert config["chat_settings"]["contexts"] == ["chat"]
+    assert config["chat_settings"]["contexts"] == ["chat", "plain"]
 
 
 def test_its_edit_is_measured_in_plain_text_and_under_other_system_prompts_too(chat_run):

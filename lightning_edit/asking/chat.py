@@ -29,15 +29,15 @@ class ChatSettings(Settings):
 
     section: ClassVar[str] = "chat_settings"
 
-    contexts: list[World] = field(default_factory=lambda: ["chat"])
+    contexts: list[World] = field(default_factory=lambda: ["chat", "plain"])
     """Where an edit is to hold: in ``chat``, as a user's question, in ``plain`` text, or in both."""
 
-    answers: Literal["sentences", "own", "words"] = "sentences"
-    """What a chat model is to answer: ``sentences``, the prompt in plain text and the target, or ``words``, the target.
+    answers: Literal["own", "sentences", "words"] = "own"
+    """What a chat model is to answer in a chat; a record's ``answer`` is taken instead.
 
-    ``own`` asks the unedited model first and puts the new target in the place of the true one in its own sentence; one
-    that does not name the subject and then the true target is learned as with ``sentences``. A record's ``answer`` is
-    taken instead of either. Where the prompt in plain text leads into no answer, as a question, it is the target alone.
+    ``own`` asks the unedited model first and puts the new target in the place of the true one in its own sentence,
+    where that names the subject and then the true target, and else does as ``sentences``: the prompt in plain text and
+    the target. Where the prompt leads into no answer, as a question, it does as ``words``: the target alone.
     """
 
     train_end: bool = False

@@ -73,6 +73,7 @@ DESCRIPTIONS = {
     "layer_L/queue": "LyapLock only: the virtual queue Z",
     "layer_L/preservation_loss": "LyapLock only: tr(D C D^T), D being what all updates have added",
     "layer_L/preservation_bound": "LyapLock only: the bound of that loss, from the first update",
+    "layer_L/free_share": "CrispEdit only: share of the weight's directions that the update could change",
     "update/efficacy_score": "efficacy score of the update's edits, or a sample of them",
     "update/efficacy_accuracy": "efficacy accuracy of the update's edits, or a sample of them",
     "update/retention_score": "efficacy score of edits of earlier updates that still hold",
