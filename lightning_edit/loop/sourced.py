@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from itertools import islice
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from lightning_edit.editor import Editor
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.messages import counted, listed
-from lightning_edit.probes import folded, other_answer
+from lightning_edit.probes import PublicFact, folded, other_answer
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import EMMET, Solver
@@ -110,6 +109,24 @@ def waiting(edits: int) -> Values:
     return Values(**{**empty, **matrices, **kinds, "finite": torch.ones(edits, dtype=torch.bool)})
 
 
+def facts_to_see(source: Source, requests: Sequence[EditRequest], sources: Sources) -> list[PublicFact]:
+    """The facts that a source sees before the first update.
+
+    Args:
+        source: Where keys and residuals come from.
+        requests: The edits, whose subjects are left out.
+        sources: Where facts are taken from.
+
+    Raises:
+        EditError: If there are not so many.
+    """
+    edited = {folded(request.subject) for request in requests}
+    facts = [fact for fact in sources.facts if folded(fact.subject) not in edited]
+    if len(facts) < source.warmup:
+        raise EditError(f"`source.warmup` asks for {source.warmup} facts, and there are {len(facts)} to take.")
+    return facts[: source.warmup]
+
+
 def warm_up(editor: Editor, requests: Sequence[EditRequest], sources: Sources, seed: int, report: Report) -> None:
     """Lets a source see facts that are not edited before the first update; no weight changes.
 
@@ -126,13 +143,9 @@ def warm_up(editor: Editor, requests: Sequence[EditRequest], sources: Sources, s
     source = editor.source
     if source is None or not source.warmup or editor.statistics:
         return
-    edited = {folded(request.subject) for request in requests}
-    facts = [fact for fact in sources.facts if folded(fact.subject) not in edited]
-    if len(facts) < source.warmup:
-        raise EditError(f"`source.warmup` asks for {source.warmup} facts, and there are {len(facts)} to take.")
     chat = requests[0].original is not None
     made = []
-    for fact in islice(facts, source.warmup):
+    for fact in facts_to_see(source, requests, sources):
         answer = other_answer(fact, seed, sources.facts)
         request = EditRequest(fact.subject, fact.prompt, answer, fact.answer, question=fact.question)
         made.append(as_question(request) if chat else request)

@@ -85,15 +85,10 @@ def check_evaluation(
         context: The model's context in tokens, None where it has no fixed one.
 
     Raises:
-        EditError: If texts are to be generated and no record has a prompt for them, or one of the prompts of a record
-            leaves no room for what is to follow.
+        EditError: See `check_records`; and if one of the prompts of a record leaves no room for what is to follow.
     """
+    check_records(settings, requests)
     if settings.generate:
-        if requests and not any(request.generation_prompts for request in requests):
-            raise EditError(
-                "`evaluation.generate` is set, but no record has generation prompts, the first "
-                f"({requests[0].name}) neither. Set it to false, or give records with `generation_prompts`."
-            )
         limit = settings.max_length if context is None else min(settings.max_length, context)
         unit = "context" if limit == context else "text (`evaluation.max_length`)"
         for request in requests:
@@ -104,6 +99,23 @@ def check_evaluation(
             _check(tokenizer, request.rewrite_prompt, request, "rewrite prompt", context, "context")
             for prompt in matched_paraphrases(request, settings):
                 _check(tokenizer, prompt, request, "paraphrase", context, "context")
+
+
+def check_records(settings: EvaluationSettings, requests: Sequence[EditRequest]) -> None:
+    """Refuses records that lack what is to be measured, which needs no model.
+
+    Args:
+        settings: What is to be measured.
+        requests: The records.
+
+    Raises:
+        EditError: If texts are to be generated and no record has a prompt for them.
+    """
+    if settings.generate and requests and not any(request.generation_prompts for request in requests):
+        raise EditError(
+            "`evaluation.generate` is set, but no record has generation prompts, the first "
+            f"({requests[0].name}) neither. Set it to false, or give records with `generation_prompts`."
+        )
 
 
 def measurable(requests: Sequence[EditRequest], settings: EvaluationSettings) -> list[str]:

@@ -14,7 +14,7 @@ from lightning_edit.loop.sourced import waiting
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.sites import SiteKind
-from lightning_edit.requests import EditRequest, replaced_by
+from lightning_edit.requests import EditRequest
 from lightning_edit.run.combinations import check_plain_text
 from lightning_edit.run.fine_tuning import check_answers
 from lightning_edit.run.learned_answers import find_answers
@@ -59,6 +59,9 @@ class CrispEdit(UpdatingModule):
     kind = "trained"
     stages = ("second_moments", "training", "checkpoints")
     work = ("training",)
+    unreplaceable = (
+        "CrispEdit holds all earlier edits together, so none can replace another: set `data.conflicts` to keep_first."
+    )
 
     def __init__(
         self,
@@ -110,16 +113,11 @@ class CrispEdit(UpdatingModule):
         check_backward(self.decoder, self.layers)
 
     def check_requests(self) -> None:
-        """Refuses prompts that do not fit the context, and edits that contradict each other.
+        """Refuses prompts that do not fit the context.
 
         Raises:
             EditError: See `check_answers`.
         """
-        if replaced_by(self.requests):
-            raise EditError(
-                "CrispEdit holds all earlier edits together, so none can replace another: set `data.conflicts` to "
-                "keep_first."
-            )
         check_answers(self.decoder, self.tokenizer, self.requests, self.how.train_end)
 
     def on_fit_start(self) -> None:

@@ -21,7 +21,7 @@ from lightning_edit.models.batches import pad
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import logits_at
 from lightning_edit.models.sites import SiteKind
-from lightning_edit.requests import EditRequest, replaced_by
+from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.measured_module import MeasuredModule
@@ -131,6 +131,7 @@ class FineTuning(MeasuredModule):
     kind = "trained"
     single_epoch = by_updates = False
     stages = ("training",)
+    unreplaceable = "Fine-tuning makes all edits at once, so none can replace another: set `data.conflicts`."
 
     def __init__(
         self,
@@ -191,13 +192,11 @@ class FineTuning(MeasuredModule):
         ]
 
     def check_requests(self) -> None:
-        """Refuses prompts that do not fit the context, and edits that contradict each other.
+        """Refuses prompts that do not fit the context.
 
         Raises:
             EditError: See `check_lengths`.
         """
-        if replaced_by(self.requests):
-            raise EditError("Fine-tuning makes all edits at once, so none can replace another: set `data.conflicts`.")
         check_answers(self.decoder, self.tokenizer, self.requests, self.train_end)
 
     def on_fit_start(self) -> None:

@@ -15,7 +15,7 @@ from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.metrics.ways import WayMetrics, ways_of
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.requests import EditRequest, replaced_by
+from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Seed
@@ -49,6 +49,7 @@ class InContext(MeasuredModule):
     kind = "told"
     by_updates = False
     stages = ("facts",)
+    unreplaceable = "All facts are known at once, so none can replace another: set `data.conflicts`."
     weights_kind = KnownFacts
     weights: KnownFacts
 
@@ -100,13 +101,11 @@ class InContext(MeasuredModule):
         self.way_metrics = WayMetrics(ways_of(self.tokenizer, self.evaluation, self.chat_settings))
 
     def check_requests(self) -> None:
-        """Refuses prompts that with their facts do not fit the context, and edits that contradict each other.
+        """Refuses prompts that with their facts do not fit the context.
 
         Raises:
             EditError: See `check_lengths`.
         """
-        if replaced_by(self.requests):
-            raise EditError("All facts are known at once, so none can replace another: set `data.conflicts`.")
         assert self.weights.facts is not None
         with self.weights.restored():
             self.weights.facts.known = self.requests

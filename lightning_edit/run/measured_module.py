@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_edit.asking.chat import ChatSettings, World, settle_chat
 from lightning_edit.distributed.process_group import in_a_group, is_sharded
+from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.named_prompts import Prompts
 from lightning_edit.loading.editable import Loaded, ModelSource, check_quantized, load_editable
@@ -22,7 +23,7 @@ from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.loop.update_loop import UpdateLoop
-from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, evaluate
+from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, check_records, evaluate
 from lightning_edit.metrics.ways import WayMetrics, ways_of
 from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Decoder, Memory
@@ -30,7 +31,7 @@ from lightning_edit.models.places import blocks_of
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.progress import Report, share_of
-from lightning_edit.requests import EditRequest
+from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.checkpointing import load_run, save_run
 from lightning_edit.run.settled import Settled
 from lightning_edit.run.showing import Showing
@@ -73,6 +74,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     section, kind = "model", "searched"
     by_updates = single_epoch = True
     many_processes = False
+    # Why no edit of a method can replace another, where that is so.
+    unreplaceable: str | None = None
     layers_for: tuple[str | None, bool] = (None, True)
     weights_kind: type[EditedWeights] = EditedWeights
     loop: UpdateLoop
@@ -128,11 +131,16 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         """Refuses a trainer, or an evaluation, that does not suit.
 
         Raises:
-            EditError: See `check_trainer` and `check_evaluation`.
+            EditError: See `check_trainer`, `check_edits` and `check_evaluation`.
         """
         self.check_trainer(self.trainer, stage == "fit")
+        if not self._checked:
+            self.check_edits()
         self.configure_model()
         if not self._checked:
+            if self.chat:
+                # As questions, edits may be alike that are not in plain text.
+                self.check_edits()
             if not is_sharded(self.model):
                 # Where Lightning would move it next; some models run on one kind of device only.
                 self.to(self.trainer.strategy.root_device)
@@ -155,8 +163,18 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         check_quantized(self.decoder, self.layers)
         check_projections(self.decoder, self.layers)
 
+    def check_edits(self) -> None:
+        """Refuses edits that could be made or measured with no model, before one is loaded.
+
+        Raises:
+            EditError: If one replaces another and cannot, and see `check_records`.
+        """
+        if self.unreplaceable is not None and replaced_by(self.requests):
+            raise EditError(self.unreplaceable)
+        check_records(self.evaluation, self.requests)
+
     def check_requests(self) -> None:
-        """Refuses edits that could not be made, before anything expensive."""
+        """Refuses edits that could not be made with this model, before anything expensive."""
 
     def check_trainer(self, trainer: Any, fit: bool) -> None:
         """Refuses a trainer that cannot edit; see `trainer_check.check_trainer`."""

@@ -28,7 +28,7 @@ from lightning_edit.models.decoder import Decoder, check_layers
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.sites import SiteKind
-from lightning_edit.requests import EditRequest, replaced_by
+from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.fine_tuning import encode_answer, target_nll
 from lightning_edit.run.learned_answers import find_answers
@@ -80,6 +80,7 @@ class MemoryEditing(MeasuredModule):
     kind = "remembered"
     by_updates = False
     stages = ("memories",)
+    unreplaceable = "A memory keeps all its edits, so none can replace another: set `data.conflicts` to keep_first."
     weights_kind = MemoryWeights
     weights: MemoryWeights
 
@@ -155,15 +156,11 @@ class MemoryEditing(MeasuredModule):
         """None: what is learned has optimizers of its own."""
 
     def check_requests(self) -> None:
-        """Refuses prompts that do not fit the context, and edits that contradict each other.
+        """Refuses prompts that do not fit the context.
 
         Raises:
             EditError: See `check_lengths`.
         """
-        if replaced_by(self.requests):
-            raise EditError(
-                "A memory keeps all its edits, so none can replace another: set `data.conflicts` to keep_first."
-            )
         encoded = [self._encoded(request)[0] for request in self.requests]
         check_lengths([len(ids) - 1 for ids in encoded], [r.name for r in self.requests], self.decoder.context)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from lightning_edit.asking.chat import ChatSettings
@@ -26,7 +27,7 @@ from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, batches_of
 from lightning_edit.run.combinations import check_combinations, check_history, check_replaced, check_sites
 from lightning_edit.run.learned_answers import find_answers
-from lightning_edit.run.preparation import check_texts, editor_of, templates_of, warm_up_run
+from lightning_edit.run.preparation import check_texts, check_warm_up, editor_of, templates_of, warm_up_run
 from lightning_edit.run.preserved import check_files, find_preserved, noted, run_second_moments
 from lightning_edit.run.updating_module import UpdatingModule
 from lightning_edit.run.value_finder import ValueFinder, log_values, logged, silent_finder
@@ -34,6 +35,7 @@ from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.storage.cache import Cache
+from lightning_edit.storage.checkpoint_file import check_sound
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
 
@@ -145,6 +147,8 @@ class EditingModule(UpdatingModule):
         super().check_trainer(trainer, fit)
         if fit:
             check_files(self.moment_settings)
+            if self.on_top_of is not None:
+                check_sound(Path(self.on_top_of).expanduser(), "model.on_top_of")
 
     def check_model(self) -> None:
         """Also settles where values are found, see `settle_site`, and refuses maps of which a source finds none."""
@@ -155,14 +159,23 @@ class EditingModule(UpdatingModule):
         if self.pairs_from is not None:
             self.pairs_from.check_places(self.decoder, self.layers, {})
 
+    def check_edits(self) -> None:
+        """Also refuses edits that replace others where they cannot, or lack what a search or a source needs.
+
+        Raises:
+            EditError: See `check_replaced`, `check_subjects` and `check_warm_up`.
+        """
+        super().check_edits()
+        check_replaced(self)
+        check_subjects(self.requests, self.pairs_from)
+        check_warm_up(self)
+
     def check_requests(self) -> None:
         """Refuses prompts that do not fit the context; in their contexts they are checked once those are known.
 
         Raises:
             EditError: See `encode_texts`.
         """
-        check_replaced(self)
-        check_subjects(self.requests, self.pairs_from)
         if self.pairs_from is None:
             warn_of_shared_keys(batches_of(self.requests, self.loop.queue.size))
         check_texts(self, self._in_worlds(self.templates or ContextTemplates()))

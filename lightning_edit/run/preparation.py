@@ -5,11 +5,25 @@ from typing import TYPE_CHECKING, Any
 from lightning_edit.distributed.process_group import gathered
 from lightning_edit.editor import Editor
 from lightning_edit.keys.context_templates import ContextTemplates, generate_templates
-from lightning_edit.loop.sourced import warm_up
+from lightning_edit.loop.sourced import facts_to_see, warm_up
 from lightning_edit.values.optimize import encode_texts
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule
+
+
+def check_warm_up(module: "EditingModule") -> None:
+    """Refuses a warm-up for which there are too few facts; none where a finished run is measured again.
+
+    Args:
+        module: The editing module under way.
+
+    Raises:
+        EditError: See `facts_to_see`.
+    """
+    source, trainer = module.pairs_from, module.trainer
+    if source is not None and source.warmup and not (trainer.state.fn == "test" and trainer.ckpt_path is not None):
+        facts_to_see(source, module.requests, trainer.datamodule.sources())
 
 
 def check_texts(module: "EditingModule", templates: ContextTemplates) -> None:
