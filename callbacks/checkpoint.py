@@ -86,7 +86,7 @@ class EditCheckpoint(EditCallback):
         others = [cache for cache in pl_module.loop.value_caches if cache is not self._values]
         self._values = Cache(self._folder / FOLDER / "values")
         pl_module.loop.value_caches[:] = [self._values, *others]
-        if self.history:
+        if self.history and pl_module.adds_to_weights:
             pl_module.loop.history = self._kept_in = History(self._folder / UPDATES)
 
     def _works_for(self, trainer: Any, module: EditingRun) -> bool:

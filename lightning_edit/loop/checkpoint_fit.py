@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.checkpoint_form import check_checkpoint, tensors_of
+from lightning_edit.storage.checkpoint_form import check_checkpoint, is_memory, tensors_of
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.tensor_form import check_finite
 from lightning_edit.updates.edited_weights import EditedWeights
@@ -79,7 +79,8 @@ def _check_run(run: Mapping[str, Any], weights: EditedWeights, edits: int | None
     for layer, memory in run.get("anchored", {}).items():
         if layer not in shapes:
             raise WrongFormError("run.anchored", f"only the layers {list(shapes)}", layer)
-        for name, value in memory.items():
+        # A memory is looked at when it is put beside the layer.
+        for name, value in () if is_memory(memory) else memory.items():
             _check_remembered(f"run.anchored.{layer}.{name}", name, value, shapes[layer])
     for position, entry in enumerate(run["pending"]):
         for name in ("z", "z0"):

@@ -14,6 +14,7 @@ from lightning_edit.loop.same_run import check_base
 from lightning_edit.messages import counted
 from lightning_edit.solvers import PreviousKeys
 from lightning_edit.storage import checkpoint_file
+from lightning_edit.storage.checkpoint_form import is_memory
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
@@ -60,6 +61,11 @@ def _built_upon(file: Path) -> dict[str, Any]:
     content = checkpoint_file.read(file, "model.on_top_of")
     if "run" not in content:
         raise EditError(f"`on_top_of`: {file} holds no edits that can be built upon. Give the edited.ckpt of a run.")
+    if any(map(is_memory, content["run"].get("anchored", {}).values())):
+        raise EditError(
+            f"`on_top_of`: the edits of {file} are in a memory beside a layer, and not in weights that can be built "
+            "upon. Give a run whose edits are in the weights, or make all edits with MemoryEditing."
+        )
     return content
 
 

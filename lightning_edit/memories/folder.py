@@ -4,15 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lightning_edit.errors import EditError
-from lightning_edit.memories.grace import Grace
-from lightning_edit.memories.memoir import Memoir, MemoirClosed
-from lightning_edit.memories.memory import Entry, Memory
+from lightning_edit.memories.entries import KINDS, memory_of, tensors_of
 from lightning_edit.memories.wrapped import Memories
 from lightning_edit.models.sites import oriented_weight
 from lightning_edit.storage.atomic import atomic_path
@@ -24,7 +21,6 @@ from lightning_edit.storage.user_json import read_json
 
 FORMAT = "lightning-edit memories 1"
 WORDS, NUMBERS = "memories.json", "memories.safetensors"
-KINDS: Mapping[str, type[Memory]] = {kind.kind: kind for kind in (Grace, Memoir, MemoirClosed)}
 SETTINGS: Mapping[str, Form] = {
     "grace": fields({"radius": finite}),
     "memoir": fields({"top_k": count, "threshold": finite}),
@@ -42,9 +38,7 @@ def save_memories(memories: Memories, folder: Path, base: str, info: Mapping[str
         info: What made them.
     """
     memory = memories.memory
-    tensors = dict(memory.shared())
-    for place, entry in enumerate(memory.entries):
-        tensors |= {f"{name}.{place}": tensor for name, tensor in entry.tensors.items()}
+    tensors = tensors_of(memory)
     words = {
         "format": FORMAT,
         "kind": memory.kind,
@@ -86,7 +80,8 @@ def load_memories(folder: str | Path, model: Any) -> Memories:
         )
     sizes = {"d_in": weight.shape[1], "d_out": weight.shape[0]}
     try:
-        memory = _memory(words, tensors, sizes, weight.device)
+        edits = [(edit["name"], edit["label"]) for edit in words["edits"]]
+        memory = memory_of(words["kind"], words["settings"], tensors, edits, sizes, weight.device)
     except WrongFormError as error:
         raise EditError(f"{folder} holds no memories of this tool: {error}.") from error
     return Memories(model, words["module"], memory)
@@ -135,33 +130,3 @@ def _site(model: Any, name: str) -> nn.Module:
             "without quantization, or keep this module out of it."
         )
     return module
-
-
-def _memory(words: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: dict[str, int], device: Any) -> Memory:
-    kind = KINDS[words["kind"]]
-    shared = {name: (_taken(tensors, name, ("d_in",), sizes)).to(device) for name in kind.common}
-    columns = words["settings"].get("top_k", 0)
-    if columns > sizes["d_in"]:
-        raise WrongFormError("settings.top_k", f"at most {sizes['d_in']}", columns)
-    memory = kind(**shared, **words["settings"])
-    entries = []
-    for place, edit in enumerate(words["edits"]):
-        known = sizes | {"columns": columns}
-        parts = {name: _taken(tensors, f"{name}.{place}", shape, known) for name, shape in kind.form.items()}
-        entries.append(Entry(edit["name"], edit["label"], parts))
-    memory.add(entries)
-    return memory
-
-
-def _taken(tensors: Mapping[str, Tensor], name: str, shape: tuple[str, ...], sizes: dict[str, int]) -> Tensor:
-    """A tensor of the right shape; a length that is not known yet is what the first tensor with it has."""
-    tensor = tensors.get(name)
-    whole = name.split(".")[0] in ("mask", "order")
-    if tensor is None or tensor.dim() != len(shape) or (tensor.dtype == torch.int64) != whole:
-        raise WrongFormError(name, f"a tensor of {' x '.join(shape)}", tensor)
-    for length, axis in zip(tensor.shape, shape, strict=True):
-        if length != sizes.setdefault(axis, length):
-            raise WrongFormError(name, f"a tensor of {' x '.join(f'{axis} {sizes[axis]}' for axis in shape)}", tensor)
-    if whole and len(tensor) and not (int(tensor.min()) >= 0 and int(tensor.max()) < sizes["d_in"]):
-        raise WrongFormError(name, f"columns from 0 to {sizes['d_in'] - 1}", tensor)
-    return tensor

@@ -70,10 +70,22 @@ class Memory(ABC):
         """
         if not 0 <= place < len(self.entries):
             raise EditError(f"There is no edit {place}: the memory holds {len(self.entries)}, counted from 0.")
-        left = self.entries[:place] + self.entries[place + 1 :]
+        self._begin_with(self.entries[:place] + self.entries[place + 1 :])
+
+    def forget_after(self, count: int) -> None:
+        """Takes out all edits but the first ones.
+
+        Args:
+            count: How many stay.
+        """
+        if count < len(self.entries):
+            self._begin_with(self.entries[:count])
+
+    def _begin_with(self, entries: list[Entry]) -> None:
         self.entries = []
         self._clear()
-        self.add(left)
+        self._placed = None
+        self.add(entries)
 
     def change(self, keys: Tensor, output: Tensor) -> Tensor:
         """What the down-projection gives with the edits.

@@ -26,6 +26,7 @@ class EditingRun(Protocol):
     Attributes:
         kind: How the edits are made, see `RunFigures`.
         by_updates: Whether edits are written in updates during the fit, after each of which a stopped run can go on.
+        adds_to_weights: Whether an update is something that is added to weights, and can be taken out again by itself.
         model: The transformers model.
         codes: The quantized modules beside whose codes the updates are kept, by name.
         model_name: The folder or name it was loaded from.
@@ -46,6 +47,7 @@ class EditingRun(Protocol):
 
     kind: Any
     by_updates: bool
+    adds_to_weights: bool
     model: Any
     codes: Mapping[str, nn.Module]
     model_name: str

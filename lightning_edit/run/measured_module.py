@@ -72,7 +72,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     """
 
     section, kind = "model", "searched"
-    by_updates = single_epoch = True
+    by_updates = single_epoch = adds_to_weights = True
     many_processes = False
     # Why no edit of a method can replace another, where that is so.
     unreplaceable: str | None = None

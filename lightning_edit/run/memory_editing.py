@@ -1,40 +1,38 @@
 """Memory editors: edits that are kept beside a layer, while no weight changes."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
 
 from lightning_edit.asking.chat import ChatSettings
-from lightning_edit.asking.tokenization import check_lengths
 from lightning_edit.errors import EditError
 from lightning_edit.loading.weight_forms import Precision, Quantization
 from lightning_edit.loop.edit_queue import EditQueue
+from lightning_edit.loop.run_state import RunState
+from lightning_edit.loop.sourced import waiting
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.memories.background import background
+from lightning_edit.memories.entries import memory_of
 from lightning_edit.memories.folder import save_memories
 from lightning_edit.memories.grace import Grace
-from lightning_edit.memories.learning import Descent, find_outputs, look, train_memory
+from lightning_edit.memories.learning import Descent
 from lightning_edit.memories.memoir import Memoir, MemoirClosed
-from lightning_edit.memories.memory import Entry
+from lightning_edit.memories.memory import Memory
 from lightning_edit.memories.memory_weights import MemoryWeights
 from lightning_edit.memories.wrapped import Memories
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.decoder import Decoder, check_layers
-from lightning_edit.models.hooks import frozen
-from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.sites import SiteKind
 from lightning_edit.requests import EditRequest
-from lightning_edit.run.edit_callback import call_hooks
-from lightning_edit.run.fine_tuning import encode_answer, target_nll
+from lightning_edit.run.fine_tuning import check_answers
 from lightning_edit.run.learned_answers import find_answers
-from lightning_edit.run.measured_module import MeasuredModule
+from lightning_edit.run.remembering import Remembering, named
+from lightning_edit.run.updating_module import UpdatingModule
 from lightning_edit.settings import NO_EFFECT, Count, Layers, NotNegative, Positive, Seed, Share
-from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.form import WrongFormError
+from lightning_edit.values.vectors import Values
 
 # What each method's own settings are where they are left out; top_k is 4096 of the 14336 columns of Llama 3 8B.
 OWN: Mapping[str, Mapping[str, Any]] = {
@@ -45,7 +43,7 @@ OWN: Mapping[str, Mapping[str, Any]] = {
 COLUMNS, HEIGHT = 2 / 7, 0.85
 
 
-class MemoryEditing(MeasuredModule):
+class MemoryEditing(UpdatingModule):
     """GRACE and MEMOIR: edits in a memory beside one layer, each of which can be taken out again exactly.
 
     No weight changes: the model needs `load_memories` to answer with the edits, and the run's folder has ``memories/``
@@ -68,6 +66,8 @@ class MemoryEditing(MeasuredModule):
         threshold: Of the same: the least share of an edit's features that a token must have; null is 0.4.
         clip: Of ``memoir``: the largest norm of a gradient; null is 1.
         ridge: Of ``memoir_closed``: l2 of the least squares; null is 0.001.
+        edits_per_update: Edits after which the run is measured and can go on if it is stopped; null is
+            `data.batch_size`. What is learned does not depend on it.
         evaluation: What is measured beyond teacher-forced answers.
         dtype: Precision of the weights; ``auto`` keeps that of the file.
         quantization: How all linear maps but that of the layer are quantized; null leaves them as the files have them.
@@ -78,8 +78,9 @@ class MemoryEditing(MeasuredModule):
     """
 
     kind = "remembered"
-    by_updates = False
-    stages = ("memories",)
+    adds_to_weights = False
+    stages = ("memories", "checkpoints")
+    work = ("memories",)
     unreplaceable = "A memory keeps all its edits, so none can replace another: set `data.conflicts` to keep_first."
     weights_kind = MemoryWeights
     weights: MemoryWeights
@@ -98,6 +99,7 @@ class MemoryEditing(MeasuredModule):
         threshold: Share | None = None,
         clip: Positive | None = None,
         ridge: Positive | None = None,
+        edits_per_update: Count | None = None,
         evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         quantization: Quantization | None = None,
@@ -115,7 +117,7 @@ class MemoryEditing(MeasuredModule):
         given = {"lr": lr, "radius": radius, "start": start, "top_k": top_k}
         given |= {"threshold": threshold, "clip": clip, "ridge": ridge}
         self.own = _own(method, {name: value for name, value in given.items() if value is not None})
-        self.method, self.loop = method, UpdateLoop(EditQueue(None))
+        self.method, self.loop = method, UpdateLoop(EditQueue(edits_per_update))
         self.how = Descent(self.own["lr"], steps, early_stop_loss, self.own.get("clip", 1.0))
         self.automatic_optimization = False
 
@@ -143,71 +145,96 @@ class MemoryEditing(MeasuredModule):
         return layers
 
     @property
-    def requests_so_far(self) -> list[EditRequest]:
-        """The edits that were made once the fit is over, none before."""
-        return self.requests[: self.loop.edits_written]
-
-    @property
     def memories(self) -> Memories | None:
         """The edits, once the model is loaded."""
         return self.weights.memories if self.model is not None else None
-
-    def configure_optimizers(self) -> None:
-        """None: what is learned has optimizers of its own."""
 
     def check_requests(self) -> None:
         """Refuses prompts that do not fit the context.
 
         Raises:
-            EditError: See `check_lengths`.
+            EditError: See `check_answers`.
         """
-        encoded = [self._encoded(request)[0] for request in self.requests]
-        check_lengths([len(ids) - 1 for ids in encoded], [r.name for r in self.requests], self.decoder.context)
+        check_answers(self.decoder, self.tokenizer, self.requests, self.chat_settings.train_end)
+
+    def setup(self, stage: str) -> None:
+        """Settles how many edits are an update; see `MeasuredModule.setup`."""
+        self.loop.queue.size = self.hparams.edits_per_update or self.trainer.datamodule.batch_size
+        super().setup(stage)
 
     def on_fit_start(self) -> None:
-        """Puts an empty memory on the model."""
-        find_answers(self)
-        (layer,) = self.layers
-        memory: Grace | Memoir
+        """Puts an empty memory on the model, or that of a run that goes on."""
+        with self.weights.unedited():
+            find_answers(self)
+        memories = self.memories or Memories(self.model, self.decoder.names[self.layers[0]], self._empty())
+        self.weights.memories = memories
+        if self.loop.editor is None:
+            self.loop.editor = self._writer(memories)
+        if not self.loop.kept.updates_written:
+            self._keep()
+
+    def _empty(self) -> Memory:
+        """A memory without edits."""
         if self.method == "grace":
-            memory = Grace(self.own["radius"])
-        else:
-            mean, columns = background(self.decoder, self.tokenizer, layer), self.own["top_k"]
-            size = len(mean)
-            if columns is not None and columns > size:
-                raise EditError(f"`top_k` is at most the {size} columns of layer {layer}, got {columns}.")
-            order = torch.randperm(size, generator=torch.Generator().manual_seed(self.seed)).to(mean.device)
-            chosen = max(round(COLUMNS * size), 1) if columns is None else columns
-            given = (mean, order, chosen, self.own["threshold"])
-            memory = Memoir(*given) if self.method == "memoir" else MemoirClosed(*given, self.own["ridge"])
-        self.weights.memories = Memories(self.model, self.decoder.names[layer], memory)
+            return Grace(self.own["radius"])
+        mean, columns = background(self.decoder, self.tokenizer, self.layers[0]), self.own["top_k"]
+        size = len(mean)
+        if columns is not None and columns > size:
+            raise EditError(f"`top_k` is at most the {size} columns of layer {self.layers[0]}, got {columns}.")
+        order = torch.randperm(size, generator=torch.Generator().manual_seed(self.seed)).to(mean.device)
+        given = (mean, order, self._columns(size), self.own["threshold"])
+        return Memoir(*given) if self.method == "memoir" else MemoirClosed(*given, self.own["ridge"])
 
-    def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> None:
-        """Learns the edits of a batch."""
-        assert self.memories is not None
-        one_by_one = self.method == "memoir"
-        with self.timed("memories"):
-            for part in [[request] for request in batch] if one_by_one else [batch]:
-                for entries in halving(self._train if one_by_one else self._learn_outputs, part, self.model):
-                    self.memories.memory.add(entries)
-                self.report("memories (edits)", len(self.memories), len(self.requests))
+    def _columns(self, size: int) -> int:
+        return int(self.own["top_k"] or max(round(COLUMNS * size), 1))
 
-    def on_fit_end(self) -> None:
-        """From here on the edits count as made.
+    def _writer(self, memories: Memories) -> Remembering:
+        return Remembering(
+            memories,
+            self.decoder,
+            self.tokenizer,
+            self.layers[0],
+            self.how,
+            cold=self.own.get("start") == "cold",
+            seed=self.seed,
+            train_end=self.chat_settings.train_end,
+            at_once=self.trainer.datamodule.batch_size,
+            info={"model": self.model_name, "method": self.method},
+        )
+
+    def _find_values(self, part: Sequence[EditRequest]) -> Values:
+        """None: edits are learned when their update is complete."""
+        return waiting(len(part))
+
+    def _whole_update(self) -> None:
+        """None, as no weight changes."""
+
+    def restore(self, state: RunState, described: dict[str, Any]) -> None:
+        """Goes on where a checkpoint was written, with its memory on the model.
+
+        Args:
+            state: That of the run.
+            described: What `describe` returned then.
 
         Raises:
-            EditError: If no edit had its turn.
+            EditError: If there are other tensors in it than the memory's.
         """
-        self.to(self.trainer.strategy.root_device)
-        assert self.memories is not None
-        if left := len(self.requests) - len(self.memories):
-            ended = f"The trainer ended the fit before {left} of {len(self.requests)} edits had their turn"
-            if not len(self.memories):
-                raise EditError(f"{ended}, so nothing is edited. Raise or leave out `trainer.max_time`.")
-            rank_zero_warn(f"{ended}. Raise or leave out `trainer.max_time` to make all of them.")
-        self.loop.edits_written, self.loop.updates_written = len(self.memories), 1
-        call_hooks(self, "on_edits_written")
-        call_hooks(self, "on_edits_done")
+        super().restore(state, described)
+        (layer,) = self.layers
+        if not (tensors := state.anchored.get(layer)):
+            return
+        weight = self.decoder.weight(layer)
+        sizes = {"d_out": weight.shape[0], "d_in": weight.shape[1]}
+        settings: dict[str, Any] = {
+            name: self.own[name] for name in ("radius", "threshold", "ridge") if name in self.own
+        }
+        settings |= {} if self.method == "grace" else {"top_k": self._columns(sizes["d_in"])}
+        edits = [named(request) for request in self.requests[: state.edits_written]]
+        try:
+            memory = memory_of(self.method, settings, tensors, edits, sizes, weight.device)
+        except WrongFormError as error:
+            raise EditError(f"The checkpoint cannot be used: {error}. Take an earlier one of the run.") from error
+        self.weights.memories = Memories(self.model, self.decoder.names[layer], memory)
 
     def save_memories(self, folder: Path) -> None:
         """Writes the edits into a folder.
@@ -216,54 +243,8 @@ class MemoryEditing(MeasuredModule):
             folder: Which.
         """
         assert self.memories is not None
-        info = {"model": self.model_name, "method": self.method}
+        info = self._writer(self.memories).info
         save_memories(self.memories, folder, self.weights.base_fingerprint(self.layers[0]), info)
-
-    # -- learning ------------------------------------------------------------------------------------------------------
-
-    def _encoded(self, request: EditRequest) -> tuple[list[int], int]:
-        return encode_answer(self.tokenizer, request, self.chat_settings.train_end)
-
-    def _learn_outputs(self, requests: Sequence[EditRequest]) -> list[Entry]:
-        """What the layer should give at the last token of each prompt; for MEMOIR also 0 at the edit's other tokens."""
-        assert self.memories is not None
-        (layer,), memory = self.layers, self.memories.memory
-        encoded = [self._encoded(request) for request in requests]
-        last = [start - 1 for _, start in encoded]
-        loss = partial(target_nll, self.decoder, self.tokenizer, requests, self.chat_settings.train_end)
-        with self.memories.paused(), frozen(self.model):
-            seen = look(self.decoder, layer, loss, len(requests))
-            now = seen.output[range(len(last)), last]
-            start = torch.stack([self._drawn(request) for request in requests]).to(now) if self._cold else now
-            found, _ = find_outputs(self.decoder, layer, loss, last, start, self.how)
-        entries = []
-        for row, (request, (ids, _), place) in enumerate(zip(requests, encoded, last, strict=True)):
-            tensors = {"key": seen.keys[row, place], "value": found[row]}
-            if isinstance(memory, Memoir):
-                tensors = _missing(memory, seen.keys[row, : len(ids) - 1], place, found[row] - now[row])
-            entries.append(_entry(request, tensors))
-        return entries
-
-    @property
-    def _cold(self) -> bool:
-        return bool(self.own.get("start") == "cold")
-
-    def _drawn(self, request: EditRequest) -> Tensor:
-        """Where a value begins; the edit alone decides, not what else is learned with it."""
-        name = fingerprint(str(self.seed), request.rewrite_prompt, request.learned)
-        generator = torch.Generator().manual_seed(int(name[:15], 16))
-        return torch.rand(len(self.decoder.weight(self.layers[0])), generator=generator)
-
-    def _train(self, requests: Sequence[EditRequest]) -> list[Entry]:
-        """The next part of W_m, for one edit after all earlier ones."""
-        assert self.memories is not None and isinstance(self.memories.memory, Memoir)
-        (layer,), memory, (request,) = self.layers, self.memories.memory, requests
-        _, start = self._encoded(request)
-        loss = partial(target_nll, self.decoder, self.tokenizer, requests, self.chat_settings.train_end)
-        with self.memories.paused(), frozen(self.model):
-            mask = memory.mask(look(self.decoder, layer, loss, 1).keys[0, start - 1])
-            tensors, _ = train_memory(self.decoder, layer, loss, memory, mask, self.how)
-        return [_entry(request, tensors)]
 
 
 def _own(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,15 +258,3 @@ def _own(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
             having = [other for other, own in OWN.items() if name in own]
             raise EditError(f"`{name}` means nothing with `method: {method}`, only with {' or '.join(having)}.")
     return {**OWN[method], **given}
-
-
-def _missing(memory: Memoir, keys: Tensor, last: int, offset: Tensor) -> dict[str, Tensor]:
-    """What W_m should give for the keys of an edit: ``offset`` at the prompt's last token, nothing at the others."""
-    values = offset.new_zeros(len(keys), len(offset))
-    values[last] = offset
-    return {"mask": memory.mask(keys[last]), "keys": keys, "values": values}
-
-
-def _entry(request: EditRequest, tensors: Mapping[str, Tensor]) -> Entry:
-    on_cpu = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    return Entry(request.case_id or request.rewrite_prompt, request.target_new, on_cpu)

@@ -36,6 +36,10 @@ PENDING: Form = fields(
 )
 # Of a layer, by anchors and by training within both second moments.
 REMEMBERED = (*(kind.remembers for kind in (LyapLock, SimIE, EvoEdit)), OF_EDITS, OF_EDITS | OF_TEXT)
+# Of the layer that a memory is beside: what all its edits share, and what there is of each as ``NAME.PLACE``.
+SHARED: dict[str, Form] = {"background": COLUMN, "order": tensor(torch.int64, dimensions=1)}
+OF_EDIT: dict[str, Form] = {"key": COLUMN, "value": COLUMN}
+OF_MASKED: dict[str, Form] = {"mask": SHARED["order"], "keys": MATRIX, "values": MATRIX}
 CURVE: Form = fields({"edits": count, "updates": count, "figures": table(text, number)})
 
 
@@ -73,7 +77,29 @@ def _statistics(value: Any, place: str) -> None:
         raise WrongFormError(f"{place}.squares", f"as many numbers as in mean, {len(value['mean'])}", value["squares"])
 
 
+def is_memory(remembered: Mapping[str, Any]) -> bool:
+    """Whether what is remembered of a layer are edits in a memory beside it, of which there may be none yet.
+
+    Args:
+        remembered: Of one layer, by name.
+    """
+    return all(name in SHARED or "." in name for name in remembered)
+
+
+def _of_memory(value: Mapping[str, Any], place: str) -> None:
+    """What a memory holds; whether it is that of the run's layer is seen when it is put there."""
+    numbered = [name for name in value if name not in SHARED]
+    of_each = OF_MASKED if any(name.startswith("mask.") for name in numbered) else OF_EDIT
+    edits = len(numbered) // len(of_each)
+    forms = {f"{name}.{edit}": form for edit in range(edits) for name, form in of_each.items()}
+    fields(forms, SHARED)(value, place)
+
+
 def _anchored(value: Any, place: str) -> None:
+    table(text, anything)(value, place)
+    if is_memory(value):
+        _of_memory(value, place)
+        return
     table(text, ROWS)(value, place)
     if frozenset(value) not in REMEMBERED:
         names = " or ".join(", ".join(sorted(names)) for names in REMEMBERED)

@@ -52,7 +52,7 @@ def test_values_of_grace_are_those_of_a_plain_loop(runs):
     for request, (ids, start), entry in zip(
         module.requests, texts_of(module), module.memories.memory.entries, strict=True
     ):
-        value = module._drawn(request).double().requires_grad_(True)
+        value = module.loop.editor.drawn(request).double().requires_grad_(True)
         optimizer = torch.optim.Adam([value], lr=1.0)
         tried = []
 
@@ -101,7 +101,7 @@ def test_memoir_descends_on_the_second_matrix_itself(runs):
 def test_what_is_learned_does_not_depend_on_the_edits_before(method, runs):
     module, _ = runs[method]
     # It was learned by itself, after two others; now there are three in the memory.
-    (again,) = module._learn_outputs(module.requests[2:])
+    ((again,), _) = module.loop.editor.learn_outputs(module.requests[2:])
     stored = module.memories.memory.entries[2]
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in stored.tensors.items())
 

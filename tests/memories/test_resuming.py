@@ -1,0 +1,104 @@
+"""Runs of memory editors that go on from a checkpoint in the middle of their edits, are undone, and measured again."""
+
+import shutil
+
+import pytest
+import torch
+
+from lightning_edit import EditError, MemoryEditing
+from lightning_edit.datamodules import TinyWorld
+from lightning_edit.memories.entries import tensors_of
+from lightning_edit.storage.checkpoint_file import checkpoints
+from tests.small_runs import Refuse, Requests, fit, module
+
+EDITS = TinyWorld(edits=6).requests
+METHODS = ("grace", "memoir", "memoir_closed")
+# Far enough that keys of different edits meet.
+OWN = {"grace": {"radius": 20.0}}
+
+
+def made(method, **changes):
+    settings = {"layers": [1], "dtype": "float64", "steps": 2, "early_stop_loss": 0, "edits_per_update": 2}
+    return MemoryEditing("tiny", method, **{**settings, **OWN.get(method, {}), **changes})
+
+
+def same(first, second):
+    """Whether two runs hold the same edits, to the bit, and so does what follows from them."""
+    own, other = (tensors_of(run.memories.memory) for run in (first, second))
+    assert own.keys() == other.keys() and len(own) > 6
+    assert all(torch.equal(own[name], other[name]) for name in own)
+    assert first.memories.edits == second.memories.edits
+    tables = zip(*(run.memories.memory._tables() for run in (first, second)), strict=True)
+    assert all(torch.equal(*pair) for pair in tables)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """For each method a run of three updates and its folder, which is only read."""
+    found = {}
+    for method in METHODS:
+        run = made(method)
+        found[method] = run, fit(tmp_path_factory.mktemp(method), run, Requests(EDITS, batch_size=4))
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_run_is_the_run_that_was_never_stopped(method, runs):
+    whole, folder = runs[method]
+    after_two = checkpoints(folder)[1]
+    content = torch.load(after_two, weights_only=True)
+    assert (content["run"]["edits_written"], content["run"]["updates_written"]) == (4, 2)
+    again = made(method)
+    fit(folder.parent, again, Requests(EDITS, batch_size=4), ckpt_path=str(after_two))
+    assert (again.loop.edits_written, again.loop.updates_written, again.loop.kept.finished) == (6, 3, True)
+    same(whole, again)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_refused_update_is_undone(method, tmp_path):
+    refused, short = made(method), made(method)
+    with pytest.warns(UserWarning, match="undone"):
+        fit(tmp_path, refused, Requests(EDITS), Refuse(3))
+    fit(tmp_path, short, Requests(EDITS[:4]))
+    same(refused, short)
+    assert refused.memories.active
+
+
+@pytest.mark.filterwarnings("ignore:The last update is undone")
+def test_a_run_may_go_on_from_before_its_first_edit(runs, tmp_path):
+    whole, _ = runs["memoir"]
+    with pytest.raises(EditError, match="refused"):
+        fit(tmp_path, made("memoir"), Requests(EDITS, batch_size=4), Refuse(1))
+    (first,) = checkpoints(tmp_path / "version_0")
+    again = made("memoir")
+    fit(tmp_path, again, Requests(EDITS, batch_size=4), ckpt_path=str(first))
+    same(whole, again)
+
+
+def test_a_checkpoint_is_measured_with_its_memory(runs, tmp_path):
+    whole, folder = runs["grace"]
+    again, data = made("grace"), Requests(EDITS, batch_size=4)
+    trainer = whole.trainer.__class__(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.test(again, datamodule=data, ckpt_path=str(checkpoints(folder)[0]), verbose=False, weights_only=True)
+    same(whole, again)
+    trainer.test(whole, datamodule=data, verbose=False)
+    assert again.results["after"] == whole.results["after"]
+
+
+def test_what_is_no_memory_of_the_run_is_refused(runs, tmp_path):
+    _, folder = runs["memoir_closed"]
+    with pytest.raises(EditError, match="are in a memory beside a layer, and not in weights"):
+        fit(tmp_path, module(on_top_of=str(checkpoints(folder)[0])), TinyWorld(edits=2))
+    for name, value, message in (
+        ("mask.0", torch.full((293,), 5000), "mask.0: expected columns from 0 to 1023"),
+        ("keys.1", torch.zeros(3, 7, dtype=torch.float64), "keys.1: expected a tensor of tokens 3 x d_in 1024"),
+        ("keys.9", torch.zeros(3, 7, dtype=torch.float64), "expected"),
+        ("mask.0", torch.zeros(2, 2, dtype=torch.int64), "a tensor of 1 dimensions"),
+    ):
+        copied = shutil.copytree(folder, tmp_path / name / message[:6])
+        spoilt = checkpoints(copied)[1]
+        content = torch.load(spoilt, weights_only=True)
+        content["run"]["anchored"][1][name] = value
+        torch.save(content, spoilt)
+        with pytest.raises(EditError, match=message):
+            fit(copied.parent, made("memoir_closed"), Requests(EDITS, batch_size=4), ckpt_path=str(spoilt))
