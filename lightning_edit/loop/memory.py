@@ -11,6 +11,7 @@ import torch
 from lightning_edit.editor import Editor
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.moment_pass import MAX_TOKENS, MAX_TOKENS_CPU
+from lightning_edit.loop.carried import Course, carried
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.output_gradients import MAX_LOGITS
 from lightning_edit.models.places import blocks_of, weight_shape
@@ -42,6 +43,7 @@ class MemoryNeeds:
         counting: What more there is while C is counted and checked.
         values: What more there is while values are searched for.
         solving: What more there is while updates are solved and written.
+        kept: What updates leave for later ones: their sum, earlier keys, and what an anchor remembers.
         device: At most on the model's device.
         main: At most in main memory beside that; 0 where the model is there itself.
     """
@@ -54,17 +56,20 @@ class MemoryNeeds:
     solving: int
     device: int
     main: int
+    kept: int = 0
 
     def __str__(self) -> str:
         """One line."""
         more = f", and {in_words(self.main)} of main memory" if self.main else ""
         parts = ", ".join(
-            f"{name.replace('_', ' ')} {in_words(size)}" for name, size in asdict(self).items() if name in PARTS
+            f"{name.replace('_', ' ')} {in_words(size)}"
+            for name, size in asdict(self).items()
+            if name in PARTS and (size or name != "kept")
         )
         return f"about {in_words(self.device)} at most{more} ({parts})"
 
 
-PARTS = ("model", "base_copies", "second_moments", "counting", "values", "solving")
+PARTS = ("model", "base_copies", "second_moments", "counting", "values", "solving", "kept")
 
 
 def in_words(size: float) -> str:
@@ -73,7 +78,7 @@ def in_words(size: float) -> str:
 
 
 def memory_needs(
-    decoder: Decoder, layers: Sequence[int], solver: Solver, edits: int, texts: int, values: int
+    decoder: Decoder, layers: Sequence[int], solver: Solver, course: Course, texts: int, values: int
 ) -> MemoryNeeds:
     """What a run will take, from the shapes of its model and its settings; the peak is where most is there at once.
 
@@ -81,11 +86,12 @@ def memory_needs(
         decoder: The model.
         layers: The edited layers.
         solver: Which member of the family writes.
-        edits: Of one update.
+        course: How many keys it writes, and in how many updates.
         texts: Contexts of each edit.
         values: The bytes of the search for values, see `values_memory`.
     """
     low, on_cpu = decoder.memory == "low", decoder.device.type == "cpu"
+    own = carried(decoder, layers, solver, course)
     moments = [DOUBLE * prod(decoder.moment_shape(layer)) * solver.needs_second_moment for layer in layers]
     # B of each layer, and its eigenvectors once it is solved.
     outputs = sum(2 * DOUBLE * weight_shape(decoder, layer)[0] ** 2 for layer in layers) * solver.needs_output_moment
@@ -96,27 +102,28 @@ def memory_needs(
     tokens = decoder.tokens_at_once(MAX_TOKENS_CPU if on_cpu else MAX_TOKENS)
     counting = max(int(WITHOUT_GRADIENTS * tokens * size * widest), max(moments))
     if solver.needs_output_moment:
-        kept = [activation_width(block, config) for block in decoder.blocks[blocks_of(decoder, layers)[0] :]]
+        widths = [activation_width(block, config) for block in decoder.blocks[blocks_of(decoder, layers)[0] :]]
         logits = LOGITS * min(tokens * config.vocab_size, MAX_LOGITS) * max(size, 4)
-        counting = max(counting, int(tokens * size * sum(kept) + logits))
+        counting = max(counting, int(tokens * size * sum(widths) + logits))
     writing = [WRITING * DOUBLE * weight.numel() for weight in weights]
-    keys = [DOUBLE * edits * decoder.key_size(layer) * max(2 * texts, 6) for layer in layers]
-    if isinstance(solver, AlphaEdit):
-        factors = max(moments) * NULL_SPACE + (0 if low else sum(moments))
-    else:
-        factors = max(moments) if low else sum(moments)
-    solving = factors + max(keys) + max(writing)
+    keys = [DOUBLE * course.keys * decoder.key_size(layer) * max(2 * texts, 6) for layer in layers]
+    factors = max(moments) if low else sum(moments)
+    solving = factors + max(keys) + max(writing) + own.working
     if low:
         # C is gone before its layer is written.
-        solving = max(factors, max(writing) - max(moments)) + max(keys)
+        solving = max(factors, max(writing) - max(moments)) + max(keys) + own.working
+    if isinstance(solver, AlphaEdit):
+        # Only before the first update, where nothing else is carried yet.
+        solving = max(solving, max(moments) * NULL_SPACE + (0 if low else sum(moments)) + max(keys))
     together = (max(moments) if low else sum(moments)) + outputs
+    kept = own.kept
     if not low:
-        peak = model + base + together + max(counting, values, solving)
-        return MemoryNeeds(model, base, together, counting, values, solving, peak, 0)
+        peak = model + base + together + max(counting, kept + values, kept + solving)
+        return MemoryNeeds(model, base, together, counting, values, solving, peak, 0, kept)
     # C of one layer is there while it is counted, and while the layer is solved.
-    beside = max(together * on_cpu + counting, values, together + solving)
+    beside = max(together * on_cpu + counting, kept + values, kept + together + solving)
     device, main = (model + base + beside, 0) if on_cpu else (model + beside, base + sum(moments))
-    return MemoryNeeds(model, base, together, counting, values, solving, device, main)
+    return MemoryNeeds(model, base, together, counting, values, solving, device, main, kept)
 
 
 def needs_of(editor: Editor, requests: Sequence[EditRequest], at_once: int, per_update: int | None) -> MemoryNeeds:
@@ -130,21 +137,35 @@ def needs_of(editor: Editor, requests: Sequence[EditRequest], at_once: int, per_
     """
     decoder, layer, settings = editor.weights.decoder, editor.value_layer, editor.values
     if editor.source is not None:
-        return _needs_with_source(editor, editor.source, requests[:per_update])
+        return _needs_with_source(editor, editor.source, requests, per_update)
     how = (decoder, editor.tokenizer, requests[:at_once], editor.templates, layer, settings)
     values = 0
     for part in few_at_once(*how):
         rows = encode_texts(editor.tokenizer, part, editor.templates, settings.kl_prompt, decoder.context)
         values = max(values, values_memory(decoder, layer, settings.site, rows))
-    edits = min(per_update or len(requests), len(requests))
-    return memory_needs(decoder, editor.layers, editor.solver, edits, len(editor.templates), values)
+    course = _course(editor, requests, per_update, min(per_update or len(requests), len(requests)))
+    return memory_needs(decoder, editor.layers, editor.solver, course, len(editor.templates), values)
 
 
-def _needs_with_source(editor: Editor, source: Source, requests: Sequence[EditRequest]) -> MemoryNeeds:
+def _needs_with_source(
+    editor: Editor, source: Source, requests: Sequence[EditRequest], per_update: int | None
+) -> MemoryNeeds:
     """What updates take whose pairs come from a source."""
-    decoder = editor.weights.decoder
-    keys, values = source.memory(decoder, editor.tokenizer, requests, editor.templates, editor.layers, editor.values)
-    return memory_needs(decoder, editor.layers, editor.solver, keys, 1, values)
+    decoder, some = editor.weights.decoder, requests[:per_update]
+    keys, values = source.memory(decoder, editor.tokenizer, some, editor.templates, editor.layers, editor.values)
+    course = _course(editor, requests, per_update, keys)
+    return memory_needs(decoder, editor.layers, editor.solver, course, 1, values)
+
+
+def _course(editor: Editor, requests: Sequence[EditRequest], per_update: int | None, keys: int) -> Course:
+    """The course of a run whose updates write so many keys."""
+    anchor, tokens = editor.anchor, 0
+    if anchor is not None and anchor.from_unedited:
+        texts = [text for r in requests[:per_update] for text in editor.templates.answered(editor.tokenizer, r)]
+        # Only the bare prompts count.
+        tokens = sum(len(ids) for ids, _ in texts) // len(editor.templates)
+    updates = -(-len(requests) // (per_update or len(requests)))
+    return Course(keys, updates, editor.previous_keys is not None, anchor, tokens)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -58,11 +58,13 @@ class Anchor(Checked, ABC):
 
     Attributes:
         keeps_keys: Whether C_p belongs to the method; if not, there must be none.
+        writes_dense: Whether its updates are matrices as a whole, and not products of few columns.
         from_unedited: Whether each update is solved on the unedited weights, whatever was written before.
         remembers: The names in its memory.
     """
 
     keeps_keys: ClassVar[bool] = False
+    writes_dense: ClassVar[bool] = True
     from_unedited: ClassVar[bool] = False
     remembers: ClassVar[frozenset[str]] = frozenset()
 
@@ -75,6 +77,17 @@ class Anchor(Checked, ABC):
 
         Raises:
             EditError: Says which would do.
+        """
+
+    @abstractmethod
+    def numbers(self, weight: tuple[int, int], keys: int, of_all: int, tokens: int) -> tuple[int, int]:
+        """How many numbers are remembered of a layer, and how many more there are while it is solved and written.
+
+        Args:
+            weight: ``(d_out, d_in)``.
+            keys: How many an update writes.
+            of_all: How many all updates write.
+            tokens: Of the texts of an update.
         """
 
     def solve(self, layer_solver: LayerSolver, problem: EditProblem, standing: Standing) -> AnchoredSolution:
@@ -152,6 +165,11 @@ class LyapLock(Anchor):
                 f"`second_moment_weight`, got {type(solver).__name__}."
             )
 
+    def numbers(self, weight: tuple[int, int], keys: int, of_all: int, tokens: int) -> tuple[int, int]:
+        """What earlier edits were written to be; D, the pull and their sums, and a C' of its own for each update."""
+        d_out, d_in = weight
+        return d_out * d_in, 5 * d_out * d_in + d_in**2
+
     def solve(self, layer_solver: LayerSolver, problem: EditProblem, standing: Standing) -> AnchoredSolution:
         """The update with C weighed as the queue says, and the pull."""
         solver, moment = layer_solver.solver, layer_solver.second_moment
@@ -215,6 +233,11 @@ class SimIE(Anchor):
 
     def check(self, solver: Solver) -> None:
         """Any solver will do."""
+
+    def numbers(self, weight: tuple[int, int], keys: int, of_all: int, tokens: int) -> tuple[int, int]:
+        """T T^T of all texts; T, that of an update, the system and its factor, and three matrices like W."""
+        d_out, d_in = weight
+        return d_in**2, d_in * tokens + 3 * d_in**2 + 3 * d_out * d_in
 
     def blended(self, update: Tensor, tokens: Tensor, standing: Standing) -> tuple[Tensor, Memory]:
         """What is added to the weight for an update that was solved on the unedited one.

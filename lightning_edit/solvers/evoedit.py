@@ -42,6 +42,7 @@ class EvoEdit(Anchor):
     least_residual: NotNegative = 1e-2
     """An update whose residuals have a smaller norm on average is passed over (1e-2 as published)."""
 
+    writes_dense: ClassVar[bool] = False
     remembers: ClassVar[frozenset[str]] = frozenset({"removed"})
 
     def check(self, solver: Solver) -> None:
@@ -55,6 +56,12 @@ class EvoEdit(Anchor):
                 "`anchor: EvoEdit` shrinks the null space of ordinary keys, which only `solver: AlphaEdit` writes "
                 f"into, got {type(solver).__name__}."
             )
+
+    def numbers(self, weight: tuple[int, int], keys: int, of_all: int, tokens: int) -> tuple[int, int]:
+        """The directions of all earlier keys, which are there once more inside of the null space."""
+        d_in = weight[1]
+        directions = min(of_all, d_in)
+        return d_in * directions, d_in * (directions + 3 * keys)
 
     def solve(self, layer_solver: LayerSolver, problem: EditProblem, standing: Standing) -> AnchoredSolution:
         """AlphaEdit's update in what is left of the null space."""

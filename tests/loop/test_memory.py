@@ -5,12 +5,30 @@ import json
 import pytest
 import torch
 
-from lightning_edit import EMMET, EditRequest, SecondMomentSettings, ValueSettings, api, edit
+from lightning_edit import (
+    EMMET,
+    MEMIT,
+    AlphaEdit,
+    EditRequest,
+    EvoEdit,
+    Gradient,
+    LyapLock,
+    OutputMEMIT,
+    SecondMomentSettings,
+    SimIE,
+    ValueSettings,
+    api,
+    edit,
+)
+from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.loop import memory
+from lightning_edit.loop.carried import Course
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.tiny import World
 from tests.benchmarks.measure import TensorPeak
+from tests.small_runs import module as small_module
+from tests.trainers import quiet_trainer
 
 WORLD = World.generate()
 # How far an estimate may be from what is measured, either way.
@@ -60,7 +78,7 @@ def test_an_edit_takes_what_was_said(name, how):
 
 def test_what_does_not_fit_is_warned_of(monkeypatch, caplog):
     decoder = find_decoder(load_model("tiny", "float32"))
-    needs = memory.memory_needs(decoder, [0, 1], EMMET(), edits=64, texts=6, values=10**6)
+    needs = memory.memory_needs(decoder, [0, 1], EMMET(), Course(64), texts=6, values=10**6)
     monkeypatch.setattr(memory, "free_memory", lambda device: needs.device)
     memory.preflight(needs, decoder, "data.batch_size", shown=False)
     assert not caplog.messages
@@ -83,3 +101,38 @@ def test_a_run_says_what_it_takes(finished):
     needs = json.loads((finished / "metrics.json").read_text())["memory"]
     assert needs["model"] > 7e6
     assert needs["device"] > needs["model"] + needs["base_copies"] + needs["second_moments"]
+
+
+SEARCHED = ValueSettings(steps=1, lr=0.5, weights="unedited")
+SEQUENCES = {
+    "LyapLock": {"solver": MEMIT(1.0, ridge=0.01), "anchor": LyapLock()},
+    "C_p": {"solver": MEMIT(1.0, ridge=0.01), "previous_keys": True},
+    "a null space and C_p": {"solver": AlphaEdit(threshold=0.05)},
+    "EvoEdit": {"solver": AlphaEdit(threshold=0.05, ridge=4.0), "anchor": EvoEdit()},
+    "B": {"solver": OutputMEMIT(1.0, ridge=0.01), "previous_keys": True},
+    "SimIE": {"solver": MEMIT(1.0, ridge=0.01), "anchor": SimIE(), "source": None, "values": SEARCHED},
+}
+
+
+def bytes_in(value):
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(map(bytes_in, inside))
+
+
+@pytest.mark.parametrize("kind", ["LyapLock", *(pytest.param(k, marks=pytest.mark.slow) for k in list(SEQUENCES)[1:])])
+def test_what_a_sequence_keeps_and_takes_was_said(kind, tmp_path):
+    # So many that keys are summed up, but for the search.
+    edits, update = (12, 4) if kind == "SimIE" else (160, 40)
+    settings = {"source": Gradient(eta=1e-4), "values": ValueSettings(), "context_templates": None}
+    settings |= {"second_moment": SecondMomentSettings(tokens=2000, cache_dir=None), "edits_per_update": update}
+    made = small_module(layers=[0, 1], **{**settings, **SEQUENCES[kind]})
+    with TensorPeak() as tensors:
+        quiet_trainer(tmp_path).fit(made, datamodule=TinyWorld(edits=edits))
+    needs, state = made.sections["memory"], made.loop.kept.packed()
+    kept = sum(bytes_in(state[part]) for part in ("added", "previous_keys", "anchored"))
+    assert kept / 1.15 < needs["kept"] < kept * 1.15
+    # What LAPACK has to itself is no tensor.
+    workspace = 2 * 8 * 1024**2 if isinstance(made.solver, AlphaEdit) else 0
+    assert tensors.peak / FACTOR < needs["device"] - needs["model"] - workspace < tensors.peak * FACTOR
