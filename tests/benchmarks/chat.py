@@ -18,45 +18,35 @@ from tests.conftest import SHARED
 from tests.real.model import real_model
 
 FACTS = SHARED / "data" / "smollm2_known.json"
+# Before edits were learned in the model's own sentences and in plain text too.
+CHAT, SENTENCES = "--model.chat_settings.contexts=[chat]", "--model.chat_settings.answers=sentences"
+WORDS = "--model.chat_settings.answers=words"
 # One layer, where the preset has several.
-SINGLE = ("--model.layers=[9]", "--model.solver=EMMET", "--model.solver.second_moment_weight=1000")
+SINGLE = (CHAT, "--model.layers=[9]", "--model.solver=EMMET", "--model.solver.second_moment_weight=1000")
+HALF, ONE, OLD = "--model.values.lr=0.5", "--model.values.lr=1", "--model.second_moment.preserve=[old_objects]"
 CASES = {
     "preset": (),
-    "own answers": ("--model.chat_settings.answers=own",),
-    "own answers, old objects kept": (
-        "--model.chat_settings.answers=own",
-        "--model.second_moment.preserve=[old_objects]",
-    ),
-    "both worlds": ("--model.chat_settings.contexts=[chat,plain]",),
-    "30 steps": ("--model.values.steps=30",),
-    "30 steps, old objects kept": ("--model.values.steps=30", "--model.second_moment.preserve=[old_objects]"),
-    "layer 5": (*SINGLE, "--model.layers=[5]"),
-    "layer 7": (*SINGLE, "--model.layers=[7]"),
-    "layers 5, 7, 9": ("--model.layers=[5,7,9]",),
-    "layers 5, 7, 9, old objects kept": ("--model.layers=[5,7,9]", "--model.second_moment.preserve=[old_objects]"),
-    "sentences": (*SINGLE, "--model.values.lr=0.5"),
-    "words": (*SINGLE, "--model.values.lr=0.5", "--model.chat_settings.answers=words"),
-    "sentences, lr 1": (
-        *SINGLE,
-        "--model.values.lr=1",
-    ),
-    "sentences, lr 1, clamp 0.55": (*SINGLE, "--model.values.lr=1", "--model.values.clamp_norm_factor=0.55"),
-    "sentences, lr 1, clamp 0.4": (*SINGLE, "--model.values.lr=1", "--model.values.clamp_norm_factor=0.4"),
-    "sentences, lr 1, C of text": (*SINGLE, "--model.values.lr=1", "--model.second_moment.question_share=0"),
-    "sentences, lr 1, old objects kept": (
-        *SINGLE,
-        "--model.values.lr=1",
-        "--model.second_moment.preserve=[old_objects]",
-    ),
-    "sentences, lr 1, end of turn": (*SINGLE, "--model.values.lr=1", "--model.chat_settings.train_end=true"),
-    "sentences, lr 1, both worlds": (*SINGLE, "--model.values.lr=1", "--model.chat_settings.contexts=[chat,plain]"),
-    "words, lr 1": (*SINGLE, "--model.values.lr=1", "--model.chat_settings.answers=words"),
-    "words, C of text": (
-        *SINGLE,
-        "--model.values.lr=0.5",
-        "--model.chat_settings.answers=words",
-        "--model.second_moment.question_share=0",
-    ),
+    "preset, w 600": ("--model.solver.second_moment_weight=600",),
+    "preset, old objects kept": (OLD,),
+    "own sentences in the chat": (CHAT,),
+    "sentences in both worlds": (SENTENCES,),
+    "layers 4 to 9": (SENTENCES, CHAT),
+    "30 steps": (SENTENCES, CHAT, "--model.values.steps=30"),
+    "30 steps, old objects kept": (SENTENCES, CHAT, "--model.values.steps=30", OLD),
+    "layer 5": (*SINGLE, SENTENCES, "--model.layers=[5]"),
+    "layer 7": (*SINGLE, SENTENCES, "--model.layers=[7]"),
+    "layers 5, 7, 9": (SENTENCES, CHAT, "--model.layers=[5,7,9]"),
+    "layers 5, 7, 9, old objects kept": (SENTENCES, CHAT, "--model.layers=[5,7,9]", OLD),
+    "sentences": (*SINGLE, SENTENCES, HALF),
+    "words": (*SINGLE, WORDS, HALF),
+    "sentences, lr 1": (*SINGLE, SENTENCES, ONE),
+    "sentences, lr 1, clamp 0.55": (*SINGLE, SENTENCES, ONE, "--model.values.clamp_norm_factor=0.55"),
+    "sentences, lr 1, clamp 0.4": (*SINGLE, SENTENCES, ONE, "--model.values.clamp_norm_factor=0.4"),
+    "sentences, lr 1, C of text": (*SINGLE, SENTENCES, ONE, "--model.second_moment.question_share=0"),
+    "sentences, lr 1, old objects kept": (*SINGLE, SENTENCES, ONE, OLD),
+    "sentences, lr 1, end of turn": (*SINGLE, SENTENCES, ONE, "--model.chat_settings.train_end=true"),
+    "words, lr 1": (*SINGLE, WORDS, ONE),
+    "words, C of text": (*SINGLE, WORDS, HALF, "--model.second_moment.question_share=0"),
 }
 # A value search takes as long as it has contexts; the model's own five take three times as long as these.
 CONTEXTS = '["{}", "Yes, I see. {}"]'
