@@ -1,24 +1,21 @@
 """Free generation: batched, left-padded, with a key/value cache, and the same texts whatever the batches are."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from lightning_edit.asking.generation_plan import by_equal_length, groups_with_room, head_lengths, may_pad
 from lightning_edit.asking.generation_settings import end_tokens, plain_settings
 from lightning_edit.asking.tokenization import check_lengths, encode_prompt
 from lightning_edit.messages import quoted
-from lightning_edit.models.batches import by_length, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.prefix_cache import PrefixCache, cache_texts
-from lightning_edit.models.shared_prefixes import common_prefix, prefix_lengths
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.fingerprint import fingerprint
 
@@ -121,7 +118,7 @@ def generate(
         try:
             written = [new for part in halving(write, group, decoder.model) for new in part]
         except _PaddingFails:
-            waiting = _by_equal_length([group, *waiting], rows)
+            waiting = by_equal_length([group, *waiting], rows)
             continue
         for i, new in zip(group, written, strict=True):
             texts[i] = _text(tokenizer, rows[i], new[: room[i]], ends, stop)
@@ -157,8 +154,8 @@ class _Writer:
         self.ends, self.names, self.sampling = ends, names, sampling
         self.resumed = decoder.resumption.prefixes  # A recurrent layer would read padding as a part of the text.
         longest = max(map(sum, zip(map(len, rows), room, strict=True)), default=0)
-        self.padded = self.resumed and _may_pad(decoder, longest)
-        lengths = _head_lengths(rows, room, decoder.device, self.padded) if self.resumed else [0] * len(rows)
+        self.padded = self.resumed and may_pad(decoder, longest)
+        lengths = head_lengths(rows, room, decoder.device, self.padded) if self.resumed else [0] * len(rows)
         self.heads = [tuple(row[:length]) for row, length in zip(rows, lengths, strict=True)]
         self._known: tuple[tuple[int, ...], PrefixCache | None] = ((), None)
 
@@ -174,9 +171,9 @@ class _Writer:
         plan: list[list[int]] = []
         for head, those in behind.items():
             lengths, room = [len(self.rows[i]) for i in those], [self.room[i] for i in those]
-            places = _groups(lengths, room, self.decoder.context, max_tokens)
+            places = groups_with_room(lengths, room, self.decoder.context, max_tokens)
             groups = [[those[place] for place in group] for group in places]
-            plan += _by_equal_length(groups, self.rows) if (head or not self.resumed) and not self.padded else groups
+            plan += by_equal_length(groups, self.rows) if (head or not self.resumed) and not self.padded else groups
         return plan
 
     def __call__(self, group: Sequence[int]) -> list[list[int]]:
@@ -189,69 +186,6 @@ class _Writer:
         draw = None if self.sampling is None else _DrawAmongLikeliest(self.sampling, [self.names[i] for i in group])
         rows, longest = [self.rows[i] for i in group], max(self.room[i] for i in group)
         return _continue(decoder, self.tokenizer, rows, longest, draw, self.ends, self._known[1])
-
-
-def _may_pad(decoder: Decoder, longest: int) -> bool:
-    """Whether padding may stand between a head and what follows it.
-
-    There it moves tokens away from their head: where positions are counted in columns, and where a window ends within
-    the text, they would see less of it.
-
-    Args:
-        decoder: The model.
-        longest: Tokens of the longest text.
-    """
-    config = decoder.model.config.get_text_config()
-    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
-    counted = "position_ids" in inspect.signature(decoder.model.forward).parameters
-    return counted and all(not isinstance(window, int) or window >= 2 * longest for window in windows)
-
-
-def _head_lengths(rows: Sequence[Sequence[int]], room: Sequence[int], device: torch.device, padded: bool) -> list[int]:
-    """The length of each row's shared head, such that all together cost least: many heads, one that all share, or none.
-
-    Behind a head rows of one length go together, unless padding may stand between the two, see `_may_pad`.
-    """
-    cost = partial(_cost, rows, room, tokens_of_a_pass(device), padded)
-    choices = [[0] * len(rows), prefix_lengths([row[:-1] for row in rows])]
-    return min([*choices, [common_prefix(rows)] * len(rows)] if rows else choices, key=cost)
-
-
-def _cost(rows: Sequence[Sequence[int]], room: Sequence[int], a_pass: int, padded: bool, lengths: Sequence[int]) -> int:
-    """What it costs to continue rows behind heads of some lengths, in tokens."""
-    members: dict[tuple[int, ...], list[int]] = {}
-    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        members.setdefault(tuple(row[:length]), []).append(i)
-    cost = 0
-    for head, those in members.items():
-        groups = 1 if padded or not head else len({len(rows[i]) for i in those})
-        cost += (len(head) + a_pass) * bool(head) + groups * (1 + max(room[i] for i in those)) * a_pass
-        cost += sum(len(rows[i]) - len(head) for i in those)
-    return cost
-
-
-def _groups(lengths: Sequence[int], room: Sequence[int], context: int | None, max_tokens: int) -> list[list[int]]:
-    """Prompts of similar length together, such that the longest has room for as much as the shortest may write."""
-    groups: list[list[int]] = []
-    count = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], -room[i], i)):
-        longest, count = lengths[groups[-1][0]] if groups else 0, max(count, room[index])
-        fits = context is None or longest + count <= context
-        if groups and fits and (len(groups[-1]) + 1) * (longest + count) <= max_tokens:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-            count = room[index]
-    return groups
-
-
-def _by_equal_length(groups: Sequence[list[int]], rows: Sequence[list[int]]) -> list[list[int]]:
-    """Splits groups so that none needs padding."""
-    return [
-        [group[i] for i in part]
-        for group in groups
-        for part in by_length([len(rows[i]) for i in group], 2**62, padding=0)
-    ]
 
 
 @torch.no_grad()

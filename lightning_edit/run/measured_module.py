@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_edit.asking.chat import ChatSettings, World, settle_chat
@@ -22,19 +21,17 @@ from lightning_edit.loading.sharding import load_sharded
 from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import RunIdentity
-from lightning_edit.loop.update_loop import UpdateLoop
-from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, check_records, evaluate
+from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, check_records
 from lightning_edit.metrics.ways import WayMetrics, ways_of
 from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Decoder, Memory
 from lightning_edit.models.places import blocks_of
 from lightning_edit.models.probe import check_projections
 from lightning_edit.models.sites import SiteKind
-from lightning_edit.progress import Report, share_of
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.checkpointing import load_run, save_run
+from lightning_edit.run.measuring import Measuring
 from lightning_edit.run.settled import Settled
-from lightning_edit.run.showing import Showing
 from lightning_edit.run.trainer_check import check_trainer
 from lightning_edit.settings import NO_EFFECT, Checked, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
@@ -43,7 +40,7 @@ from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate
 
 
-class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
+class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
     """A language model whose facts are edited in a fit and measured in a test.
 
     ``trainer.test`` before ``trainer.fit`` measures the unedited model, after it the edited one. A method of editing is
@@ -78,7 +75,6 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     unreplaceable: str | None = None
     layers_for: tuple[str | None, bool] = (None, True)
     weights_kind: type[EditedWeights] = EditedWeights
-    loop: UpdateLoop
     memory: Memory = "normal"
     on_top_of: str | None = None
     own_answers: list[str | None] | None = None
@@ -118,7 +114,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         self.preserved: Mapping[World, Prompts] = {}
         self.value_losses: dict[int, float] = {}
         self.identity = RunIdentity()
-        self._measured, self._checked = 0, False
+        self._checked = False
 
     # -- setting up ----------------------------------------------------------------------------------------------------
 
@@ -235,11 +231,6 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
         return {f"model.{decoder.parameter_name(layer)}": decoder.parameter(layer).detach() for layer in layers}
 
     @property
-    def requests(self) -> list[EditRequest]:
-        """The edits of the run."""
-        return self.trainer.datamodule.requests
-
-    @property
     def requests_so_far(self) -> list[EditRequest]:
         """The edits that the model has learned by now, those that wait for their update included."""
         requests = self.requests
@@ -277,51 +268,3 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Showing, ABC):
     @abstractmethod
     def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> Any:
         """Makes the edits of a batch, or takes them up for an update."""
-
-    # -- measuring -----------------------------------------------------------------------------------------------------
-
-    def on_test_epoch_start(self) -> None:
-        """Starts the metrics anew; what a checkpoint says of before holds only for the same records."""
-        self.metrics.reset()
-        self.way_metrics.reset()
-        self._measured = 0
-        if self.identity.loaded_records not in (None, self.identity.records(self.requests)):
-            self.results.pop("before", None)
-            rank_zero_warn("These are not the records of the checkpoint's run; its --config brings them back.")
-
-    def test_step(self, batch: Sequence[EditRequest], batch_idx: int) -> dict[str, Any]:
-        """Measures the records of a batch on the model as it is.
-
-        Returns:
-            Under ``records`` what `evaluate` says of each.
-        """
-        stage = f"evaluate {'edited' if self.loop.edits_written else 'unedited'} (records)"
-        records: list[dict[str, Any]] = []
-        for part in self.loop.written_together(batch):
-            with self.timed("evaluate"), self.loop.as_edited(part):
-                records += self._evaluate(part)
-            self._measured += len(part)
-        self.report(stage, self._measured, len(self.trainer.datamodule.measured))
-        return {"records": records}
-
-    def _evaluate(self, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
-        unedited, report = self.weights.unedited, self._report_part(requests)
-        how = (self.metrics, self.evaluation, unedited, report)
-        records = evaluate(self.decoder, self.tokenizer, requests, *how)
-        self.way_metrics.measure(self.decoder, requests, records, report)
-        return records
-
-    def _report_part(self, requests: Sequence[EditRequest]) -> Report:
-        """Turns the passes of one evaluation into progress of the records."""
-        bar = f"evaluate {'edited' if self.loop.edits_written else 'unedited'} (records)"
-        passes = 1 + any(r.locality for r in requests) + 2 * self.evaluation.generate + self.evaluation.generated_match
-        passes += len(self.way_metrics)
-        return share_of(self.report, bar, self._measured, len(requests), len(self.trainer.datamodule.measured), passes)
-
-    def on_test_epoch_end(self) -> None:
-        """Adds up the metrics."""
-        figures = {name: float(n) for name, n in self.metrics.compute().items()} | dict(self.way_metrics.compute())
-        self.results["after" if self.loop.edits_written else "before"] = figures
-        means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}
-        self.log_dict(means, logger=False)
-        self.log_figures({f"edit/{name}": value for name, value in means.items()}, self.loop.edits_written)

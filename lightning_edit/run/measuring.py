@@ -1,0 +1,86 @@
+"""What a module does in a test: it measures the edits' records on the model as it is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_edit.loop.same_run import RunIdentity
+from lightning_edit.loop.update_loop import UpdateLoop
+from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
+from lightning_edit.metrics.ways import WayMetrics
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.progress import Report, share_of
+from lightning_edit.requests import EditRequest
+from lightning_edit.run.showing import Showing
+from lightning_edit.updates.edited_weights import EditedWeights
+
+
+class Measuring(Showing):
+    """A module whose test measures records; before any edit the figures are those of the unedited model.
+
+    Attributes:
+        results: Figures under ``before`` and ``after``.
+    """
+
+    loop: UpdateLoop
+    weights: EditedWeights
+    decoder: Decoder
+    tokenizer: Any
+    evaluation: EvaluationSettings
+    identity: RunIdentity
+    metrics: EditMetrics
+    way_metrics: WayMetrics
+    results: dict[str, dict[str, float]]
+    _measured = 0
+
+    @property
+    def requests(self) -> list[EditRequest]:
+        """The edits of the run."""
+        return self.trainer.datamodule.requests  # type: ignore[no-any-return,attr-defined]
+
+    def on_test_epoch_start(self) -> None:
+        """Starts the metrics anew; what a checkpoint says of before holds only for the same records."""
+        self.metrics.reset()
+        self.way_metrics.reset()
+        self._measured = 0
+        if self.identity.loaded_records not in (None, self.identity.records(self.requests)):
+            self.results.pop("before", None)
+            rank_zero_warn("These are not the records of the checkpoint's run; its --config brings them back.")
+
+    def test_step(self, batch: Sequence[EditRequest], batch_idx: int) -> dict[str, Any]:
+        """Measures the records of a batch on the model as it is.
+
+        Returns:
+            Under ``records`` what `evaluate` says of each.
+        """
+        stage = f"evaluate {'edited' if self.loop.edits_written else 'unedited'} (records)"
+        records: list[dict[str, Any]] = []
+        for part in self.loop.written_together(batch):
+            with self.timed("evaluate"), self.loop.as_edited(part):
+                records += self._evaluate(part)
+            self._measured += len(part)
+        self.report(stage, self._measured, len(self.trainer.datamodule.measured))
+        return {"records": records}
+
+    def _evaluate(self, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
+        unedited, report = self.weights.unedited, self._report_part(requests)
+        how = (self.metrics, self.evaluation, unedited, report)
+        records = evaluate(self.decoder, self.tokenizer, requests, *how)
+        self.way_metrics.measure(self.decoder, requests, records, report)
+        return records
+
+    def _report_part(self, requests: Sequence[EditRequest]) -> Report:
+        """Turns the passes of one evaluation into progress of the records."""
+        bar = f"evaluate {'edited' if self.loop.edits_written else 'unedited'} (records)"
+        passes = 1 + any(r.locality for r in requests) + 2 * self.evaluation.generate + self.evaluation.generated_match
+        passes += len(self.way_metrics)
+        return share_of(self.report, bar, self._measured, len(requests), len(self.trainer.datamodule.measured), passes)
+
+    def on_test_epoch_end(self) -> None:
+        """Adds up the metrics."""
+        figures = {name: float(n) for name, n in self.metrics.compute().items()} | dict(self.way_metrics.compute())
+        self.results["after" if self.loop.edits_written else "before"] = figures
+        means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}
+        self.log_dict(means, logger=False)
+        self.log_figures({f"edit/{name}": value for name, value in means.items()}, self.loop.edits_written)
