@@ -1,5 +1,6 @@
 """How much of what was written earlier is still there."""
 
+import heapq
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -37,7 +38,7 @@ class Retention(Scheduled):
         every_n_micro_batches: Count | None = None,
     ) -> None:
         super().__init__(every_n_updates, every_n_micro_batches, before=False)
-        self.sample, self.seed = sample, seed
+        self.sample, self.seed, self._samples = sample, seed, Samples(seed)
 
     @property
     def active(self) -> bool:
@@ -58,7 +59,7 @@ class Retention(Scheduled):
 
     def measure(self, trainer: Any, module: EditingRun) -> dict[str, float]:
         """Figures over the edits written so far, or the sample of them."""
-        chosen = draw(valid_edits(module), trainer.datamodule.requests, self.sample, self.seed)
+        chosen = self._samples.among(module.requests).draw(valid_edits(module), self.sample)
         if not chosen:
             return {}
         metrics = EditMetrics(sync_on_compute=False)
@@ -81,21 +82,62 @@ def valid_edits(module: EditingRun) -> list[EditRequest]:
     Args:
         module: The module under way.
     """
-    return still_valid(module.requests_so_far)
+    data, so_far = module.trainer.datamodule, module.requests_so_far
+    return so_far if len(data.measured) == len(data.requests) else still_valid(so_far)
 
 
-def draw(
-    requests: Iterable[EditRequest], among: Sequence[EditRequest], count: int | None, seed: int
-) -> list[EditRequest]:
-    """A sample that changes little when requests come in: their order is drawn once, for all edits of the run.
+class Order:
+    """The order in which samples of a run's edits are drawn, once for all of them: a sample changes little with them.
 
     Args:
-        requests: Those to choose from.
         among: All edits of the run.
-        count: At most so many; None for all.
         seed: Of the order.
     """
-    order = list(dict.fromkeys(among))
-    random.Random(seed).shuffle(order)
-    wanted = set(requests)
-    return [request for request in order if request in wanted][:count]
+
+    def __init__(self, among: Sequence[EditRequest], seed: int) -> None:
+        self._among, self._order = among, list(dict.fromkeys(among))
+        random.Random(seed).shuffle(self._order)
+        place = {request: index for index, request in enumerate(self._order)}
+        # Long runs ask again and again, and comparing edits text by text takes long.
+        self._places = {id(request): place[request] for request in among}
+
+    def of(self, among: Sequence[EditRequest]) -> bool:
+        """Whether it is the order of these edits."""
+        return among is self._among
+
+    def draw(
+        self, requests: Iterable[EditRequest], count: int | None, without: Iterable[EditRequest] = ()
+    ) -> list[EditRequest]:
+        """A sample.
+
+        Args:
+            requests: Those to choose from, of the run's own.
+            count: At most so many; None for all.
+            without: Those not to choose.
+        """
+        places = {self._places[id(request)] for request in requests}
+        places -= {self._places[id(request)] for request in without}
+        chosen = sorted(places) if count is None else heapq.nsmallest(count, places)
+        return [self._order[place] for place in chosen]
+
+
+class Samples:
+    """Draws samples of the edits of whichever run is under way.
+
+    Args:
+        seed: See `Order`.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._order: Order | None = None
+
+    def among(self, requests: Sequence[EditRequest]) -> Order:
+        """The order of the edits of a run.
+
+        Args:
+            requests: All of them.
+        """
+        if self._order is None or not self._order.of(requests):
+            self._order = Order(requests, self.seed)
+        return self._order

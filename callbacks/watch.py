@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.callbacks.degradation import REMEDY, Limits, WatchedText
-from lightning_edit.callbacks.retention import draw, valid_edits
+from lightning_edit.callbacks.retention import Samples, valid_edits
 from lightning_edit.callbacks.scheduled import SPREAD, untouched
 from lightning_edit.callbacks.updates_csv import UpdatesCSV
 from lightning_edit.messages import counted
@@ -86,6 +86,7 @@ class Watch(EditCallback):
         on_degradation: OnDegradation = "warn",
     ) -> None:
         self.every_n_updates, self.sample, self.seed = every_n_updates, sample, seed
+        self._samples = Samples(seed)
         self.limits, self.on_degradation = Limits(max_growth, max_perplexity_factor, max_worse), on_degradation
         self.text = None if perplexity_file is None else WatchedText(perplexity_file, perplexity_windows)
         self._table: UpdatesCSV | None = None
@@ -219,9 +220,9 @@ class Watch(EditCallback):
 
     def _facts(self, module: EditingRun, of_update: Sequence[EditRequest]) -> dict[str, float]:
         """Efficacy, retention and neighborhood, in one pass over what they need of the prompts."""
-        among, written = module.requests, set(of_update)
-        new = draw(written, among, self.sample, self.seed)
-        earlier = draw((r for r in valid_edits(module) if r not in written), among, self.sample, self.seed)
+        order = self._samples.among(module.requests)
+        new = order.draw(of_update, self.sample)
+        earlier = order.draw(valid_edits(module), self.sample, without=of_update)
         asked = [_lean(r, 0 if earlier else NEIGHBORS) for r in new] + [_lean(r) for r in earlier]
         records = evaluate(module.decoder, module.tokenizer, asked, EditMetrics(), TEACHER_FORCED)
         of_new, of_earlier = _means(records[: len(new)]), _means(records[len(new) :])

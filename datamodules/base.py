@@ -98,6 +98,7 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         self.case_ids, self.indices, self.separator = case_ids, indices, separator
         self.left_out: dict[str, list[str]] = {}
         self._requests: list[EditRequest] | None = None
+        self._measured: tuple[list[EditRequest], list[EditRequest]] | None = None
         self._asking: ChatSettings | None = None
 
     @abstractmethod
@@ -200,7 +201,10 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
     @property
     def measured(self) -> list[EditRequest]:
         """The edits that should hold at the end of the run: all but those that a later one replaces."""
-        return still_valid(self.requests)
+        requests = self.requests
+        if self._measured is None or self._measured[0] is not requests:
+            self._measured = requests, still_valid(requests)
+        return self._measured[1]
 
     def preservation_texts(self) -> Iterable[str] | None:
         """Ordinary text, or None where there is none."""

@@ -13,7 +13,7 @@ from lightning_edit.loop.replaced_edits import release_replaced
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.writer import Writer
 from lightning_edit.progress import Report, silent
-from lightning_edit.requests import EditRequest
+from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.cache import Cache
 from lightning_edit.updates.edited_weights import EditedWeights
@@ -83,6 +83,8 @@ class UpdateLoop:
         self.post_processed = self.was_finished = False
         self.built_upon: dict[int, Factors] = {}
         self._independent_updates = IndependentUpdates()
+        self._looked_at: Sequence[EditRequest] | None = None
+        self._replaces = False
 
     # -- where a run begins --------------------------------------------------------------------------------------------
 
@@ -136,7 +138,7 @@ class UpdateLoop:
         assert self.editor is not None
         positions, z = self.queue.take(requests)
         edits = [requests[position] for position in positions]
-        release_replaced(self.editor, self._histories, edits)
+        release_replaced(self.editor, self._histories(requests), edits)
         written = self.editor.write(edits, z, report=report)
         if self.independent:
             self.editor.statistics = self.kept.statistics
@@ -231,10 +233,13 @@ class UpdateLoop:
             self.weights.set(self.built_upon)
             yield
 
-    @property
-    def _histories(self) -> list[History]:
-        """Where what was written before can be looked up, the latest run first."""
-        return [*([] if self.history is None else [self.history]), *self.earlier_histories]
+    def _histories(self, requests: Sequence[EditRequest]) -> list[History]:
+        """Where edits that may be replaced can be looked up, the latest run first."""
+        if self._looked_at is not requests:
+            self._looked_at, self._replaces = requests, bool(replaced_by(requests))
+        # Of a long run the index of all its edits is large, and of no use where none replaces another.
+        own = self.history if self._replaces else None
+        return [*([] if own is None else [own]), *self.earlier_histories]
 
     @contextmanager
     def edits_so_far(self, requests: Sequence[EditRequest]) -> Iterator[None]:
@@ -253,7 +258,7 @@ class UpdateLoop:
             with self.weights.restored():
                 positions, z = self.queue.together_now(requests)
                 edits = [requests[position] for position in positions]
-                release_replaced(self.editor, self._histories, edits, announced=False)
+                release_replaced(self.editor, self._histories(requests), edits, announced=False)
                 self.editor.write(edits, z, measured=False)
                 yield
         finally:

@@ -14,6 +14,7 @@ is the bare forward pass. Weights of published shapes are random, so nothing is 
     whole       values, keys and solving of one batch; with second moments, and where they are given
     memory      peaks of whole edits against the bare model, with `memory: normal` and `low`
     scaling     values of the same edits in two processes against one
+    stream      memory, seconds and files over 100,000 edits by gradient values, one update after the other
     sequential  methods side by side, one update after the other: quality, not only speed
 
 Tables go to the screen, and all figures to a JSON file. On a GPU: ``--device cuda --models gpt2-xl gpt-j llama-3-8b``.
@@ -29,7 +30,19 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.benchmarks import evaluation, gradients, keys, memory, moments, scaling, sequential, solvers, values, whole
+from tests.benchmarks import (
+    evaluation,
+    gradients,
+    keys,
+    memory,
+    moments,
+    scaling,
+    sequential,
+    solvers,
+    stream,
+    values,
+    whole,
+)
 from tests.benchmarks.material import SHAPES
 from tests.benchmarks.measure import machine
 from tests.benchmarks.show import Run
@@ -44,6 +57,7 @@ STAGES = {
     "whole": whole,
     "scaling": scaling,
     "memory": memory,
+    "stream": stream,
     "sequential": sequential,
 }
 

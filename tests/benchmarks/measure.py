@@ -34,6 +34,13 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def held_memory() -> int:
+    """The bytes that this process holds now; where Linux does not say, the most it has held."""
+    if _STATUS.is_file() and (found := re.search(r"VmRSS:\s+(\d+) kB", _STATUS.read_text())):
+        return int(found[1]) * 1024
+    return peak_memory()
+
+
 class MemoryGrowth:
     """By how much the peak rises above what is held at the start, e.g. a loaded model; a GPU's peak if one is used."""
 

@@ -4,7 +4,7 @@ import torch
 
 from lightning_edit import EMMET, EditRequest, ValueSettings
 from lightning_edit.callbacks import Retention
-from lightning_edit.callbacks.retention import draw, valid_edits
+from lightning_edit.callbacks.retention import Order, valid_edits
 from lightning_edit.datamodules import EditDataModule, TinyWorld
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.run.module import EditingModule
@@ -30,17 +30,23 @@ class Changing(EditDataModule):
 
 
 def test_a_sample_is_that_of_the_seed_and_changes_little():
-    early, late = draw(LETTERS[:10], LETTERS, 4, seed=3), draw(LETTERS, LETTERS, 4, seed=3)
+    order = Order(LETTERS, seed=3)
+    early, late = order.draw(LETTERS[:10], 4), order.draw(LETTERS, 4)
     assert len(early) == len(late) == 4
-    assert draw(LETTERS, LETTERS, 4, seed=3) == late
-    assert draw(LETTERS, LETTERS, 4, seed=4) != late
+    assert Order(LETTERS, seed=3).draw(LETTERS, 4) == late
+    assert Order(LETTERS, seed=4).draw(LETTERS, 4) != late
     # What stays of the later sample and was there before is in the earlier one.
     assert set(late) & set(LETTERS[:10]) <= set(early)
-    assert set(draw(LETTERS, LETTERS, None, seed=0)) == set(LETTERS)
+    assert set(order.draw(LETTERS, None)) == set(LETTERS)
+    assert order.draw(LETTERS, 4, without=late[:1])[:3] == late[1:]
 
 
 def test_equal_requests_are_drawn_once():
-    assert draw([LETTERS[0]] * 2, [LETTERS[0], LETTERS[1], LETTERS[0]], None, seed=0) == [LETTERS[0]]
+    # Equal, and not the same object.
+    twice = [TinyWorld(edits=1).requests[0] for _ in range(2)]
+    order = Order([twice[0], TinyWorld(edits=2).requests[1], twice[1]], seed=0)
+    assert order.draw(twice, None) == order.draw(twice[1:], None) == twice[:1]
+    assert not order.draw(twice[1:], None, without=twice[:1])
 
 
 def test_only_what_holds_at_the_time_is_measured(tmp_path):
