@@ -43,7 +43,10 @@ def test_every_section_of_the_settings_is_found(section):
 def test_kinds_are_the_classes_that_can_be_made():
     found = [{kind.node.name for kind in kinds_of(Module(module).find(name))} for module, name in KINDS.values()]
     assert found[0] >= {"EditingModule", "FineTuning"}
-    assert found[1] == {"CounterFact", "EasyEditCounterFact", "OwnEdits", "TinyWorld", "ZsRE"}
+    sources = Module("lightning_edit.gradients.source").find("Source")
+    # In rooms of their own.
+    assert {kind.node.name for kind in kinds_of(sources)} == {"Gradient", "Windows"}
+    assert found[1] == {"CounterFact", "EasyEditCounterFact", "OwnEdits", "TinyWorld", "UnKE", "ZsRE"}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,7 @@ def test_what_is_surely_wrong_is_refused(words, message):
         "--model.layers auto --model.values.lr 1e-1 --model.values.mpes null --model.seed 1 --trainer.anything 3",
         "--model my.own.Module --model.own 3 --data some.Module --data.nothing 1",
         "--ckpt_path last --model.nokey 1",
+        "--model.source windows --model.source.window 5",
         "--model.solver my.Solver --model.solver.own 3 --model.solver.ridge=.5",
         "--model.post_processing+ RECT --data.preservation TextFile --data.preservation.path a.txt",
         "--watch.perplexity_file 7 --downstream.tests [1,2] --harness.limit=null",

@@ -114,11 +114,12 @@ def _named(name: str, chosen: str, base: Source) -> Source | None:
     """A class by its bare name, in any case; any other may be what the user has made."""
     if not chosen.isidentifier() or chosen.lower() in ("null", "none"):
         return None
-    classes = {source.node.name: source for source in kinds_of(base)}
-    named = [source for name, source in classes.items() if name.lower() == chosen.lower()]
-    if not named:
-        raise EditError(f"`{name}`: there is no class {chosen}. Known classes: {', '.join(sorted(classes))}")
-    return named[0]
+    known: list[str] = []
+    for source in kinds_of(base):
+        if source.node.name.lower() == chosen.lower():
+            return source
+        known.append(source.node.name)
+    raise EditError(f"`{name}`: there is no class {chosen}. Known classes: {', '.join(sorted(known))}")
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -44,6 +44,14 @@ class Source:
         """Whether others must stand in its place."""
         return bool(self._unmade())
 
+    def is_made_of(self, base: "Source") -> bool:
+        """Whether it is of a kind, and no other class must stand in its place.
+
+        Args:
+            base: The kind.
+        """
+        return base.node.name in self.ancestors() and not self.is_abstract
+
     def _unmade(self) -> set[str]:
         """The methods that are still abstract."""
         made: set[str] = set()
@@ -101,6 +109,12 @@ class Module:
                         return Module(line.module or "").find(alias.name)
         return None
 
+    def imported(self) -> Iterator[tuple[str, str]]:
+        """The modules of this package, and what is imported from each."""
+        for line in self._lines():
+            if isinstance(line, ast.ImportFrom) and (line.module or "").startswith(PACKAGE):
+                yield from ((line.module or "", alias.name) for alias in line.names)
+
     def _lines(self) -> Iterator[ast.stmt]:
         for line in self.tree.body:
             # `if TYPE_CHECKING:` is where a lazy package imports its names.
@@ -115,7 +129,7 @@ class Module:
 
 
 def kinds_of(base: Source) -> Iterator[Source]:
-    """The classes that can be made of a kind: those in the room of the kind's own module.
+    """The classes that can be made of a kind: those in the room of the kind's own module, then public ones of others.
 
     Args:
         base: The kind.
@@ -126,8 +140,13 @@ def kinds_of(base: Source) -> Iterator[Source]:
         module = Module(f"{room}.{file.stem}" if file.stem != "__init__" else room)
         for line in module.tree.body:
             source = Source(module, line) if isinstance(line, ast.ClassDef) else None
-            if source is not None and base.node.name in source.ancestors() and not source.is_abstract:
+            if source is not None and source.is_made_of(base):
                 yield source
+    for module_name, name in Module(PACKAGE).imported():
+        if module_name.rpartition(".")[0] != room and module_name != room:
+            public = Module(module_name).find(name)
+            if public is not None and public.is_made_of(base):
+                yield public
 
 
 def _bare(annotation: str) -> str:

@@ -18,6 +18,7 @@ GRADIENT = {
     "model.source.normalize": "whitened",
     "model.source.warmup": 4,
     "model.solver": "Ridge",
+    "model.solver.ridge": 1.0,
 }
 WINDOWS = {
     "model.source": "Windows",
