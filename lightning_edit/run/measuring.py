@@ -37,7 +37,7 @@ class Measuring(Showing):
     @property
     def requests(self) -> list[EditRequest]:
         """The edits of the run."""
-        return self.trainer.datamodule.requests  # type: ignore[no-any-return,attr-defined]
+        return self.trainer.datamodule.requests
 
     def on_test_epoch_start(self) -> None:
         """Starts the metrics anew; what a checkpoint says of before holds only for the same records."""
