@@ -37,7 +37,7 @@ PHASES = {
     "solve": "lightning_edit.updates.edited_weights:EditedWeights.add",
     "update file": "lightning_edit.updates.history:History.write",
     "checkpoint": "lightning.pytorch:Trainer.save_checkpoint",
-    "evaluation": "lightning_edit.run.measured_module:MeasuredModule.on_test_epoch_end",
+    "evaluation": "lightning_edit.run.measuring:Measuring.on_test_epoch_end",
 }
 KILL = "TEST_KILL_AT"
 

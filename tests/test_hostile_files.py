@@ -25,8 +25,8 @@ from lightning_edit.downstream.rows import read_jsonl
 from lightning_edit.errors import EditError
 from lightning_edit.messages import LONGEST
 from lightning_edit.storage.run_files import CHECKPOINTS
+from lightning_edit.updates.base_model import settings_of
 from lightning_edit.updates.history import REMOVED, History
-from lightning_edit.updates.undo import _settings
 from tests.storage.test_user_files import bomb
 
 # Of each reader; `make test-all` tries more.
@@ -155,7 +155,7 @@ def opened(path):
 
 def config(path):
     path.rename(path.parent / "config.yaml")
-    _settings(path.parent)
+    settings_of(path.parent)
 
 
 READERS = {
