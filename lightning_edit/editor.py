@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_edit.gradients.source import AtPlace, Pairs, Source
+from lightning_edit.gradients.source import Asked, AtPlace, Pairs, Source
 from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import check_keys, compute_keys, current_values
@@ -158,9 +158,12 @@ class Editor:
 
     def find_pairs(self, source: Source, requests: Sequence[EditRequest], report: Report = silent) -> Pairs:
         """The pairs of some edits on the model as it is now, see `Source.find`; what it has seen is not kept."""
-        how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.layers, self.values)
         with self.searched() if source.searches else nullcontext():
-            return source.find(*how, self.statistics, report)
+            return source.find(self.asked(requests), self.statistics, report)
+
+    def asked(self, requests: Sequence[EditRequest]) -> Asked:
+        """Edits whose pairs are to be found, or will be."""
+        return Asked(self.weights.decoder, self.tokenizer, requests, self.templates, self.layers, self.values)
 
     def _problem_of(self, pairs: AtPlace, layer: int, share: float) -> EditProblem:
         moment = self._solver_of(layer, pairs.keys.device).second_moment

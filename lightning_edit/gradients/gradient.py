@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_edit.asking.tokenization import check_lengths
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.passes import MAX_LOGITS, MAX_TOKENS, AtTokens, check_backward, gradients_at_answers
-from lightning_edit.gradients.source import AtPlace, Pairs, Source
+from lightning_edit.gradients.source import Asked, AtPlace, Pairs, Source
 from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.messages import listed
@@ -20,7 +20,6 @@ from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, CountOrZero, Positive
 from lightning_edit.values.memory import DOUBLE, LOGITS, activation_width
-from lightning_edit.values.settings import ValueSettings
 
 
 @dataclass(frozen=True)
@@ -113,54 +112,38 @@ class Gradient(Source):
                 "Set `source.normalize` to standard, as in that run."
             )
 
-    def memory(
-        self,
-        decoder: Decoder,
-        tokenizer: Any,
-        requests: Sequence[EditRequest],
-        templates: ContextTemplates,
-        places: Sequence[int],
-        values: ValueSettings,
-    ) -> tuple[int, int]:
+    def memory(self, asked: Asked) -> tuple[int, int]:
         """A pass forward and one backward, down to the lowest edited block; see `Source.memory`."""
-        texts = [text for request in requests for text in templates.answered(tokenizer, request)]
+        decoder, answered = asked.decoder, self._answered(asked)
+        texts = [text for of_edit in answered for text in of_edit]
         tokens = min(sum(len(ids) - 1 for ids, _ in texts), decoder.tokens_at_once(MAX_TOKENS))
         keys = sum(len(ids) - start for ids, start in texts)
         config, size = decoder.model.config.get_text_config(), decoder.model.dtype.itemsize
-        lowest = blocks_of(decoder, places)[0]
+        lowest = blocks_of(decoder, asked.places)[0]
         width = sum(activation_width(block, config) for block in decoder.blocks[lowest:])
         logits = LOGITS * min(keys * config.vocab_size, MAX_LOGITS) * max(size, 4)
-        pairs = DOUBLE * keys * sum(sum(weight_shape(decoder, place)) for place in places)
+        pairs = DOUBLE * keys * sum(sum(weight_shape(decoder, place)) for place in asked.places)
         return keys, int(tokens * size * width + logits + pairs)
 
-    def find(
-        self,
-        decoder: Decoder,
-        tokenizer: Any,
-        requests: Sequence[EditRequest],
-        templates: ContextTemplates,
-        places: Sequence[int],
-        values: ValueSettings,
-        statistics: Mapping[str, Statistics],
-        report: Report = silent,
-    ) -> Pairs:
+    def find(self, asked: Asked, statistics: Mapping[str, Statistics], report: Report = silent) -> Pairs:
         """One pass forward and one backward for all places; see `Source.find`."""
-        answered = [templates.answered(tokenizer, request) for request in requests]
+        decoder, answered = asked.decoder, self._answered(asked)
         texts = [text for of_edit in answered for text in of_edit]
         owners = [edit for edit, of_edit in enumerate(answered) for ids, start in of_edit for _ in ids[start:]]
-
-        def show(stage: str, done: float, total: float, **figures: float) -> None:
-            report(stage, done * len(requests) / max(total, 1), len(requests), **figures)
-
-        found = gradients_at_answers(decoder, texts, places, show)
+        found = gradients_at_answers(decoder, texts, asked.places, asked.shown_by(report))
         weights, device = self._weights(owners).to(decoder.device)[:, None], decoder.device
         # The blocks of a model that is spread over devices are on several.
         found = {place: (h.to(device), g.to(device) * weights) for place, (h, g) in found.items()}
-        _check_finite(found, owners, requests)
+        _check_finite(found, owners, asked.requests)
         seen = self._seen(found, statistics)
         residuals = {place: self._residual(h, g, seen) for place, (h, g) in found.items()}
         keys = {place: h.T.contiguous() for place, (h, _) in found.items()}
         return GradientPairs(keys, residuals, tuple(owners), seen)
+
+    @staticmethod
+    def _answered(asked: Asked) -> list[list[tuple[list[int], int]]]:
+        """Each edit in all of its contexts."""
+        return [asked.templates.answered(asked.tokenizer, request) for request in asked.requests]
 
     def _weights(self, owners: Sequence[int]) -> Tensor:
         """``(n,)``: one over the number of answer tokens in the mini-batch of each."""

@@ -52,6 +52,40 @@ class Pairs(ABC):
         """
 
 
+@dataclass(frozen=True, repr=False)
+class Asked:
+    """The edits of one update, and where their pairs are to be found.
+
+    Args:
+        decoder: The model as it is now.
+        tokenizer: Its fast tokenizer.
+        requests: The n edits.
+        templates: Their contexts.
+        places: The edited places, ascending.
+        values: How values are searched for, if they are.
+    """
+
+    decoder: Decoder
+    tokenizer: Any
+    requests: Sequence[EditRequest]
+    templates: ContextTemplates
+    places: Sequence[int]
+    values: ValueSettings
+
+    def shown_by(self, report: Report) -> Report:
+        """A report of passes over texts that tells their progress in edits.
+
+        Args:
+            report: Where it goes.
+        """
+        edits = len(self.requests)
+
+        def show(stage: str, done: float, total: float, **figures: float) -> None:
+            report(stage, done * edits / max(total, 1), edits, **figures)
+
+        return show
+
+
 class Source(Checked, ABC):
     """Finds the pairs of key and residual of an update when it is written, in place of a search for values before.
 
@@ -107,42 +141,22 @@ class Source(Checked, ABC):
         """
 
     @abstractmethod
-    def memory(
-        self,
-        decoder: Decoder,
-        tokenizer: Any,
-        requests: Sequence[EditRequest],
-        templates: ContextTemplates,
-        places: Sequence[int],
-        values: ValueSettings,
-    ) -> tuple[int, int]:
-        """What the edits of one update take; the arguments are those of `find`.
+    def memory(self, asked: Asked) -> tuple[int, int]:
+        """What the edits of one update take.
+
+        Args:
+            asked: The edits.
 
         Returns:
             How many keys they have, and about how many bytes it takes to find their pairs, beside the model.
         """
 
     @abstractmethod
-    def find(
-        self,
-        decoder: Decoder,
-        tokenizer: Any,
-        requests: Sequence[EditRequest],
-        templates: ContextTemplates,
-        places: Sequence[int],
-        values: ValueSettings,
-        statistics: Mapping[str, Statistics],
-        report: Report = silent,
-    ) -> Pairs:
+    def find(self, asked: Asked, statistics: Mapping[str, Statistics], report: Report = silent) -> Pairs:
         """The pairs of the edits of one update on the model as it is now.
 
         Args:
-            decoder: The model.
-            tokenizer: Its fast tokenizer.
-            requests: The edits.
-            templates: Their contexts.
-            places: The edited places, ascending.
-            values: How values are searched for, if they are.
+            asked: The edits.
             statistics: What earlier pairs left, by the shape of their weights; nothing at first.
             report: Called with the number of edits done.
 

@@ -151,10 +151,9 @@ def _needs_with_source(
     editor: Editor, source: Source, requests: Sequence[EditRequest], per_update: int | None
 ) -> MemoryNeeds:
     """What updates take whose pairs come from a source."""
-    decoder, some = editor.weights.decoder, requests[:per_update]
-    keys, values = source.memory(decoder, editor.tokenizer, some, editor.templates, editor.layers, editor.values)
+    keys, values = source.memory(editor.asked(requests[:per_update]))
     course = _course(editor, requests, per_update, keys)
-    return memory_needs(decoder, editor.layers, editor.solver, course, 1, values)
+    return memory_needs(editor.weights.decoder, editor.layers, editor.solver, course, 1, values)
 
 
 def _course(editor: Editor, requests: Sequence[EditRequest], per_update: int | None, keys: int) -> Course:

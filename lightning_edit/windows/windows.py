@@ -8,7 +8,7 @@ import torch
 
 from lightning_edit.asking.tokenization import check_lengths
 from lightning_edit.errors import EditError
-from lightning_edit.gradients.source import Pairs, Source
+from lightning_edit.gradients.source import Asked, Pairs, Source
 from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.messages import listed
@@ -18,7 +18,6 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.settings import AMOUNT, Count, CountOrZero
 from lightning_edit.solvers import MEMIT, Solver
 from lightning_edit.values.memory import DOUBLE, values_memory
-from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
 from lightning_edit.windows.pairs import WindowPairs
 from lightning_edit.windows.search import window_values
@@ -89,47 +88,27 @@ class Windows(Source):
     def check_places(self, decoder: Decoder, places: Sequence[int], statistics: Mapping[str, Statistics]) -> None:
         """Any place at which a value can be searched for will do; see `Source.check_places`."""
 
-    def memory(
-        self,
-        decoder: Decoder,
-        tokenizer: Any,
-        requests: Sequence[EditRequest],
-        templates: ContextTemplates,
-        places: Sequence[int],
-        values: ValueSettings,
-    ) -> tuple[int, int]:
+    def memory(self, asked: Asked) -> tuple[int, int]:
         """The search for some windows at once, and the keys of all tokens; see `Source.memory`."""
-        texts = self._texts(tokenizer, requests, templates)
+        decoder, values, highest = asked.decoder, asked.values, asked.places[-1]
+        texts = self._texts(asked.tokenizer, asked.requests, asked.templates)
         # At the last windows of the longest texts the most stands before them.
         longest = sorted(texts, key=lambda text: -len(text.ids))[: self.at_once]
         rows = [(row, text.up_to(len(text.windows) - 1)) for row, text in enumerate(longest)]
         tokens = sum(len(text.ids) for text in texts) if self.preserve_text else 0
-        kept = DOUBLE * tokens * max(decoder.key_size(place) for place in places)
-        return sum(len(text.windows) for text in texts), values_memory(decoder, places[-1], values.site, rows) + kept
+        kept = DOUBLE * tokens * max(decoder.key_size(place) for place in asked.places)
+        return sum(len(text.windows) for text in texts), values_memory(decoder, highest, values.site, rows) + kept
 
-    def find(
-        self,
-        decoder: Decoder,
-        tokenizer: Any,
-        requests: Sequence[EditRequest],
-        templates: ContextTemplates,
-        places: Sequence[int],
-        values: ValueSettings,
-        statistics: Mapping[str, Statistics],
-        report: Report = silent,
-    ) -> Pairs:
+    def find(self, asked: Asked, statistics: Mapping[str, Statistics], report: Report = silent) -> Pairs:
         """Values of all windows; their keys are those of the model at the time when a layer is written."""
-        texts = self._texts(tokenizer, requests, templates)
-
-        def show(stage: str, done: float, total: float, **figures: float) -> None:
-            report(stage, done * len(requests) / max(total, 1), len(requests), **figures)
-
-        found = window_values(decoder, texts, places[-1], values, self.at_once, show)
-        _check_finite(found, texts, requests)
+        decoder, values, highest = asked.decoder, asked.values, asked.places[-1]
+        texts = self._texts(asked.tokenizer, asked.requests, asked.templates)
+        found = window_values(decoder, texts, highest, values, self.at_once, asked.shown_by(report))
+        _check_finite(found, texts, asked.requests)
         owners = tuple(text.owner for text in texts for _ in text.windows)
         z = torch.cat([of_text.z for of_text in found])
-        named = tuple(requests[owner] for owner in owners)
-        return WindowPairs(decoder, texts, named, z, places[-1], values.site, self.preserve_text, owners)
+        named = tuple(asked.requests[owner] for owner in owners)
+        return WindowPairs(decoder, texts, named, z, highest, values.site, self.preserve_text, owners)
 
     def _texts(
         self, tokenizer: Any, requests: Sequence[EditRequest], templates: ContextTemplates

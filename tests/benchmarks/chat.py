@@ -26,6 +26,7 @@ SINGLE = (CHAT, "--model.layers=[9]", "--model.solver=EMMET", "--model.solver.se
 HALF, ONE, OLD = "--model.values.lr=0.5", "--model.values.lr=1", "--model.second_moment.preserve=[old_objects]"
 CASES = {
     "preset": (),
+    "preset, w 40": ("--model.solver.second_moment_weight=40",),
     "preset, w 600": ("--model.solver.second_moment_weight=600",),
     "preset, old objects kept": (OLD,),
     "own sentences in the chat": (CHAT,),
