@@ -154,7 +154,7 @@ def explicit_emmet(keys: Tensor, residual: Tensor, preservation: Tensor, lam: fl
         lam: As in EMMET.
     """
     weighted = keys.T @ torch.linalg.inv(preservation)
-    system = weighted @ keys + lam * torch.eye(keys.shape[1], dtype=keys.dtype)
+    system = weighted @ keys + lam * torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device)
     return residual @ torch.linalg.inv(system) @ weighted
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lightning_edit.asking.tokenization import encode_subject, encode_target
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.sites import oriented_weight
+from lightning_edit.models.sites import oriented_weight, parameter_name
 from lightning_edit.requests import EditRequest
 from lightning_edit.values.optimize import ValueSettings
 from tests.benchmarks.measure import MemoryGrowth, finish, seconds
@@ -31,11 +31,11 @@ def matrix_rate(dtype: torch.dtype = torch.float32, device: str = "cpu") -> floa
     """Operations a second in matrix products of the best of a few shapes, with the threads that torch now has."""
     rates, generator = [], torch.Generator(device).manual_seed(0)
     for m, k, n in SHAPES if device == "cpu" else SHAPES_CUDA:
-        # A GPU is slower on numbers that are not all alike.
+        # A GPU is slower on numbers that are not all alike, and needs some time to reach its speed.
         left, right = (
             torch.randn(*shape, generator=generator, dtype=dtype, device=device) for shape in ((m, k), (k, n))
         )
-        product, repeats = left @ right, 2
+        product, repeats = left @ right, 2 if device == "cpu" else 20
         finish()
         start = time.perf_counter()
         for _ in range(repeats):
@@ -83,7 +83,7 @@ class Sizes:
     """What a token costs.
 
     Args:
-        linear: For each block the weights of its linear maps.
+        linear: For each block the weights of its linear maps, of experts those of as many as a token goes to.
         mixed: For each block the width of what attention mixes, heads times their width.
         head: Weights of the head.
     """
@@ -95,7 +95,7 @@ class Sizes:
     @staticmethod
     def of(decoder: Decoder) -> "Sizes":
         """The sizes of a model."""
-        linear = tuple(sum(module.weight.numel() for module in _linear(block)) for block in decoder.blocks)
+        linear = tuple(sum(map(_used(decoder), block.parameters())) for block in decoder.blocks)
         mixed = []
         for block in decoder.blocks:
             # Attention knows the index of its layer; its last linear map is that of what it has mixed.
@@ -112,6 +112,17 @@ class Sizes:
         blocks, tokens = slice(first, last), end - start
         seen = (end * (end + 1) - start * (start + 1)) / 2
         return 2.0 * tokens * sum(self.linear[blocks]) + 4.0 * seen * sum(self.mixed[blocks])
+
+
+def _used(decoder: Decoder) -> Callable[[Tensor], int]:
+    """How many numbers of a parameter are multiplied with a token: a matrix, or its share of the experts' matrices."""
+    taken = getattr(decoder.model.config.get_text_config(), "num_experts_per_tok", None)
+
+    def count(weight: Tensor) -> int:
+        # Norms and biases are not counted.
+        return {2: weight.numel, 3: lambda: weight.numel() * taken // len(weight)}.get(weight.dim(), int)()
+
+    return count
 
 
 def _linear(module: nn.Module) -> list[Any]:
@@ -176,7 +187,9 @@ def key_flops(
     """Operations for the keys of edits at one layer: each text up to the subject, heads of templates once."""
     sizes, total = Sizes.of(decoder), 0.0
     # What enters the down-projection is read, which itself need not run.
-    unused = [decoder.down_projection(layer).weight.numel() if block == layer else 0 for block in range(layer + 1)]
+    module = decoder.down_projection(layer)
+    down = _used(decoder)(getattr(module, parameter_name(module)))
+    unused = [down if block == layer else 0 for block in range(layer + 1)]
     needed = replace(sizes, linear=tuple(a - b for a, b in zip(sizes.linear[: layer + 1], unused, strict=True)))
     written = [templates.apply(request.prompt) for request in requests]
     for same_template in zip(*written, strict=True):

@@ -1,7 +1,7 @@
 """Models and edits to measure with, made on the spot: nothing is downloaded."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from typing import Any
 
@@ -165,6 +165,26 @@ SHAPES = {
         layer=8,
         dtype=torch.bfloat16,
     ),
+    "qwen3-30b-a3b": Shape(
+        "Qwen3 30 B, 128 experts, random",
+        "Qwen3Moe",
+        {
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "moe_intermediate_size": 768,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "max_position_embeddings": 40960,
+        },
+        {**_NARROW, "moe_intermediate_size": 32, "num_key_value_heads": 1, "head_dim": 16, "num_experts": 8}
+        | {"num_experts_per_tok": 2},
+        layer=7,
+        dtype=torch.bfloat16,
+    ),
 }
 # GPT-2's form, trained; beside the project where it is there.
 KNOWING = "cf-gpt"
@@ -199,12 +219,21 @@ def gpt2_small(dtype: torch.dtype = torch.float32) -> Any:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which material to load, see `load`."""
+    """Which material to load, see `load`.
+
+    Args:
+        model: ``tiny`` for the model shipped with the package, or one of `SHAPES`.
+        edits: How many.
+        device: Where the model is.
+        shrunk: Whether a random model has two narrow blocks.
+        held: The material itself, where several jobs of one process share it.
+    """
 
     model: str
     edits: int
     device: str = "cpu"
     shrunk: bool = False
+    held: Material | None = field(default=None, compare=False, repr=False)
 
     @property
     def title(self) -> str:
@@ -221,9 +250,11 @@ def load(choice: Choice, dtype: torch.dtype | None = None) -> Material:
     """What one benchmark runs on.
 
     Args:
-        choice: ``tiny`` for the model shipped with the package, or one of `SHAPES`; the number of edits; the device.
+        choice: The model, the number of edits, and the device.
         dtype: Of the weights; the model's own if not given.
     """
+    if choice.held is not None and dtype is None:
+        return choice.held
     if choice.model in SHAPES:
         templates = ContextTemplates(("{}", *(prefix + ". {}" for prefix in PREFIXES)))
         model = build(choice.model, dtype, choice.device, choice.shrunk)

@@ -86,7 +86,7 @@ def _row(
     median = statistics.median(taken)
     about = {"model": choice.title, "method": how, "layers": list(layers), "tokens": tokens}
     about |= {"seconds": median, "tokens_per_second": tokens / median, "memory_bytes": memory}
-    return about | {"traces": [float(moment.double().trace()) for moment in moments.values()]}
+    return about | {"traces": [float(moment.double().diagonal(dim1=-2, dim2=-1).sum()) for moment in moments.values()]}
 
 
 def stage(run: Run, quick: bool) -> dict[str, list[Row]]:

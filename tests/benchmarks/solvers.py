@@ -33,14 +33,14 @@ FULL = Sizes(3072, 768, (1, 100, 1000, 4000), repeats=3, updates=16)
 QUICK = Sizes(768, 192, (1, 25, 250, 1000), repeats=3, updates=16)
 
 
-def problem(n: int, d_in: int, d_out: int) -> EditProblem:
+def problem(n: int, d_in: int, d_out: int, device: str = "cpu") -> EditProblem:
     """Random keys whose coordinates differ in size a hundredfold, and the second moment of others like them."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return torch.randn(*shape, generator=generator, dtype=torch.float64, device=device)
 
-    scales = torch.logspace(-2, 0, d_in, dtype=torch.float64)[:, None]
+    scales = torch.logspace(-2, 0, d_in, dtype=torch.float64, device=device)[:, None]
     text = draw(d_in, 2 * d_in) * scales
     return EditProblem(draw(d_in, n) * scales, draw(d_out, n), text @ text.T / (2 * d_in))
 
@@ -58,9 +58,9 @@ def operations_among_many(n: int, d_in: int, updates: int, factors: int, recent:
     return factors / updates * d_in**3 / 3 + 2 * d_in**2 * n + 4 * d_in * n * recent + 5 * n**2 * d_in + 2 * n**3 / 3
 
 
-def measure(n: int, d_in: int, d_out: int, repeats: int) -> list[Row]:
+def measure(n: int, d_in: int, d_out: int, repeats: int, device: str = "cpu") -> list[Row]:
     """Median seconds of both ways for EMMET and MEMIT, and how far apart their updates are; in one process."""
-    case = problem(n, d_in, d_out)
+    case = problem(n, d_in, d_out, device)
     emmet, memit = EMMET(emmet_lambda=0.1), MEMIT()
     lam = emmet.emmet_lambda if n > 1 else 0.0
     ways = {
@@ -73,15 +73,15 @@ def measure(n: int, d_in: int, d_out: int, repeats: int) -> list[Row]:
             lambda p: explicit_memit(p.keys, p.residual, memit.second_moment_weight * p.second_moment),
         ),
     }
-    small, rows = problem(n=2 if n > 1 else 1, d_in=64, d_out=16), []
+    small, rows = problem(n=2 if n > 1 else 1, d_in=64, d_out=16, device=device), []
     with ProgressBars() as report:
         for done, (name, (library, explicit)) in enumerate(ways.items()):
             library(small)
             explicit(small)
-            rate = matrix_rate(torch.float64)
+            rate = matrix_rate(torch.float64, device)
             explicit_time, expected = seconds(partial(explicit, case), repeats)
             library_time, found = seconds(partial(library, case), repeats)
-            rate = (rate + matrix_rate(torch.float64)) / 2
+            rate = (rate + matrix_rate(torch.float64, device)) / 2
             report("systems", done + 1, len(ways))
             rows.append(
                 {

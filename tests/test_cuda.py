@@ -1,0 +1,104 @@
+"""A GPU gives what processors give; skipped where there is none. `tests/benchmarks/gpu.sh` runs it."""
+
+import json
+
+import pytest
+import torch
+
+from lightning_edit import EMMET, MEMIT, AlphaEdit, EditRequest, Gradient, SecondMomentSettings, ValueSettings, edit
+from lightning_edit.cli import main as cli
+from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
+from lightning_edit.tiny import World
+from lightning_edit.updates.model_update import ModelUpdate
+from tests.benchmarks.gpu import main as measure_sizes
+from tests.shared_runs import command
+
+DEVICE = "cuda"
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+CONTEXTS = ContextTemplates(("{}", "Well. {}"))
+ALIKE = {"rtol": 0, "atol": 1e-7}
+
+
+def requests(count=6):
+    return [EditRequest(r["subject"], r["prompt"], r["target_new"]) for r in World.generate().records(count, seed=0)]
+
+
+def edited(device, name="tiny", dtype=torch.float64, **settings):
+    model = load_model(name, "float32").to(dtype).to(device).eval()
+    # Grouped matrix products know no float64.
+    model.set_experts_implementation("eager")
+    settings = {"solver": EMMET(10, ridge=0.1), "layers": [0, 1], "values": ValueSettings(lr=0.5, steps=8)} | settings
+    update = edit(
+        model,
+        load_tokenizer(name),
+        requests(),
+        templates=CONTEXTS,
+        texts=World.generate().sentences(0),
+        second_moment=SecondMomentSettings(tokens=4000, cache_dir=None),
+        progress=False,
+        **settings,
+    )
+    return model, update
+
+
+def logits(model):
+    return model(torch.arange(3, 20, device=model.device)[None]).logits.detach().cpu()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"solver": MEMIT(10, ridge=0.1), "memory": "low"},
+        {"solver": AlphaEdit(threshold=0.02, ridge=1)},
+        {"source": Gradient(), "solver": MEMIT(1, ridge=1)},
+        {"name": "tiny-moe", "layers": [1], "sites": "experts"},
+    ],
+    ids=("searched", "offloaded", "null space", "gradients", "experts"),
+)
+def test_an_edit_is_the_same_on_both(settings):
+    (there, update), (here, expected) = edited(DEVICE, **settings), edited("cpu", **settings)
+    assert there.device.type == DEVICE
+    torch.testing.assert_close(logits(there), logits(here), **ALIKE)
+    update.remove(there)
+    expected.remove(here)
+    torch.testing.assert_close(logits(there), logits(here), **ALIKE)
+
+
+def test_an_edit_in_half_precision_is_said():
+    model, update = edited(DEVICE, dtype=torch.bfloat16, layers=[0], values=ValueSettings(lr=0.5, steps=20))
+    assert torch.isfinite(logits(model)).all()
+    answers = [update.ask(request.prompt.format(request.subject)) for request in requests()]
+    assert sum(request.target_new in str(one) for request, one in zip(requests(), answers, strict=True)) >= 3
+
+
+def test_an_update_made_there_is_loaded_here(tmp_path):
+    _, update = edited(DEVICE)
+    update.save(tmp_path / "update.safetensors")
+    again = ModelUpdate.load(tmp_path / "update.safetensors")
+    here, expected = edited("cpu")
+    expected.remove(here)
+    again.insert(here)
+    there, _ = edited(DEVICE)
+    torch.testing.assert_close(logits(here), logits(there), **ALIKE)
+
+
+def test_two_runs_give_the_same_figures_and_a_checkpoint_goes_on(tmp_path):
+    one, two = (command(tmp_path / name, "--checkpoints.keep=3") for name in ("one", "two"))
+    expected = json.loads((one / "metrics.json").read_text())["after"]
+    assert json.loads((two / "metrics.json").read_text())["after"] == expected
+    cli.main(["fit", "--ckpt_path", str(two / "checkpoints" / "update-000001.ckpt")])
+    again = max(tmp_path.rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
+    assert again != one / "metrics.json"
+    assert json.loads(again.read_text())["after"] == expected
+
+
+def test_published_shapes_are_measured_in_small(tmp_path):
+    output = tmp_path / "gpu.json"
+    words = ["--shrunk", "--here", "--edits", "4", "--gradient_edits", "20", "40", "--tokens", "512", "--solved", "2"]
+    measure_sizes(["--device", DEVICE, "--output", str(output), *words])
+    models = json.loads(output.read_text())["models"]
+    assert len(models) == 4
+    errors = [row for found in models.values() for rows in found.values() if isinstance(rows, list) for row in rows]
+    assert not [row for row in errors if "error" in row]
