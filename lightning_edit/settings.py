@@ -86,12 +86,15 @@ class Settings:
 
     Attributes:
         section: Where a configuration has these settings, for messages.
+        compared: Where they tell runs apart. On the class, as the command line's parser takes no dataclass inside of
+            ``Annotated`` from Python 3.12 on.
 
     Raises:
         EditError: If a value is not what its field accepts.
     """
 
     section: ClassVar[str] = ""
+    compared: ClassVar[Compared] = Compared()
 
     def __init_subclass__(cls) -> None:
         _explain(cls)
@@ -218,6 +221,7 @@ def not_compared(owner: type, where: Literal["resuming", "methods"]) -> set[str]
     names = set()
     for name, annotation in accepted(owner).items():
         base, metadata = _bare(annotation)
+        metadata = (*metadata, getattr(base, "compared", None))
         if any(isinstance(entry, Compared) and not getattr(entry, where) for entry in metadata):
             names.add(name)
         elif is_dataclass(base) and isinstance(base, type):

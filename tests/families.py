@@ -170,6 +170,6 @@ def _try(model: Any) -> None:
 
 def experts_in_double(model: Any) -> Any:
     """The model with an implementation of experts that knows float64."""
-    if any(hasattr(module, "_is_expert_parallel") for module in model.modules()):
+    if any(hasattr(module, "has_gate") for module in model.modules()):
         model.set_experts_implementation("batched_mm")
     return model.double()

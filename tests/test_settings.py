@@ -4,7 +4,7 @@ import copy
 import inspect
 import math
 import pickle
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
@@ -146,3 +146,17 @@ def test_what_tells_runs_apart_is_declared_on_the_setting():
     assert not_compared(OwnEdits, "resuming") == {"eval_batch_size", "path", "preservation", "separator"}
     assert not_compared(OwnEdits, "methods") == {"eval_batch_size", "limit"}
     assert not_compared(TinyWorld, "methods") == {"eval_batch_size", "edits"}
+
+
+@pytest.mark.parametrize("owner", (EditingModule, FineTuning))
+def test_what_evaluation_measures_is_compared_nowhere(owner):
+    for where in ("resuming", "methods"):
+        assert "evaluation" in not_compared(owner, where)
+        assert "layers" not in not_compared(owner, where)
+
+
+@pytest.mark.parametrize("owner", owners())
+def test_no_settings_class_stands_inside_of_annotated(owner):
+    # From Python 3.12 on jsonargparse refuses its values.
+    annotated = [kind for kind in accepted(owner).values() if get_origin(kind) is Annotated]
+    assert not [kind for kind in annotated if is_dataclass(get_args(kind)[0])]

@@ -10,7 +10,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.metrics.edit_metrics import IN_SCORE, KINDS, answers_of, prompts_of
 from lightning_edit.requests import EditRequest
-from lightning_edit.settings import Count, CountOrZero, Seed, Settings
+from lightning_edit.settings import NO_EFFECT, Compared, Count, CountOrZero, Seed, Settings
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class EvaluationSettings(Settings):
     """
 
     section: ClassVar[str] = "evaluation"
+    compared: ClassVar[Compared] = NO_EFFECT
 
     generate: bool = False
     """Whether to generate texts from the generation prompts and measure their entropy, reference and essence scores."""

@@ -85,7 +85,8 @@ def _experts(model: Any, block_name: str, block: nn.Module, names: list[str]) ->
     if len(names) > 1:
         raise EditError(f"{block_name} of {type(model).__name__} has several groups of experts: {', '.join(names)}.")
     module: Any = block.get_submodule(names[0])
-    if module.has_post_expert_norm:
+    # Older transformers know no such norm.
+    if getattr(module, "has_post_expert_norm", False):
         raise EditError(
             f"{block_name}.{names[0]} cannot be edited: a norm follows each expert, so that what is written there does "
             "not add up. Edit another site of the layer (`sites: shared` or `dense`), where it has one."

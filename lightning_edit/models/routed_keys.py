@@ -125,5 +125,5 @@ def is_experts(module: nn.Module) -> bool:
     """
     down = module._parameters.get("down_proj")
     # What transformers' decorator of experts leaves on each of them.
-    described = all(hasattr(module, name) for name in ("is_transposed", "has_gate", "has_bias", "_is_expert_parallel"))
+    described = all(hasattr(module, name) for name in ("is_transposed", "has_gate", "has_bias", "_apply_gate"))
     return down is not None and down.dim() == 3 and described

@@ -1,7 +1,7 @@
 """CrispEdit: fine-tuning in the directions that ordinary text hardly feels, in updates one after the other."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.errors import EditError
@@ -21,7 +21,7 @@ from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.preserved import noted
 from lightning_edit.run.projected_training import ProjectedTraining, TrainingSettings
 from lightning_edit.run.updating_module import UpdatingModule
-from lightning_edit.settings import NO_EFFECT, Count, Layers, NotNegative, Positive, Seed, Share
+from lightning_edit.settings import Count, Layers, NotNegative, Positive, Seed, Share
 from lightning_edit.values.vectors import Values
 
 
@@ -76,7 +76,7 @@ class CrispEdit(UpdatingModule):
         train_end: bool = False,
         second_moment: SecondMomentSettings = SecondMomentSettings(),  # noqa: B008  (frozen; the default shows in --help)
         edits_per_update: Count | None = None,
-        evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008
+        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
         dtype: Precision = "auto",
         quantization: Quantization | None = None,
         write: Write = "merged",

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
@@ -25,7 +25,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.settings import NO_EFFECT, Layers, NotNegative, Positive, Seed
+from lightning_edit.settings import Layers, NotNegative, Positive, Seed
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 
@@ -142,7 +142,7 @@ class FineTuning(MeasuredModule):
         norm_constraint: Positive | None = None,
         early_stop_loss: NotNegative = 0.01,
         train_end: bool = False,
-        evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
+        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         quantization: Quantization | None = None,
         write: Write = "merged",

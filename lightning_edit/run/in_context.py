@@ -1,7 +1,7 @@
 """Facts put into the context: the baseline that edits nothing."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from lightning_edit.asking.chat import ChatSettings, ChatTokenizer, chat_of, plain_tokenizer
 from lightning_edit.asking.tokenization import check_lengths, encode_prompt
@@ -18,7 +18,7 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Seed
+from lightning_edit.settings import Count, CountOrZero, NotNegative, Seed
 
 
 class InContext(MeasuredModule):
@@ -61,7 +61,7 @@ class InContext(MeasuredModule):
         threshold: NotNegative = 0.0,
         demonstrations: CountOrZero = 0,
         preface: str = "New fact: {}\n",
-        evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
+        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         quantization: Quantization | None = None,
         seed: Seed = 0,

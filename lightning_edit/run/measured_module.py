@@ -83,7 +83,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         self,
         model: str,
         layers: Layers = "auto",
-        evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
+        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         quantization: Quantization | None = None,
         write: Write = "merged",

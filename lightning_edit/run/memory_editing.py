@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -30,7 +30,7 @@ from lightning_edit.run.fine_tuning import check_answers
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.remembering import Remembering, named
 from lightning_edit.run.updating_module import UpdatingModule
-from lightning_edit.settings import NO_EFFECT, Count, Layers, NotNegative, Positive, Seed, Share
+from lightning_edit.settings import Count, Layers, NotNegative, Positive, Seed, Share
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.values.vectors import Values
 
@@ -100,7 +100,7 @@ class MemoryEditing(UpdatingModule):
         clip: Positive | None = None,
         ridge: Positive | None = None,
         edits_per_update: Count | None = None,
-        evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
+        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
         dtype: Precision = "auto",
         quantization: Quantization | None = None,
         down_projection: str | None = None,

@@ -88,7 +88,7 @@ class EditingModule(UpdatingModule):
         key_average: Literal["nested", "flat"] = "nested",
         edits_per_update: Count | None = None,
         independent_updates: bool = False,
-        evaluation: Annotated[EvaluationSettings, NO_EFFECT] = EvaluationSettings(),  # noqa: B008
+        evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008
         dtype: Precision = "auto",
         quantization: Quantization | None = None,
         write: Write = "merged",
