@@ -7,14 +7,14 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -24,133 +24,16 @@ from lightning_edit.commands.comparison.lines import Line
 from lightning_edit.commands.comparison.runs import Run as Finished
 from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.tiny import World
+from tests.benchmarks.sequential_methods import CASES, Case, methods, newer, options_of, others, updates_of
 from tests.benchmarks.show import Row, Run
-from tests.conftest import SHARED
 
 PERPLEXITY, GROWTH = "downstream/perplexity", "weight_growth"
 PANELS = ("retention/efficacy_score", "retention/neighborhood_score", PERPLEXITY, GROWTH)
 POINTS = 10
 SCORES = {"ES": "efficacy_score", "PS": "paraphrase_score", "NS": "neighborhood_score", "S": "S"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """What all methods edit, and their settings for it.
-
-    Args:
-        options: Model, layers, values and data, as on the command line.
-        edits: How many.
-        per_update: Edits of an update; ROME and r-ROME write each by itself.
-        text: Ordinary text for perplexity, JSON lines with a field ``text``; the embedded world's own if not given.
-        weight: w of MEMIT and EMMET.
-        ridge: Of ENCORE.
-        mpes: Passes with the answer after which MPES stops.
-        threshold: Of AlphaEdit.
-        alpha_ridge: Of AlphaEdit.
-        eta: Of values from gradients.
-    """
-
-    options: tuple[str, ...]
-    edits: int
-    per_update: int
-    text: Path | None
-    weight: float
-    ridge: float
-    mpes: int
-    threshold: float
-    alpha_ridge: float
-    eta: float
-
-
-CASES = {
-    "tiny": Case(
-        options=("--model.layers=[0]", "--data=TinyWorld", "--data.edits={edits}"),
-        edits=200,
-        per_update=20,
-        text=None,
-        weight=100,
-        ridge=1,
-        mpes=2,
-        threshold=0.02,
-        alpha_ridge=1,
-        eta=1e-3,
-    ),
-    "cf-gpt": Case(
-        options=(
-            f"--model.model={SHARED / 'models' / 'cf-gpt'}",
-            "--model.layers=[0]",
-            "--model.values.lr=0.1",
-            "--model.values.steps=25",
-            "--model.values.clamp_norm_factor=4",
-            "--model.values.early_stop_loss=0.05",
-            "--data=CounterFact",
-            f"--data.path={SHARED / 'data' / 'counterfact_known.json'}",
-            "--data.limit={edits}",
-            "--data.conflicts=keep_first",
-            "--data.preservation=TextFile",
-            f'--data.preservation.path=["{SHARED / "data" / "text_10k.jsonl"}","{SHARED / "data" / "text_facts.txt"}"]',
-        ),
-        edits=1000,
-        per_update=50,
-        text=SHARED / "data" / "text_10k.jsonl",
-        # The best of a few, over 100 edits.
-        weight=100,
-        ridge=3,
-        mpes=6,
-        threshold=0.1,
-        alpha_ridge=3,
-        eta=1e-3,
-    ),
-}
-
-
-def methods(case: Case) -> dict[str, list[str]]:
-    """The options of each method. Where a ridge is no part of the method, it is 0."""
-
-    def solver(name: str, *options: str, **arguments: float) -> list[str]:
-        return [
-            f"--model.solver={name}",
-            *(f"--model.solver.{key}={value}" for key, value in arguments.items()),
-            *options,
-        ]
-
-    memit = partial(solver, "MEMIT", second_moment_weight=case.weight)
-    emmet = partial(solver, "EMMET", second_moment_weight=case.weight, ridge=0, emmet_lambda=0.1)
-    earlier, mpes = "--model.previous_keys=true", f"--model.values.mpes={case.mpes}"
-    return {
-        "ROME": solver("ROME", "--model.values.site=mlp", "--model.key_average=flat", ridge=0),
-        "r-ROME": solver("RROME", ridge=0),
-        "EMMET": emmet(),
-        "MEMIT": memit(ridge=0),
-        "EMMET, earlier keys": emmet(earlier),
-        "sequential MEMIT": memit(earlier, ridge=0),
-        "AlphaEdit": solver("AlphaEdit", threshold=case.threshold, ridge=case.alpha_ridge),
-        "EMMET + MPES": emmet(earlier, mpes),
-        "ENCORE": memit(earlier, mpes, ridge=case.ridge),
-        **_newer(case, solver),
-    }
-
-
-def _newer(case: Case, solver: Callable[..., list[str]]) -> dict[str, list[str]]:
-    """Methods of 2025 and 2026, and combinations of their parts that nobody has published."""
-    memit = partial(solver, "MEMIT", second_moment_weight=case.weight, ridge=case.ridge)
-    alpha = partial(solver, "AlphaEdit", threshold=case.threshold, ridge=case.alpha_ridge)
-    gradient = ("--model.source=Gradient", f"--model.source.eta={case.eta}")
-    earlier, processed = "--model.previous_keys=true", "--model.post_processing"
-    return {
-        "LyapLock": memit("--model.anchor=LyapLock"),
-        "EvoEdit": alpha("--model.anchor=EvoEdit"),
-        "SimIE": memit("--model.anchor=SimIE", "--model.values.weights=unedited"),
-        "NAS": alpha("--model.values.norm_anchor=auto"),
-        "SPHERE": alpha(f"{processed}=SPHERE"),
-        "REVIVE": memit(earlier, f"{processed}=REVIVE"),
-        "UltraEdit": solver("Ridge", *gradient, ridge=1),
-        "UltraEdit, earlier keys": solver("Ridge", *gradient, earlier, ridge=1),
-        "gradients, MEMIT, earlier keys": memit(*gradient, earlier),
-        "gradients, AlphaEdit": alpha(*gradient),
-        "sequential MEMIT + NAS": memit(earlier, "--model.values.norm_anchor=auto"),
-        "ENCORE + SPHERE": memit(earlier, f"--model.values.mpes={case.mpes}", f"{processed}=SPHERE"),
-    }
+SAID = {"says it": "generated_match", "reworded": "generated_paraphrase"}
+WORSE = {"general worse": "general_worse", "old objects lost": "old_object_lost"}
+FIRST = "first kept"
 
 
 def _perplexity_task(case: Case, folder: Path) -> Path:
@@ -166,14 +49,11 @@ def _perplexity_task(case: Case, folder: Path) -> Path:
 
 def command(case: Case, method: str, task: Path, folder: Path) -> list[str]:
     """The command line of one run."""
-    size = 1 if method in ("ROME", "r-ROME") else case.per_update
-    every = max(1, case.edits // POINTS // size)
+    every = max(1, case.edits // POINTS // updates_of(case, method))
     return [
         "fit",
-        *(option.replace("{edits}", str(case.edits)) for option in case.options),
         f"--data.batch_size={case.per_update}",
-        f"--model.edits_per_update={size}",
-        *methods(case)[method],
+        *(option.replace("{edits}", str(case.edits)) for option in options_of(case, method)),
         f"--downstream.tasks={task}",
         "--downstream.tests=20",
         f"--downstream.every_n_updates={every}",
@@ -198,8 +78,9 @@ def finished(folder: Path) -> Finished | None:
         return None
     measured = {at: dict(figures) for at, figures in found[-1].measured.items()}
     measured.get(0, {})[GROWTH] = 1.0
-    with (found[-1].folder / "updates.csv").open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
+    # What trains in one go, or edits nothing, has no updates.
+    if (updates := found[-1].folder / "updates.csv").is_file():
+        for row in csv.DictReader(updates.read_text(encoding="utf-8").splitlines()):
             growths = [float(value) for name, value in row.items() if name.endswith("/weight_growth") and value]
             if growths and int(row["edits"]) in measured:
                 measured[int(row["edits"])][GROWTH] = max(growths)
@@ -229,7 +110,7 @@ def compare(case: Case, names: Sequence[str], folder: Path, run: Run, again: boo
         done = finished(place)
         assert done is not None
         lines.append(Line(name, (done,)))
-        rows.append(row_of(name, done))
+        rows.append(row_of(name, done, case.per_update))
         # Drawn after each method, so that a long comparison that is ended leaves what it had.
         figure = draw(lines, PANELS, "edits")
         for axes, panel in zip(figure.axes, PANELS, strict=True):
@@ -247,19 +128,36 @@ def _logarithmic(axes: Axes) -> None:
     axes.tick_params(which="both", labelsize=SMALL)
 
 
-def row_of(name: str, done: Finished) -> Row:
-    """What the table shows of a run."""
+def row_of(name: str, done: Finished, first: int) -> Row:
+    """What the table shows of a run.
+
+    Args:
+        name: Of the method.
+        done: The run.
+        first: How many edits, the first of the run, are looked at by themselves.
+    """
     spent = done.seconds
+    metrics = json.loads((done.folder / "metrics.json").read_text(encoding="utf-8"))
+    worse = (metrics.get("collateral") or {}).get("figures", {})
     return {
         "method": name,
         "edits": done.edits,
-        **{short: done.after[long] for short, long in SCORES.items()},
+        **{short: done.after[long] for short, long in (SCORES | SAID).items()},
+        **{short: worse.get(long) for short, long in WORSE.items()},
+        FIRST: _kept(done.folder / "records.jsonl", first),
         "perplexity_before": done.before[PERPLEXITY],
         "perplexity_after": done.after[PERPLEXITY],
-        "weight_growth": done.after[GROWTH],
+        "weight_growth": done.after.get(GROWTH),
         **{f"{stage}_seconds": spent.get(stage, 0.0) for stage in ("values", "solve", "checkpoints")},
         "total_seconds": sum(seconds for stage, seconds in spent.items() if stage != "evaluate"),
     }
+
+
+def _kept(records: Path, first: int) -> float:
+    """The share of the first edits whose answer is still said at the end of the run."""
+    lines = map(json.loads, records.read_text(encoding="utf-8").splitlines())
+    said = [record["generated_match"] for record in lines if record["stage"] == "after"][:first]
+    return sum(said) / len(said)
 
 
 def stage(run: Run, quick: bool) -> dict[str, Any]:
@@ -269,7 +167,8 @@ def stage(run: Run, quick: bool) -> dict[str, Any]:
         quicker = replace(case, edits=30, per_update=10)
         return compare(quicker, ("MEMIT", "ENCORE"), Path("runs/benchmark_sequential_quick"), run)
     # The newer ones by themselves: all together take a quarter of an hour.
-    older = [name for name in methods(case) if name not in _newer(case, lambda *_, **__: [])]
+    newer_ones = {**newer(case, lambda *_, **__: []), **others(case)}
+    older = [name for name in methods(case) if name not in newer_ones]
     return compare(case, older, Path("runs/benchmark_sequential"), run)
 
 
@@ -277,20 +176,24 @@ def tables(found: dict[str, Any]) -> list[Table]:
     """The figures, for people."""
     first = found["rows"][0]
     table = Table(
+        box=SIMPLE,
         title=f"Sequential editing, {first['edits']} edits",
-        caption="Scores in % over all edits at the end; perplexity of ordinary text; |W| / |W0| of the edited weight "
-        f"that grew most. Seconds without measurements. Figure: {found['figure']}",
+        caption="Scores in % over all edits at the end. Says it: greedy answers to the prompts, to other wordings, and "
+        "to the prompts of the first update. General answers that got worse; questions whose answer is an old object "
+        "and that is lost; perplexity of ordinary text; |W| / |W0| of the edited weight that grew most. Seconds "
+        f"without measurements. Figure: {found['figure']}",
     )
-    headings = ("method", *SCORES, "perplexity", "|W| growth", "values s", "solve s", "checkpoints s", "total s")
+    shares = (*SCORES, *SAID, FIRST, *WORSE)
+    headings = ("method", *shares, "perplexity", "|W| growth", "values s", "solve s", "total s")
     for name in headings:
         table.add_column(name, justify="left" if name == "method" else "right")
     for row in found["rows"]:
         table.add_row(
             row["method"],
-            *(f"{100 * row[name]:.1f}" for name in SCORES),
+            *("" if row[name] is None else f"{100 * row[name]:.1f}" for name in shares),
             f"{row['perplexity_before']:.3g} -> {row['perplexity_after']:.3g}",
-            f"{row['weight_growth']:.2f}",
-            *(f"{row[f'{name}_seconds']:.1f}" for name in ("values", "solve", "checkpoints", "total")),
+            "" if row["weight_growth"] is None else f"{row['weight_growth']:.2f}",
+            *(f"{row[f'{name}_seconds']:.1f}" for name in ("values", "solve", "total")),
         )
     return [table]
 
@@ -310,7 +213,7 @@ def main() -> None:
     found = compare(case, args.only or tuple(methods(case)), args.folder, run, again=False)
     (args.folder / "sequential.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for table in tables(found):
-        Console(width=max(console.width, 130)).print(table)
+        Console(width=max(console.width, 160)).print(table)
 
 
 if __name__ == "__main__":
