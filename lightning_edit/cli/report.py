@@ -1,5 +1,6 @@
 """The command line's ``report``: finished runs as one HTML file for people who never saw a terminal."""
 
+from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
 from rich.text import Text
@@ -8,9 +9,10 @@ from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
 
-DESCRIPTION = """Writes one HTML file about a finished run: what was changed, ten examples before and after, the figures in
-plain words, what got worse, and how to undo it. Several runs are also compared. The file needs no network and no
-other file, prints well, and can be sent to anybody."""
+DESCRIPTION = """Writes one HTML file about a finished run: what was changed, ten examples before
+and after, the figures in plain words, what got worse, and how to undo it. Several
+runs are also compared. The file needs no network and no other file, prints well,
+and can be sent to anybody."""
 NAME = "report.html"
 
 
@@ -23,9 +25,13 @@ def main(words: list[str]) -> None:
     Raises:
         EditError: If a folder is no finished run, or the file cannot be one; nothing is written then.
     """
-    parser = CommandParser(prog="lightning-edit report", description=DESCRIPTION)
+    parser = CommandParser(
+        prog="lightning-edit report", description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders that contain run folders")
-    parser.add_argument("--output", metavar="FILE", help=f"the HTML file ({NAME} in the run's folder, or here for several)")
+    parser.add_argument(
+        "--output", metavar="FILE", help=f"where to ({NAME} in the run's folder, for several runs here)"
+    )
     given = parser.parse_args(words)
     runs = [Path(run).expanduser() for run in given.runs]
     output = Path(given.output).expanduser() if given.output else _beside(runs)

@@ -15,9 +15,10 @@ from lightning_edit.report.figures import Shown
 from lightning_edit.report.svg import GRID, PAGE, TEXT
 
 # Inches; a page scales them to its width, on a phone to about the size of its text.
-WIDTH, HEIGHT, ROW, MARGIN = 3.6, 2.3, 0.33, 0.55
+WIDTH, HEIGHT, ROW, MARGIN = 3.3, 2.2, 0.4, 0.55
 SMALL = 9
-LONGEST = 26
+# Names of lines that fit beside each other in the legend.
+LONGEST = 13
 MOST_LINES = 6
 
 
@@ -43,19 +44,19 @@ class Panel:
         meaning: What to look for, in a sentence.
         unit: Of the values.
         lines: The curves.
-        share: Whether the values are percentages, drawn from 0 to 100.
+        top: Where the axis of percentages ends, at least; 100 shows all of it. None for other values.
     """
 
     title: str
     meaning: str
     unit: str
     lines: tuple[Line, ...]
-    share: bool
+    top: float | None
 
     @property
     def words(self) -> str:
         """What the curves show, for those who cannot see them."""
-        sign = " %" if self.share else ""
+        sign = "" if self.top is None else " %"
         parts = [
             f"{line.name}: {line.points[0][1]:.4g}{sign} after {line.points[0][0]:,} edits, "
             f"{line.points[-1][1]:.4g}{sign} after {line.points[-1][0]:,}"
@@ -79,12 +80,13 @@ def draw_shares(groups: Mapping[str, Sequence[Shown]]) -> Figure:
         if one.before is not None:
             before = 100 * one.before
             axes.plot([before, after], [place, place], color=COLORS[0], linewidth=1, zorder=2)
-            axes.plot(before, place, "o", color=COLORS[0], markerfacecolor=PAGE, markersize=6, zorder=3)
+            # Larger, so that it is a ring around the other where both are the same.
+            axes.plot(before, place, "o", color=COLORS[0], markerfacecolor=PAGE, markersize=8, zorder=3)
         error = None if not one.error else 100 * one.error
-        axes.errorbar(after, place, xerr=error, color=COLORS[0], marker="o", markersize=6, capsize=3, zorder=4)
-        axes.text(0, place - 0.3, one.title, fontsize=SMALL, va="bottom", color=TEXT, parse_math=False)
-    axes.set_xlim(-3, 103)
-    axes.set_ylim(len(rows) - 0.5, -0.95)
+        axes.errorbar(after, place, xerr=error, color=COLORS[0], marker="o", markersize=4.5, capsize=3, zorder=4)
+        axes.text(-2, place - 0.2, one.title, fontsize=SMALL, va="bottom", color=TEXT, parse_math=False)
+    axes.set_xlim(-4, 104)
+    axes.set_ylim(len(rows) - 0.5, -0.8)
     axes.set_yticks([])
     axes.set_xlabel("%, 100 is best", fontsize=SMALL)
     _plain(axes, "x")
@@ -98,7 +100,8 @@ def draw_panel(panel: Panel) -> Figure:
     Args:
         panel: What to draw.
     """
-    rows = -(-len(panel.lines) // 2) if max(len(line.name) for line in panel.lines) <= LONGEST // 2 else len(panel.lines)
+    columns = 2 if max(len(line.name) for line in panel.lines) <= LONGEST else 1
+    rows = -(-len(panel.lines) // columns)
     figure = Figure(figsize=(WIDTH, HEIGHT + 0.17 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -106,14 +109,16 @@ def draw_panel(panel: Panel) -> Figure:
     axes.set_xlabel("edits written", fontsize=SMALL)
     axes.set_ylabel(panel.unit, fontsize=SMALL, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    if panel.share:
-        axes.set_ylim(-4, 104)
+    if panel.top is not None:
+        highest = max(value + (error or 0.0) for line in panel.lines for _, value, error in line.points)
+        top = max(panel.top, highest)
+        axes.set_ylim(-0.04 * top, 1.04 * top)
     _plain(axes, "both")
     legend = figure.legend(
         handles,
         [fill(line.name.lstrip("_"), 40) for line in panel.lines],
         loc="outside lower left",
-        ncols=2 if rows < len(panel.lines) else 1,
+        ncols=columns,
         fontsize=SMALL,
         frameon=False,
         borderaxespad=0.1,

@@ -15,6 +15,8 @@ from lightning_edit.storage.user_files import csv_rows
 FILE = "updates.csv"
 # Fewer points make no curve.
 LEAST = 3
+# An axis of what should be 0 % ends here, if nothing is above.
+LITTLE = 10.0
 _GROWTH = re.compile(r"layer_(.+)/weight_growth")
 # Of each curve the names that it may have; the first that the run has counts.
 ANSWERS = {
@@ -79,6 +81,7 @@ def panels_of(run: Run, rows: Sequence[Figures]) -> list[Panel]:
             "that the model is losing something else.",
             _named(measured, HARM),
             measured,
+            top=LITTLE,
         ),
         _panel(
             "Perplexity",
@@ -96,8 +99,8 @@ def panels_of(run: Run, rows: Sequence[Figures]) -> list[Panel]:
         ),
         _panel(
             "Size of the edited weights",
-            "How large the edited numbers of the model are, compared with before (1). Steady growth is the first sign of "
-            "trouble.",
+            "How large the edited numbers of the model are, compared with before (1). Steady growth is the first sign "
+            "of trouble.",
             dict(_growths(measured)),
             measured,
             unit="times the size before",
@@ -121,7 +124,8 @@ def _measured(run: Run, rows: Sequence[Figures]) -> dict[int, Figures]:
 def _named(measured: Mapping[int, Figures], curves: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """For each curve the figure that it shows."""
     known = {name for figures in measured.values() for name in figures}
-    return {title: next(name for name in names if name in known) for title, names in curves.items() if known & set(names)}
+    found = {title: next((name for name in names if name in known), None) for title, names in curves.items()}
+    return {title: name for title, name in found.items() if name is not None}
 
 
 def _perplexities(measured: Mapping[int, Figures]) -> Iterator[tuple[str, str]]:
@@ -147,12 +151,17 @@ def _growths(measured: Mapping[int, Figures]) -> Iterator[tuple[str, str]]:
 
 
 def _panel(
-    title: str, meaning: str, curves: Mapping[str, str], measured: Mapping[int, Figures], unit: str = "%"
+    title: str,
+    meaning: str,
+    curves: Mapping[str, str],
+    measured: Mapping[int, Figures],
+    unit: str = "%",
+    top: float = 100.0,
 ) -> Panel | None:
     """A panel of the first few curves; None where none has enough points."""
     lines = [_line(name, figure, measured) for name, figure in list(curves.items())[:MOST_LINES]]
     lines = [line for line in lines if len(line.points) >= LEAST]
-    return Panel(title, meaning, unit, tuple(lines), unit == "%") if lines else None
+    return Panel(title, meaning, unit, tuple(lines), top if unit == "%" else None) if lines else None
 
 
 def _line(title: str, name: str, measured: Mapping[int, Figures]) -> Line:

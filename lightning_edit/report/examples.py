@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lightning_edit.messages import counted
 from lightning_edit.report.records import Edit
 
 SHOWN = 10
@@ -24,7 +23,7 @@ class Answer:
 
     Args:
         parts: The text in pieces, each with whether it is the new answer.
-        cut: Whether more was written.
+        cut: Whether it is shorter than a sentence of it, or than what is shown whole.
     """
 
     parts: tuple[tuple[str, bool], ...]
@@ -55,12 +54,12 @@ def rule(edits: Sequence[Edit]) -> str:
     if len(edits) <= SHOWN:
         return "These are all facts of the run; those that the model does not say come first."
     failed = sum(not one.said for one in edits)
-    shown = len(spread([one for one in edits if not one.said], max(MOST_FAILURES, SHOWN - len(edits) + failed)))
-    first = "no fact failed" if not failed else f"{counted(failed, 'fact')} failed, of which {shown} are shown first"
+    shown = min(failed, max(MOST_FAILURES, SHOWN - len(edits) + failed))
+    first = f"{shown} of {failed:,}" if shown < failed else ("there are none" if not failed else f"{failed} in all")
     return (
-        f"How these {SHOWN} of {len(edits):,} were chosen: facts that the model does not say come first ({first}); then "
-        f"facts that it says, but not in every other wording, until there are {MOST_FAILURES}; the rest are facts that it "
-        "says. Each group is spread evenly over the order of the run. Nobody picked them."
+        f"How these {SHOWN} of {len(edits):,} were chosen: first come facts that the model does not say ({first}); "
+        f"then facts that it says, but not in every other wording, until there are {MOST_FAILURES}; the rest are facts "
+        "that it says. Each group is spread evenly over the order of the run. Nobody picked them by hand."
     )
 
 
@@ -89,11 +88,14 @@ def shown(text: str, new: str, whole: bool = False) -> Answer:
     line = " ".join(text.split())
     first = " ".join(_END.split(text.strip(), maxsplit=1)[0].split())
     at = _find(line, new)
-    kept = line if whole or (at is not None and at.end() > len(first)) else first
-    if len(kept) > LONGEST:
+    # A full stop alone tells nothing of what was written.
+    says_something = re.search(r"\w", first) is not None
+    kept = line if whole or not says_something or (at is not None and at.end() > len(first)) else first
+    cut = len(kept) > LONGEST
+    if cut:
         kept = kept[: max(LONGEST, at.end() if at is not None and at.end() < 2 * LONGEST else 0)]
     parts = _parts(kept, _find(kept, new))
-    return Answer(tuple(part for part in parts if part[0]), len(kept) < len(line))
+    return Answer(tuple(part for part in parts if part[0]), cut)
 
 
 def _parts(text: str, at: re.Match[str] | None) -> list[tuple[str, bool]]:

@@ -13,7 +13,7 @@ from lightning_edit.report.charts import Panel
 from lightning_edit.report.curves import panels_of, read_rows
 from lightning_edit.report.examples import Answer, chosen, rule, shown
 from lightning_edit.report.figures import Shown, certainty, groups_of, percent
-from lightning_edit.report.losses import Ability, Changed, Counted, abilities_of, collateral_of
+from lightning_edit.report.losses import PERPLEXITY, Ability, Changed, Counted, abilities_of, collateral_of
 from lightning_edit.report.records import Edit, Loss, Records, read_records
 from lightning_edit.report.settings import (
     all_settings,
@@ -215,10 +215,9 @@ def _sentence(run: Run) -> str:
     where = f", in layer {layers}" if layers.isdecimal() else ""
     times = -(-run.edits // run.batch_size)
     once = "in one go" if times == 1 else f"in {times:,} steps"
-    return (
-        f"{counted(run.edits, 'fact')} in the language model {model_of(run)} {'was' if run.edits == 1 else 'were'} changed "
-        f"{once} with the method {published(run.settings[METHOD])}, {way_of_working(run)}{where}."
-    )
+    facts = f"{counted(run.edits, 'fact')} in the language model {model_of(run)}"
+    how = f"{once} with the method {published(run.settings[METHOD])}, {way_of_working(run)}{where}"
+    return f"{facts} {'was' if run.edits == 1 else 'were'} changed {how}."
 
 
 def _example(edit: Edit) -> Example:
@@ -241,10 +240,12 @@ def _tiles(groups: dict[str, list[Shown]], counts: Sequence[Counted], abilities:
     ]
     if counts:
         worse, asked = sum(one.worse for one in counts), sum(one.asked for one in counts)
-        tiles.append(Tile(f"{worse:,} of {asked:,}", "other answers got worse", "answers that only changed do not count"))
+        note = "answers that only changed do not count"
+        tiles.append(Tile(f"{worse:,} of {asked:,}", "other answers got worse", note))
     for one in abilities:
-        if one.title.startswith("perplexity of") and one.before:
-            tiles.append(Tile(one.after, one.title, f"{one.before} before; lower is better"))
+        name, _, figure = one.title.partition(": ")
+        if figure == PERPLEXITY and one.worse is not None:
+            tiles.append(Tile(one.after, f"perplexity of {name}", f"{one.before} before; lower is better"))
     return [tile for tile in tiles if tile is not None]
 
 
@@ -253,8 +254,8 @@ def _tile(known: dict[str, Shown], names: Sequence[str], label: str) -> Tile | N
     if one is None:
         return None
     whole = one.name in ("generated_match", "efficacy_accuracy") and one.count is not None
-    value = f"{round(one.after * (one.count or 0)):,} of {one.count:,}" if whole else one.now
-    if one.before is None:
-        return Tile(value, label, "")
-    before = f"{round(one.before * (one.count or 0)):,}" if whole else percent(one.before)
-    return Tile(value, label, f"{before} before")
+    value = f"{round(one.after * (one.count or 0)):,} of {one.count:,}" if whole else percent(one.after)
+    notes = [] if whole or not one.error else [f"± {100 * one.error:.1f}"]
+    if one.before is not None:
+        notes.append(f"{round(one.before * (one.count or 0)):,} before" if whole else f"{percent(one.before)} before")
+    return Tile(value, label, "; ".join(notes))

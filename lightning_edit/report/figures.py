@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lightning_edit.commands.comparison.runs import Figures, Run
 
 NEW, REWORDED, OTHERS, TOGETHER = "The new facts", "The new facts in other words", "Everything else", "All together"
-# Name in `metrics.json`, title, what a share of 100 % means. A name with a minus is of harm, and its rest to 100 % is shown.
+# Name in `metrics.json`, title, what a share of 100 % means. A name with a minus is of harm: 100 % less it is shown.
 KNOWN: Mapping[str, Sequence[tuple[str, str, str]]] = {
     NEW: (
         ("generated_match", "Says the new answer", "Left to answer freely, the model says every new answer."),
@@ -127,7 +127,7 @@ class Shown:
     @property
     def was(self) -> str:
         """The share before, as a text."""
-        return "not measured" if self.before is None else percent(self.before)
+        return "–" if self.before is None else percent(self.before)
 
     @property
     def now(self) -> str:
@@ -153,7 +153,7 @@ def groups_of(run: Run, collateral: Figures) -> dict[str, list[Shown]]:
     """
     after = {**run.after, **collateral}
     groups = {
-        heading: [_shown(name, title, text, run.before, after) for name, title, text in known if name.lstrip("-") in after]
+        heading: [_shown(*one, run.before, after) for one in known if one[0].lstrip("-") in after]
         for heading, known in KNOWN.items()
     }
     titles = {name: (title, text) for known in KNOWN.values() for name, title, text in known}

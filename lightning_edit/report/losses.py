@@ -8,6 +8,7 @@ from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.comparison.runs import Figures, Run
 from lightning_edit.errors import EditError
 from lightning_edit.report.examples import Answer, shown
+from lightning_edit.report.figures import percent
 
 # The kinds of questions by which a run is judged, and of each the figure of those that went wrong.
 KINDS = {
@@ -24,6 +25,13 @@ REASONS = {
     "edit not said": "the new answer is not said",
 }
 REWORDED = "reworded"
+PERPLEXITY = "perplexity"
+# Of a task's figures those that anybody understands.
+OF_TASKS = {
+    "generated_accuracy": "right answers, written by the model",
+    "likelihood_accuracy": "right answers, chosen by the model",
+    "invalid": "answers that are none of the choices",
+}
 
 
 @dataclass(frozen=True)
@@ -103,14 +111,14 @@ def collateral_of(content: Mapping[str, Any], where: str) -> tuple[Figures, list
         return figures, counts, [_changed(line) for line in section.get("worst") or ()]
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise EditError(
-            f"{where}: `collateral` is not as a run writes it ({type(error).__name__}: {error}). Put the file back as it "
-            "was, or take that section out of it."
+            f"{where}: `collateral` is not as a run writes it ({type(error).__name__}: {error}). Put the file back as "
+            "it was, or take that section out of it."
         ) from error
 
 
 def _counted(title: str, asked: int, figures: Figures, name: str) -> Counted:
     error = figures.get(f"{name}_stderr")
-    share = f"{quantity(name).text(figures[name], error)} %"
+    share = percent(figures[name]) + ("" if error is None else f" ± {100 * error:.1f}")
     return Counted(title, asked, round(asked * figures[name]), share)
 
 
@@ -129,30 +137,31 @@ def abilities_of(run: Run, rows: Sequence[Mapping[str, float]]) -> list[Ability]
         rows: Those of its ``updates.csv``.
     """
     found = [
-        _ability(_title(name), name, run.before.get(name), run.after[name])
+        _ability(title, name, run.before.get(name), run.after[name])
         for name in run.after
-        if name.startswith(("downstream/", "harness/")) and not name.endswith(("_stderr", "_n"))
+        if not name.endswith(("_stderr", "_n")) and (title := _title(name)) is not None
     ]
     watched = [row["perplexity"] for row in rows if "perplexity" in row]
     if len(watched) > 1:
-        title = "perplexity of your own text, after the first and the last update"
+        title = "own text: perplexity, after the first and the last update"
         found.append(_ability(title, "perplexity", watched[0], watched[-1]))
     return found
 
 
-def _title(name: str) -> str:
+def _title(name: str) -> str | None:
+    """What a figure is called; None for what is no ability, and for further figures of the same answers."""
     room, _, rest = name.partition("/")
     task, slash, figure = rest.rpartition("/")
-    if room == "downstream" and not slash:
-        return f"perplexity of {figure}"
-    return f"{task.replace('/', ' ')}: {figure.replace('_', ' ')}" if slash else figure.replace("_", " ")
+    if room == "downstream":
+        return (f"{task}: {OF_TASKS[figure]}" if figure in OF_TASKS else None) if slash else f"{figure}: {PERPLEXITY}"
+    return f"{task}: {figure.replace('_', ' ')}" if room == "harness" else None
 
 
 def _ability(title: str, name: str, before: float | None, after: float) -> Ability:
     # A task of running text has no figure's name in its own.
-    known = quantity("perplexity" if title.startswith("perplexity") else name)
+    known = quantity(PERPLEXITY if PERPLEXITY in title else name)
     unit = " %" if known.unit == "%" else ""
-    was = "" if before is None else f"{known.text(before)}{unit}"
+    was = "–" if before is None else f"{known.text(before)}{unit}"
     now = f"{known.text(after)}{unit}"
     worse = None if before is None else was != now and (after > before) == known.lower_is_better
     return Ability(title, was, now, "lower" if known.lower_is_better else "higher", worse)

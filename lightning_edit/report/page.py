@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from lightning_edit.messages import counted, printable
 from lightning_edit.report.charts import draw_panel, draw_shares
 from lightning_edit.report.comparing import compared
-from lightning_edit.report.examples import SHOWN
 from lightning_edit.report.facts import Facts, read_facts
 from lightning_edit.report.svg import inline
 from lightning_edit.storage.atomic import atomic_path
@@ -60,9 +59,6 @@ def page_of(facts: Sequence[Facts]) -> str:
             title=title,
             runs=facts,
             comparison=comparison,
-            shown=SHOWN,
-            draw_shares=draw_shares,
-            draw_panel=draw_panel,
             version=metadata.version("lightning-edit"),
         )
     )
@@ -84,8 +80,8 @@ def _environment() -> Environment:
     def drawn(figure: Figure, label: str) -> Markup:
         return inline(figure, f"chart-{next(numbers)}", printable(label))
 
-    environment.globals |= {"drawn": drawn, "style": Markup(_source(STYLE))}
-    environment.filters["counted"] = counted
+    environment.globals |= {"drawn": drawn, "draw_shares": draw_shares, "draw_panel": draw_panel}
+    environment.globals["style"] = Markup(_source(STYLE))
     return environment
 
 

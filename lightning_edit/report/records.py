@@ -1,7 +1,7 @@
 """What a run's ``records.jsonl`` says of each edit, and of the other facts that were asked with it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,14 @@ class Loss:
     Args:
         question: The prompt.
         answer: The right answer.
-        edit: The subject of the edit with whose record it was asked.
+        edits: The subjects of the edits beside which it was asked.
         before: What was there before: a text, or the answer's probability.
         after: What is there now.
     """
 
     question: str
     answer: str
-    edit: str
+    edits: tuple[str, ...]
     before: str | float
     after: str | float
 
@@ -73,7 +73,7 @@ class Records:
     Args:
         edits: Of each edit what became of it.
         losses: The facts about others that were lost, the worst first.
-        others: How many facts about others were known before.
+        others: How many different facts about others were known before.
     """
 
     edits: tuple[Edit, ...] = ()
@@ -95,8 +95,8 @@ def read_records(folder: Path) -> Records:
         return Records()
     before: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     edits: list[Edit] = []
-    losses: list[Loss] = []
-    others = 0
+    losses: dict[tuple[str, str], Loss] = {}
+    others: set[tuple[str, str]] = set()
     for line, where in json_lines(path, on_unfinished=lambda _: None):
         try:
             key = tuple(str(line[name]) for name in ("case_id", "subject", "prompt", "target_new"))
@@ -107,14 +107,18 @@ def read_records(folder: Path) -> Records:
             earlier = before.get(key) or [{}]
             first = earlier.pop(0) if len(earlier) > 1 else earlier[0]
             edits.append(_edit(line, first))
-            others += sum(_known(entry) for kind in (*RIGHT, "locality") for entry in first.get(kind) or ())
-            losses += _losses(line, first)
+            for place, loss in _compared(line, first):
+                others.add(place)
+                if loss is not None:
+                    # The same fact may be asked beside several edits.
+                    same = losses.get(place)
+                    losses[place] = loss if same is None else replace(same, edits=(*same.edits, *loss.edits))
         except WRONG_FORM as error:
             raise EditError(
                 f"{where}: not a record as a run writes it ({type(error).__name__}: {error}). Put the file back as it "
                 "was, or move it away to report without examples."
             ) from error
-    return Records(tuple(edits), tuple(sorted(losses, key=lambda loss: -loss.fall)), others)
+    return Records(tuple(edits), tuple(sorted(losses.values(), key=lambda loss: -loss.fall)), len(others))
 
 
 def _needed(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,15 +159,18 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _losses(line: Mapping[str, Any], first: Mapping[str, Any]) -> Iterator[Loss]:
-    subject = str(line["subject"])
+def _compared(line: Mapping[str, Any], first: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Loss | None]]:
+    """Each fact about others that was known before, by question and answer, and its loss where it is lost."""
+    subject = (str(line["subject"]),)
     for kind, target in RIGHT.items():
         for was, now in zip(first.get(kind) or (), line.get(kind) or (), strict=False):
-            if _known(was) and not _known(now):
+            if _known(was):
                 name = "log_prob_true" if kind == "neighborhood" else "log_prob_new"
-                chances = exp(was[name]), exp(now[name])
-                yield Loss(str(now["prompt"]), str(line[target]), subject, *chances)
+                question, answer = str(now["prompt"]), str(line[target])
+                lost = None if _known(now) else Loss(question, answer, subject, exp(was[name]), exp(now[name]))
+                yield (question, answer), lost
     for was, now in zip(first.get("locality") or (), line.get("locality") or (), strict=False):
-        if _known(was) and not _known(now):
-            said = [str(now.get(name) or "") for name in ("predicted_before", "predicted")]
-            yield Loss(str(now["prompt"]), str(now["answer"]), subject, said[0] or str(now["answer"]), said[1])
+        if _known(was):
+            question, answer = str(now["prompt"]), str(now["answer"])
+            said = str(now.get("predicted_before") or answer), str(now.get("predicted") or "")
+            yield (question, answer), None if _known(now) else Loss(question, answer, subject, *said)

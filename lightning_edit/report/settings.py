@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from lightning_edit.commands.comparison.runs import Run
@@ -52,6 +52,8 @@ WORDS = {
     "model.seed": "Seed of the run",
     "data.seed": "Seed of the data",
 }
+# What says nothing to a reader.
+UNSAID = (None, "null", "auto")
 STAGES = {
     "values": "Finding what each fact has to change",
     "second_moments": "Counting ordinary text",
@@ -60,6 +62,7 @@ STAGES = {
     "evaluate": "Measuring before and after",
     "collateral": "Asking what else changed",
 }
+IN_PYTHON = "in Python: takes all facts out of a model that holds them"
 _PATH = re.compile(r"(~|/|[A-Za-z]:\\)")
 
 
@@ -103,7 +106,7 @@ def way_of_working(run: Run) -> str:
         return "which keeps the facts in a memory beside the model and changes none of its own numbers"
     if kind in TRAINED:
         return "which trains the model on the facts"
-    return "which computes a small change of a few of the model's own numbers (its weights)"
+    return "which computes a change of a few of the model's own numbers (its weights)"
 
 
 def settings_of(run: Run, content: Mapping[str, Any], when: str | None) -> list[tuple[str, str]]:
@@ -121,11 +124,15 @@ def settings_of(run: Run, content: Mapping[str, Any], when: str | None) -> list[
         ("Model", model_of(run)),
         ("Facts", f"{run.edits:,}, {once}"),
         ("Data", _data(known)),
-        *((word, without_folders(known[name])) for name, word in WORDS.items() if known.get(name, "null") != "null"),
+        *((word, _word(known[name])) for name, word in WORDS.items() if known.get(name) not in UNSAID),
         ("Finished", when or "not recorded"),
         ("Versions", _versions(content)),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _word(value: str) -> str:
+    return {"true": "yes", "false": "no"}.get(value, without_folders(value.strip("[]")))
 
 
 def _data(known: Mapping[str, str]) -> str:
@@ -178,8 +185,8 @@ def warnings_of(run: Run, content: Mapping[str, Any], removed: list[int]) -> lis
         found.append(f"Not all records of the data could be used as facts ({reasons}).")
     if removed:
         found.append(
-            f"Since the run was measured, update {listed(removed)} was taken out of the model again. The figures are those "
-            "from before that."
+            f"Since the run was measured, update {listed(removed)} was taken out of the model again. The figures are "
+            "those from before that."
         )
     return found
 
@@ -196,7 +203,7 @@ def undo_of(run: Run, updates: int) -> tuple[list[str], list[tuple[str, str]]]:
     if run.settings.get("model") in IN_CONTEXT:
         return ["Nothing has to be undone: the model was not changed."], []
     if run.settings.get("model.independent_updates") == "true":
-        return ["Nothing has to be undone: each update was tried on the original model, and no edited one was kept."], []
+        return ["Nothing has to be undone: each update was tried on the original model, and none was kept."], []
     sentences = ["The original model is as it was: the run wrote its results into a folder of its own."]
     commands: list[tuple[str, str]] = []
     if (folder / MEMORIES).is_dir():
@@ -206,14 +213,17 @@ def undo_of(run: Run, updates: int) -> tuple[list[str], list[tuple[str, str]]]:
     else:
         sentences.append("To undo everything, use the original model again.")
     if (folder / "update.safetensors").is_file():
-        sentences.append(
-            "The change alone is kept, too. A programmer can take it out of a model that holds it, exactly: "
-            "ModelUpdate.load(\"update.safetensors\").remove(model)."
-        )
+        sentences.append("The change alone is kept, too, so it can be taken out of a model that holds it, bit for bit.")
+        commands.append((f'lightning_edit.ModelUpdate.load("{name}/update.safetensors").remove(model)', IN_PYTHON))
     if updates:
         count = "one update" if updates == 1 else f"{updates:,} updates"
-        sentences.append(f"The facts were written in {count}, and each can be taken out and put back by itself.")
-        commands = [
+        sentences.append(f"The facts were written in {count}. Each can be taken out and put back by itself.")
+        if updates > 1:
+            sentences.append(
+                "Later updates were made with the earlier ones in place. So only the last ones come out without a "
+                "trace; when an earlier one is taken out, the command says how much of it is left in the later ones."
+            )
+        commands += [
             (f"lightning-edit updates list {name}", "shows which facts are in which update"),
             (f"lightning-edit updates remove {name} 1", "takes the first update out of the edited model"),
             (f"lightning-edit updates apply {name} 1", "puts it back"),
