@@ -1,8 +1,7 @@
 """The figures of one run as pictures: before and after of each share, and how the run went on, edit by edit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightning_edit.commands.comparison.figure import COLORS, MARKERS, STYLES
+from lightning_edit.messages import printable
 from lightning_edit.report.figures import Shown
 from lightning_edit.report.svg import GRID, PAGE, TEXT
 
@@ -20,6 +20,8 @@ SMALL = 9
 # Names of lines that fit beside each other in the legend.
 LONGEST = 13
 MOST_LINES = 6
+# Characters across a picture.
+WIDEST = 44
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,12 @@ class Panel:
         return f"{self.title}, over the number of edits. {'; '.join(parts)}."
 
 
-def draw_shares(groups: Mapping[str, Sequence[Shown]]) -> Figure:
-    """Draws each share before (hollow) and after (filled, with its standard error) on an axis from 0 to 100 %.
+def draw_shares(rows: Sequence[Shown]) -> Figure:
+    """Draws each share before (a ring) and after (a dot, with its standard error) on an axis from 0 to 100 %.
 
     Args:
-        groups: The figures.
+        rows: The figures.
     """
-    rows = [one for shown in groups.values() for one in shown]
     figure = Figure(figsize=(WIDTH, MARGIN + ROW * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -84,7 +85,8 @@ def draw_shares(groups: Mapping[str, Sequence[Shown]]) -> Figure:
             axes.plot(before, place, "o", color=COLORS[0], markerfacecolor=PAGE, markersize=8, zorder=3)
         error = None if not one.error else 100 * one.error
         axes.errorbar(after, place, xerr=error, color=COLORS[0], marker="o", markersize=4.5, capsize=3, zorder=4)
-        axes.text(-2, place - 0.2, one.title, fontsize=SMALL, va="bottom", color=TEXT, parse_math=False)
+        title = axes.text(-2, place - 0.2, _fitting(one.title), fontsize=SMALL, va="bottom", parse_math=False)
+        title.set_in_layout(False)
     axes.set_xlim(-4, 104)
     axes.set_ylim(len(rows) - 0.5, -0.8)
     axes.set_yticks([])
@@ -116,7 +118,7 @@ def draw_panel(panel: Panel) -> Figure:
     _plain(axes, "both")
     legend = figure.legend(
         handles,
-        [fill(line.name.lstrip("_"), 40) for line in panel.lines],
+        [_fitting(line.name).lstrip("_") for line in panel.lines],
         loc="outside lower left",
         ncols=columns,
         fontsize=SMALL,
@@ -142,6 +144,12 @@ def _draw_line(axes: Axes, line: Line, number: int) -> Any:
         elinewidth=0.9,
         capsize=2,
     )
+
+
+def _fitting(name: str) -> str:
+    """A name that fits the width of a picture: of a longer one the beginning and the end, where others differ."""
+    line = " ".join(printable(name).split())
+    return line if len(line) <= WIDEST else f"{line[: WIDEST - 18]}…{line[-17:]}"
 
 
 def _plain(axes: Axes, grid: Any) -> None:

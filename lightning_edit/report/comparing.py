@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from matplotlib.figure import Figure
-
 from lightning_edit.commands.comparison import usual_metric
-from lightning_edit.commands.comparison.figure import draw
-from lightning_edit.commands.comparison.lines import Axis, Line, lines_of, points_of
+from lightning_edit.commands.comparison.lines import lines_of
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.comparison.runs import Run
 from lightning_edit.commands.comparison.settings import METHOD
 from lightning_edit.commands.comparison.table import best_of, columns_of, names_of, notes_of
+from lightning_edit.report.figures import Shown
 from lightning_edit.report.settings import published
 
 
@@ -57,17 +55,20 @@ class Comparison:
         headings: Of the figures.
         rows: A run each.
         notes: What must be known to read them rightly.
-        figure: The picture.
-        words: What the picture shows, for those who cannot see it.
-        metric: The name of the figure that it shows.
+        shares: Of each run the figure that the picture shows.
+        metric: Its name.
     """
 
     headings: list[str]
     rows: list[Row]
     notes: list[str]
-    figure: Figure
-    words: str
+    shares: list[Shown]
     metric: str
+
+    @property
+    def words(self) -> str:
+        """What the picture shows, for those who cannot see it."""
+        return f"{self.metric} at the end of each run. {'; '.join(f'{one.title}: {one.now}' for one in self.shares)}."
 
 
 def compared(runs: Sequence[Run]) -> Comparison:
@@ -77,8 +78,7 @@ def compared(runs: Sequence[Run]) -> Comparison:
         runs: Two or more.
     """
     named = [replace(run, settings={**run.settings, METHOD: published(run.settings[METHOD])}) for run in runs]
-    axis: Axis = "edits" if any(run.has_curve for run in named) else "batch_size"
-    lines, metric = lines_of(named, axis), usual_metric(named)
+    lines, metric = lines_of(named, "edits"), usual_metric(named)
     columns = columns_of(named, [metric])
     label_of = {run.folder: line.label for line in lines for run in line.runs}
     cells = [_cells(named, name) for name in columns]
@@ -95,9 +95,8 @@ def compared(runs: Sequence[Run]) -> Comparison:
     return Comparison(
         headings=[quantity(name).heading for name in columns],
         rows=rows,
-        notes=list(notes_of(named, lines, [metric], axis)),
-        figure=draw(lines, [metric], axis),
-        words=_words(lines, metric, axis),
+        notes=list(notes_of(named, lines, [metric], "edits")),
+        shares=[_share(run, row.label, metric) for run, row in zip(named, rows, strict=True) if metric in run.after],
         metric=quantity(metric).title,
     )
 
@@ -115,8 +114,6 @@ def _cells(runs: Sequence[Run], name: str) -> list[Cell]:
     return cells
 
 
-def _words(lines: Sequence[Line], metric: str, axis: Axis) -> str:
-    shown = quantity(metric)
-    ends = [(line.label, points_of(line, metric, axis)) for line in lines]
-    parts = [f"{label}: {shown.text(points[-1].value, points[-1].stderr)}" for label, points in ends if points]
-    return f"{shown.heading} at the end of each run. {'; '.join(parts)}."
+def _share(run: Run, label: str, metric: str) -> Shown:
+    title = f"{label} ({run.edits:,})"
+    return Shown(metric, title, "", run.before.get(metric), run.after[metric], run.after.get(f"{metric}_stderr"), None)

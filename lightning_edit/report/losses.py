@@ -124,9 +124,9 @@ def _counted(title: str, asked: int, figures: Figures, name: str) -> Counted:
 
 def _changed(line: Mapping[str, Any]) -> Changed:
     why = line["worse"]
-    texts = [shown(str(line[name] or ""), "", whole=why == "loop") for name in ("before", "after")]
+    before, after = (shown(str(line[name] or ""), "", whole=why == "loop") for name in ("before", "after"))
     reason = None if why is None else REASONS.get(why, str(why))
-    return Changed(str(line["prompt"]), *texts, reason, line["kind"] == REWORDED)
+    return Changed(str(line["prompt"]), before, after, reason, line["kind"] == REWORDED)
 
 
 def abilities_of(run: Run, rows: Sequence[Mapping[str, float]]) -> list[Ability]:
