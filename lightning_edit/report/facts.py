@@ -17,6 +17,7 @@ from lightning_edit.report.losses import PERPLEXITY, Ability, Changed, Counted, 
 from lightning_edit.report.records import Edit, Loss, Records, read_records
 from lightning_edit.report.settings import (
     all_settings,
+    changes_model,
     model_of,
     published,
     seconds_of,
@@ -104,6 +105,13 @@ class Facts:
     def model(self) -> str:
         """The edited model."""
         return model_of(self.run)
+
+    @property
+    def title(self) -> str:
+        """What the page is about."""
+        if changes_model(self.run):
+            return f"{counted(self.run.edits, 'changed fact')} in {self.model}"
+        return f"{counted(self.run.edits, 'fact')} given to {self.model}"
 
     @property
     def total_seconds(self) -> float:
@@ -215,9 +223,10 @@ def _sentence(run: Run) -> str:
     where = f", in layer {layers}" if layers.isdecimal() else ""
     times = -(-run.edits // run.batch_size)
     once = "in one go" if times == 1 else f"in {times:,} steps"
-    facts = f"{counted(run.edits, 'fact')} in the language model {model_of(run)}"
-    how = f"{once} with the method {published(run.settings[METHOD])}, {way_of_working(run)}{where}"
-    return f"{facts} {'was' if run.edits == 1 else 'were'} changed {how}."
+    facts, model = counted(run.edits, "fact"), f"the language model {model_of(run)}"
+    were = "was" if run.edits == 1 else "were"
+    what = f"{facts} in {model} {were} changed {once}" if changes_model(run) else f"{facts} {were} given to {model}"
+    return f"{what} with the method {published(run.settings[METHOD])}, {way_of_working(run)}{where}."
 
 
 def _example(edit: Edit) -> Example:

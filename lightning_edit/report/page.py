@@ -47,11 +47,7 @@ def page_of(facts: Sequence[Facts]) -> str:
         facts: What is known of each run; one at least.
     """
     comparison = compared([one.run for one in facts]) if len(facts) > 1 else None
-    edits = sum(one.run.edits for one in facts)
-    if comparison is None:
-        title = f"{counted(edits, 'changed fact')} in {facts[0].model}"
-    else:
-        title = f"{counted(len(facts), 'run')} compared"
+    title = facts[0].title if comparison is None else f"{counted(len(facts), 'run')} compared"
     return (
         _environment()
         .get_template(PAGE)

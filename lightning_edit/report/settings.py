@@ -93,6 +93,15 @@ def model_of(run: Run) -> str:
     return without_folders(run.settings.get(MODEL, "")) or "a language model"
 
 
+def changes_model(run: Run) -> bool:
+    """Whether the method changes what the model says by itself, without the facts in front of a question.
+
+    Args:
+        run: The run.
+    """
+    return run.settings.get("model", "") not in IN_CONTEXT
+
+
 def way_of_working(run: Run) -> str:
     """What the method does to the model, as the end of a sentence.
 

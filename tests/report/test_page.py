@@ -223,6 +223,25 @@ def test_a_run_without_records_and_curves_has_a_page(finished, tmp_path):
     assert "There is no curve" in text
 
 
+@pytest.mark.parametrize(
+    ("kind", "title", "words", "way_back"),
+    [
+        ("EditingModule", "6 changed facts in tiny", "in 3 steps", "use the original model again"),
+        ("MemoryEditing", "6 changed facts in tiny", "changes none of its own numbers", "use the original model again"),
+        ("InContext", "6 facts given to tiny", "changes nothing in the model", "the model was not changed"),
+    ],
+)
+def test_the_page_says_what_a_method_does_to_the_model(kind, title, words, way_back, finished, tmp_path):
+    (tmp_path / "run").mkdir()
+    metrics = json.loads((finished / "metrics.json").read_text())
+    metrics["config"]["model"]["_class_path"] = f"lightning_edit.{kind}"
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    page = report(tmp_path / "run", output=tmp_path / "out.html")
+    assert page.all("h1")[0].text == title
+    assert words in page.all("main")[0].text
+    assert way_back in page.section("How to undo it").text
+
+
 def test_every_method_has_a_name_that_people_know():
     files = {path.stem for path in (CONFIGS / "solvers").glob("*.yaml")}
     # Those go by the name of their class.
