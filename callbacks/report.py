@@ -1,5 +1,7 @@
 """The figures of a run: a table on the terminal and ``metrics.json``."""
 
+import platform
+from importlib import metadata
 from statistics import fmean
 from typing import Any
 
@@ -86,6 +88,7 @@ class EditReport(NotesFailures):
             "stopped": pl_module.loop.stopped,
             "records_left_out": trainer.datamodule.left_out,
             **pl_module.sections,
+            "versions": _versions(),
             "seconds": {name: round(value, 3) for name, value in pl_module.seconds.items()},
             "config": {
                 **plain({"model": pl_module.hparams, "data": trainer.datamodule.hparams}),
@@ -118,6 +121,12 @@ class EditReport(NotesFailures):
             kind=pl_module.kind,
         )
         return advice(figures)
+
+
+def _versions() -> dict[str, str]:
+    """What ran: Python, and the packages that a result may depend on."""
+    packages = {name: metadata.version(name) for name in ("lightning-edit", "lightning", "torch", "transformers")}
+    return {"python": platform.python_version(), **packages}
 
 
 def table(results: dict[str, dict[str, float]], edits: int) -> Table:

@@ -22,6 +22,7 @@ STALE = {
     "edited.ckpt": "still holds all updates",
     "checkpoints": "still hold all updates; a run resumed from there contains them again",
     "metrics.json": "was measured before this",
+    "report.html": "was written before this",
     "export-lora": "still holds all updates",
     "export-model": "still holds all updates",
 }

@@ -14,7 +14,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.atomic import atomic_path
 
-__all__ = ["compare"]
+__all__ = ["compare", "usual_metric"]
 
 USUAL = ("S", "efficacy_score", "efficacy_accuracy")
 
@@ -47,7 +47,7 @@ def compare(
     path, names = Path(output).expanduser(), None if metric is None else _names(metric)
     _check_settings(runs, names, x, path)
     finished, notes = read_runs([Path(run).expanduser() for run in runs])
-    metrics = _usual_metric(finished) if names is None else names
+    metrics = [usual_metric(finished)] if names is None else names
     _check_metrics(finished, metrics, x)
     _check_labels(finished, labels)
     lines = lines_of(finished, x, labels)
@@ -79,9 +79,14 @@ def _check_settings(runs: Sequence[str], metrics: Sequence[str] | None, x: str, 
         raise EditError(f"`output` must be a file whose name ends in .png, got {path}.")
 
 
-def _usual_metric(runs: Sequence[Run]) -> list[str]:
+def usual_metric(runs: Sequence[Run]) -> str:
+    """The first of S, efficacy score and accuracy that all runs have, or else that some have.
+
+    Args:
+        runs: The runs.
+    """
     counts = {name: sum(name in run.after for run in runs) for name in USUAL}
-    return [max(USUAL, key=lambda name: (counts[name] == len(runs), counts[name] > 0))]
+    return max(USUAL, key=lambda name: (counts[name] == len(runs), counts[name] > 0))
 
 
 def _check_metrics(runs: Sequence[Run], metrics: Sequence[str], x: Axis) -> None:

@@ -50,7 +50,7 @@ def table(runs: Sequence[Run], lines: Sequence[Line], columns: Sequence[str]) ->
         lines: The lines they make.
         columns: Names of the figures to show.
     """
-    names = _names([run.folder for run in runs])
+    names = names_of([run.folder for run in runs])
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     drawn.title = Text("before -> after editing", style="bold")
     drawn.add_column("run", overflow="fold", min_width=min(16, max(len(name) for name in names)))
@@ -61,7 +61,7 @@ def table(runs: Sequence[Run], lines: Sequence[Line], columns: Sequence[str]) ->
     drawn.add_column("time\ns", justify="right", no_wrap=True)
     cells = [_cells(runs, name) for name in columns]
     seconds = [f"{sum(run.seconds.values()):.1f}" if run.seconds else "" for run in runs]
-    best = _best([sum(run.seconds.values()) if run.seconds else None for run in runs], lower=True)
+    best = best_of([sum(run.seconds.values()) if run.seconds else None for run in runs], lower=True)
     label_of = {run.folder: line.label for line in lines for run in line.runs}
     for i, run in enumerate(runs):
         who = Text.assemble(label_of[run.folder], "\n", (names[i], "dim"))
@@ -70,8 +70,12 @@ def table(runs: Sequence[Run], lines: Sequence[Line], columns: Sequence[str]) ->
     return drawn
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path, or as many of the last parts as tell all apart."""
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many of the last parts as tell all apart.
+
+    Args:
+        folders: The paths.
+    """
     paths = [folder.resolve().parts for folder in folders]
     length = 1
     while length < max(map(len, paths)) and len({path[-length:] for path in paths}) < len(paths):
@@ -82,7 +86,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _cells(runs: Sequence[Run], name: str) -> list[Text]:
     shown = quantity(name)
     values = [run.after.get(name) for run in runs]
-    best = _best(values, shown.lower_is_better)
+    best = best_of(values, shown.lower_is_better)
     cells = []
     for run, value in zip(runs, values, strict=True):
         # On the upper line what was, on the lower one what is.
@@ -95,8 +99,13 @@ def _cells(runs: Sequence[Run], name: str) -> list[Text]:
     return cells
 
 
-def _best(values: Sequence[float | None], lower: bool) -> float | None:
-    """The best value; None where all are alike."""
+def best_of(values: Sequence[float | None], lower: bool) -> float | None:
+    """The best value; None where all are alike.
+
+    Args:
+        values: A figure of each run, None where it was not measured.
+        lower: Whether the smallest is the best.
+    """
     finite = [value for value in values if value is not None and math.isfinite(value)]
     if len(set(finite)) < 2:
         return None

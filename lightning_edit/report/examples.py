@@ -1,0 +1,109 @@
+"""Which edits are shown: by a rule that the page states, and not by choice."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lightning_edit.report.records import Edit
+
+SHOWN = 10
+# Failures come first, but leave room for what went well where anything did.
+MOST_FAILURES = 5
+# An answer is cut after so many characters.
+LONGEST = 240
+_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
+
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote, as it is shown.
+
+    Args:
+        parts: The text in pieces, each with whether it is the new answer.
+        cut: Whether it is shorter than a sentence of it, or than what is shown whole.
+    """
+
+    parts: tuple[tuple[str, bool], ...]
+    cut: bool
+
+
+def chosen(edits: Sequence[Edit]) -> list[Edit]:
+    """The edits of the table: failures first, then others, each evenly spread over the run.
+
+    Args:
+        edits: All of them, in the order in which they were measured.
+    """
+    failed, fine = [one for one in edits if not one.said], [one for one in edits if one.said]
+    room = max(MOST_FAILURES, SHOWN - len(fine))
+    shown = spread(failed, room)
+    partly = [one for one in fine if one.reworded and one.reworded[0] < one.reworded[1]]
+    shown += spread(partly, min(MOST_FAILURES - len(shown[:MOST_FAILURES]), SHOWN - len(shown)))
+    taken = {id(one) for one in shown}
+    return shown + spread([one for one in fine if id(one) not in taken], SHOWN - len(shown))
+
+
+def rule(edits: Sequence[Edit]) -> str:
+    """How the edits of the table were chosen, in words.
+
+    Args:
+        edits: All of them.
+    """
+    if len(edits) <= SHOWN:
+        return "These are all facts of the run; those that the model does not say come first."
+    failed = sum(not one.said for one in edits)
+    shown = min(failed, max(MOST_FAILURES, SHOWN - len(edits) + failed))
+    first = f"{shown} of {failed:,}" if shown < failed else ("there are none" if not failed else f"{failed} in all")
+    return (
+        f"How these {SHOWN} of {len(edits):,} were chosen: first come facts that the model does not say ({first}); "
+        f"then facts that it says, but not in every other wording, until there are {MOST_FAILURES}; the rest are facts "
+        "that it says. Each group is spread evenly over the order of the run. Nobody picked them by hand."
+    )
+
+
+def spread(things: Sequence[Thing], number: int) -> list[Thing]:
+    """Some of many at even distances, the first and the last among them.
+
+    Args:
+        things: All of them.
+        number: How many at most.
+    """
+    if len(things) <= number:
+        return list(things)
+    if number < 2:
+        return list(things[: max(0, number)])
+    return [things[round(i * (len(things) - 1) / (number - 1))] for i in range(number)]
+
+
+def shown(text: str, new: str, whole: bool = False) -> Answer:
+    """An answer as it is shown: its first sentence, or more where the new answer comes later.
+
+    Args:
+        text: What the model wrote.
+        new: The new answer, which is marked.
+        whole: Whether the text is shown beyond its first sentence in any case.
+    """
+    line = " ".join(text.split())
+    first = " ".join(_END.split(text.strip(), maxsplit=1)[0].split())
+    at = _find(line, new)
+    # A full stop alone tells nothing of what was written.
+    says_something = re.search(r"\w", first) is not None
+    kept = line if whole or not says_something or (at is not None and at.end() > len(first)) else first
+    cut = len(kept) > LONGEST
+    if cut:
+        kept = kept[: max(LONGEST, at.end() if at is not None and at.end() < 2 * LONGEST else 0)]
+    parts = _parts(kept, _find(kept, new))
+    return Answer(tuple(part for part in parts if part[0]), cut)
+
+
+def _parts(text: str, at: re.Match[str] | None) -> list[tuple[str, bool]]:
+    if at is None:
+        return [(text, False)]
+    return [(text[: at.start()], False), (text[at.start() : at.end()], True), (text[at.end() :], False)]
+
+
+def _find(text: str, new: str) -> re.Match[str] | None:
+    wanted = " ".join(new.split())
+    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", text, re.IGNORECASE) if wanted else None
