@@ -67,11 +67,22 @@ def _with_edits(choice: Choice, edits: int) -> Choice:
     return replace(choice, edits=edits, held=replace(load(choice), requests=requests))
 
 
-def measure(choice: Choice, gradient_edits: Sequence[int], tokens: int, solved: Sequence[int]) -> dict[str, Any]:
-    """All stages of one model; run in its own process, so that each has the whole device."""
+def measure(
+    choice: Choice, gradient_edits: Sequence[int], tokens: int, solved: Sequence[int], output: Path
+) -> dict[str, Any]:
+    """All stages of one model; run in its own process, so that each has the whole device.
+
+    Args:
+        choice: The model, and how many values are searched at once.
+        gradient_edits: How many edits have values from gradients.
+        tokens: Of text for second moments.
+        solved: How many edits there are in an update of one layer.
+        output: The file of all figures, written after each stage: what is stopped leaves what it had.
+    """
     start = time.perf_counter()
     held = replace(choice, held=load(choice))
-    found: dict[str, Any] = {"load seconds": time.perf_counter() - start}
+    results = json.loads(output.read_text(encoding="utf-8"))
+    found = results["models"][choice.title] = {"load seconds": time.perf_counter() - start}
     for name, job in jobs(held, gradient_edits, tokens, solved).items():
         before = time.perf_counter()
         try:
@@ -80,8 +91,9 @@ def measure(choice: Choice, gradient_edits: Sequence[int], tokens: int, solved: 
         except (RuntimeError, EditError, ValueError, TypeError, IndexError) as error:
             found[name] = [{"error": f"{type(error).__name__}: {str(error)[:300]}"}]
         found[f"{name}: seconds in all"] = time.perf_counter() - before
-    if choice.device == "cuda":
-        found["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+        if choice.device == "cuda":
+            found["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+        output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return found
 
 
@@ -134,12 +146,11 @@ def main(words: Sequence[str] | None = None) -> None:
         _rates, args.device
     )
     console.print({name: f"{rate:.3g}" for name, rate in results["matrix_rates"].items()})
+    args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     for name in args.models:
         choice = Choice(name, args.edits, args.device, args.shrunk)
-        given = (choice, args.gradient_edits, args.tokens, args.solved)
+        given = (choice, args.gradient_edits, args.tokens, args.solved, args.output)
         found = measure(*given) if args.here else apart(measure, *given)
-        results["models"][choice.title] = found
-        args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         columns = ("model", "stage", "what", "seconds, of each edit", "of the floor", "memory")
         table = table_of("", "", columns, 3, _lines(name, found))
         table.box = SIMPLE
