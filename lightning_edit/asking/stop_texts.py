@@ -40,14 +40,14 @@ class StopTexts(StoppingCriteria):
 
 
 def cut_at(text: str, stops: Sequence[str]) -> str:
-    """A text up to the first of some texts in it, which is left out.
+    r"""A text up to the first of some texts in it, which is left out.
 
     Args:
         text: What was written.
         stops: What ends it.
 
     Example:
-        >>> cut_at(" Rome, the capital. It is", [".", "\\n"])
+        >>> cut_at(" Rome, the capital. It is", [".", "\n"])
         ' Rome, the capital'
     """
     return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))]

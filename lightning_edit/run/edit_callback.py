@@ -90,6 +90,9 @@ class EditingRun(Protocol):
     def restore(self, state: RunState, described: dict[str, Any]) -> None:
         """Goes on where a checkpoint was written."""
 
+    def take_before(self, edits: Mapping[str, Any]) -> None:
+        """Takes over what a checkpoint says of the unedited model."""
+
     def timed(self, stage: str) -> AbstractContextManager[None]:
         """Adds the time of a ``with`` block to a stage."""
 

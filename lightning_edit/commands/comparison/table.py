@@ -26,6 +26,13 @@ HEADINGS = {
     "neighborhood_score": "neighbor-\nhood %",
     "neighborhood_accuracy": "neighborhood\naccuracy %",
     "S": "S\n%",
+    "generated_match": "generated\n%",
+    "wild_exact_reliability": "exact\n%",
+    "wild_exact_generalization": "exact\nparaphr. %",
+    "wild_exact_locality": "exact\nlocality %",
+    "wild_judged_reliability": "judged\n%",
+    "wild_judged_generalization": "judged\nparaphr. %",
+    "wild_judged_locality": "judged\nlocality %",
     "generation_entropy": "entropy\nbits",
 }
 
