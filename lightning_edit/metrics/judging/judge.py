@@ -4,8 +4,7 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +15,7 @@ from lightning_edit.messages import counted
 from lightning_edit.metrics.judging.endpoint import Endpoint, NoReplyError
 from lightning_edit.metrics.judging.local import LocalJudge
 from lightning_edit.metrics.judging.prompt import verdict_of
+from lightning_edit.metrics.judging.questions import Questions
 from lightning_edit.metrics.judging.settings import JudgeSettings
 from lightning_edit.metrics.wild.exact_match import exact_match
 from lightning_edit.progress import Report, silent
@@ -25,8 +25,6 @@ from lightning_edit.storage.fingerprint import fingerprint
 logger = logging.getLogger(__name__)
 
 KIND = "judgement"
-# So many questions in a row without an answer, each asked several times, and no further one is asked.
-MOST_FAILURES = 3
 Verdicts = dict["Case", bool]
 
 
@@ -188,19 +186,16 @@ class Judge:
         verdicts: Verdicts = {}
         if not cases or self._gave_up:
             return verdicts
-        given_up, failures = threading.Event(), 0
-        endpoint = Endpoint(self.settings, given_up, self.settings.tries)
-        with closing(_all(endpoint, self._text, cases, self.settings.at_once, given_up)) as answers:
-            for done, (case, answer) in enumerate(answers, start=1):
-                if not isinstance(answer, NoReplyError):
-                    failures = 0
-                    self._take(case, names[case], answer, verdicts)
-                elif not self._gave_up:
-                    failures, self.problem = failures + 1, str(answer)
-                    if answer.final or failures >= MOST_FAILURES:
-                        self._gave_up = True
-                        given_up.set()
+        questions = Questions(self.settings)
+        with closing(questions.answers([self._text(case) for case in cases])) as answers:
+            for done, (place, answer) in enumerate(answers, start=1):
+                if isinstance(answer, NoReplyError):
+                    self.problem = str(answer)
+                else:
+                    self._take(cases[place], names[cases[place]], answer, verdicts)
                 report("judge (answers)", done, len(cases))
+        report("judge (answers)", len(cases), len(cases))
+        self._gave_up = questions.hopeless
         if self.problem is not None and len(verdicts) < len(cases):
             left = counted(len(cases) - len(verdicts), "answer is", "answers are")
             logger.warning("judge: %s; %s marked by exact match.", self.problem, left)
@@ -212,28 +207,3 @@ def _by_rule(case: Case) -> bool | None:
     if exact_match(case.prediction, case.gold):
         return True
     return None if case.prediction.strip() and case.gold.strip() else False
-
-
-def _all(
-    endpoint: Endpoint, text_of: Callable[[Case], str], cases: Sequence[Case], at_once: int, given_up: threading.Event
-) -> Generator[tuple[Case, str | NoReplyError | None]]:
-    """The answers as they come. Once somebody gives up, nothing new is asked."""
-
-    def ask(case: Case) -> str | NoReplyError | None:
-        if given_up.is_set():
-            return NoReplyError("it was not asked any more")
-        try:
-            return endpoint(text_of(case))
-        except NoReplyError as error:
-            return error
-
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="judge")
-    try:
-        asked = {pool.submit(ask, case): case for case in cases}
-        for future in as_completed(asked):
-            yield asked[future], future.result()
-    finally:
-        # An interrupt is not to wait for tries that nobody will read.
-        given_up.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        endpoint.close()

@@ -218,7 +218,9 @@ class WildMetrics:
             entry |= {"judged": verdict.right, "by": verdict.by}
 
     def compute(self) -> dict[str, float]:
-        """All figures."""
+        """All figures; none where nothing is measured."""
+        if self._asking is None:
+            return {}
         return {name: float(value) for name, value in self._means.compute().items()}
 
     def section(self, stage: str) -> dict[str, Any]:
