@@ -24,7 +24,7 @@ FLOORS = [
     {"windows"},
     {"commands", "editor"},
     {"loop"},
-    {"api", "run", "tuning"},
+    {"api", "judged", "run", "tuning"},
     {"callbacks", "datamodules"},
     {"__init__", "cli"},
 ]
