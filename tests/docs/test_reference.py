@@ -82,7 +82,7 @@ def run_folder(tmp_path_factory):
             "--model.evaluation.generated_match=true",
             "--model.evaluation.wild=true",
             f"--model.evaluation.judge.model={MODEL_PATH}",
-            "--model.evaluation.judge.cache_dir=null",
+            f"--model.evaluation.judge.cache_dir={folder / 'cache'}",
             "--retention.every_n_updates=1",
             f"--downstream.tasks={folder / 'task.yaml'},{folder / 'words.yaml'}",
             "--downstream.shots=1,0",

@@ -83,7 +83,8 @@ def test_a_checkpoint_is_measured_in_another_way_than_its_run(tmp_path, caplog):
     run = command(tmp_path, **wild(tmp_path), **{"data.edits": 2})
     before = read(run)["before"]
     assert "wild_exact_reliability" in before
-    for settings, kept in (({}, True), ({"wild_settings.input": "qa_inst"}, False)):
+    same = {"wild_settings.stop": r'[".", "\n"]'}
+    for settings, kept in (({}, True), (same, True), ({"wild_settings.input": "qa_inst"}, False)):
         words = [f"--{name}={value}" for name, value in wild(tmp_path, **settings).items()]
         cli.main(
             ["test", "--ckpt_path", str(run / "edited.ckpt"), f"--trainer.logger.save_dir={tmp_path / 't'}", *words]

@@ -30,7 +30,10 @@ class WildSettings(Settings):
     """Tokens of an answer; fewer where it ends by itself or the context ends."""
 
     stop: list[str] = field(default_factory=lambda: [".", "\n"])
-    """Texts at which an answer ends, beside the end of the text or turn; they are left out of it."""
+    """Texts at which an answer ends, beside the end of the text or turn; they are left out of it.
+
+    A backslash and an n are a new line, as on a command line.
+    """
 
     paraphrases: CountOrZero = 2
     """So many of a record's paraphrases are asked, the first ones."""
@@ -42,3 +45,5 @@ class WildSettings(Settings):
         super().__post_init__()
         if not all(self.stop):
             raise EditError(f"`evaluation.wild_settings.stop` must hold texts that are not empty, got {self.stop!r}.")
+        # A list within settings within settings loses its escapes on the way from the command line.
+        object.__setattr__(self, "stop", [stop.replace("\\n", "\n") for stop in self.stop])
