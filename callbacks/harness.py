@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ class Harness(Scheduled):
         num_fewshot: Solved examples before each question; None for what a task says itself.
         batch_size: Rows at once, or ``auto``.
         bootstrap_iters: Samples for standard errors; 0 measures none.
+        chat: Whether tasks are asked in the chat template, with solved examples as earlier turns; ``auto`` does so
+            where the tokenizer has one.
         **schedule: See `Scheduled`.
     """
 
@@ -55,6 +57,7 @@ class Harness(Scheduled):
         num_fewshot: CountOrZero | None = None,
         batch_size: Count | str = 8,
         bootstrap_iters: CountOrZero = 0,
+        chat: bool | Literal["auto"] = False,
         **schedule: Any,
     ) -> None:
         super().__init__(**schedule)
@@ -65,7 +68,7 @@ class Harness(Scheduled):
         if self.include_path is not None and not self.include_path.is_dir():
             raise EditError(f"Harness: `include_path`: there is no folder {include_path}.")
         self.limit, self.num_fewshot = limit, num_fewshot
-        self.batch_size, self.bootstrap_iters = batch_size, bootstrap_iters
+        self.batch_size, self.bootstrap_iters, self.chat = batch_size, bootstrap_iters, chat
         self._loaded: Any = None
 
     @property
@@ -77,8 +80,11 @@ class Harness(Scheduled):
         """Finds the tasks and loads their data.
 
         Raises:
-            EditError: If the harness is not installed, does not know a task, or cannot load it.
+            EditError: If the harness is not installed, does not know a task, or cannot load it, or if there is no chat
+                template to ask in.
         """
+        if self.chat is True and not _has_template(module):
+            raise EditError("Harness: `chat` needs a tokenizer with a chat template. Set it to auto or false.")
         folder = None if self.include_path is None else str(self.include_path)
         manager = _import("lm_eval.tasks").TaskManager(include_path=folder)
         _import("lm_eval.models.huggingface")
@@ -114,6 +120,7 @@ class Harness(Scheduled):
                 tokenizer=copy.deepcopy(plain_tokenizer(module.tokenizer)),
                 batch_size=self.batch_size,
                 max_length=module.decoder.context,
+                chat_template_args=module.chat_settings.arguments,
             )
             for name in ASKED:
                 setattr(model, name, _shared(getattr(model, name), module.model))
@@ -124,12 +131,24 @@ class Harness(Scheduled):
                 limit=self.limit,
                 bootstrap_iters=self.bootstrap_iters,
                 log_samples=False,
+                **self._asking(module),
             )
         return {
             name: value
             for task, figures in {**measured.get("groups", {}), **measured["results"]}.items()
             for name, value in _figures(task, figures)
         }
+
+    def _asking(self, module: EditingRun) -> dict[str, Any]:
+        """How the harness is to ask, as its command line does where it is told to use the template."""
+        if not self.chat or not _has_template(module):
+            return {}
+        system = module.chat_settings.system
+        return {"apply_chat_template": True, "fewshot_as_multiturn": True, "system_instruction": system}
+
+
+def _has_template(module: EditingRun) -> bool:
+    return bool(getattr(plain_tokenizer(module.tokenizer), "chat_template", None))
 
 
 def _shared(answer: Callable[[Sequence[Any]], list[Any]], model: Any) -> Callable[[Sequence[Any]], list[Any]]:

@@ -16,6 +16,7 @@ from lightning_edit.loop.same_run import plain
 from lightning_edit.messages import counted, terminal
 from lightning_edit.metrics.edit_metrics import name_of
 from lightning_edit.metrics.ways import in_words, way_of
+from lightning_edit.metrics.wild.kept import judged_lines
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import settings_without_effect
 from lightning_edit.storage.atomic import atomic_path
@@ -23,7 +24,12 @@ from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
 
 # What the model says by itself, beside what it is asked to complete.
-GENERATED = {"efficacy": "generated_match", "paraphrase": "generated_paraphrase"}
+MEASURES = {"efficacy": "reliability", "paraphrase": "generalization", "locality": "locality"}
+FREE = {
+    "generated": {"efficacy": "generated_match", "paraphrase": "generated_paraphrase"},
+    "exact": {kind: f"wild_exact_{measure}" for kind, measure in MEASURES.items()},
+    "judged": {kind: f"wild_judged_{measure}" for kind, measure in MEASURES.items()},
+}
 KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute", "locality")
 GENERATION = {
     "generation_entropy": (1, " bits"),
@@ -69,6 +75,8 @@ class EditReport(NotesFailures):
             console.print(table(pl_module.results, pl_module.loop.edits_written))
             for line in generation_lines(pl_module.results):
                 console.print(line)
+            for line in judged_lines(pl_module.sections["wild"]) if "wild" in pl_module.sections else ():
+                console.print(line, soft_wrap=True)
             for shown in tables(pl_module.sections["collateral"]) if "collateral" in pl_module.sections else ():
                 console.print(shown)
             for line in self._advice(trainer, pl_module):
@@ -140,29 +148,34 @@ def table(results: dict[str, dict[str, float]], edits: int) -> Table:
     # Token accuracy says something new only where there is no second answer to compare with.
     scored = any(f"{kind}_score" in after for kind in KINDS)
     figures = ["score", "magnitude", "accuracy"] if scored else ["accuracy", "token_accuracy", "unchanged"]
-    generated = ["generated"] * any(name in after for name in GENERATED.values())
-    if scored and generated:
+    free = {title: names for title, names in FREE.items() if any(name in after for name in names.values())}
+    if scored and free:
         # What is said counts more than how sure of it the model is; all figures are in ``metrics.json``.
         figures.remove("magnitude")
     drawn = Table(title=counted(edits, "edit"), title_style="bold")
     drawn.add_column("%")
-    for figure in [*figures, *generated]:
+    for figure in [*figures, *free]:
         drawn.add_column(figure.replace("_", " "), justify="right")
     # The run's own way to ask first, then the others.
     for way in dict.fromkeys(["", *(way_of(name)[0] for name in after)]):
-        _add_rows(drawn, before, after, way, figures, bool(generated))
+        _add_rows(drawn, before, after, way, figures, list(free.values()))
     return drawn
 
 
 def _add_rows(
-    drawn: Table, before: dict[str, float], after: dict[str, float], way: str, figures: list[str], generated: bool
+    drawn: Table,
+    before: dict[str, float],
+    after: dict[str, float],
+    way: str,
+    figures: list[str],
+    free: list[dict[str, str]],
 ) -> None:
     """The rows of one way to ask."""
     start, title = (f"{way}_", f", {in_words(way)}") if way else ("", "")
     drawn.add_section()
     for kind in KINDS:
         cells = [_change(before, after, f"{start}{kind}_{figure}") for figure in figures]
-        cells += [_change(before, after, GENERATED.get(kind, "") if not way else "")] * generated
+        cells += [_change(before, after, names.get(kind, "") if not way else "") for names in free]
         if any(cells):
             drawn.add_row(kind + title, *cells)
     if f"{start}S" in after:

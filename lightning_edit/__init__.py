@@ -9,10 +9,13 @@ if TYPE_CHECKING:
     from lightning_edit.asking.chat import ChatSettings
     from lightning_edit.errors import EditError
     from lightning_edit.gradients.gradient import Gradient
+    from lightning_edit.judged import judged
     from lightning_edit.keys.context_templates import ContextTemplates
     from lightning_edit.keys.layer_stats import SecondMomentSettings
     from lightning_edit.memories.folder import load_memories
     from lightning_edit.memories.wrapped import Memories
+    from lightning_edit.metrics.judging.settings import JudgeSettings
+    from lightning_edit.metrics.wild.settings import WildSettings
     from lightning_edit.requests import EditRequest
     from lightning_edit.run.crispedit import CrispEdit
     from lightning_edit.run.fine_tuning import FineTuning
@@ -65,6 +68,7 @@ _DEFINED_IN = {
     "FineTuning": "lightning_edit.run.fine_tuning",
     "Gradient": "lightning_edit.gradients.gradient",
     "InContext": "lightning_edit.run.in_context",
+    "JudgeSettings": "lightning_edit.metrics.judging.settings",
     "LoRA": "lightning_edit.run.lora",
     "LyapLock": "lightning_edit.solvers",
     "Memories": "lightning_edit.memories.wrapped",
@@ -75,9 +79,11 @@ _DEFINED_IN = {
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "SimIE": "lightning_edit.solvers",
     "ValueSettings": "lightning_edit.values.settings",
+    "WildSettings": "lightning_edit.metrics.wild.settings",
     "Windows": "lightning_edit.windows.windows",
     "edit": "lightning_edit.api",
     "inserted": "lightning_edit.updates.model_update",
+    "judged": "lightning_edit.judged",
     "load_memories": "lightning_edit.memories.folder",
 }
 
@@ -107,6 +113,7 @@ __all__ = [
     "FineTuning",
     "Gradient",
     "InContext",
+    "JudgeSettings",
     "LoRA",
     "LyapLock",
     "Memories",
@@ -117,10 +124,12 @@ __all__ = [
     "SecondMomentSettings",
     "SimIE",
     "ValueSettings",
+    "WildSettings",
     "Windows",
     "__version__",
     "edit",
     "inserted",
+    "judged",
     "load_memories",
 ]
 

@@ -25,10 +25,11 @@ def config(solver="EMMET", edits=64, once=None, layers=(17,), path="counterfact.
     }
 
 
-def write(folder, edits=64, S=0.5, curve=(), before=BEFORE, **settings):
+def write(folder, edits=64, S=0.5, curve=(), before=BEFORE, wild=None, **settings):
     folder.mkdir(parents=True)
     after = {"efficacy_score": 1.0, "efficacy_score_stderr": 0.01, "efficacy_score_n": edits, "S": S}
     content = {"before": before, "after": after, "edits": edits, "left_out": [], "seconds": {"values": 3.0, "solve": 1}}
+    content |= {} if wild is None else {"wild": {"protocol": wild}}
     (folder / "metrics.json").write_text(json.dumps({**content, "config": config(edits=edits, **settings)}))
     lines = [{"edits": at, "updates": 1, "figures": figures} for at, figures in curve]
     if lines:

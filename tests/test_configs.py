@@ -16,7 +16,7 @@ from lightning_edit.tiny import MODELS, World
 from tests.architectures import build
 from tests.data_files import unke
 
-OTHER_FILES = {"tasks", "sweeps"}
+OTHER_FILES = {"tasks", "sweeps", "harness"}
 CONFIGS = sorted(
     path for path in SHIPPED.rglob("*.yaml") if path.name != "default.yaml" and path.parent.name not in OTHER_FILES
 )

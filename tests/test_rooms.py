@@ -24,7 +24,7 @@ FLOORS = [
     {"windows"},
     {"commands", "editor"},
     {"loop"},
-    {"api", "report", "run", "tuning"},
+    {"api", "judged", "report", "run", "tuning"},
     {"callbacks", "datamodules"},
     {"__init__", "cli"},
 ]

@@ -76,6 +76,7 @@ class ChatFormat:
         end: What ends the assistant's turn, up to its first special token.
         end_ids: Token ids of that special token, by which the model says that it is done; empty where there is none.
         between: What stands between an answer and the text of the next user turn.
+        special: Whether the tokenizer adds its special tokens; a template writes them into its texts itself.
     """
 
     before: str
@@ -84,6 +85,7 @@ class ChatFormat:
     end: str = ""
     end_ids: tuple[int, ...] = ()
     between: str = ""
+    special: bool = False
 
     def __call__(self, prompt: str, history: Sequence[tuple[str, str]] = ()) -> str:
         """A prompt as the model is asked it.

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
 from lightning_edit.asking.generation_plan import by_equal_length, groups_with_room, head_lengths, may_pad
 from lightning_edit.asking.generation_settings import end_tokens, plain_settings
+from lightning_edit.asking.stop_texts import StopTexts, cut_at
 from lightning_edit.asking.tokenization import check_lengths, encode_prompt
 from lightning_edit.messages import quoted
 from lightning_edit.models.decoder import Decoder
@@ -78,6 +79,7 @@ def generate(
     report: Report = silent,
     max_tokens: int = MAX_TOKENS,
     stop: bool = True,
+    until: Sequence[str] = (),
 ) -> list[str]:
     """What a model writes after each prompt.
 
@@ -94,6 +96,7 @@ def generate(
         report: Called with the number of prompts done.
         max_tokens: Most tokens of a batch, padding and new ones included.
         stop: Whether a text is done with the token that says so; otherwise the model goes on, on a new line.
+        until: Texts that end a continuation too; it has neither them nor what follows them.
 
     Returns:
         The continuations, without their prompts, in the order of the prompts.
@@ -111,7 +114,7 @@ def generate(
     ]
     texts = [""] * len(prompts)
     done, ends = 0, end_tokens(decoder.model, tokenizer)
-    write = _Writer(decoder, tokenizer, rows, room, ends if stop else [], names, sampling)
+    write = _Writer(decoder, tokenizer, rows, room, ends if stop else [], names, sampling, until)
     waiting = write.plan(max_tokens)
     while waiting:
         group = waiting.pop(0)
@@ -121,7 +124,7 @@ def generate(
             waiting = by_equal_length([group, *waiting], rows)
             continue
         for i, new in zip(group, written, strict=True):
-            texts[i] = _text(tokenizer, rows[i], new[: room[i]], ends, stop)
+            texts[i] = cut_at(_text(tokenizer, rows[i], new[: room[i]], ends, stop), until)
         done += len(group)
         report("generate (texts)", done, len(prompts))
     return texts
@@ -138,6 +141,7 @@ class _Writer:
         ends: Tokens that end a text.
         names: For each prompt what decides its draws.
         sampling: See `generate`.
+        until: The same.
     """
 
     def __init__(
@@ -149,9 +153,10 @@ class _Writer:
         ends: Sequence[int],
         names: Sequence[str],
         sampling: Sampling | None,
+        until: Sequence[str] = (),
     ) -> None:
         self.decoder, self.tokenizer, self.rows, self.room = decoder, tokenizer, rows, room
-        self.ends, self.names, self.sampling = ends, names, sampling
+        self.ends, self.names, self.sampling, self.until = ends, names, sampling, until
         self.resumed = decoder.resumption.prefixes  # A recurrent layer would read padding as a part of the text.
         longest = max(map(sum, zip(map(len, rows), room, strict=True)), default=0)
         self.padded = self.resumed and may_pad(decoder, longest)
@@ -185,7 +190,7 @@ class _Writer:
             self._known = (head, cache)
         draw = None if self.sampling is None else _DrawAmongLikeliest(self.sampling, [self.names[i] for i in group])
         rows, longest = [self.rows[i] for i in group], max(self.room[i] for i in group)
-        return _continue(decoder, self.tokenizer, rows, longest, draw, self.ends, self._known[1])
+        return _continue(decoder, self.tokenizer, rows, longest, draw, self.ends, self._known[1], self.until)
 
 
 @torch.no_grad()
@@ -197,6 +202,7 @@ def _continue(
     draw: Any,
     ends: Sequence[int],
     head: PrefixCache | None,
+    until: Sequence[str] = (),
 ) -> list[list[int]]:
     """The new tokens of each row, of which a head may be known; what follows one of the ends is padding."""
     length, start = max(len(row) for row in rows), 0 if head is None else head.length
@@ -207,6 +213,7 @@ def _continue(
         ids[i, length - len(row) + start :] = torch.tensor(row[start:])
         mask[i, length - len(row) + start :] = 1
     processors = [_RefuseNaN()] if 0 in mask else []
+    stops = StopTexts(tokenizer, until, length, len(rows)) if until else None
     with frozen(decoder.model), plain_settings(decoder.model, ends):
         written = decoder.model.generate(
             input_ids=ids.to(decoder.device),
@@ -214,10 +221,13 @@ def _continue(
             max_new_tokens=count,
             do_sample=False,
             logits_processor=LogitsProcessorList(processors if draw is None else [*processors, draw]),
+            stopping_criteria=StoppingCriteriaList([] if stops is None else [stops]),
             pad_token_id=tokenizer.pad_token_id or 0,
             past_key_values=None if head is None else head.growing(len(rows)),
         )
-    return written[:, length:].tolist()
+    new = written[:, length:].tolist()
+    # What follows in a row that is done is padding, or goes on where no token would end it.
+    return new if stops is None else [row[:done] for row, done in zip(new, stops.lengths, strict=True)]
 
 
 def _text(tokenizer: Any, row: Sequence[int], new: Sequence[int], ends: Sequence[int], stop: bool) -> str:

@@ -85,7 +85,7 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
         prompt: A complete prompt.
     """
     chat, prompt = chat_of(tokenizer), informed_prompt(tokenizer, prompt)
-    return encode(tokenizer, prompt)[0] if chat is None else encode(tokenizer, chat(prompt), special=False)[0]
+    return encode(tokenizer, prompt)[0] if chat is None else encode(tokenizer, chat(prompt), special=chat.special)[0]
 
 
 def encode_target(
@@ -125,7 +125,7 @@ def _encode_answered(
         if separator:
             before = (asked + chat.separator + separator).rstrip()
         text = asked + chat.separator + (separator or "") + target + (chat.end if end else "")
-    ids, offsets = encode(tokenizer, text, special=chat is None)
+    ids, offsets = encode(tokenizer, text, special=chat is None or chat.special)
     start = next((i for i, (_, stop) in enumerate(offsets) if stop > len(before)), len(ids))
     if start in (0, len(ids)):
         raise EditError(f"The tokenizer leaves no tokens to predict in {text!r}.")
@@ -160,7 +160,7 @@ def encode_subject(
     prompt = before + subject + after
     if target is None:
         asked = prompt if chat is None else chat(prompt)
-        ids, offsets = encode(tokenizer, asked, special=chat is None)
+        ids, offsets = encode(tokenizer, asked, special=chat is None or chat.special)
         target_start = len(ids)
     else:
         ids, offsets, target_start = _encode_answered(tokenizer, prompt, target, separator, end)

@@ -121,7 +121,6 @@ class Module:
             yield from line.body if isinstance(line, ast.If) else [line]
 
     def _file(self) -> Path:
-        # The specification of a package is found without running it; that of what is in it is not.
         parent, _, last = self.name.rpartition(".")
         folder = _folder(self.name) or _folder(parent)
         assert folder is not None
@@ -156,9 +155,12 @@ def _bare(annotation: str) -> str:
 
 
 def _folder(package: str) -> Path | None:
-    """Where a room of the package is; None if the name is that of a module in one."""
-    if package.count(".") > 1:
-        return None
+    """Where a room of the package is, or a folder in one; None if the name is that of a module."""
+    parent, _, last = package.rpartition(".")
+    if "." in parent:
+        room = _folder(parent)
+        return room / last if room is not None and (room / last).is_dir() else None
+    # The specification of a package is found without running it; that of what is in it is not.
     spec = find_spec(package)
     places = spec.submodule_search_locations if spec is not None else None
     return Path(next(iter(places))) if places else None

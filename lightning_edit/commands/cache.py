@@ -18,7 +18,8 @@ from lightning_edit.messages import terminal
 from lightning_edit.storage.cache import OLD_FORMAT, Cache, DamagedError, Entry, check, delete
 
 DEFAULT_FOLDER = "~/.cache/lightning_edit"
-KINDS = ("second-moment", "second-moment-part", "values")
+MANY = "judgement"  # One for each answer: too many to list.
+KINDS = ("second-moment", "second-moment-part", "values", MANY)
 DAY = 24 * 3600.0
 UNITS = (("days", DAY), ("hours", 3600.0), ("minutes", 60.0))
 
@@ -70,8 +71,13 @@ def show(cache: Cache) -> None:
     """
     entries, console, now = cache.entries(), _console(), time.time()
     table = Table("kind", "what", Column("size", justify="right"), Column("age", justify="right"), box=None)
+    judged = [entry for entry in entries if entry.kind == MANY]
     for entry in entries:
-        table.add_row(entry.kind, _what(entry), decimal(entry.size), _age(now - entry.made))
+        if entry.kind != MANY:
+            table.add_row(entry.kind, _what(entry), decimal(entry.size), _age(now - entry.made))
+    if judged:
+        size, what = decimal(sum(entry.size for entry in judged)), _count(len(judged), "answers") + " marked by a judge"
+        table.add_row(MANY, what, size, _age(now - judged[0].made))
     if entries:
         console.print(table)
     line = f"{_files(entries)} in {cache.folder}"

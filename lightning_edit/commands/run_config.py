@@ -92,7 +92,7 @@ def _typed(words: Sequence[str]) -> list[str]:
 
 
 def check_config(config: Any, defaults: Any, run: Path, words: Sequence[str]) -> None:
-    """Refuses settings by which a configuration would run code, or write outside of the run.
+    """Refuses settings by which a configuration would run code, write outside of the run, or send something away.
 
     Args:
         config: All settings of the fit, nested mappings.
@@ -115,6 +115,11 @@ def check_config(config: Any, defaults: Any, run: Path, words: Sequence[str]) ->
             raise EditError(
                 f"{run / 'config.yaml'}: `{name}` is {value!r}, outside of the run's folder, and the fit would write "
                 f"there.{REMEDY}"
+            )
+    for name, value in _judges(config):
+        if value not in fine:
+            raise EditError(
+                f"{run / 'config.yaml'}: `{name}` is {value!r}: a judge would be sent answers, and a key.{REMEDY}"
             )
     for name, value in _harness(config):
         if value not in fine:
@@ -142,6 +147,14 @@ def _folders(config: Any) -> Iterator[tuple[str, str]]:
 def _inside(place: str, folder: Path) -> bool:
     path = Path(place.removeprefix("file://").removeprefix("file:")).expanduser()
     return "://" not in place and path.resolve().is_relative_to(folder.resolve())
+
+
+def _judges(config: Any) -> Iterator[tuple[str, str]]:
+    """Who would be sent what, and the variable with what is secret."""
+    for name, settings in _walk(config):
+        if isinstance(settings, Mapping) and "key_variable" in settings:
+            parts = {part: settings.get(part) for part in ("url", "key_variable")}
+            yield from ((f"{name}.{part}", str(value)) for part, value in parts.items() if value is not None)
 
 
 def _harness(config: Any) -> Iterator[tuple[str, str]]:

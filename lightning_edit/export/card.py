@@ -25,6 +25,12 @@ FIGURES = {
     "paraphrase_score": "prefers it when asked in other words",
     "generated_paraphrase": "says it when asked in other words",
     "neighborhood_score": "keeps the answers about other subjects",
+    "wild_exact_reliability": "asked freely, gives the new answer and nothing else",
+    "wild_exact_generalization": "does so when asked in other words",
+    "wild_exact_locality": "asked freely about other subjects, answers word for word as before",
+    "wild_judged_reliability": "asked freely, gives the new answer, says a judge",
+    "wild_judged_generalization": "does so when asked in other words, says a judge",
+    "wild_judged_locality": "asked freely about other subjects, answers as before, says a judge",
 }
 COLLATERAL = {
     "general_changed": "of general prompts are answered otherwise than before",

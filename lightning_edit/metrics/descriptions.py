@@ -17,6 +17,12 @@ SCORES = {
     "accuracy": "share of {prompts} where every token of the {right} answer is the most likely one",
     "token_accuracy": "share of the tokens of the {right} answer that are the most likely one, on {prompts}",
 }
+# What is asked freely, and what is right.
+WILD = {
+    "reliability": "edited prompts whose free answer is the new one",
+    "generalization": "other wordings whose free answer is the new one",
+    "locality": "unrelated prompts whose free answer is that of the unedited model",
+}
 OF_EDITS = {
     "S": "harmonic mean of efficacy, paraphrase and neighborhood score",
     **{
@@ -31,6 +37,11 @@ OF_EDITS = {
     "essence_score": "perplexity of texts about the subject",
     "generated_match": "share of edited prompts whose greedy continuation says the new answer",
     "generated_paraphrase": "share of other wordings whose greedy continuation says the new answer",
+    **{
+        f"wild_{scored}_{measure}": f"WILD: share of {prompts}, by {how}"
+        for measure, prompts in WILD.items()
+        for scored, how in {"exact": "exact match", "judged": "a judge"}.items()
+    },
     "efficacy_nll": "mean negative log-likelihood of long answers' tokens after edited prompts, in nats",
     "paraphrase_nll": "mean negative log-likelihood of long answers' tokens after other wordings, in nats",
     "generated_rouge_l": "ROUGE-L (recall) of greedy continuations of edited prompts and long answers",

@@ -9,6 +9,8 @@ from lightning_edit.asking.tokenization import encode_prompt
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.metrics.edit_metrics import IN_SCORE, KINDS, answers_of, prompts_of
+from lightning_edit.metrics.judging.settings import JudgeSettings
+from lightning_edit.metrics.wild.settings import WildSettings
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import NO_EFFECT, Compared, Count, CountOrZero, Seed, Settings
 
@@ -60,6 +62,18 @@ class EvaluationSettings(Settings):
     systems: list[str] | None = None
     """System prompts of a chat under which efficacy is measured as well; null for none."""
 
+    wild: bool = False
+    """Whether edits are also judged as people judge: free answers that end by themselves, right or wrong.
+
+    It takes about as long as all that is measured otherwise.
+    """
+
+    wild_settings: WildSettings = WildSettings()  # noqa: RUF009  (frozen)
+    """How these answers are asked for."""
+
+    judge: JudgeSettings = JudgeSettings()  # noqa: RUF009  (frozen)
+    """A model that marks them, beside exact match."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         worlds = self.worlds
@@ -68,6 +82,8 @@ class EvaluationSettings(Settings):
                 f"`evaluation.worlds` must name chat, or chat and plain, got {list(worlds)}. `model.chat: false` "
                 "asks in plain text alone."
             )
+        if self.judge.model is not None and not self.wild:
+            raise EditError("`evaluation.judge` marks the answers of `evaluation.wild`: set that to true too.")
 
 
 # What costs least, for measurements in the middle of a run.
@@ -142,7 +158,19 @@ def measurable(requests: Sequence[EditRequest], settings: EvaluationSettings) ->
     names += ["reference_score"] * any(request.reference_texts for request in written)
     names += ["essence_score"] * (settings.generate and any(request.essence_texts for request in requests))
     names += ["generated_match"] * settings.generated_match
-    return names + ["generated_paraphrase"] * any(matched_paraphrases(request, settings) for request in requests)
+    names += ["generated_paraphrase"] * any(matched_paraphrases(request, settings) for request in requests)
+    return names + (_asked_freely(requests, settings) if settings.wild else [])
+
+
+def _asked_freely(requests: Sequence[EditRequest], settings: EvaluationSettings) -> list[str]:
+    wild = settings.wild_settings
+    there = {
+        "reliability": bool(requests),
+        "generalization": any(request.paraphrase_prompts[: wild.paraphrases] for request in requests),
+        "locality": wild.unrelated > 0 and any(one.locality or one.neighborhood_prompts for one in requests),
+    }
+    marked = ["exact"] + ["judged"] * (settings.judge.model is not None)
+    return [f"wild_{how}_{measure}" for how in marked for measure in there if there[measure]]
 
 
 def matched_paraphrases(request: EditRequest, settings: EvaluationSettings) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ def save_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
         "fingerprints": module.identity.fingerprints,
         "processes": processes(),
         **module.describe(),
+        **{name: section for name, section in module.sections.items() if name == "wild"},
     }
     if module.by_updates:
         checkpoint["run"] = module.loop.kept.packed()
@@ -76,8 +77,7 @@ def load_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
         _check_same_run(module, checkpoint)
     check_fits(checkpoint, module.weights, len(module.requests) if fits else None)
     module.loop.edits_written, module.loop.left_out = edits["edits_written"], edits["left_out"]
-    if edits["before"] is not None:
-        module.results["before"] = edits["before"]
+    module.take_before(edits)
     module.identity.loaded_records = edits["records"]
     if goes_on:
         state = RunState.unpacked(checkpoint["run"])

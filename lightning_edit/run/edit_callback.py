@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from lightning_edit.asking.chat import World
+from lightning_edit.asking.chat import ChatSettings, World
 from lightning_edit.keys.named_prompts import Prompts
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import RunIdentity
@@ -39,6 +39,7 @@ class EditingRun(Protocol):
         curves: What was measured on the way.
         preserved: The prompts that the run names to be preserved, see `named_prompts`.
         sections: What callbacks add to ``metrics.json``, by name.
+        chat_settings: How a chat is asked.
         value_losses: For the position of each edit whose value was found the loss that was left, in nats a token; of a
             run that was resumed only since then.
         seconds: Time spent on each stage.
@@ -52,6 +53,7 @@ class EditingRun(Protocol):
     codes: Mapping[str, nn.Module]
     model_name: str
     tokenizer: Any
+    chat_settings: ChatSettings
     decoder: Decoder
     layers: list[int]
     weights: EditedWeights
@@ -89,6 +91,9 @@ class EditingRun(Protocol):
 
     def restore(self, state: RunState, described: dict[str, Any]) -> None:
         """Goes on where a checkpoint was written."""
+
+    def take_before(self, edits: Mapping[str, Any]) -> None:
+        """Takes over what a checkpoint says of the unedited model."""
 
     def timed(self, stage: str) -> AbstractContextManager[None]:
         """Adds the time of a ``with`` block to a stage."""

@@ -13,7 +13,6 @@ from lightning_edit.loading.weight_forms import Precision, Quantization
 from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EvaluationSettings
-from lightning_edit.metrics.ways import WayMetrics, ways_of
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import call_hooks
@@ -98,7 +97,7 @@ class InContext(MeasuredModule):
             retriever = Nearest(encoder, settings.nearest, settings.threshold)
         self.weights.facts = Facts(retriever, settings.preface, settings.demonstrations)
         self.tokenizer = ChatTokenizer(plain, chat_of(self.tokenizer), self.weights.facts)
-        self.way_metrics = WayMetrics(ways_of(self.tokenizer, self.evaluation, self.chat_settings))
+        self.settle_measures()
 
     def check_requests(self) -> None:
         """Refuses prompts that with their facts do not fit the context.

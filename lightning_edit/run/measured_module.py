@@ -22,7 +22,8 @@ from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, check_records
-from lightning_edit.metrics.ways import WayMetrics, ways_of
+from lightning_edit.metrics.ways import WayMetrics
+from lightning_edit.metrics.wild.measuring import WildMetrics
 from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Decoder, Memory
 from lightning_edit.models.places import blocks_of
@@ -105,7 +106,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         self.layers: list[int] = []
         self.seed, self.evaluation, self.strict_loading = seed, evaluation, False
         # Every process knows what all of them measured, so there is nothing to add up between them.
-        self.metrics, self.way_metrics = EditMetrics(sync_on_compute=False), WayMetrics()
+        self.metrics, self.way_metrics, self.wild = EditMetrics(sync_on_compute=False), WayMetrics(), WildMetrics()
         self.model: Any = None
         self.update: ModelUpdate | None = None
         self.results: dict[str, dict[str, float]] = {}
@@ -146,7 +147,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
             self.trainer.test_loop.inference_mode = False
         if not self._checked:
             check_evaluation(self.evaluation, self.requests, self.tokenizer, self.decoder.context)
-            self.way_metrics.check(self.requests, self.decoder.context)
+            self.check_measures()
             self.check_requests()
             self._checked = True
 
@@ -189,7 +190,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         self.tokenizer = settle_chat(plain, self.chat, self.chat_settings)
         self.chat = self.tokenizer is not plain
         self.settle(chat=self.chat)
-        self.way_metrics = WayMetrics(ways_of(self.tokenizer, self.evaluation, self.chat_settings))
+        self.settle_measures()
         mesh = self.device_mesh
         loaded = (
             Loaded(load_sharded(self.source, mesh.device_type))

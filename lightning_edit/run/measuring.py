@@ -1,14 +1,17 @@
 """What a module does in a test: it measures the edits' records on the model as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
-from lightning_edit.metrics.ways import WayMetrics
+from lightning_edit.metrics.ways import WayMetrics, ways_of
+from lightning_edit.metrics.wild.kept import before_of
+from lightning_edit.metrics.wild.measuring import WildMetrics
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, share_of
 from lightning_edit.requests import EditRequest
@@ -30,7 +33,10 @@ class Measuring(Showing):
     evaluation: EvaluationSettings
     identity: RunIdentity
     metrics: EditMetrics
+    chat_settings: ChatSettings
     way_metrics: WayMetrics
+    wild: WildMetrics
+    sections: dict[str, Any]
     results: dict[str, dict[str, float]]
     _measured = 0
 
@@ -39,13 +45,42 @@ class Measuring(Showing):
         """The edits of the run."""
         return self.trainer.datamodule.requests
 
+    def settle_measures(self) -> None:
+        """Settles what is measured beside the edits as they are asked, which the tokenizer decides too."""
+        settings, asking = self.evaluation, self.chat_settings
+        self.way_metrics = WayMetrics(ways_of(self.tokenizer, settings, asking))
+        wild = settings.wild_settings if settings.wild else None
+        self.wild = WildMetrics.of_run(self.tokenizer, wild, settings.judge, asking)
+
+    def check_measures(self) -> None:
+        """Refuses what could not be measured.
+
+        Raises:
+            EditError: See `WayMetrics.check` and `WildMetrics.check`.
+        """
+        self.way_metrics.check(self.requests, self.decoder.context)
+        self.wild.check(self.requests, self.decoder.context)
+
+    def take_before(self, edits: Mapping[str, Any]) -> None:
+        """Takes over what a checkpoint says of the unedited model, as far as it would be measured alike now.
+
+        Args:
+            edits: What the checkpoint says of its edits.
+        """
+        if edits["before"] is not None:
+            figures, section = before_of(edits["before"], edits.get("wild"), self.wild.protocol)
+            self.results["before"] = figures
+            self.sections |= {"wild": section} if section else {}
+
     def on_test_epoch_start(self) -> None:
         """Starts the metrics anew; what a checkpoint says of before holds only for the same records."""
         self.metrics.reset()
         self.way_metrics.reset()
+        self.wild.reset()
         self._measured = 0
         if self.identity.loaded_records not in (None, self.identity.records(self.requests)):
             self.results.pop("before", None)
+            self.sections.get("wild", {}).pop("before", None)
             rank_zero_warn("These are not the records of the checkpoint's run; its --config brings them back.")
 
     def test_step(self, batch: Sequence[EditRequest], batch_idx: int) -> dict[str, Any]:
@@ -68,19 +103,25 @@ class Measuring(Showing):
         how = (self.metrics, self.evaluation, unedited, report)
         records = evaluate(self.decoder, self.tokenizer, requests, *how)
         self.way_metrics.measure(self.decoder, requests, records, report)
+        before = unedited if self.loop.edits_written else None
+        self.wild.measure(self.decoder, requests, records, before, report)
         return records
 
     def _report_part(self, requests: Sequence[EditRequest]) -> Report:
         """Turns the passes of one evaluation into progress of the records."""
         bar = f"evaluate {'edited' if self.loop.edits_written else 'unedited'} (records)"
         passes = 1 + any(r.locality for r in requests) + 2 * self.evaluation.generate + self.evaluation.generated_match
-        passes += len(self.way_metrics)
+        passes += len(self.way_metrics) + self.wild.passes(requests, bool(self.loop.edits_written))
         return share_of(self.report, bar, self._measured, len(requests), len(self.trainer.datamodule.measured), passes)
 
     def on_test_epoch_end(self) -> None:
         """Adds up the metrics."""
-        figures = {name: float(n) for name, n in self.metrics.compute().items()} | dict(self.way_metrics.compute())
-        self.results["after" if self.loop.edits_written else "before"] = figures
+        figures = {name: float(n) for name, n in self.metrics.compute().items()}
+        figures |= dict(self.way_metrics.compute()) | self.wild.compute()
+        stage = "after" if self.loop.edits_written else "before"
+        self.results[stage] = figures
+        if section := self.wild.section(stage):
+            self.sections["wild"] = self.sections.get("wild", {}) | section
         means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}
         self.log_dict(means, logger=False)
         self.log_figures({f"edit/{name}": value for name, value in means.items()}, self.loop.edits_written)

@@ -119,6 +119,14 @@ RUN: Form = fields(
         "anchored": table(count, _anchored),
     },
 )
+# How WILD's answers were marked.
+MARKED: Form = fields(
+    {"answers": count},
+    {
+        **dict.fromkeys(("judged", "from_cache", "by_rule", "exact_match", "unreadable"), count),
+        "problem": maybe(text),
+    },
+)
 EDITS: Form = fields(
     {
         "base": table(digits, text),
@@ -133,6 +141,7 @@ EDITS: Form = fields(
         "context_templates": maybe(each(text)),
         "norm_anchor": _norm,
         "own_answers": each(maybe(text)),
+        "wild": fields({"protocol": table(text, anything)}, dict.fromkeys(("before", "after"), MARKED)),
     },
     others=True,
 )

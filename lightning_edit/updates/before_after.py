@@ -89,7 +89,7 @@ class EditResult(ModelUpdate):
         self, update: ModelUpdate, decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest] = ()
     ) -> None:
         super().__init__(update.layers, update.info, update._originals)
-        self._decoder, self._tokenizer, self._requests = decoder, tokenizer, requests
+        self.decoder, self.tokenizer, self.requests = decoder, tokenizer, requests
 
     def ask(self, question: str, tokens: Count = 128) -> Answers:
         """What the model says before and after the edits, the likeliest answers; each question stands for itself.
@@ -105,7 +105,7 @@ class EditResult(ModelUpdate):
             EditError: If the question is empty or too long for the model, or the model was edited again since.
         """
         check(EditResult.ask, {"tokens": tokens})
-        return BeforeAfter(self._decoder, self._tokenizer, self, tokens).ask(question)
+        return BeforeAfter(self.decoder, self.tokenizer, self, tokens).ask(question)
 
     def to_lora(
         self,
@@ -131,11 +131,11 @@ class EditResult(ModelUpdate):
             EditError: If the folder holds something, the update is not of matrices, or a rank is too small.
         """
         settings = RankSettings(rank, max_error, pad_rank)
-        model = self._decoder.model
+        model = self.decoder.model
         if not self.is_inserted:
             self.check(model)
         adapter = make_adapter(model, {one.module: one.factors for one in self.layers.values()}, settings)
-        edits = [{name: getattr(request, name) for name in EDIT_FIELDS} for request in self._requests]
+        edits = [{name: getattr(request, name) for name in EDIT_FIELDS} for request in self.requests]
         base = str(self.info.get("model") or "")
         facts = lora_facts(adapter, base, hub_revision(model), self.info, edits)
         write_lora(Path(folder).expanduser(), adapter, facts)

@@ -157,6 +157,35 @@ def test_a_text_is_done_where_the_model_says_so(pad):
     assert on == "\n".join(tokenizer.decode([int(i) for i in part.split()]) for part in parts)
 
 
+@pytest.mark.parametrize("pad", [True, False])
+@pytest.mark.parametrize("ends", [None, 479])
+def test_a_text_ends_before_the_first_of_given_texts(pad, ends):
+    model, tokenizer = make_llama(), make_tokenizer()
+    if not pad:
+        tokenizer.pad_token = tokenizer.bos_token = None
+    model.generation_config.eos_token_id = ends
+    whole = generate(find_decoder(model), tokenizer, PROMPTS, 9)
+    # In the middle of tokens too: what is looked at is the text.
+    stops = [whole[1][4:6], whole[2][-1]]
+    assert stops[0] in whole[1][1:]
+    found = generate(find_decoder(model), tokenizer, PROMPTS, 9, until=stops)
+    for text, kept in zip(whole, found, strict=True):
+        assert kept == min((text.split(stop)[0] for stop in stops), key=len)
+    assert found != whole
+
+
+def test_a_batch_is_done_when_each_of_its_texts_is():
+    model, tokenizer = make_gpt2(), make_tokenizer()
+    model.generation_config.eos_token_id = None
+    decoder, passes, counts = find_decoder(model), [], []
+    first = sorted({text[-1] for text in generate(decoder, tokenizer, PROMPTS, 1)})
+    model.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(1))
+    for until in ((), first):
+        generate(decoder, tokenizer, PROMPTS, 40, until=until)
+        counts.append(len(passes))
+    assert counts[1] - counts[0] <= counts[0] - 39
+
+
 def test_nothing_but_the_logits_counts():
     model, tokenizer = make_llama(), make_tokenizer()
     model.generation_config.eos_token_id = None

@@ -6,13 +6,16 @@ import multiprocessing
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightning_edit import EditError
+from lightning_edit import ChatSettings, EditError
 from lightning_edit.callbacks import Harness
 from lightning_edit.callbacks.harness import _figures
+from lightning_edit.cli import main as cli
 from lightning_edit.run.module import EditingModule
-from lightning_edit.tiny import World
+from lightning_edit.tiny import MODEL_PATH, World
 
 pytestmark = pytest.mark.slow
 
@@ -182,3 +185,68 @@ def test_without_tasks_nothing_is_asked_for(module):
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(EditError, match=message):
         Harness(**{"tasks": "hellaswag", **settings})
+
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{{ '!' if loud else '' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chat_module(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chat")
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(MODEL_PATH).save_pretrained(folder)
+    made = EditingModule(str(folder), [0], chat_settings=ChatSettings(system="Be brief.", arguments={"loud": True}))
+    made.configure_model()
+    return made
+
+
+@installed
+@pytest.mark.parametrize(("chat", "shots"), [(True, 0), ("auto", 1), (False, 0)])
+def test_tasks_are_asked_in_the_chat(chat, shots, folder, chat_module, cached, monkeypatch):
+    from lm_eval.models.huggingface import HFLM
+
+    asked, answer = [], HFLM.loglikelihood
+    monkeypatch.setattr(
+        HFLM, "loglikelihood", lambda self, requests: asked.extend(r.args for r in requests) or answer(self, requests)
+    )
+    callback = Harness("lightning_edit_places", include_path=str(folder), limit=2, num_fewshot=shots, chat=chat)
+    callback.check(None, chat_module)
+    assert callback.measure(None, chat_module).keys() == {"harness/lightning_edit_places/acc"}
+    contexts = list(dict.fromkeys(context for context, _ in asked))
+    questions = [row["question"] for row in rows()[:2]]
+    assert len(contexts) == 2
+    for context, question in zip(contexts, questions, strict=True):
+        if not chat:
+            assert context == question
+            continue
+        assert context.startswith("[system] Be brief.\n[user] ") and context.endswith(
+            f"[user] {question}\n[assistant]!"
+        )
+        assert context.count("[user]") == 1 + shots and context.count("[assistant] ") == shots
+
+
+@installed
+def test_a_chat_needs_a_template(folder, module, cached):
+    with pytest.raises(EditError, match="needs a tokenizer with a chat template"):
+        Harness("lightning_edit_places", include_path=str(folder), chat=True).check(None, module)
+    found = Harness("lightning_edit_places", include_path=str(folder), limit=2, chat="auto")
+    found.check(None, module)
+    plain = Harness("lightning_edit_places", include_path=str(folder), limit=2)
+    plain.check(None, module)
+    assert found.measure(None, module) == plain.measure(None, module)
+
+
+@installed
+def test_the_preset_names_tasks_of_the_harness(capsys):
+    from lm_eval.tasks import TaskManager
+
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--config", "configs/harness/capability.yaml", "--print_config"])
+    settings = yaml.safe_load(capsys.readouterr().out)["harness"]
+    assert settings["chat"] == "auto" and len(settings["tasks"]) == 5
+    assert set(settings["tasks"]) <= set(TaskManager().all_tasks)

@@ -46,15 +46,20 @@ def test_an_unfinished_last_line_of_a_curve_is_passed_over_and_said(tmp_path, ca
 
 
 @pytest.mark.parametrize(
-    ("other", "message"),
+    ("first", "other", "message"),
     [
-        ({"path": "zsre.json"}, "not measured on the same data (data.path counterfact.json, zsre.json)"),
-        ({}, "EMMET: 2 runs with 64 edits by 64; the figure shows the last one"),
-        ({"curve": [(8, {"extra": 1.0})]}, "extra was not measured by EMMET."),
+        (
+            {"wild": {"input": "bare", "stop": ["."], "judge": None}},
+            {"wild": {"input": "chat", "stop": ["."], "judge": {"model": "it"}}},
+            "not asked or marked alike in all runs (input, judge, judge.model)",
+        ),
+        ({}, {"path": "zsre.json"}, "not measured on the same data (data.path counterfact.json, zsre.json)"),
+        ({}, {}, "EMMET: 2 runs with 64 edits by 64; the figure shows the last one"),
+        ({}, {"curve": [(8, {"extra": 1.0})]}, "extra was not measured by EMMET."),
     ],
 )
-def test_what_makes_a_comparison_doubtful_is_said(tmp_path, capsys, other, message):
-    folders = [write(tmp_path / "a"), write(tmp_path / "b", **other)]
+def test_what_makes_a_comparison_doubtful_is_said(tmp_path, capsys, first, other, message):
+    folders = [write(tmp_path / "a", **first), write(tmp_path / "b", **other)]
     run_compare(folders, tmp_path, metric=["extra"] if "curve" in other else ["S"])
     assert message in " ".join(capsys.readouterr().out.split())
 

@@ -187,6 +187,7 @@ CONFIGS = [
     ((*CALLBACK, 0), {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "elsewhere"}}),
     ((*CALLBACK, 0), {"class_path": "lightning_edit.callbacks.Harness", "init_args": {"tasks": "./task.yaml"}}),
     (("harness", "tasks"), "./task.yaml"),
+    (("model", "init_args", "evaluation"), {"wild": True, "judge": {"model": "it", "url": "http://127.0.0.1:9/v1"}}),
     (("harness", "tasks"), "copa,plain"),
     (("harness", "include_path"), "tasks"),
     (("model", "class_path"), "payload.P"),
@@ -227,7 +228,7 @@ MORE_CONFIGS = [
 
 
 @pytest.mark.parametrize(
-    ("place", "value"), [*CONFIGS[:12], *slow([*CONFIGS[12:], *MORE_CONFIGS])], ids=lambda value: str(value)[:60]
+    ("place", "value"), [*CONFIGS[:13], *slow([*CONFIGS[13:], *MORE_CONFIGS])], ids=lambda value: str(value)[:60]
 )
 def test_the_configuration_beside_a_checkpoint_runs_nothing_and_writes_nowhere_else(run, place, value, capfd):
     top = run.parent.parent

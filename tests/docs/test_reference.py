@@ -11,7 +11,7 @@ from lightning_edit import EditRequest
 from lightning_edit.datamodules import CounterFact, EasyEditCounterFact, OwnEdits, ZsRE
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.requests import TEXT_LISTS
-from lightning_edit.tiny import World
+from lightning_edit.tiny import MODEL_PATH, World
 from tests.data_files import counterfact, easyedit, zsre
 from tests.docs import shell
 from tests.docs.blocks import REPOSITORY
@@ -80,6 +80,9 @@ def run_folder(tmp_path_factory):
             "--model.edits_per_update=2",
             "--model.evaluation.generate=true",
             "--model.evaluation.generated_match=true",
+            "--model.evaluation.wild=true",
+            f"--model.evaluation.judge.model={MODEL_PATH}",
+            f"--model.evaluation.judge.cache_dir={folder / 'cache'}",
             "--retention.every_n_updates=1",
             f"--downstream.tasks={folder / 'task.yaml'},{folder / 'words.yaml'}",
             "--downstream.shots=1,0",

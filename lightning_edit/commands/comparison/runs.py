@@ -3,11 +3,17 @@
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_edit.commands.comparison.settings import BEFORE_NOTED, METHOD, edits_of_update, flat_settings
+from lightning_edit.commands.comparison.settings import (
+    BEFORE_NOTED,
+    METHOD,
+    edits_of_update,
+    flat_protocol,
+    flat_settings,
+)
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.storage.user_json import json_lines, read_json
@@ -31,6 +37,7 @@ class Run:
         seconds: Of each stage.
         left_out: Number of edits that could not be made.
         settings: See `flat_settings`.
+        wild: How free answers were asked and marked, flat; empty where none were.
     """
 
     folder: Path
@@ -40,6 +47,7 @@ class Run:
     seconds: Figures
     left_out: int
     settings: dict[str, str]
+    wild: dict[str, str] = field(default_factory=dict)
 
     @property
     def before(self) -> Figures:
@@ -139,6 +147,7 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
         seconds=_figures(content.get("seconds") or {}, f"{folder / FILE}, `seconds`"),
         left_out=len(left_out),
         settings=settings,
+        wild=flat_protocol(content.get("wild")),
     )
 
 

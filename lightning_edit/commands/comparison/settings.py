@@ -49,6 +49,18 @@ def flat_settings(config: Mapping[str, Any], without_effect: Collection[str] = B
     return {name: value for name, value in flat.items() if not any(_is_of(name, part) for part in without_effect)}
 
 
+def flat_protocol(section: Any) -> dict[str, str]:
+    """How free answers were asked and marked.
+
+    Args:
+        section: ``wild`` of a ``metrics.json``, None if it has none.
+    """
+    flat: dict[str, str] = {}
+    protocol = section.get("protocol") if isinstance(section, Mapping) else None
+    _flatten("wild", protocol if isinstance(protocol, Mapping) else {}, flat)
+    return flat
+
+
 def edits_of_update(settings: Mapping[str, str]) -> int | None:
     """How many edits one update holds, None for all of them.
 

@@ -26,6 +26,13 @@ HEADINGS = {
     "neighborhood_score": "neighbor-\nhood %",
     "neighborhood_accuracy": "neighborhood\naccuracy %",
     "S": "S\n%",
+    "generated_match": "generated\n%",
+    "wild_exact_reliability": "exact\n%",
+    "wild_exact_generalization": "exact\nparaphr. %",
+    "wild_exact_locality": "exact\nlocality %",
+    "wild_judged_reliability": "judged\n%",
+    "wild_judged_generalization": "judged\nparaphr. %",
+    "wild_judged_locality": "judged\nlocality %",
     "generation_entropy": "entropy\nbits",
 }
 
@@ -125,6 +132,9 @@ def notes_of(runs: Sequence[Run], lines: Sequence[Line], metrics: Sequence[str],
     if names := differing(data):
         shown = "; ".join(f"{name} {', '.join(dict.fromkeys(one.get(name, 'null') for one in data))}" for name in names)
         yield f"The runs were not measured on the same data ({shown}), so their figures cannot be compared."
+    if names := differing([run.wild for run in runs if run.wild]):
+        what = ", ".join(name.removeprefix("wild.") for name in names)
+        yield f"Free answers were not asked or marked alike in all runs ({what}): exact and judged do not compare."
     for run in runs:
         if run.left_out:
             left_out = counted(run.left_out, "edit was", "edits were")
