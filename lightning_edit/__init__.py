@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         OutputMEMIT,
         Ridge,
         SimIE,
+        Sum,
     )
     from lightning_edit.updates.before_after import EditResult
     from lightning_edit.updates.model_update import ModelUpdate, inserted
@@ -74,6 +75,7 @@ _DEFINED_IN = {
     "Ridge": "lightning_edit.solvers",
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "SimIE": "lightning_edit.solvers",
+    "Sum": "lightning_edit.solvers",
     "ValueSettings": "lightning_edit.values.settings",
     "Windows": "lightning_edit.windows.windows",
     "edit": "lightning_edit.api",
@@ -116,6 +118,7 @@ __all__ = [
     "Ridge",
     "SecondMomentSettings",
     "SimIE",
+    "Sum",
     "ValueSettings",
     "Windows",
     "__version__",
