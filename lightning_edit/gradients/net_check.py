@@ -21,11 +21,9 @@ def net_settings(source: "Gradient") -> dict[str, str | float]:
     Args:
         source: Those of the training or the run.
     """
-    own: dict[str, str | float] = {name: getattr(source, name) for name in ("eta", "normalize", "scale", "tokens")}
-    # Elsewhere they have no effect.
-    return own | {"whitened": {"floor": source.floor}, "none": {"mini_batch": source.mini_batch}}.get(
-        source.normalize, {}
-    )
+    # What else counts where.
+    others = {"whitened": ("floor",), "none": ("mini_batch",)}.get(source.normalize, ())
+    return {name: getattr(source, name) for name in ("eta", "normalize", "scale", "tokens", *others)}
 
 
 def check_net(folder: str, made: Made, decoder: Decoder, places: Sequence[int], settings: Mapping[str, object]) -> None:
