@@ -136,7 +136,8 @@ def _prepared(given: Namespace, settings: "NetSettings", layers: list[int] | Non
     solver = Sum() if solver_name == "Sum" else Ridge(1.0 if given.ridge is None else given.ridge)
     maps = [] if given.maps is None else [given.maps]
     source = Gradient(maps=maps, eta=given.eta, normalize=given.normalize, **of_source)
-    requests = read_requests(given.data)
+    # A fact may be there with several answers: what a net learns is then not the answer.
+    requests = read_requests(given.data, conflicts="replace")
     chat: Any = CHAT[given.chat]
     decoder, tokenizer = decoder_on(given.model, given.device, given.dtype, chat)
     templates, decoder = ContextTemplates(), with_maps(decoder, maps)

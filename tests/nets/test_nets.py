@@ -191,7 +191,7 @@ def test_training_learns_and_is_the_same_each_time(tmp_path):
         assert all(torch.equal(value, before[key]) for key, value in pupil.decoder.model.state_dict().items())
         found.append(load_net(tmp_path / name))
     assert found[0][1] == found[1][1]
-    assert found[0][0].statistics["24x48"].tokens > 0 if "24x48" in found[0][0].statistics else found[0][0].statistics
+    assert all(seen.tokens > 0 for seen in found[0][0].statistics.values())
 
 
 def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path):
@@ -270,3 +270,20 @@ def test_facts_that_cannot_be_trained_with_are_refused():
         check_pupil(pupil, lessons, replace(settings, batch=8))
     with pytest.raises(EditError, match=r"tokens"):
         lessons_of([replace(EDITS[0], paraphrase_prompts=("Anna " * 80,))], pupil.tokenizer, 64, locality=False)
+
+
+@pytest.mark.parametrize(
+    "how", [{"normalize": "whitened"}, {"normalize": "none", "mini_batch": 2}], ids=["white", "raw"]
+)
+def test_a_net_is_trained_and_used_with_other_scales(how, tmp_path):
+    pupil, settings = pupil_of()
+    pupil = replace(pupil, source=replace(pupil.source, **how))
+    lessons = lessons_of(EDITS, pupil.tokenizer, 64, locality=True)
+    train(pupil, lessons, replace(settings, steps=2, lr=1e-2), tmp_path, "gpt2")
+    net = load_net(tmp_path)[0]
+    assert bool(net.statistics) == (how["normalize"] == "whitened")
+    source = replace(pupil.source, net=str(tmp_path))
+    without, found = (written(one, [EDITS], Ridge()) for one in (pupil.source, source))
+    assert not any(torch.equal(found[name], without[name]) for name in without)
+    with pytest.raises(EditError, match=r"other settings of `source` \(.*(floor|mini_batch): "):
+        written(replace(source, floor=1e-3, mini_batch=3), [EDITS], Ridge())
