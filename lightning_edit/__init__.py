@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         OutputMEMIT,
         Ridge,
         SimIE,
+        Sum,
     )
     from lightning_edit.updates.before_after import EditResult
     from lightning_edit.updates.model_update import ModelUpdate, inserted
@@ -78,6 +79,7 @@ _DEFINED_IN = {
     "Ridge": "lightning_edit.solvers",
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "SimIE": "lightning_edit.solvers",
+    "Sum": "lightning_edit.solvers",
     "ValueSettings": "lightning_edit.values.settings",
     "WildSettings": "lightning_edit.metrics.wild.settings",
     "Windows": "lightning_edit.windows.windows",
@@ -123,6 +125,7 @@ __all__ = [
     "Ridge",
     "SecondMomentSettings",
     "SimIE",
+    "Sum",
     "ValueSettings",
     "WildSettings",
     "Windows",

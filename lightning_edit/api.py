@@ -27,7 +27,7 @@ from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
 from lightning_edit.loop.memory import announce
 from lightning_edit.loop.norm_anchor import settle_norm
-from lightning_edit.loop.sourced import check_source, check_subjects, is_searched, usual_solver, warm_up
+from lightning_edit.loop.sourced import check_source, check_subjects, check_sum, is_searched, usual_solver, warm_up
 from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Decoder, Memory
 from lightning_edit.models.probe import check_projections
@@ -130,6 +130,7 @@ def edit(
     requests = _as_asked(distinct(requests), tokenizer, asking)
     solver, values = solver or usual_solver(source), values or ValueSettings()
     check_subjects(requests, source)
+    check_sum(solver, source)
     if source is not None:
         check_source(source, solver, distribution, values)
     several = not is_searched(source) or values.site == "block"

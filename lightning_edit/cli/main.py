@@ -33,6 +33,7 @@ COMMANDS = {
     "report": Command("lightning_edit.cli.report:main", "write finished runs as one HTML file for anybody"),
     "export": Command("lightning_edit.cli.export:main", "write a run's edits as a LoRA adapter or a model"),
     "sweep": Command("lightning_edit.cli.sweep:main", "run every combination of settings"),
+    "train-net": Command("lightning_edit.cli.train_net:main", "train a net for edits from gradients"),
     "trace": Command("lightning_edit.cli.trace:main", "show which layers of a model carry a fact, as a heat map"),
     "tune": Command("lightning_edit.cli.tune:main", "find the settings by which a model is edited best"),
     "updates": Command("lightning_edit.commands.updates:main", "list, remove and re-apply the updates of a run"),
@@ -100,7 +101,7 @@ def _stop_once() -> None:
 
 def usage() -> str:
     """What ``--help`` shows: all commands, a line each."""
-    return USAGE.format(commands="\n".join(f"  {name:9}{command.summary}" for name, command in COMMANDS.items()))
+    return USAGE.format(commands="\n".join(f"  {name:11}{command.summary}" for name, command in COMMANDS.items()))
 
 
 def _explain(error: Exception) -> None:

@@ -94,11 +94,12 @@ def _check(given: Namespace) -> tuple[Path, list[int] | None]:
     return out, None if given.layers is None else layer_list(given.layers)
 
 
-def read_requests(path: str) -> "list[EditRequest]":
+def read_requests(path: str, **chosen: Any) -> "list[EditRequest]":
     """The edits in a file of any format that a data module reads.
 
     Args:
         path: The file.
+        **chosen: Which of them, see `EditDataModule`; if nothing is said, the first of each subject.
 
     Raises:
         EditError: If it is not there or holds no edits.
@@ -109,7 +110,7 @@ def read_requests(path: str) -> "list[EditRequest]":
 
     first: Any = next(iter(read_records(path)), ({}, ""))[0]
     reader: Any = (reader_of(first) if isinstance(first, dict) else None) or OwnEdits
-    return list(reader(path=path, unique_subjects=True).requests)
+    return list(reader(path=path, **(chosen or {"unique_subjects": True})).requests)
 
 
 def _tune(

@@ -1,7 +1,8 @@
-"""Values from gradients: UltraEdit and StableEdit, and MALMEN and RLEdit without their nets."""
+"""Values from gradients: UltraEdit and StableEdit, and with a net MALMEN, RLEdit and MEND."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from lightning_edit.asking.tokenization import check_lengths
 from lightning_edit.errors import EditError
+from lightning_edit.gradients.net import GradientNet, named
+from lightning_edit.gradients.net_check import check_net, net_settings
+from lightning_edit.gradients.net_file import load_net
 from lightning_edit.gradients.passes import MAX_LOGITS, MAX_TOKENS, AtTokens, check_backward, gradients_at_answers
 from lightning_edit.gradients.source import Asked, AtPlace, Pairs, Source
 from lightning_edit.gradients.statistics import Statistics
@@ -58,8 +62,8 @@ class Gradient(Source):
 
     UltraEdit (Gu et al., 2025, arXiv 2505.14679) is this with the solver `Ridge` (1); StableEdit (2026, arXiv
     2605.11836) `whitened`, with a larger ridge and a warm-up; MALMEN (Tan et al., 2024, arXiv 2311.04661) and RLEdit
-    (arXiv 2502.05759) take `key_product` and change h' and g' by a net, which is not part of this. There are as many
-    keys as tokens, not as edits.
+    (arXiv 2502.05759) take `key_product` and change h' and g' by a `net`; MEND (Mitchell et al., 2022, arXiv
+    2110.11309) takes `alone`, all tokens and the solver `Sum`. There are as many keys as tokens, not as edits.
     """
 
     maps: list[str] = field(default_factory=list)
@@ -75,8 +79,14 @@ class Gradient(Source):
     covariance, as soon as more tokens were seen than g has dimensions (StableEdit).
     """
 
-    scale: Literal["squared_key", "key_product"] = "squared_key"
-    """The length that a residual takes from its key: |h'|^2 (UltraEdit, StableEdit) or h . h' (MALMEN, RLEdit)."""
+    scale: Literal["squared_key", "key_product", "alone"] = "squared_key"
+    """The length that a residual takes from its key: |h'|^2 (UltraEdit, StableEdit) or h . h' (MALMEN, RLEdit).
+
+    ``alone`` takes none: v = -eta g', for the key h' in place of h (MEND).
+    """
+
+    tokens: Literal["answer", "all"] = "answer"
+    """Which tokens give keys: those that predict one of the ``answer``, or ``all`` of prompt and answer (MEND)."""
 
     mini_batch: Count = 10
     """Edits over whose answer tokens the loss is a mean; without normalization it scales the residual."""
@@ -86,6 +96,12 @@ class Gradient(Source):
 
     warmup: CountOrZero = 0
     """Facts that are not edited, with other answers, that the statistics see before the first update."""
+
+    net: str | None = None
+    """A folder that ``lightning-edit train-net`` wrote: a net that changes h' and g', with a step and ridge of a place.
+
+    It was trained with some of these settings, which must be the same. A run begins with its statistics.
+    """
 
     needs_subject: ClassVar[bool] = False
 
@@ -98,7 +114,9 @@ class Gradient(Source):
             check_lengths(lengths, [request.name] * len(lengths), decoder.context)
 
     def check_places(self, decoder: Decoder, places: Sequence[int], statistics: Mapping[str, Statistics]) -> None:
-        """Refuses maps without gradients, and statistics of other shapes; see `Source.check_places`."""
+        """Refuses maps without gradients, and a net or statistics of other shapes; see `Source.check_places`."""
+        if self.net is not None and self._loaded is not None:
+            check_net(self.net, self._loaded[0].made, decoder, places, net_settings(self))
         check_backward(decoder, places)
         shapes = {_shape(decoder, place) for place in places}
         if statistics and self.normalize != "none" and not shapes <= statistics.keys():
@@ -112,51 +130,96 @@ class Gradient(Source):
                 "Set `source.normalize` to standard, as in that run."
             )
 
+    def fingerprints(self) -> dict[str, str]:
+        """That of the net; see `Source.fingerprints`."""
+        return {} if self._loaded is None else {"net": self._loaded[1]}
+
     def memory(self, asked: Asked) -> tuple[int, int]:
         """A pass forward and one backward, down to the lowest edited block; see `Source.memory`."""
         decoder, answered = asked.decoder, self._answered(asked)
         texts = [text for of_edit in answered for text in of_edit]
         tokens = min(sum(len(ids) - 1 for ids, _ in texts), decoder.tokens_at_once(MAX_TOKENS))
-        keys = sum(len(ids) - start for ids, start in texts)
+        answers = sum(len(ids) - start for ids, start in texts)
+        keys = sum(len(ids) - 1 for ids, _ in texts) if self.tokens == "all" else answers
         config, size = decoder.model.config.get_text_config(), decoder.model.dtype.itemsize
         lowest = blocks_of(decoder, asked.places)[0]
         width = sum(activation_width(block, config) for block in decoder.blocks[lowest:])
-        logits = LOGITS * min(keys * config.vocab_size, MAX_LOGITS) * max(size, 4)
+        logits = LOGITS * min(answers * config.vocab_size, MAX_LOGITS) * max(size, 4)
         pairs = DOUBLE * keys * sum(sum(weight_shape(decoder, place)) for place in asked.places)
-        return keys, int(tokens * size * width + logits + pairs)
+        net = 0 if self._loaded is None else self._loaded[0].memory(keys)
+        return keys, int(tokens * size * width + logits + pairs + net)
 
     def find(self, asked: Asked, statistics: Mapping[str, Statistics], report: Report = silent) -> Pairs:
         """One pass forward and one backward for all places; see `Source.find`."""
-        decoder, answered = asked.decoder, self._answered(asked)
+        decoder, net = asked.decoder, None if self._loaded is None else self._loaded[0].to(asked.decoder.device)
+        found, owners = self.states(asked, report)
+        seen = self.seen(found, {} if net is None else net.statistics, statistics)
+        keys, residuals = dict[int, Tensor](), dict[int, Tensor]()
+        for place, (h, g) in found.items():
+            keys[place], residuals[place] = self.pair(h, g, seen, net, decoder.names[place])
+        return GradientPairs(keys, residuals, owners, seen)
+
+    def states(self, asked: Asked, report: Report = silent) -> tuple[AtTokens, tuple[int, ...]]:
+        """Keys and gradients of the edits as the model has them now, and the edit that each belongs to.
+
+        Args:
+            asked: The edits.
+            report: Called with the number of edits done.
+
+        Raises:
+            EditError: If they are not finite.
+        """
+        answered, everywhere = self._answered(asked), self.tokens == "all"
         texts = [text for of_edit in answered for text in of_edit]
-        owners = [edit for edit, of_edit in enumerate(answered) for ids, start in of_edit for _ in ids[start:]]
-        found = gradients_at_answers(decoder, texts, asked.places, asked.shown_by(report))
-        weights, device = self._weights(owners).to(decoder.device)[:, None], decoder.device
+        counts = [sum(len(ids) - start for ids, start in of_edit) for of_edit in answered]
+        owners = [
+            edit
+            for edit, of_edit in enumerate(answered)
+            for ids, start in of_edit
+            for _ in ids[1 if everywhere else start :]
+        ]
+        found = gradients_at_answers(asked.decoder, texts, asked.places, asked.shown_by(report), everywhere)
+        device = asked.decoder.device
+        weights = self._weights(owners, counts).to(device)[:, None]
         # The blocks of a model that is spread over devices are on several.
         found = {place: (h.to(device), g.to(device) * weights) for place, (h, g) in found.items()}
         _check_finite(found, owners, asked.requests)
-        seen = self._seen(found, statistics)
-        residuals = {place: self._residual(h, g, seen) for place, (h, g) in found.items()}
-        keys = {place: h.T.contiguous() for place, (h, _) in found.items()}
-        return GradientPairs(keys, residuals, tuple(owners), seen)
+        return found, tuple(owners)
+
+    @cached_property
+    def _loaded(self) -> tuple[GradientNet, str] | None:
+        """The net and its hash; None without one."""
+        return None if self.net is None else load_net(self.net)
 
     @staticmethod
     def _answered(asked: Asked) -> list[list[tuple[list[int], int]]]:
         """Each edit in all of its contexts."""
         return [asked.templates.answered(asked.tokenizer, request) for request in asked.requests]
 
-    def _weights(self, owners: Sequence[int]) -> Tensor:
-        """``(n,)``: one over the number of answer tokens in the mini-batch of each."""
-        batches = torch.tensor(owners) // self.mini_batch
-        return 1 / torch.bincount(batches).double()[batches]
+    def _weights(self, owners: Sequence[int], counts: Sequence[int]) -> Tensor:
+        """``(n,)``: one over the number of answer tokens in the mini-batch of each; ``counts`` are those of edits."""
+        batches = torch.arange(len(counts)) // self.mini_batch
+        answers = torch.bincount(batches, torch.tensor(counts).double())
+        return 1 / answers[batches[torch.tensor(owners)]]
 
-    def _seen(self, found: AtTokens, before: Mapping[str, Statistics]) -> dict[str, Statistics]:
-        """The statistics with those of all places of each shape added."""
-        seen = dict(before)
+    def seen(
+        self, found: AtTokens, begun: Mapping[str, Statistics], before: Mapping[str, Statistics]
+    ) -> dict[str, Statistics]:
+        """The statistics with those of all places of each shape added.
+
+        Args:
+            found: From `states`.
+            begun: Those with which a run begins.
+            before: Those that it has; nothing at first.
+
+        Raises:
+            EditError: If a single token was seen so far.
+        """
         if self.normalize == "none":
-            return seen
+            return dict(before)
+        seen = {**begun, **before}
         for keys, gradients in found.values():
-            shape = _named(gradients.shape[1], keys.shape[1])
+            shape = named((gradients.shape[1], keys.shape[1]))
             own = Statistics.of(keys, gradients, self.normalize == "whitened")
             seen[shape] = seen[shape] + own if shape in seen else own
         if few := [shape for shape, of_shape in seen.items() if of_shape.tokens < 2]:
@@ -166,22 +229,36 @@ class Gradient(Source):
             )
         return seen
 
-    def _residual(self, keys: Tensor, gradients: Tensor, seen: Mapping[str, Statistics]) -> Tensor:
-        """R ``(d_out, n)``; see the class."""
+    def pair(
+        self, keys: Tensor, gradients: Tensor, seen: Mapping[str, Statistics], net: GradientNet | None, name: str
+    ) -> tuple[Tensor, Tensor]:
+        """K ``(d_in, n)`` and R ``(d_out, n)`` of one place; see the class.
+
+        Args:
+            keys: h ``(n, d_in)``.
+            gradients: g ``(n, d_out)``.
+            seen: From `seen`.
+            net: What changes h' and g'; None for nothing.
+            name: Of the place, for the net.
+        """
         key, gradient = keys, gradients
         if self.normalize != "none":
-            of_shape, floor = seen[_named(gradients.shape[1], keys.shape[1])], self.floor
+            of_shape, floor = seen[named((gradients.shape[1], keys.shape[1]))], self.floor
             key, gradient = of_shape.normalized(keys, gradients, floor if self.normalize == "whitened" else None)
-        lengths = (key * (key if self.scale == "squared_key" else keys)).sum(1)
-        return (gradient * (-self.eta * lengths)[:, None]).T.contiguous()
+        if net is not None:
+            key, gradient = net(name, key, gradient)
+        if self.scale == "alone":
+            written, residual = key, -self.eta * gradient
+        else:
+            lengths = (key * (key if self.scale == "squared_key" else keys)).sum(1)
+            written, residual = keys, gradient * (-self.eta * lengths)[:, None]
+        if net is not None:
+            written, residual = written * net.weight(name), residual * (net.eta(name) * net.weight(name))
+        return written.T.contiguous(), residual.T.contiguous()
 
 
 def _shape(decoder: Decoder, place: int) -> str:
-    return _named(*weight_shape(decoder, place))
-
-
-def _named(d_out: int, d_in: int) -> str:
-    return f"{d_out}x{d_in}"
+    return named(weight_shape(decoder, place))
 
 
 def _said(shapes: Any) -> str:

@@ -28,7 +28,11 @@ AtTokens = dict[int, tuple[Tensor, Tensor]]
 
 
 def gradients_at_answers(
-    decoder: Decoder, texts: Sequence[Answered], places: Sequence[int], report: Report = silent
+    decoder: Decoder,
+    texts: Sequence[Answered],
+    places: Sequence[int],
+    report: Report = silent,
+    everywhere: bool = False,
 ) -> AtTokens:
     """What enters the edited maps at every token that predicts one of an answer, and the gradient of what leaves them.
 
@@ -40,21 +44,22 @@ def gradients_at_answers(
         texts: The texts with their answers, the same in every process.
         places: The edited places.
         report: Called with the number of texts done by this process.
+        everywhere: Whether to take all tokens but the last of each text, not only those that predict the answer.
 
     Returns:
-        For each place keys ``(n, d_in)`` and gradients ``(n, d_out)`` in float64, a row for each token of the answers,
-        text by text.
+        For each place keys ``(n, d_in)`` and gradients ``(n, d_out)`` in float64, a row for each token, text by text.
 
     Raises:
         EditError: If no gradient comes back to a map.
     """
     if sharing(decoder.model) == 1:
-        found = _of_share(decoder, texts, places, report)
+        found = _of_share(decoder, texts, places, report, everywhere)
         agreed([tensor for pair in found.values() for tensor in pair], decoder.model)
         return found
 
     def own(share: Sequence[Answered]) -> AtTokens:
-        return {place: (h.cpu(), g.cpu()) for place, (h, g) in _of_share(decoder, share, places, report).items()}
+        of_share = _of_share(decoder, share, places, report, everywhere)
+        return {place: (h.cpu(), g.cpu()) for place, (h, g) in of_share.items()}
 
     shares = in_shares(own, texts, decoder.model)
     joined = {place: zip(*(share[place] for share in shares), strict=True) for place in places}
@@ -89,15 +94,17 @@ def check_backward(decoder: Decoder, places: Sequence[int]) -> None:
             raise _no_gradient(decoder, place)
 
 
-def _of_share(decoder: Decoder, texts: Sequence[Answered], places: Sequence[int], report: Report) -> AtTokens:
-    counts = [len(ids) - start for ids, start in texts]
+def _of_share(
+    decoder: Decoder, texts: Sequence[Answered], places: Sequence[int], report: Report, everywhere: bool
+) -> AtTokens:
+    counts = [len(ids) - (1 if everywhere else start) for ids, start in texts]
     first, found, done = [0, *accumulate(counts)], AtTokens(), 0
 
     def run(chosen: Sequence[int]) -> tuple[Sequence[int], AtTokens]:
-        return chosen, _pass(decoder, [texts[i] for i in chosen], places)
+        return chosen, _pass(decoder, [texts[i] for i in chosen], places, everywhere)
 
     with torch.enable_grad(), frozen(decoder.model), fast(decoder):
-        for together in _groups(decoder, texts):
+        for together in answer_groups(decoder, texts):
             for part, states in halving(run, together, decoder.model):
                 rows = torch.cat([torch.arange(first[i], first[i + 1]) for i in part])
                 for place, pair in states.items():
@@ -110,7 +117,7 @@ def _of_share(decoder: Decoder, texts: Sequence[Answered], places: Sequence[int]
     return found
 
 
-def _groups(decoder: Decoder, texts: Sequence[Answered]) -> Iterator[list[int]]:
+def answer_groups(decoder: Decoder, texts: Sequence[Answered]) -> Iterator[list[int]]:
     """Texts that go through the model together: indices, few enough tokens, and few enough logits."""
     vocabulary = decoder.model.config.get_text_config().vocab_size
     most, lengths = decoder.tokens_at_once(MAX_TOKENS), [len(ids) - 1 for ids, _ in texts]
@@ -120,11 +127,13 @@ def _groups(decoder: Decoder, texts: Sequence[Answered]) -> Iterator[list[int]]:
             yield [together[i] for i in part]
 
 
-def _pass(decoder: Decoder, texts: Sequence[Answered], places: Sequence[int]) -> AtTokens:
+def _pass(decoder: Decoder, texts: Sequence[Answered], places: Sequence[int], everywhere: bool = False) -> AtTokens:
     batch = pad([ids[:-1] for ids, _ in texts], decoder.device)
     at = [(row, start - 1 + i, token) for row, (ids, start) in enumerate(texts) for i, token in enumerate(ids[start:])]
     rows, columns, tokens = (torch.tensor(column, device=decoder.device) for column in zip(*at, strict=True))
     index = rows * batch.input_ids.shape[1] + columns
+    if everywhere:
+        index = batch.real.reshape(-1).nonzero()[:, 0]
     with ExitStack() as stack:
         seen = [stack.enter_context(output_watched(decoder.down_projection(place), index)) for place in places]
         stack.enter_context(logits_at(decoder.head, rows, columns))

@@ -140,6 +140,10 @@ class Source(Checked, ABC):
             EditError: Names the place.
         """
 
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes, by name, of the files that it reads, which a run that goes on must find as they were."""
+        return {}
+
     @abstractmethod
     def memory(self, asked: Asked) -> tuple[int, int]:
         """What the edits of one update take.

@@ -76,6 +76,33 @@ def check_source(source: Source, solver: Solver, distribution: LayerDistribution
         )
 
 
+def check_sum(solver: Solver, source: Source | None, preserving: str | None = None) -> None:
+    """Refuses what means nothing to a solver that adds up steps.
+
+    Args:
+        solver: Which member of the family writes.
+        source: Where keys and residuals come from; None for a search.
+        preserving: A setting by which earlier edits would be preserved; None without any.
+
+    Raises:
+        EditError: Says what would work.
+    """
+    if solver.solves:
+        return
+    name = type(solver).__name__
+    if source is None or source.searches:
+        found = "a search finds" if source is None else f"{type(source).__name__} finds"
+        raise EditError(
+            f"{name} adds up steps, and {found} what a weight must gain, which has to be solved for. Take values from "
+            "gradients (`source: Gradient`), or another solver, such as MEMIT."
+        )
+    if preserving is not None:
+        raise EditError(
+            f"`{preserving}`: {name} solves nothing and so cannot preserve earlier edits. Leave it out, or set "
+            "`solver` to Ridge."
+        )
+
+
 def check_subjects(requests: Sequence[EditRequest], source: Source | None) -> None:
     """Refuses edits without a subject where it must be known.
 

@@ -8,7 +8,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.keys.text_moments import check_outputs
-from lightning_edit.loop.sourced import check_source
+from lightning_edit.loop.sourced import check_source, check_sum
 from lightning_edit.requests import replaced_by
 from lightning_edit.settings import compared_fields
 from lightning_edit.solvers import Anchor, EvoEdit, LyapLock, SimIE
@@ -33,6 +33,11 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
     """
     single = module.loop.queue.size is None
     check_outputs(module.moment_settings.source, module.solver)
+    check_sum(
+        module.solver,
+        module.pairs_from,
+        "anchor" if module.update_anchor else "previous_keys" if previous_keys else None,
+    )
     if module.pairs_from is not None:
         check_source(module.pairs_from, module.solver, module.distribution, module.value_settings)
         _check_source_anchor(module.pairs_from, module.update_anchor)

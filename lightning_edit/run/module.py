@@ -201,7 +201,8 @@ class EditingModule(UpdatingModule):
             settle_norm(editor, self.requests, amounts[0], partial(silent_finder, caches=self.loop.value_caches))
         self.value_settings = editor.values
         self.loop.editor, self._values = editor, ValueFinder(editor, self.loop.value_caches)
-        self.identity.note({**self._values.fingerprints, **noted(moments, self.solver.needs_second_moment)})
+        read = {} if self.pairs_from is None else self.pairs_from.fingerprints()
+        self.identity.note({**self._values.fingerprints, **noted(moments, self.solver.needs_second_moment), **read})
         warm_up_run(self, editor)
         if not self.loop.kept.updates_written:
             self._keep()

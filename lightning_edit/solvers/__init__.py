@@ -14,6 +14,7 @@ from lightning_edit.solvers.previous_keys import PreviousKeys
 from lightning_edit.solvers.ridge import Ridge
 from lightning_edit.solvers.rome import ROME, RROME
 from lightning_edit.solvers.spectral import REVIVE, SPHERE
+from lightning_edit.solvers.sum import Sum
 
 __all__ = [
     "EMMET",
@@ -40,4 +41,5 @@ __all__ = [
     "SingularError",
     "Solution",
     "Solver",
+    "Sum",
 ]

@@ -6,8 +6,8 @@ from torch.nn.functional import cross_entropy
 from lightning_edit.asking.tokenization import encode_target
 
 
-def plain_pairs(model, tokenizer, requests, names, mini_batch=10):
-    """h and g at each answer-predicting token, text by text and mini-batch by mini-batch, by forward and full hooks."""
+def plain_pairs(model, tokenizer, requests, names, mini_batch=10, everywhere=False):
+    """h and g at each answer-predicting token, or at each token, text by text and batch by batch, by hooks."""
     found = {name: ([], []) for name in names}
     for start in range(0, len(requests), mini_batch):
         batch = requests[start : start + mini_batch]
@@ -30,8 +30,9 @@ def plain_pairs(model, tokenizer, requests, names, mini_batch=10):
             for name, gradient in zip(names, gradients, strict=True):
                 h = seen[name][0].detach().reshape(-1, seen[name][0].shape[-1])
                 g = gradient.reshape(-1, gradient.shape[-1])
-                found[name][0].append(h[first - 1 : -1].double())
-                found[name][1].append(g[first - 1 : -1].double())
+                taken = slice(0 if everywhere else first - 1, -1)
+                found[name][0].append(h[taken].double())
+                found[name][1].append(g[taken].double())
     return {name: (torch.cat(h), torch.cat(g)) for name, (h, g) in found.items()}
 
 

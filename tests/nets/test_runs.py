@@ -1,0 +1,143 @@
+"""Runs with a net, from the command that trains it to updates that are resumed and undone bit for bit."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+
+from lightning_edit import EditError, Gradient, Ridge, Sum
+from lightning_edit.cli import main as cli
+from lightning_edit.datamodules import TinyWorld
+from lightning_edit.gradients.net_file import load_net, save_net
+from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.tiny import World
+from lightning_edit.updates.undo import change_updates
+from tests.gradients.test_runs import sourced
+from tests.small_runs import Refuse, Requests, fit
+
+TRAIN = ("--layers", "0,1", "--maps", "mlp.*", "--eta", "1e-3", "--rank", "4", "--batch", "4")
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    """Facts of the embedded world that no run here edits."""
+    edited = {request.subject for request in TinyWorld(edits=8).requests}
+    rows = [row for row in World.generate().records(30, seed=1) if row["subject"] not in edited]
+    path = tmp_path_factory.mktemp("facts") / "facts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def net(facts):
+    """A net that two steps have changed."""
+    folder = facts.parent / "net"
+    cli.main(["train-net", "tiny", "--data", str(facts), "--out", str(folder), *TRAIN, "--steps", "2", "--lr", "1e-2"])
+    return folder
+
+
+def source_of(net, **changes):
+    return Gradient(**{"maps": ["mlp.*"], "eta": 1e-3, "scale": "key_product", "net": str(net), **changes})
+
+
+def with_net(net, **changes):
+    return sourced(source=source_of(net), **changes)
+
+
+@pytest.fixture(scope="module")
+def whole(net, tmp_path_factory):
+    """A run of four updates, and its folder."""
+    made = with_net(net)
+    return made, fit(tmp_path_factory.mktemp("whole"), made, TinyWorld(edits=8))
+
+
+def equal(first, second):
+    for place in first.layers:
+        assert torch.equal(first.decoder.weight(place), second.decoder.weight(place))
+    for shape, seen in first.loop.editor.statistics.items():
+        other = second.loop.editor.statistics[shape]
+        assert seen.tokens == other.tokens and torch.equal(seen.mean, other.mean)
+        assert torch.equal(seen.squares, other.squares)
+
+
+def test_a_resumed_run_is_the_run_that_was_never_stopped(whole, net, tmp_path):
+    made, folder = whole
+    seen = load_net(net)[0].statistics["192x1024"].tokens
+    assert 0 < seen < made.loop.editor.statistics["192x1024"].tokens
+    before = checkpoints(folder)[1]
+    again = with_net(net)
+    fit(folder.parent, again, TinyWorld(edits=8), ckpt_path=str(before))
+    assert again.loop.updates_written == 4
+    equal(made, again)
+    plain = sourced(source=Gradient(maps=["mlp.*"], eta=1e-3, scale="key_product"))
+    fit(tmp_path, plain, TinyWorld(edits=8))
+    assert not torch.equal(plain.decoder.weight(0), made.decoder.weight(0))
+
+
+def test_a_run_goes_on_only_with_the_net_that_it_began_with(whole, net, tmp_path):
+    before = checkpoints(whole[1])[1]
+    kept = shutil.copytree(net, tmp_path / "kept")
+    other = load_net(net)[0]
+    other.nets["192x1024"].log_eta += 0.1
+    try:
+        save_net(other, net)
+        with pytest.raises(EditError, match=r"other settings, and going on would mix the two:\s+net: "):
+            fit(tmp_path, with_net(net), TinyWorld(edits=8), ckpt_path=str(before))
+    finally:
+        shutil.copytree(kept, net, dirs_exist_ok=True)
+
+
+def test_updates_are_undone_bit_for_bit(whole, net, tmp_path):
+    refused, short = with_net(net), with_net(net)
+    with pytest.warns(UserWarning, match="undone"):
+        fit(tmp_path, refused, TinyWorld(edits=8), Refuse(3))
+    fit(tmp_path, short, Requests(TinyWorld(edits=8).requests[:4]))
+    equal(refused, short)
+    folder = shutil.copytree(whole[1], tmp_path / "version_0", dirs_exist_ok=True)
+    (folder / "config.yaml").write_text("model:\n  init_args:\n    model: tiny\n")
+    change = change_updates(folder, "remove", [4])
+    assert change.exact and change.checked
+
+
+def test_earlier_edits_cannot_be_preserved_by_a_sum(net):
+    source = Gradient(maps=["mlp.*"], eta=1e-3)
+    with pytest.raises(EditError, match=r"`previous_keys`: Sum solves nothing and so cannot preserve"):
+        sourced(source=source, solver=Sum())
+    sourced(source=source, solver=Sum(), previous_keys=None)
+    sourced(source=source, solver=Ridge())
+
+
+@pytest.mark.parametrize("method", ["malmen", "mend", "rledit"])
+def test_each_method_is_trained_and_used_by_the_command_line(method, facts, tmp_path, capsys):
+    net, more = tmp_path / "net", ["--turns", "2", "--blocks", "1"] if method == "rledit" else []
+    words = ["train-net", "tiny", "--data", str(facts), "--out", str(net), "--method", method, *TRAIN, "--steps", "1"]
+    cli.main([*words, *more])
+    assert "The net for 4 maps is in" in capsys.readouterr().out
+    settings = {"data.edits": 4, "model.layers": "[0,1]", "model.source.maps": '["mlp.*"]', "collateral.prompts": 0}
+    settings |= {"trainer.logger.save_dir": tmp_path, "model.evaluation.generated_match": "false"}
+    settings |= {"model.source.net": net, "model.source.eta": 0.001}
+    preset = f"configs/solvers/{method}.yaml"
+    cli.main(["fit", "--config", preset, *(f"--{name}={value}" for name, value in settings.items())])
+    figures = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    assert figures["config"]["model"]["source"]["init_args"]["net"] == str(net)
+    assert figures["after"]["efficacy_score"] >= figures["before"]["efficacy_score"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--data", "none.jsonl"), r"none.jsonl"),
+        (("--steps", "0"), r"`steps` must be a whole number of 1 or more, got 0"),
+        (("--every", "0"), r"`--every` must be a whole number"),
+        (("--method", "mend", "--ridge", "2"), r"`--ridge`: mend solves nothing and has none"),
+        (("--batch", "900"), r"A step takes 1 x 900 = 900 facts"),
+        (("--maps", "mlp.gate"), r"has no linear map 'mlp.gate'"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(words, told, facts, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train-net", "tiny", "--data", str(facts), "--out", str(tmp_path / "net"), *TRAIN, *words])
+    shown = " ".join(capsys.readouterr().err.split())
+    assert re.search(told, shown), shown
