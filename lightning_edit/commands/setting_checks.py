@@ -28,7 +28,8 @@ def bound_yaml() -> None:
     def bounded(text: str, **options: Any) -> Any:
         try:
             check_yaml(text)
-            return load(text, **options)
+            # A null for a setting within settings comes round again as Python writes it.
+            return None if text == "None" else load(text, **options)
         except yaml.YAMLError as error:
             raise EditError(place_of(error).removeprefix(", ").removeprefix(": ")) from error
         except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import yaml
 
 from lightning_edit.cli import main as cli
 from tests.storage.test_user_files import bomb
@@ -33,7 +34,7 @@ def said(capfd, *args):
         (["--data.edits=null"], "`data.edits` must be a number, got null."),
         (["--model.values=null"], "`model.values` needs a value of type ValueSettings, got null."),
         (["--model.values.steps=null"], "`model.values.steps` must be a number, got null."),
-        (["--model.solver.init_args.emmet_lambda=null"], "Expected a <class 'float'>. Got value: None"),
+        (["--model.solver.init_args.emmet_lambda=null"], "`model.solver.emmet_lambda` needs a value of type float, got null."),
         (["--trainer.devices=-1", "--trainer.accelerator=cpu"], "These settings cannot be used: `devices` selected"),
         (["--trainer.num_nodes=-1"], "`num_nodes` must be a positive integer, but got -1."),
         (["--model.model=a\0b"], "`model.model` holds a NUL character, which no name can: 'a\\x00b'."),
@@ -74,3 +75,16 @@ def test_a_file_for_a_part_of_the_settings_is_as_well(tmp_path, capfd):
     assert "more than 100,000 values" in said(capfd, f"--model.values={tmp_path / 'values.yaml'}")
     (tmp_path / "values.yaml").write_bytes(b"steps: 3 # \xe9")
     assert "can't decode byte 0xe9" in said(capfd, f"--model.values={tmp_path / 'values.yaml'}")
+
+
+@pytest.mark.parametrize(
+    "name", ["second_moment.tokens", "second_moment.cache_dir", "values.mpes", "evaluation.judge.cache_dir"]
+)
+def test_a_null_within_settings_within_settings_is_one(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["fit", "--print_config", f"--model.{name}=null"])
+    assert not end.value.code
+    found = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    for key in name.split("."):
+        found = found[key]
+    assert found is None
