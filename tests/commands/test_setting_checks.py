@@ -34,7 +34,7 @@ def said(capfd, *args):
         (["--data.edits=null"], "`data.edits` must be a number, got null."),
         (["--model.values=null"], "`model.values` needs a value of type ValueSettings, got null."),
         (["--model.values.steps=null"], "`model.values.steps` must be a number, got null."),
-        (["--model.solver.init_args.emmet_lambda=null"], "`model.solver.emmet_lambda` needs a value of type float, got null."),
+        (["--model.solver.init_args.emmet_lambda=null"], "emmet_lambda` needs a value of type float, got null."),
         (["--trainer.devices=-1", "--trainer.accelerator=cpu"], "These settings cannot be used: `devices` selected"),
         (["--trainer.num_nodes=-1"], "`num_nodes` must be a positive integer, but got -1."),
         (["--model.model=a\0b"], "`model.model` holds a NUL character, which no name can: 'a\\x00b'."),
