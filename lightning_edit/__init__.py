@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_edit.memories.folder import load_memories
     from lightning_edit.memories.wrapped import Memories
     from lightning_edit.requests import EditRequest
+    from lightning_edit.ripples import Query, Ripple
     from lightning_edit.run.crispedit import CrispEdit
     from lightning_edit.run.fine_tuning import FineTuning
     from lightning_edit.run.in_context import InContext
@@ -71,7 +72,9 @@ _DEFINED_IN = {
     "MemoryEditing": "lightning_edit.run.memory_editing",
     "ModelUpdate": "lightning_edit.updates.model_update",
     "OutputMEMIT": "lightning_edit.solvers",
+    "Query": "lightning_edit.ripples",
     "Ridge": "lightning_edit.solvers",
+    "Ripple": "lightning_edit.ripples",
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "SimIE": "lightning_edit.solvers",
     "ValueSettings": "lightning_edit.values.settings",
@@ -113,7 +116,9 @@ __all__ = [
     "MemoryEditing",
     "ModelUpdate",
     "OutputMEMIT",
+    "Query",
     "Ridge",
+    "Ripple",
     "SecondMomentSettings",
     "SimIE",
     "ValueSettings",

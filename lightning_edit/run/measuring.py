@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
+from lightning_edit.metrics.ripples.measuring import RippleMetrics
 from lightning_edit.metrics.ways import WayMetrics
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, share_of
@@ -31,6 +32,7 @@ class Measuring(Showing):
     identity: RunIdentity
     metrics: EditMetrics
     way_metrics: WayMetrics
+    ripple_metrics: RippleMetrics
     results: dict[str, dict[str, float]]
     _measured = 0
 
@@ -43,6 +45,7 @@ class Measuring(Showing):
         """Starts the metrics anew; what a checkpoint says of before holds only for the same records."""
         self.metrics.reset()
         self.way_metrics.reset()
+        self.ripple_metrics.reset()
         self._measured = 0
         if self.identity.loaded_records not in (None, self.identity.records(self.requests)):
             self.results.pop("before", None)
@@ -68,18 +71,22 @@ class Measuring(Showing):
         how = (self.metrics, self.evaluation, unedited, report)
         records = evaluate(self.decoder, self.tokenizer, requests, *how)
         self.way_metrics.measure(self.decoder, requests, records, report)
+        before = unedited if self.loop.edits_written else None
+        self.ripple_metrics.measure(self.decoder, self.tokenizer, requests, records, before, report)
         return records
 
     def _report_part(self, requests: Sequence[EditRequest]) -> Report:
         """Turns the passes of one evaluation into progress of the records."""
         bar = f"evaluate {'edited' if self.loop.edits_written else 'unedited'} (records)"
         passes = 1 + any(r.locality for r in requests) + 2 * self.evaluation.generate + self.evaluation.generated_match
-        passes += len(self.way_metrics)
+        passes += len(self.way_metrics) + self.ripple_metrics.passes(requests, bool(self.loop.edits_written))
         return share_of(self.report, bar, self._measured, len(requests), len(self.trainer.datamodule.measured), passes)
 
     def on_test_epoch_end(self) -> None:
         """Adds up the metrics."""
         figures = {name: float(n) for name, n in self.metrics.compute().items()} | dict(self.way_metrics.compute())
+        figures |= self.ripple_metrics.compute()
+        self.sections |= {"ripples": tests} if (tests := self.ripple_metrics.section()) else {}
         self.results["after" if self.loop.edits_written else "before"] = figures
         means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}
         self.log_dict(means, logger=False)

@@ -26,6 +26,8 @@ HEADINGS = {
     "neighborhood_score": "neighbor-\nhood %",
     "neighborhood_accuracy": "neighborhood\naccuracy %",
     "S": "S\n%",
+    "ripple_portability_said": "follows\n%",
+    "ripple_multi_hop_said": "multi-\nhop %",
     "generation_entropy": "entropy\nbits",
 }
 
