@@ -117,6 +117,8 @@ class RippleMeans:
 
     def compute(self) -> dict[str, float]:
         """All figures; none where no record has a test."""
+        if not self._records:
+            return {}
         axes = list(dict.fromkeys(axis for record in self._records for axis in record))
         names = [name_of(axis, figure) for axis in axes for figure in OF_AN_AXIS]
         means = _Means(names)
