@@ -12,7 +12,13 @@ AXES = {
     "compositionality_i": "tests of a second hop that starts at the new object",
     "compositionality_ii": "tests of a second hop that leads to the edited subject",
     "multi_hop": "tests of several hops",
-    "instance_wise": "cases of which all single hops are right",
+    "instance_wise": "tests of all single hops of a case at once",
+    "personas": "tests that ask as somebody else would",
+    "sub_questions": "tests of parts of a long answer",
+    "yes_no": "tests that ask whether the new or another answer is right",
+    "multiple_choice": "tests with answers to choose from",
+    "reversed_relation": "tests that ask for the edited subject",
+    "unrelated": "tests of other facts, which should stay",
 }
 FIGURES = {
     "said": "share of {tests} whose answers the model says",
