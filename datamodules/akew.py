@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from lightning_edit.datamodules.cases import instance_wise, multi_hop, rewrites_of, target_of
+from lightning_edit.datamodules.cases import instance_wise, multi_hop, new_target_of, rewrites_of, target_of
 from lightning_edit.datamodules.fields import case_id, first_text, required_text, texts
 from lightning_edit.datamodules.mquake import optional_question, refuse_torn_cases
 from lightning_edit.datamodules.record_module import RecordDataModule
@@ -65,7 +65,7 @@ class AKEW(RecordDataModule):
         return EditRequest(
             subject=place[1],
             prompt=place[0],
-            target_new=target_of(rewrite, "target_new", "answer_new") or "",
+            target_new=new_target_of(rewrite, "answer_new"),
             target_true=target_of(rewrite, "target_true", "answer_true"),
             case_id=name,
             question=optional_question(self, rewrite.get("question"), place[1]),

@@ -50,6 +50,21 @@ def target_of(rewrite: Mapping[str, Any], name: str, flat: str) -> str | None:
     return forms[0] if forms else None
 
 
+def new_target_of(rewrite: Mapping[str, Any], flat: str = "target_new") -> str:
+    """The new target, which an edit must have.
+
+    Args:
+        rewrite: One edit.
+        flat: See `target_of`.
+
+    Raises:
+        EditError: If there is none.
+    """
+    if "target_new" not in rewrite and flat not in rewrite:
+        raise EditError("the field 'target_new' is missing in `requested_rewrite`.")
+    return target_of(rewrite, "target_new", flat) or ""
+
+
 def multi_hop(record: Mapping[str, Any], ask: str = "{}") -> list[Ripple]:
     """The test of a case's questions, any of which may be answered with the new answer or an alias (MQuAKE's rule).
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from lightning_edit.datamodules.cases import instance_wise, multi_hop, rewrites_of, target_of
+from lightning_edit.datamodules.cases import instance_wise, multi_hop, new_target_of, rewrites_of, target_of
 from lightning_edit.datamodules.fields import case_id, required_text
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
@@ -81,7 +81,7 @@ class MQuAKE(RecordDataModule):
         return self.requests_of(record, position)[-1]
 
     def _edit(self, rewrite: Mapping[str, Any], name: str) -> EditRequest:
-        for field in ("subject", "prompt", "target_new"):
+        for field in ("subject", "prompt"):
             if field not in rewrite:
                 raise EditError(f"the field {field!r} is missing in `requested_rewrite`.")
         place = self.cut_out(required_text(rewrite, "prompt"), required_text(rewrite, "subject"))
@@ -90,7 +90,7 @@ class MQuAKE(RecordDataModule):
         return EditRequest(
             subject=place[1],
             prompt=place[0],
-            target_new=target_of(rewrite, "target_new", "target_new") or "",
+            target_new=new_target_of(rewrite),
             target_true=target_of(rewrite, "target_true", "target_true"),
             case_id=name,
             question=optional_question(self, rewrite.get("question"), place[1]),
