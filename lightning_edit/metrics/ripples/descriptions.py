@@ -42,4 +42,13 @@ def ripple_description(name: str) -> str:
     axis, figure = found
     if axis == PORTABILITY:
         return f"mean over the kinds of tests of what follows: {FIGURES[figure].format(tests='tests')}"
-    return FIGURES[figure].format(tests=AXES.get(axis, f"tests of {axis.replace('_', ' ')}"))
+    return FIGURES[figure].format(tests=tests_of(axis))
+
+
+def tests_of(axis: str) -> str:
+    """The tests of an axis in words.
+
+    Args:
+        axis: The axis.
+    """
+    return AXES.get(axis, f"tests of {axis.replace('_', ' ')}")

@@ -8,7 +8,10 @@ from rich.table import Table
 from lightning_edit.metrics.ripples.figures import FAILED, OF_AN_AXIS, PASSED, axis_of, name_of
 from lightning_edit.ripples import PORTABILITY
 
-TITLES = {"token_accuracy": "token accuracy", "rouge_l": "ROUGE-L"}
+TITLES = {"token_accuracy": "token\naccuracy", "rouge_l": "ROUGE-L"}
+# What fits; all figures are in ``metrics.json``.
+SHOWN = tuple(figure for figure in OF_AN_AXIS if figure != "exact")
+WITH_ERROR = ("score",)
 
 
 def axes_of(figures: Mapping[str, float]) -> list[str]:
@@ -33,12 +36,12 @@ def tables(results: Mapping[str, Mapping[str, float]], section: Mapping[str, Any
     axes = axes_of(after)
     if not axes:
         return
-    figures = [figure for figure in OF_AN_AXIS if any(name_of(axis, figure) in after for axis in axes)]
+    figures = [figure for figure in SHOWN if any(name_of(axis, figure) in after for axis in axes)]
     drawn = Table(title="what follows from the edits", title_style="bold")
-    drawn.add_column("%")
+    drawn.add_column("%", no_wrap=True)
     for figure in figures:
         drawn.add_column(TITLES.get(figure, figure), justify="right")
-    drawn.add_column("tests that count", justify="right")
+    drawn.add_column("tests\ncounted", justify="right")
     for axis in axes:
         if axis == PORTABILITY:
             drawn.add_section()
@@ -52,7 +55,7 @@ def _row(before: Mapping[str, float], after: Mapping[str, float], axis: str, fig
         if name not in after:
             yield ""
             continue
-        error = after.get(f"{name}_stderr")
+        error = after.get(f"{name}_stderr") if figure in WITH_ERROR else None
         shown = f"{100 * after[name]:.1f}" + (f" ± {100 * error:.1f}" if error else "")
         yield f"{100 * before[name]:.1f} -> {shown}" if name in before else shown
 
