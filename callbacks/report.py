@@ -15,6 +15,7 @@ from lightning_edit.collateral.table import tables
 from lightning_edit.loop.same_run import plain
 from lightning_edit.messages import counted, terminal
 from lightning_edit.metrics.edit_metrics import name_of
+from lightning_edit.metrics.ripples.table import tables as ripple_tables
 from lightning_edit.metrics.ways import in_words, way_of
 from lightning_edit.metrics.wild.kept import judged_lines
 from lightning_edit.run.edit_callback import EditingRun
@@ -77,6 +78,8 @@ class EditReport(NotesFailures):
                 console.print(line)
             for line in judged_lines(pl_module.sections["wild"]) if "wild" in pl_module.sections else ():
                 console.print(line, soft_wrap=True)
+            for drawn in ripple_tables(pl_module.results, pl_module.sections.get("ripples", {})):
+                console.print(drawn)
             for shown in tables(pl_module.sections["collateral"]) if "collateral" in pl_module.sections else ():
                 console.print(shown)
             for line in self._advice(trainer, pl_module):

@@ -22,7 +22,7 @@ class EasyEditCounterFact(RecordDataModule):
     KnowEdit's form, ``{kind: [{"prompt", "ground_truth"}, ...]}``, adds to the pairs, but for prompts whose answer is
     empty, with a warning that counts them. Of several answers that say the
     same, the first counts. Records whose prompt does not hold the subject are left out, with a warning that counts
-    them; other fields (``portability``) are not read. A record without ``case_id`` has its position.
+    them; other fields are not read (``portability``: see `KnowEdit`). A record without ``case_id`` has its position.
 
     Args:
         path: A local file, a local folder, or the name of a hub data set (see `RecordDataModule`).

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 from lightning_edit.datamodules.fields import case_id, required_text, split_texts
 from lightning_edit.datamodules.record_module import RecordDataModule, looks_like
+from lightning_edit.datamodules.ripple_fields import own_ripples
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.requests import TEXT_LISTS, EditRequest
 from lightning_edit.settings import SOURCE
+from lightning_edit.storage.user_json import parse_json
 
 ACCEPTED = tuple(field.name for field in fields(EditRequest) if field.compare)
 CLOSE = 6
@@ -27,7 +29,8 @@ class OwnEdits(RecordDataModule):
     ``case_id``; ``paraphrase_prompts``, ``paraphrase_questions``, ``neighborhood_prompts``, ``attribute_prompts``,
     ``generation_prompts``, ``reference_texts`` and ``essence_texts``, each a list, or one text: a JSON list, or with
     ``|`` between entries, as in CSV (the bars of chat markup such as ``<|im_start|>`` separate nothing); and
-    ``locality``, a list of pairs of prompt and answer, in CSV as JSON. An unknown field is refused where it looks like
+    ``locality``, a list of pairs of prompt and answer, and ``ripples``, tests of what follows (see `own_ripples`), both
+    in CSV as JSON. An unknown field is refused where it looks like
     a slip of the pen, and else not read, with a warning.
 
     Args:
@@ -52,6 +55,8 @@ class OwnEdits(RecordDataModule):
         values = {name: record[name] for name in ACCEPTED if record.get(name) is not None}
         values |= {name: required_text(record, name) for name in self.required}
         values |= {name: split_texts(record, name) for name in (*TEXT_LISTS, "locality")}
+        given = record.get("ripples")
+        values["ripples"] = own_ripples(parse_json(given, "`ripples`") if isinstance(given, str) else given)
         if record.get("subject") in (None, ""):
             return EditRequest(**{**values, "subject": "", "case_id": case_id(record)})
         values["subject"] = required_text(record, "subject")

@@ -4,7 +4,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from lightning_edit.datamodules.base import EditDataModule
 from lightning_edit.datamodules.records import read_records
@@ -17,6 +17,8 @@ from lightning_edit.settings import SOURCE
 
 logger = logging.getLogger(__name__)
 
+BadRecords = Literal["refuse", "leave_out"]
+
 
 class RecordDataModule(EditDataModule):
     """Edits from records of one format: a subclass says how a record becomes an edit.
@@ -26,6 +28,8 @@ class RecordDataModule(EditDataModule):
             files, or the name of a hub data set with the same fields as columns.
         subset: The configuration of a hub data set that has several.
         split: Which split of a folder or hub data set.
+        bad_records: What to do with a record that cannot be read: ``refuse`` the run, or ``leave_out`` the record, with
+            a warning that counts them; ``records_left_out`` in ``metrics.json`` has the reason of each.
         kwargs: See `EditDataModule`.
     """
 
@@ -36,11 +40,28 @@ class RecordDataModule(EditDataModule):
     """The fields by which the format is recognized, where they are not the required ones."""
 
     def __init__(
-        self, path: Annotated[str, SOURCE], subset: str | None = None, split: str = "train", **kwargs: Any
+        self,
+        path: Annotated[str, SOURCE],
+        subset: str | None = None,
+        split: str = "train",
+        bad_records: BadRecords = "refuse",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.path, self.subset, self.split = path, subset, split
+        self.path, self.subset, self.split, self.bad_records = path, subset, split, bad_records
         self._notes: dict[tuple[str, str], list[str]] = {}
+
+    def requests_of(self, record: Mapping[str, Any], position: int) -> Sequence[EditRequest | LeftOut]:
+        """One record as edits, where a record may hold several; see `request`.
+
+        Args:
+            record: The record, which has the `required` fields.
+            position: Its position in the data set, counted from 0.
+
+        Raises:
+            EditError: If the record is bad; file and line are added to the message.
+        """
+        return (self.request(record, position),)
 
     @abstractmethod
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest | LeftOut:
@@ -67,13 +88,17 @@ class RecordDataModule(EditDataModule):
         for position, (record, where) in enumerate(read_records(self.path, self.subset, self.split)):
             try:
                 self._check_format(record)
-                entry = self.request(record, position)
+                entries = self.requests_of(record, position)
             except EditError as error:
-                raise EditError(f"{where}: {error}") from error
-            if isinstance(entry, EditRequest):
-                # Checked already, so it need not be made again.
-                object.__setattr__(entry, "where", where)
-            yield replace(entry, name=where) if isinstance(entry, LeftOut) else entry
+                if self.bad_records == "refuse":
+                    raise EditError(f"{where}: {error}") from error
+                yield LeftOut("they are bad (`bad_records: leave_out`)", f"{where}: {error}")
+                continue
+            for entry in entries:
+                if isinstance(entry, EditRequest):
+                    # Checked already, so it need not be made again.
+                    object.__setattr__(entry, "where", where)
+                yield replace(entry, name=where) if isinstance(entry, LeftOut) else entry
 
     def cut_out(self, prompt: str, subject: str) -> tuple[str, str] | None:
         """`subjects.cut_out`, which notes prompts that say in two ways where the subject is.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightning_edit.metrics.judging.settings import JudgeSettings
     from lightning_edit.metrics.wild.settings import WildSettings
     from lightning_edit.requests import EditRequest
+    from lightning_edit.ripples import Query, Ripple
     from lightning_edit.run.crispedit import CrispEdit
     from lightning_edit.run.fine_tuning import FineTuning
     from lightning_edit.run.in_context import InContext
@@ -76,7 +77,9 @@ _DEFINED_IN = {
     "MemoryEditing": "lightning_edit.run.memory_editing",
     "ModelUpdate": "lightning_edit.updates.model_update",
     "OutputMEMIT": "lightning_edit.solvers",
+    "Query": "lightning_edit.ripples",
     "Ridge": "lightning_edit.solvers",
+    "Ripple": "lightning_edit.ripples",
     "SecondMomentSettings": "lightning_edit.keys.layer_stats",
     "SimIE": "lightning_edit.solvers",
     "Sum": "lightning_edit.solvers",
@@ -122,7 +125,9 @@ __all__ = [
     "MemoryEditing",
     "ModelUpdate",
     "OutputMEMIT",
+    "Query",
     "Ridge",
+    "Ripple",
     "SecondMomentSettings",
     "SimIE",
     "Sum",

@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as with_changes
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
+from lightning_edit.ripples import Ripple
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class EditRequest:
         locality: Pairs of an unrelated complete prompt and the data set's own answer to it.
         reference_texts: Texts about other subjects of which ``target_new`` is true, to compare generations with.
         essence_texts: Texts about the subject, which the edited model should still find likely.
+        ripples: Tests of what follows from the edit, and of what must not.
         question: The prompt as a question, with one ``{}``; a chat model is asked it instead of the prompt.
         paraphrase_questions: Complete questions that ask the same in other words, instead of `paraphrase_prompts`.
         answer: How a chat model should answer, a text with ``target_new`` in it, e.g. ``"It stands in Rome."``
@@ -61,6 +64,7 @@ class EditRequest:
     locality: tuple[tuple[str, str], ...] = ()
     reference_texts: tuple[str, ...] = ()
     essence_texts: tuple[str, ...] = ()
+    ripples: tuple[Ripple, ...] = field(default=(), repr=False)
     question: str | None = field(default=None, repr=False)
     paraphrase_questions: tuple[str, ...] = field(default=(), repr=False)
     answer: str | None = field(default=None, repr=False)
@@ -81,6 +85,7 @@ class EditRequest:
         if not isinstance(self.separator, str | None):
             raise EditError(f"{self.name}: `separator` must be a text or be left out, got {quoted(self.separator)}.")
         self._check_locality()
+        self._check_ripples()
         for name in TEXT_LISTS:
             prompts = getattr(self, name)
             if not isinstance(prompts, list | tuple) or not all(
@@ -134,6 +139,11 @@ class EditRequest:
                 )
         object.__setattr__(self, "locality", tuple((prompt, answer.strip()) for prompt, answer in pairs))
 
+    def _check_ripples(self) -> None:
+        if not isinstance(self.ripples, list | tuple) or not all(isinstance(one, Ripple) for one in self.ripples):
+            raise EditError(f"{self.name}: `ripples` must be a list of `Ripple`, got {quoted(self.ripples)}.")
+        object.__setattr__(self, "ripples", tuple(self.ripples))
+
     @property
     def name(self) -> str:
         """How messages call this record."""
@@ -177,24 +187,29 @@ def distinct(requests: Sequence[EditRequest], replace: bool = False) -> list[Edi
             an edit.
 
     Returns:
-        The requests in their order, later copies of the same edit left out (with a warning).
+        The requests in their order, later copies of the same edit left out (with a warning). What such a copy tests,
+        the first one tests too.
 
     Raises:
         EditError: Unless they may replace each other, if two requests give the same subject and prompt different
             targets: no weight can answer both.
     """
-    holds: dict[tuple[str, str], EditRequest] = {}
-    kept = []
+    holds: dict[tuple[str, str], int] = {}
+    kept: list[EditRequest] = []
     for request in requests:
-        earlier = holds.get(fact_of(request))
-        if earlier is not None and earlier.target_new == request.target_new:
+        place = holds.get(fact_of(request))
+        earlier = None if place is None else kept[place]
+        if place is not None and earlier is not None and earlier.target_new == request.target_new:
+            if request.ripples != earlier.ripples:
+                both = tuple(dict.fromkeys((*earlier.ripples, *request.ripples)))
+                kept[place] = with_changes(earlier, ripples=both)
             continue
         if earlier is not None and not replace:
             raise EditError(
                 f"{earlier.name} and {request.name} ask for different answers to {quoted(request.rewrite_prompt)}: "
                 f"{quoted(earlier.target_new)} and {quoted(request.target_new)}. Keep one of them."
             )
-        holds[fact_of(request)] = request
+        holds[fact_of(request)] = len(kept)
         kept.append(request)
     if len(kept) < len(requests):
         repeated = counted(len(requests) - len(kept), "edit was", "edits were")

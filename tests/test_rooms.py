@@ -11,6 +11,7 @@ PLACES = {"": ROOT / "lightning_edit", "callbacks": ROOT / "callbacks", "datamod
 FLOORS = [
     {"configs", "messages"},
     {"errors", "old_names", "progress"},
+    {"ripples"},
     {"requests", "settings"},
     {"distributed", "solvers"},
     {"storage"},

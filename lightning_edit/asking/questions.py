@@ -33,6 +33,7 @@ def as_question(request: EditRequest, complete: str = COMPLETE, sentences: bool 
         name: tuple(_asked(prompt, complete) for prompt in getattr(request, name)) for name in PROMPT_LISTS
     }
     prompts["paraphrase_prompts"] = request.paraphrase_questions or prompts["paraphrase_prompts"]
+    prompts["ripples"] = tuple(one.asked(lambda prompt: _asked(prompt, complete)) for one in request.ripples)
     # Locality is asked in questions in most data sets already. The template says what stands before an answer.
     prompt = request.question or _asked(request.prompt, complete)
     asked = replace(request, prompt=prompt, **prompts, separator=None, original=request)
@@ -49,6 +50,8 @@ def _in_sentences(request: EditRequest, asked: EditRequest) -> EditRequest:
     for name in PROMPT_LISTS:
         if name != "paraphrase_prompts" or not request.paraphrase_questions:
             lead_ins |= _leading(getattr(asked, name), getattr(request, name))
+    for ripple, plain in zip(asked.ripples, request.ripples, strict=True):
+        lead_ins |= _leading(ripple.prompts, plain.prompts)
     said, own = request.answer, _own_lead_in(request)
     if own is not None:
         lead_ins |= dict.fromkeys((asked.rewrite_prompt, *request.paraphrase_questions), own)

@@ -74,6 +74,7 @@ def _described(request: EditRequest) -> str:
     # Records without a separator of their own have the fingerprint that they had before there was one.
     separated = "" if request.separator is None else f" separator {request.separator!r}"
     answer = "" if request.answer is None else f" answered {request.answer!r}"
+    answer += f" tested {request.ripples!r}" if request.ripples else ""
     return repr(request) + separated + answer + ("" if request.original is None else f" of {request.original!r}")
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+from lightning_edit.metrics.ripples.descriptions import ripple_description
 from lightning_edit.metrics.ways import in_words, way_of
 
 # Which prompts, and which answer should be the more likely one there.
@@ -124,4 +125,6 @@ def description(tag: str) -> str:
     if room == "edit" and (way := way_of(name)[0]):
         text = OF_EDITS.get(way_of(name)[1], "")
         return text and f"asked {'in' if way == 'plain' else 'under'} {in_words(way)}: {text}"
+    if room == "edit" and (text := ripple_description(name)):
+        return text
     return DESCRIPTIONS.get(re.sub(r"^layer_\d+[^/]*/", "layer_L/", tag), "")

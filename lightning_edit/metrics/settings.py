@@ -50,6 +50,14 @@ class EvaluationSettings(Settings):
     match_paraphrases: CountOrZero = 2
     """So many of a record's paraphrases are continued, the first ones (CounterFact has two)."""
 
+    ripples: bool = True
+    """Whether to ask what follows from edits, where records bring tests of it."""
+
+    ripple_tokens: Count = 30
+    """Tokens of a reply in these tests (30 in RippleEdits' code); as many as a long answer has, fewer where the context
+    ends.
+    """
+
     seed: Seed = 0
     """Seed of the generated texts, which do not depend on the batches."""
 
@@ -159,7 +167,8 @@ def measurable(requests: Sequence[EditRequest], settings: EvaluationSettings) ->
     names += ["essence_score"] * (settings.generate and any(request.essence_texts for request in requests))
     names += ["generated_match"] * settings.generated_match
     names += ["generated_paraphrase"] * any(matched_paraphrases(request, settings) for request in requests)
-    return names + (_asked_freely(requests, settings) if settings.wild else [])
+    names += _asked_freely(requests, settings) if settings.wild else []
+    return names + (_of_tests(requests) if settings.ripples else [])
 
 
 def _asked_freely(requests: Sequence[EditRequest], settings: EvaluationSettings) -> list[str]:
@@ -171,6 +180,16 @@ def _asked_freely(requests: Sequence[EditRequest], settings: EvaluationSettings)
     }
     marked = ["exact"] + ["judged"] * (settings.judge.model is not None)
     return [f"wild_{how}_{measure}" for how in marked for measure in there if there[measure]]
+
+
+def _of_tests(requests: Sequence[EditRequest]) -> list[str]:
+    """The figures of what follows from edits that all tests with answers have."""
+    tests = [ripple for request in requests for ripple in request.ripples]
+    answered = [test for test in tests if all(query.answers for query in test.queries)]
+    axes = dict.fromkeys(test.axis for test in answered)
+    names = [f"ripple_{axis}_{figure}" for axis in axes for figure in ("said", "token_accuracy")]
+    follows = any(not test.kept for test in answered)
+    return names + [f"ripple_portability_{figure}" for figure in ("said", "token_accuracy")] * follows
 
 
 def matched_paraphrases(request: EditRequest, settings: EvaluationSettings) -> tuple[str, ...]:

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_edit.commands.comparison.runs import Figures, Run
+from lightning_edit.metrics.ripples.descriptions import tests_of
+from lightning_edit.metrics.ripples.figures import axis_of
+from lightning_edit.ripples import PORTABILITY
 
 NEW, REWORDED, OTHERS, TOGETHER = "The new facts", "The new facts in other words", "Everything else", "All together"
 # Name in `metrics.json`, title, what a share of 100 % means. A name with a minus is of harm: 100 % less it is shown.
@@ -98,6 +101,12 @@ KNOWN: Mapping[str, Sequence[tuple[str, str, str]]] = {
         ),
     ),
 }
+FOLLOWING = "What follows from the new facts, and what should stay"
+FOLLOWS = {
+    "said": "Left to answer freely, the model says the right answers in all {tests}.",
+    "score": "Where edit and conditions allow to tell, the model passes all {tests}.",
+    "unchanged": "The model answers all {tests} as before.",
+}
 # Those that are also measured in other ways to ask, see `lightning_edit.metrics.ways`.
 _WAY = re.compile(r"(plain|system_\d+)_((efficacy|paraphrase|neighborhood)_score|efficacy_accuracy)")
 
@@ -162,6 +171,10 @@ def groups_of(run: Run, collateral: Figures) -> dict[str, list[Shown]]:
             title, text = titles[way[2]]
             heading = f"Asked {_in_words(way[1])}"
             groups.setdefault(heading, []).append(_shown(name, title, text, run.before, after))
+        elif (found := axis_of(name)) is not None and found[0] != PORTABILITY and found[1] in FOLLOWS:
+            axis, how = found[0].replace("_", " "), FOLLOWS[found[1]]
+            title, text = f"{axis[0].upper()}{axis[1:]}: {found[1]}", how.format(tests=tests_of(found[0]))
+            groups.setdefault(FOLLOWING, []).append(_shown(name, title, text, run.before, after))
     return {heading: shown for heading, shown in groups.items() if shown}
 
 

@@ -22,6 +22,7 @@ from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, check_evaluation, check_records
+from lightning_edit.metrics.ripples.measuring import RippleMetrics
 from lightning_edit.metrics.ways import WayMetrics
 from lightning_edit.metrics.wild.measuring import WildMetrics
 from lightning_edit.models.auto_layers import settle_places
@@ -107,6 +108,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         self.seed, self.evaluation, self.strict_loading = seed, evaluation, False
         # Every process knows what all of them measured, so there is nothing to add up between them.
         self.metrics, self.way_metrics, self.wild = EditMetrics(sync_on_compute=False), WayMetrics(), WildMetrics()
+        self.ripple_metrics = RippleMetrics(evaluation)
         self.model: Any = None
         self.update: ModelUpdate | None = None
         self.results: dict[str, dict[str, float]] = {}

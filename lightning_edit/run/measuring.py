@@ -9,6 +9,7 @@ from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
+from lightning_edit.metrics.ripples.measuring import RippleMetrics
 from lightning_edit.metrics.ways import WayMetrics, ways_of
 from lightning_edit.metrics.wild.kept import before_of
 from lightning_edit.metrics.wild.measuring import WildMetrics
@@ -37,6 +38,7 @@ class Measuring(Showing):
     way_metrics: WayMetrics
     wild: WildMetrics
     sections: dict[str, Any]
+    ripple_metrics: RippleMetrics
     results: dict[str, dict[str, float]]
     _measured = 0
 
@@ -56,10 +58,11 @@ class Measuring(Showing):
         """Refuses what could not be measured.
 
         Raises:
-            EditError: See `WayMetrics.check` and `WildMetrics.check`.
+            EditError: See `WayMetrics.check`, `WildMetrics.check` and `RippleMetrics.check`.
         """
         self.way_metrics.check(self.requests, self.decoder.context)
         self.wild.check(self.requests, self.decoder.context)
+        self.ripple_metrics.check(self.requests, self.tokenizer, self.decoder.context)
 
     def take_before(self, edits: Mapping[str, Any]) -> None:
         """Takes over what a checkpoint says of the unedited model, as far as it would be measured alike now.
@@ -77,6 +80,7 @@ class Measuring(Showing):
         self.metrics.reset()
         self.way_metrics.reset()
         self.wild.reset()
+        self.ripple_metrics.reset()
         self._measured = 0
         if self.identity.loaded_records not in (None, self.identity.records(self.requests)):
             self.results.pop("before", None)
@@ -105,6 +109,7 @@ class Measuring(Showing):
         self.way_metrics.measure(self.decoder, requests, records, report)
         before = unedited if self.loop.edits_written else None
         self.wild.measure(self.decoder, requests, records, before, report)
+        self.ripple_metrics.measure(self.decoder, self.tokenizer, requests, records, before, report)
         return records
 
     def _report_part(self, requests: Sequence[EditRequest]) -> Report:
@@ -112,16 +117,18 @@ class Measuring(Showing):
         bar = f"evaluate {'edited' if self.loop.edits_written else 'unedited'} (records)"
         passes = 1 + any(r.locality for r in requests) + 2 * self.evaluation.generate + self.evaluation.generated_match
         passes += len(self.way_metrics) + self.wild.passes(requests, bool(self.loop.edits_written))
+        passes += self.ripple_metrics.passes(requests, bool(self.loop.edits_written))
         return share_of(self.report, bar, self._measured, len(requests), len(self.trainer.datamodule.measured), passes)
 
     def on_test_epoch_end(self) -> None:
         """Adds up the metrics."""
         figures = {name: float(n) for name, n in self.metrics.compute().items()}
-        figures |= dict(self.way_metrics.compute()) | self.wild.compute()
+        figures |= dict(self.way_metrics.compute()) | self.wild.compute() | self.ripple_metrics.compute()
         stage = "after" if self.loop.edits_written else "before"
         self.results[stage] = figures
         if section := self.wild.section(stage):
             self.sections["wild"] = self.sections.get("wild", {}) | section
+        self.sections |= {"ripples": tests} if (tests := self.ripple_metrics.section()) else {}
         means = {name: value for name, value in figures.items() if not name.endswith(("_stderr", "_n"))}
         self.log_dict(means, logger=False)
         self.log_figures({f"edit/{name}": value for name, value in means.items()}, self.loop.edits_written)

@@ -8,21 +8,36 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_edit import EditRequest
-from lightning_edit.datamodules import CounterFact, EasyEditCounterFact, OwnEdits, ZsRE
+from lightning_edit.datamodules import (
+    AKEW,
+    FEVER,
+    CounterFact,
+    EasyEditCounterFact,
+    HalluEditBench,
+    KnowEdit,
+    MQuAKE,
+    OwnEdits,
+    QAEdit,
+    RippleEdits,
+    UltraEditBench,
+    UnKE,
+    WikiBigEdit,
+    ZsRE,
+)
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.requests import TEXT_LISTS
 from lightning_edit.tiny import MODEL_PATH, World
-from tests.data_files import counterfact, easyedit, zsre
+from tests import data_files
 from tests.docs import shell
 from tests.docs.blocks import REPOSITORY
 
-PLACEHOLDERS = {"...": ".+", "TASK": r"[^/]+", "METRIC": ".+", "NAME": r"[^/]+", "L": r"\d+"}
+PLACEHOLDERS = {"...": ".+", "TASK": r"[^/]+", "METRIC": ".+", "AXIS": r"[^/]+", "NAME": r"[^/]+", "L": r"\d+"}
 # The run that is looked at has none; `tests/run/test_anchored.py` and `test_crispedit.py` look at these.
 # Written by other methods, and of longer answers, than those of the run that is looked at.
 OF_OTHERS = {
     *(f"layer_L/{name}" for name in ("queue", "preservation_loss", "preservation_bound", "free_share")),
     *(f"edit/{name}" for name in ("efficacy_nll", "paraphrase_nll")),
-    *(f"edit/{name}_rouge_l" for name in ("generated", "generated_paraphrase")),
+    *(f"edit/{name}_rouge_l" for name in ("generated", "generated_paraphrase", "ripple_AXIS")),
 }
 SPREAD = re.compile("_(stderr|n)$")
 
@@ -44,7 +59,7 @@ def first_cells(text):
 
 def pattern(name):
     """A name of a page as a regular expression, with its placeholders."""
-    parts = re.split(r"(\.\.\.|\bTASK\b|\bMETRIC\b|\bNAME\b|(?<=_)L\b)", name)
+    parts = re.split(r"(\.\.\.|\bTASK\b|\bMETRIC\b|(?<=_)AXIS(?=_)|\bNAME\b|(?<=_)L\b)", name)
     return re.compile("".join(PLACEHOLDERS.get(part, re.escape(part)) for part in parts))
 
 
@@ -62,6 +77,9 @@ def run_folder(tmp_path_factory):
     records = [{**record, "locality": [["The small book stood near the", "market"]]} for record in world.records(4, 0)]
     for record in records:
         record |= {"reference_texts": ["A roofer works on a roof."], "essence_texts": ["Hulbin Larrem is a man."]}
+        other = {"prompt": record["neighborhood_prompts"][0], "answers": record["target_true"]}
+        tests = {"prompt": record["paraphrase_prompts"][0], "answers": record["target_new"]}
+        record["ripples"] = {"reasoning": [tests], "forgetfulness": [other | {"kept": True}]}
     (folder / "edits.jsonl").write_text("\n".join(map(json.dumps, records)))
     rows = [{"text": text, "label": label} for label in (0, 1) for text in ("A market.", "A church.")]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -190,9 +208,20 @@ class Noting(dict):
 @pytest.mark.parametrize(
     "reader, change, options",
     [
-        (CounterFact, counterfact, {}),
-        (EasyEditCounterFact, easyedit, {}),
-        (ZsRE, zsre, {"target": "alt"}),
+        (CounterFact, data_files.counterfact, {}),
+        (EasyEditCounterFact, data_files.easyedit, {}),
+        (ZsRE, data_files.zsre, {"target": "alt"}),
+        (UnKE, data_files.unke, {}),
+        (KnowEdit, data_files.knowedit, {}),
+        (RippleEdits, data_files.rippleedits, {}),
+        (MQuAKE, data_files.mquake, {}),
+        (AKEW, data_files.akew, {}),
+        (AKEW, data_files.akew, {"form": "unstructured"}),
+        (QAEdit, data_files.qaedit, {}),
+        (WikiBigEdit, data_files.wikibigedit, {}),
+        (UltraEditBench, data_files.ultraeditbench, {}),
+        (FEVER, data_files.fever, {}),
+        (HalluEditBench, data_files.halluedit, {}),
     ],
 )
 def test_every_field_that_is_read_is_listed(reader, change, options):

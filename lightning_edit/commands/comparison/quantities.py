@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 SHARES = re.compile(
-    r"(^|_)(S|score|magnitude|accuracy|unchanged|match|generated_paraphrase|rouge_l|reliability|generalization|locality|kept|said|f1|mcc|matthews|correlation)$"
+    r"(^|_)(S|score|magnitude|accuracy|unchanged|match|generated_paraphrase|rouge_l|exact|reliability|generalization|locality|kept|said|f1|mcc|matthews|correlation)$"
 )
 HARM = re.compile(r"(^|_)(changed|worse|lost)$")
 SMALL_IS_GOOD = re.compile(r"^invalid$|perplexity|essence_score|loss|nll|(^|_)kl($|_)|error")

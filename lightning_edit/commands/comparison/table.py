@@ -33,6 +33,8 @@ HEADINGS = {
     "wild_judged_reliability": "judged\n%",
     "wild_judged_generalization": "judged\nparaphr. %",
     "wild_judged_locality": "judged\nlocality %",
+    "ripple_portability_said": "follows\n%",
+    "ripple_multi_hop_said": "multi-\nhop %",
     "generation_entropy": "entropy\nbits",
 }
 

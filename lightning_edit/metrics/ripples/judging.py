@@ -1,0 +1,79 @@
+"""Whether a reply is right: says the answers, or is the answer and nothing else."""
+
+import re
+from collections.abc import Sequence
+
+from lightning_edit.metrics.generated_text import generated_match
+
+# A model that was shown questions and answers goes on with questions of its own.
+_NEXT = re.compile(r"\n\s*(?:Q|Question):")
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
+
+
+def reply_of(continuation: str, lead_in: str = "") -> str:
+    """What a model replied: its continuation up to a question of its own, and without what leads in to the answer.
+
+    Args:
+        continuation: What it wrote after the prompt.
+        lead_in: What an answer in a chat begins with, if anything.
+    """
+    text = _NEXT.split(continuation, maxsplit=1)[0].strip()
+    return text.removeprefix(lead_in).strip() if lead_in else text
+
+
+def says_all(reply: str, answers: Sequence[Sequence[str]]) -> bool:
+    """Whether a reply says every answer in one of its forms.
+
+    RippleEdits' rule (Cohen et al., 2023), but for two things: forms are looked for as whole words, and in the reply
+    alone. The published code takes parts of words too, and reads the prompt along. As there, forms of one character
+    that is no digit do not count, unless there are no others.
+
+    Args:
+        reply: What the model says.
+        answers: Of each answer its accepted forms.
+
+    Example:
+        >>> says_all("the Swiss franc.", [["franc", "CHF"]]), says_all("Anna and Bo", [["Anna"], ["Carl", "Karl"]])
+        (True, False)
+    """
+    return all(any(generated_match(reply, form) for form in _telling(forms)) for forms in answers)
+
+
+def is_exactly(reply: str, answers: Sequence[Sequence[str]]) -> bool:
+    """Whether the first sentence or line of a reply is the answer in one of its forms, and nothing else.
+
+    Case, punctuation, articles and spaces do not count (as in SQuAD; Rajpurkar et al., 2016). MQuAKE's rule.
+
+    Args:
+        reply: What the model says.
+        answers: The accepted forms of the only answer; several answers are never one text exactly.
+
+    Example:
+        >>> is_exactly("The  Netherlands. It", [["Netherlands"]]), is_exactly("in Rome", [["Rome"]])
+        (True, False)
+    """
+    return len(answers) == 1 and plain(first_sentence(reply)) in {plain(form) for form in answers[0]}
+
+
+def first_sentence(reply: str) -> str:
+    """The first sentence or line.
+
+    Args:
+        reply: What the model says.
+    """
+    return _SENTENCE_END.split(reply.strip(), maxsplit=1)[0]
+
+
+def plain(text: str) -> str:
+    """A text in small letters, without punctuation and articles, with single spaces.
+
+    Args:
+        text: Any text.
+    """
+    return " ".join(_ARTICLE.sub(" ", _PUNCTUATION.sub("", text.casefold())).split())
+
+
+def _telling(forms: Sequence[str]) -> list[str]:
+    return [form for form in forms if len(form) > 1 or form.isdigit()] or list(forms)

@@ -1,0 +1,114 @@
+"""What should follow from an edit, or stay as it was: tests that a record brings beside its prompts."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
+
+Passes = Literal["all", "any"]
+# What an axis may be called, as it is a part of the names of figures.
+_AXIS = re.compile(r"[a-z][a-z0-9_]*")
+# The mean over axes has this name.
+PORTABILITY = "portability"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question, and what counts as its answer.
+
+    Args:
+        prompt: The complete prompt.
+        answers: What a right reply says, all of it: of each answer its accepted forms (the answer and its aliases), the
+            usual one first. Without any, right is what the unedited model replies.
+
+    Raises:
+        EditError: If the prompt or a form is empty.
+    """
+
+    prompt: str
+    answers: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str) or not self.prompt.strip():
+            raise EditError(f"the prompt of a test must be a text that is not empty, got {quoted(self.prompt)}.")
+        wrong = f"the answers to {quoted(self.prompt)} must be lists of texts that are not empty, got "
+        if not isinstance(self.answers, list | tuple):
+            raise EditError(f"{wrong}{quoted(self.answers)}.")
+        for forms in self.answers:
+            listed = isinstance(forms, list | tuple) and forms
+            if not listed or not all(isinstance(form, str) and form.strip() for form in forms):
+                raise EditError(f"{wrong}{quoted(forms)}.")
+        answers = tuple(tuple(dict.fromkeys(form.strip() for form in forms)) for forms in self.answers)
+        object.__setattr__(self, "answers", answers)
+
+
+@dataclass(frozen=True)
+class Ripple:
+    """A test of what follows from an edit, or of what must not (Cohen et al., 2023, call both its ripple effects).
+
+    Args:
+        axis: The kind of test, such as ``reasoning``; figures are means over all tests of an axis.
+        queries: What the edited model is asked.
+        passes: Whether ``all`` queries must be answered rightly, or ``any`` of them.
+        conditions: What the model must have known before the edit; otherwise the test says nothing of the edit.
+        unknown: What it must not have known before.
+        kept: Whether the edit should leave the answers as they were.
+
+    Raises:
+        EditError: If a name or value is none of the allowed ones, there is no query, or answers are missing that only
+            a test of what is kept can do without.
+    """
+
+    axis: str
+    queries: tuple[Query, ...]
+    passes: Passes = "all"
+    conditions: tuple[Query, ...] = ()
+    unknown: tuple[Query, ...] = ()
+    kept: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.axis, str) or not _AXIS.fullmatch(self.axis) or self.axis == PORTABILITY:
+            raise EditError(
+                f"the axis of a test must be a name of small letters, digits and _ such as 'reasoning', but not "
+                f"{PORTABILITY!r}, which is the mean of them; got {quoted(self.axis)}."
+            )
+        for name in ("queries", "conditions", "unknown"):
+            queries = getattr(self, name)
+            if not isinstance(queries, list | tuple) or not all(isinstance(query, Query) for query in queries):
+                raise EditError(f"a test of {self.axis}: `{name}` must be a list of `Query`, got {quoted(queries)}.")
+            object.__setattr__(self, name, tuple(queries))
+        if not self.queries:
+            raise EditError(f"a test of {self.axis} asks nothing. Give it at least one query, or remove it.")
+        if self.passes not in get_args(Passes):
+            raise EditError(f"a test of {self.axis}: `passes` must be all or any, got {quoted(self.passes)}.")
+        for query in (*(() if self.kept else self.queries), *self.conditions, *self.unknown):
+            if not query.answers:
+                raise EditError(
+                    f"a test of {self.axis}: {quoted(query.prompt)} has no answer, so nothing says what is right. Give "
+                    "its `answers`; only in a test of what is kept the unedited model's take their place."
+                )
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All prompts, those of the queries first."""
+        return tuple(query.prompt for query in (*self.queries, *self.conditions, *self.unknown))
+
+    def asked(self, change: Callable[[str], str]) -> "Ripple":
+        """The same test with other prompts.
+
+        Args:
+            change: Makes a prompt of one.
+        """
+
+        def changed(queries: tuple[Query, ...]) -> tuple[Query, ...]:
+            return tuple(replace(query, prompt=change(query.prompt)) for query in queries)
+
+        return replace(
+            self,
+            queries=changed(self.queries),
+            conditions=changed(self.conditions),
+            unknown=changed(self.unknown),
+        )

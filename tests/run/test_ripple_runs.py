@@ -1,0 +1,129 @@
+"""Whole runs on records that test what follows: RippleEdits over the embedded world, and records without subjects."""
+
+import json
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_edit.cli import main as cli
+from lightning_edit.commands.comparison import compare
+from lightning_edit.datamodules import FEVER, EditEverything, RippleEdits, UltraEditBench
+from lightning_edit.errors import EditError
+from lightning_edit.metrics.descriptions import description
+from lightning_edit.metrics.ripples.figures import RippleMeans, ripple_figures
+from lightning_edit.tiny import World
+from tests.data_files import editeverything, fever, language_fact, ripple_test, ultraeditbench
+from tests.small_runs import module
+from tests.trainers import quiet_trainer
+
+WORLD = World.generate()
+EDITS = 4
+
+
+def fact(subject, relation):
+    return next(fact for fact in WORLD.facts if (fact.subject, fact.relation) == (subject, relation))
+
+
+def record(place):
+    """An edit of a language, and tests whose answers the embedded model knows."""
+    known = fact(WORLD.subjects[place], "language")
+    new = next(answer for answer in WORLD.relation("language").answers[place:] if answer != known.answer)
+    other, plays = fact(WORLD.subjects[place + 100], "language"), fact(known.subject, "instrument")
+    speaks = f"{other.subject} speaks the language called"
+    kept = ripple_test(f"{known.subject} likes to play the", [plays.answer], [(speaks, [other.answer])])
+    unmet = ripple_test(f"{known.subject} likes to play the", ["nothing at all"], [(speaks, ["no language"])])
+    wordings = [prompt for prompt in WORLD.prompts(known, held_out=False) if "mother tongue" not in prompt]
+    return {
+        "example_type": "popular",
+        "edit": language_fact(known.subject, new) | {"original_fact": language_fact(known.subject, known.answer)},
+        "Relation_Specifity": [kept, unmet],
+        "Logical_Generalization": [ripple_test(["Nobody says", wordings[0]], [new])],
+        "Subject_Aliasing": [ripple_test(wordings[0], [new])],
+        "Compositionality_I": [ripple_test(["Nobody says", wordings[0]], [new], how="AND")],
+        "Compositionality_II": [],
+        "Forgetfulness": [ripple_test(speaks, [other.answer])],
+    }
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ripples")
+    (folder / "text.txt").write_text("\n".join(WORLD.sentences()))
+    (folder / "popular.json").write_text(json.dumps([record(place) for place in range(EDITS)]))
+    settings = {
+        "data.path": folder / "popular.json",
+        "data.preservation": "TextFile",
+        "data.preservation.path": folder / "text.txt",
+        "model.solver.ridge": 0.01,
+        "model.second_moment.tokens": 2000,
+        "model.second_moment.cache_dir": folder / "cache",
+        "model.evaluation.ripple_tokens": 8,
+        "collateral.prompts": 0,
+        "trainer.logger.save_dir": folder,
+    }
+    cli.main(["fit", "--data=RippleEdits", *(f"--{name}={value}" for name, value in settings.items())])
+    return folder / "version_0"
+
+
+def test_every_axis_is_measured_before_and_after(run_folder):
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    before, after, tests = metrics["before"], metrics["after"], metrics["ripples"]
+    assert after["generated_match"] == 1
+    # Of each two tests of what stays one is about something that the model did not know.
+    assert tests["relation_specificity"]["tests"] == 2 * EDITS
+    assert tests["relation_specificity"]["condition_unmet"] == EDITS
+    assert before["ripple_relation_specificity_said"] == 0.5
+    stays = after["ripple_relation_specificity_score"]
+    assert tests["relation_specificity"]["passed"] == stays * EDITS and stays > 0
+    assert before["ripple_subject_aliasing_said"] == 0 < after["ripple_subject_aliasing_said"]
+    # One of both queries is enough with OR, and not with AND.
+    assert after["ripple_logical_generalization_score"] == after["ripple_subject_aliasing_score"] > 0
+    assert after["ripple_compositionality_i_score"] == 0
+    assert 0 < after["ripple_forgetfulness_unchanged"] <= 1
+    assert not any("compositionality_ii" in name for name in after)
+    axes = ("subject_aliasing", "logical_generalization", "compositionality_i")
+    mean = sum(after[f"ripple_{axis}_score"] for axis in axes) / 3
+    assert after["ripple_portability_score"] == pytest.approx(mean)
+    assert after["ripple_portability_score_n"] == EDITS and "ripple_portability_score_stderr" in after
+    assert "ripple_portability_score" not in before
+
+
+def test_records_give_the_figures_again(run_folder):
+    after = json.loads((run_folder / "metrics.json").read_text())["after"]
+    means = RippleMeans()
+    for line in (run_folder / "records.jsonl").read_text().splitlines():
+        found = json.loads(line)
+        if found["stage"] == "after":
+            kept = {test["axis"] for test in found["ripples"] if test["kept"]}
+            means.update(ripple_figures(found["ripples"]), kept)
+    again = means.compute()
+    assert again and again == {name: after[name] for name in again}
+
+
+def test_tensorboard_and_comparisons_show_them(run_folder, tmp_path, capsys):
+    events = EventAccumulator(str(run_folder)).Reload()
+    tags = {tag for tag in events.Tags()["scalars"] if tag.startswith("edit/ripple_")}
+    assert {f"edit/ripple_{axis}_said" for axis in ("subject_aliasing", "forgetfulness", "portability")} <= tags
+    assert all(events.SummaryMetadata(tag).summary_description == description(tag) != "" for tag in tags)
+    assert [event.step for event in events.Scalars("edit/ripple_portability_said")] == [0, EDITS]
+    compare([str(run_folder)], "ripple_subject_aliasing_score", output=str(tmp_path / "a.png"))
+    shown = capsys.readouterr().out
+    assert "follows" in shown and "ripple subject aliasing score (%)" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), [(EditEverything, editeverything), (FEVER, fever), (UltraEditBench, ultraeditbench)]
+)
+def test_records_without_subjects_are_refused_where_a_search_needs_them(kind, change, tmp_path):
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps([change(record) for record in WORLD.records(2)]))
+    with pytest.raises(EditError, match=r"2 edits .* have no subject, at whose last token a search finds values"):
+        quiet_trainer(tmp_path).fit(module(), datamodule=kind(str(path)))
+
+
+def test_a_prompt_without_room_is_refused_before_anything_is_edited(tmp_path):
+    long = record(0) | {"Forgetfulness": [ripple_test("word " * 500, ["x"])]}
+    path = tmp_path / "popular.json"
+    path.write_text(json.dumps([long]))
+    with pytest.raises(EditError, match=r"record 0: the prompt .* of a test has .* context"):
+        quiet_trainer(tmp_path).fit(module(), datamodule=RippleEdits(str(path)))
