@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_edit.api import edit
+    from lightning_edit.api import EditResult, edit, edited
     from lightning_edit.asking.chat import ChatSettings
     from lightning_edit.errors import EditError
     from lightning_edit.gradients.gradient import Gradient
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
         Ridge,
         SimIE,
     )
-    from lightning_edit.updates.before_after import EditResult
     from lightning_edit.updates.model_update import ModelUpdate, inserted
     from lightning_edit.values.settings import ValueSettings
     from lightning_edit.windows.windows import Windows
@@ -59,7 +58,7 @@ _DEFINED_IN = {
     "CrispEdit": "lightning_edit.run.crispedit",
     "EditError": "lightning_edit.errors",
     "EditRequest": "lightning_edit.requests",
-    "EditResult": "lightning_edit.updates.before_after",
+    "EditResult": "lightning_edit.api",
     "EvoEdit": "lightning_edit.solvers",
     "EditingModule": "lightning_edit.run.module",
     "FineTuning": "lightning_edit.run.fine_tuning",
@@ -77,6 +76,7 @@ _DEFINED_IN = {
     "ValueSettings": "lightning_edit.values.settings",
     "Windows": "lightning_edit.windows.windows",
     "edit": "lightning_edit.api",
+    "edited": "lightning_edit.api",
     "inserted": "lightning_edit.updates.model_update",
     "load_memories": "lightning_edit.memories.folder",
 }
@@ -120,6 +120,7 @@ __all__ = [
     "Windows",
     "__version__",
     "edit",
+    "edited",
     "inserted",
     "load_memories",
 ]

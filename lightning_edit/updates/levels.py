@@ -25,11 +25,13 @@ class Part:
         factors: Delta ``(d_out, d_in)``.
         keys: The keys ``(d_in, n)`` of its edits, None where they are not known.
         facts: For each key the subject and prompt of its edit.
+        statistics: What a source had seen once these edits were made.
     """
 
     factors: Factors
     keys: Tensor | None = None
     facts: tuple[tuple[str, str], ...] = ()
+    statistics: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,8 +67,9 @@ class Level:
             weight: As it is now.
         """
         total, base = self.total, self.base
-        same = weight.shape == base.shape and weight.dtype == base.dtype
-        return same and total is not None and is_sum(whole(weight), base, total)
+        if weight.shape != base.shape or weight.dtype != base.dtype:
+            return False
+        return fingerprint(weight) == self.fingerprint if total is None else is_sum(whole(weight), base, total)
 
     def write(self, weight: Tensor) -> None:
         """Writes cast(base + sum) into the weight.
@@ -157,7 +160,9 @@ class Levels:
         Args:
             weight: As it is now.
         """
-        while (top := self.top) is not None and not top.holds(weight) and fingerprint(weight) == top.fingerprint:
+        while (top := self.top) is not None and not top.holds(weight):
+            if top.parts and fingerprint(weight) != top.fingerprint:
+                return
             self.stack.pop()
 
     def push(self, base: Tensor, name: str) -> Level:
