@@ -111,8 +111,8 @@ def editor_of(
     else:
         how.source.check(tokenizer, requests, templates, decoder)
     weights = EditedWeights(decoder, layers, earlier.levels)
-    settings: tuple[Any, ...] = (templates, how.values, {}, how.distribution)
-    editor = Editor(weights, tokenizer, how.solver, layers, *settings, source=how.source)
+    editor = Editor(weights, tokenizer, how.solver, layers, templates, how.values, {}, how.distribution)
+    editor.source = how.source
     if how.previous_keys:
         editor.previous_keys = earlier.keys(weights, requests)
     editor.statistics = earlier.statistics(how.source, decoder, layers)
