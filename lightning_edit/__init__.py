@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_edit.api import edit
+    from lightning_edit.api import EditResult, edit, edited, judged
     from lightning_edit.asking.chat import ChatSettings
     from lightning_edit.errors import EditError
     from lightning_edit.gradients.gradient import Gradient
-    from lightning_edit.judged import judged
     from lightning_edit.keys.context_templates import ContextTemplates
     from lightning_edit.keys.layer_stats import SecondMomentSettings
     from lightning_edit.memories.folder import load_memories
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
         SimIE,
         Sum,
     )
-    from lightning_edit.updates.before_after import EditResult
     from lightning_edit.updates.model_update import ModelUpdate, inserted
     from lightning_edit.values.settings import ValueSettings
     from lightning_edit.windows.windows import Windows
@@ -64,7 +62,7 @@ _DEFINED_IN = {
     "CrispEdit": "lightning_edit.run.crispedit",
     "EditError": "lightning_edit.errors",
     "EditRequest": "lightning_edit.requests",
-    "EditResult": "lightning_edit.updates.before_after",
+    "EditResult": "lightning_edit.api",
     "EvoEdit": "lightning_edit.solvers",
     "EditingModule": "lightning_edit.run.module",
     "FineTuning": "lightning_edit.run.fine_tuning",
@@ -87,8 +85,9 @@ _DEFINED_IN = {
     "WildSettings": "lightning_edit.metrics.wild.settings",
     "Windows": "lightning_edit.windows.windows",
     "edit": "lightning_edit.api",
+    "edited": "lightning_edit.api",
     "inserted": "lightning_edit.updates.model_update",
-    "judged": "lightning_edit.judged",
+    "judged": "lightning_edit.api",
     "load_memories": "lightning_edit.memories.folder",
 }
 
@@ -136,6 +135,7 @@ __all__ = [
     "Windows",
     "__version__",
     "edit",
+    "edited",
     "inserted",
     "judged",
     "load_memories",

@@ -25,7 +25,7 @@ FLOORS = [
     {"nets", "windows"},
     {"commands", "editor"},
     {"loop"},
-    {"api", "judged", "report", "run", "tuning"},
+    {"api", "report", "run", "tuning"},
     {"callbacks", "datamodules"},
     {"__init__", "cli"},
 ]

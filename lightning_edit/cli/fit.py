@@ -16,7 +16,6 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lightning_edit.callbacks import Collateral, Downstream, EditCheckpoint, Harness, Retention, Watch
-from lightning_edit.callbacks.report import table
 from lightning_edit.cli.checkpoint_cli import CheckpointCLI
 from lightning_edit.commands.argument_errors import EditArgumentParser
 from lightning_edit.commands.failure import causes
@@ -27,6 +26,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.gradients.gradient import Gradient  # noqa: F401  (makes its short name known)
 from lightning_edit.gradients.source import Source
 from lightning_edit.messages import one_line, printable, terminal
+from lightning_edit.metrics.table import table
 from lightning_edit.models.auto_layers import AUTO
 from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.run.crispedit import CrispEdit  # noqa: F401  (makes its short name known)

@@ -1,20 +1,13 @@
 """Asking a model before and after an update, whether the update is in the model or not."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning_edit.asking.answers import Answers
 from lightning_edit.asking.conversation import Conversation, Show
-from lightning_edit.export.adapter import Adapter, make_adapter
-from lightning_edit.export.folder import hub_revision, lora_facts, write_lora
-from lightning_edit.export.ranks import RankSettings, RelativeError
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.requests import EditRequest
-from lightning_edit.settings import Count, check
 from lightning_edit.updates.model_update import ModelUpdate
-from lightning_edit.updates.update_form import EDIT_FIELDS
 
 
 class BeforeAfter:
@@ -35,12 +28,12 @@ class BeforeAfter:
 
     def before(self, question: str, show: Show = lambda text: None) -> str:
         """The answer without the update; see `Conversation.ask`."""
-        with self._update_in_model(False):
+        with self.update_in_model(False):
             return self._before.ask(question, show)
 
     def after(self, question: str, show: Show = lambda text: None) -> str:
         """The answer with the update; see `Conversation.ask`."""
-        with self._update_in_model(True):
+        with self.update_in_model(True):
             return self._after.ask(question, show)
 
     def ask(self, question: str) -> Answers:
@@ -60,7 +53,12 @@ class BeforeAfter:
         self._after.history.clear()
 
     @contextmanager
-    def _update_in_model(self, wanted: bool) -> Iterator[None]:
+    def update_in_model(self, wanted: bool) -> Iterator[None]:
+        """The model with the update, or without it, inside a ``with`` block.
+
+        Args:
+            wanted: Whether with it.
+        """
         there = self.update.is_inserted
         self._switch(there, wanted)
         try:
@@ -73,70 +71,3 @@ class BeforeAfter:
             self.update.insert(self.model)
         if there and not wanted:
             self.update.remove(self.model)
-
-
-class EditResult(ModelUpdate):
-    """An update with the model that it was made for, which can be asked before and after it.
-
-    Args:
-        update: The update, which is in the model.
-        decoder: The model; it is kept in memory as long as this is.
-        tokenizer: Its fast tokenizer, or a `ChatTokenizer`, which asks in a chat.
-        requests: The edits in it, as far as they are known.
-    """
-
-    def __init__(
-        self, update: ModelUpdate, decoder: Decoder, tokenizer: Any, requests: Sequence[EditRequest] = ()
-    ) -> None:
-        super().__init__(update.layers, update.info, update._originals)
-        self.decoder, self.tokenizer, self.requests = decoder, tokenizer, requests
-
-    def ask(self, question: str, tokens: Count = 128) -> Answers:
-        """What the model says before and after the edits, the likeliest answers; each question stands for itself.
-
-        Args:
-            question: In a chat the text of the user's turn, else a prompt that the model continues.
-            tokens: Most tokens of an answer.
-
-        Returns:
-            An object with the texts ``before`` and ``after``, printed as a table of both side by side.
-
-        Raises:
-            EditError: If the question is empty or too long for the model, or the model was edited again since.
-        """
-        check(EditResult.ask, {"tokens": tokens})
-        return BeforeAfter(self.decoder, self.tokenizer, self, tokens).ask(question)
-
-    def to_lora(
-        self,
-        folder: str | Path,
-        rank: Count | None = None,
-        max_error: RelativeError | None = None,
-        pad_rank: Count | Literal["auto", "none"] = "auto",
-    ) -> Adapter:
-        """Writes the update as a LoRA adapter for PEFT, vLLM and others, with a model card.
-
-        It is put on the model as it was before this update: ``PeftModel.from_pretrained(base, folder)``.
-
-        Args:
-            folder: A new folder.
-            rank: See `RankSettings`.
-            max_error: The same.
-            pad_rank: The same.
-
-        Returns:
-            What was written; its ``ranks`` hold for each matrix the rank and the relative error.
-
-        Raises:
-            EditError: If the folder holds something, the update is not of matrices, or a rank is too small.
-        """
-        settings = RankSettings(rank, max_error, pad_rank)
-        model = self.decoder.model
-        if not self.is_inserted:
-            self.check(model)
-        adapter = make_adapter(model, {one.module: one.factors for one in self.layers.values()}, settings)
-        edits = [{name: getattr(request, name) for name in EDIT_FIELDS} for request in self.requests]
-        base = str(self.info.get("model") or "")
-        facts = lora_facts(adapter, base, hub_revision(model), self.info, edits)
-        write_lora(Path(folder).expanduser(), adapter, facts)
-        return adapter

@@ -13,7 +13,8 @@ from lightning_edit.loading.dequantization import dequantized_weight, holds_code
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.updates.model_update import ModelUpdate, dense_update
+from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.updates.sums import dense_update
 
 FILE = "beside.safetensors"
 

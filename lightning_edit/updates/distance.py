@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_edit.updates.model_update import dense_update
+from lightning_edit.updates.sums import dense_update
 from lightning_edit.updates.update_file import StoredUpdate
 
 

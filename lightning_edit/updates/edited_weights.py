@@ -14,7 +14,9 @@ from lightning_edit.models.sites import oriented_weight
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.layer_update import LayerUpdate
-from lightning_edit.updates.model_update import ModelUpdate, add_factors, write_weight
+from lightning_edit.updates.levels import Level, levels_of, on
+from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.updates.sums import add_factors, write_weight
 
 
 class EditedWeights:
@@ -26,24 +28,27 @@ class EditedWeights:
     Args:
         decoder: The model.
         layers: The layers that may be edited.
+        known: For layers that hold updates already, the level of these.
 
     Attributes:
         base: For each layer the unedited weight ``(d_out, d_in)``, as a whole; of E experts ``(d_out, E d_in)``.
     """
 
-    def __init__(self, decoder: Decoder, layers: Sequence[int]) -> None:
+    def __init__(self, decoder: Decoder, layers: Sequence[int], known: Mapping[int, Level] | None = None) -> None:
         self.decoder = decoder
-        self._base = {layer: self._copy(layer) for layer in layers}
+        known = known or {}
+        self._base = {layer: known[layer].base if layer in known else self._copy(layer) for layer in layers}
         self.base: Mapping[int, Tensor] = _Whole(self._base)
-        self.added: dict[int, Factors] = {}
+        sums = {layer: level.total for layer, level in known.items()}
+        self.added: dict[int, Factors] = {layer: total for layer, total in sums.items() if total is not None}
         # Asked for by the first process alone, which could not gather a weight then.
         self._fingerprints = {layer: fingerprint(base) for layer, base in self._base.items()}
 
     def add(self, layer: int, factors: Factors) -> None:
         """Adds an update to a layer's weight."""
         before = self.added.get(layer)
-        total = factors if before is None else add_factors(_beside(before, factors), factors)
-        self.added[layer] = _on(total, torch.device("cpu")) if self._waits else total
+        total = factors if before is None else add_factors(on(before, factors.left.device), factors)
+        self.added[layer] = on(total, torch.device("cpu")) if self._waits else total
         self._write(layer)
 
     def set(self, added: dict[int, Factors]) -> None:
@@ -72,6 +77,11 @@ class EditedWeights:
         """Whether what is not at work is kept on the CPU; parts of divided weights are gathered where they lie."""
         return self.decoder.memory == "low" and not is_sharded(self.decoder.model)
 
+    @property
+    def bases(self) -> Mapping[int, Tensor]:
+        """For each layer the unedited weight in its own form, as an update keeps it."""
+        return self._base
+
     def _copy(self, layer: int) -> Tensor:
         weight = self._weight(layer)
         return weight.to("cpu", copy=True) if self._waits else weight.clone()
@@ -80,7 +90,7 @@ class EditedWeights:
         weight = self._weight(layer)
         base = self._base[layer].to(weight.device)
         if layer in self.added:
-            write_weight(weight, base, _on(self.added[layer], weight.device) if self._waits else self.added[layer])
+            write_weight(weight, base, on(self.added[layer], weight.device) if self._waits else self.added[layer])
         else:
             with torch.no_grad():
                 weight.copy_(base)
@@ -138,7 +148,11 @@ class EditedWeights:
             **info: Written with it.
         """
         layers = {layer: self.described(layer, factors) for layer, factors in sorted(self.added.items())}
-        return ModelUpdate(layers, info, {layer: self._base[layer] for layer in layers})
+        update = ModelUpdate(layers, info)
+        for layer in layers:
+            levels_of(self.decoder.down_projection(layer)).stack.clear()
+        update.register(self.decoder.model, self._base)
+        return update
 
 
 class _Whole(Mapping[int, Tensor]):
@@ -155,12 +169,3 @@ class _Whole(Mapping[int, Tensor]):
 
     def __len__(self) -> int:
         return len(self._tensors)
-
-
-def _beside(factors: Factors, other: Factors) -> Factors:
-    """The factors on the device of others; those read from a checkpoint come from the CPU."""
-    return _on(factors, other.left.device)
-
-
-def _on(factors: Factors, device: torch.device) -> Factors:
-    return Factors(factors.left.to(device), None if factors.right is None else factors.right.to(device))

@@ -1,68 +1,31 @@
 """The update of a model as low-rank factors: inserted, removed, added up, saved and loaded."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_edit.distributed.sharded_weights import whole, write_whole
+from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.errors import EditError
-from lightning_edit.models.sites import oriented_weight
-from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
 from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
+from lightning_edit.updates.levels import Part, levels_of, weight_of, write_level
+from lightning_edit.updates.sums import is_sum
 from lightning_edit.updates.update_form import described
 from lightning_edit.updates.update_tensors import factors_of
 
 FORMAT = "lightning-edit update 2"
 # Without checksums.
 FIRST_FORMAT = "lightning-edit update 1"
-ALIGNMENT = 64
-# How far two sums of the same products in float64 may be apart, relative to the largest.
-SAME_SUM = 1e-12
-
-
-def dense_update(factors: Factors) -> Tensor:
-    """Delta ``(d_out, d_in)``, the same bits whether the factors come from a solver or from a file.
-
-    Args:
-        factors: The update.
-    """
-    if factors.right is None:
-        return factors.left
-    return _as_allocated(factors.left) @ _as_allocated(factors.right)
-
-
-def _as_allocated(tensor: Tensor) -> Tensor:
-    # A matrix product rounds differently for a transposed or an unaligned operand of the same numbers.
-    if tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0:
-        return tensor
-    return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def add_factors(first: Factors, second: Factors) -> Factors:
-    """The sum of two updates of one weight, dense as soon as the factors would take more room.
-
-    Args:
-        first: An update ``(d_out, d_in)``.
-        second: Another of the same shape.
-    """
-    if first.right is None or second.right is None:
-        return Factors(dense_update(first) + dense_update(second))
-    rank = len(first.right) + len(second.right)
-    d_out, d_in = len(first.left), first.right.shape[1]
-    if rank * (d_out + d_in) > d_out * d_in:
-        return Factors(dense_update(first) + dense_update(second))
-    return Factors(torch.cat([first.left, second.left], dim=1), torch.cat([first.right, second.right]))
 
 
 @dataclass(repr=False)
@@ -76,7 +39,8 @@ class ModelUpdate:
 
     layers: dict[int, LayerUpdate]
     info: dict[str, Any] = field(default_factory=dict)
-    _originals: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _identity: str = field(default_factory=lambda: uuid4().hex, repr=False, compare=False)
+    _inserted: bool = field(default=False, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """What it is, without its numbers."""
@@ -86,35 +50,65 @@ class ModelUpdate:
     @property
     def is_inserted(self) -> bool:
         """Whether it is in a model: `insert` was called on this object, and `remove` was not since then."""
-        return bool(self._originals)
+        return self._inserted
 
     def insert(self, model: Any) -> None:
         """Adds the update to the model's weights: W <- cast(W + Delta), the sum in float64.
 
+        Updates that were made for the same weights add up, in any order: W is what lies under all of them.
+
         Args:
-            model: The model the update was made for.
+            model: The model the update was made for, perhaps with other updates in it.
 
         Raises:
-            EditError: If a weight is not there or not the one the update was made for; nothing is changed then.
+            EditError: If a weight is not there or not the one the update was made for, or the update is in it already;
+                nothing is changed then.
         """
+        modules = {layer: self._module(model, update) for layer, update in self.layers.items()}
+        for module in modules.values():
+            levels_of(module).forget_undone(weight_of(module))
+        if any(levels_of(module).has(self._identity) for module in modules.values()):
+            raise EditError("This update is in the model already. Remove it before it is inserted again.")
         self.check(model)
         self._check_factors(model)
+        self.register(model, {layer: weight_of(module).clone() for layer, module in modules.items()})
+        for module in modules.values():
+            top = levels_of(module).top
+            assert top is not None
+            top.write(weight_of(module))
+
+    def register(self, model: Any, bases: Mapping[int, Tensor]) -> None:
+        """Notes beside the weights that the update is in them, so that it can be taken out again.
+
+        Args:
+            model: The model, whose weights hold the update or are about to.
+            bases: For each layer the weight without it, kept if no other update is known in that weight.
+        """
         for layer, update in self.layers.items():
-            weight = self._weight(model, update)
-            self._originals[layer] = weight.detach().clone()
-            write_weight(weight, self._originals[layer], update.factors)
+            levels = levels_of(self._module(model, update))
+            level = levels.top
+            if level is None or level.fingerprint != update.base:
+                level = levels.push(bases[layer], update.base)
+            level.put(self._identity, self._part(layer))
+        self._inserted = True
+
+    def _part(self, layer: int) -> Part:
+        """What is noted of one weight."""
+        return Part(self.layers[layer].factors)
 
     def check(self, model: Any) -> None:
         """Refuses a model other than the one the update was made for.
 
         Args:
-            model: The unedited model.
+            model: The model without this update.
 
         Raises:
             EditError: If a weight is not there or not the one the update was made for.
         """
         for layer, update in self.layers.items():
-            if fingerprint(self._weight(model, update)) != update.base:
+            module = self._module(model, update)
+            weight = weight_of(module)
+            if levels_of(module).joined(update.base, weight) is None and fingerprint(weight) != update.base:
                 raise EditError(
                     f"Layer {update.shown(layer)} ({update.module}) holds other weights than the update was made for"
                     f"{self._made_for}. Load that model, in the same precision and without earlier edits."
@@ -136,10 +130,11 @@ class ModelUpdate:
                 )
 
     def remove(self, model: Any, base: Any = None) -> None:
-        """Gives the weights back as they were before `insert`, bit for bit.
+        """Takes the update out of the weights; they are as they were without it, bit for bit.
 
-        A rounded sum cannot be undone by subtraction, so the old weights are kept from `insert` on. For a model
-        that was saved with the update in it they are taken from its base model.
+        A rounded sum cannot be undone by subtraction, so the weights under all updates are kept from the first `insert`
+        on. Updates that were made for the same weights can be removed in any order. For a model that was saved with
+        the update in it the old weights are taken from its base model.
 
         Args:
             model: The edited model.
@@ -148,34 +143,52 @@ class ModelUpdate:
         Raises:
             EditError: If the old weights are not known, or the weights have changed since; nothing is changed then.
         """
-        originals = {}
+        modules = {layer: self._module(model, update) for layer, update in self.layers.items()}
+        if base is not None:
+            self._put_back(modules, {layer: weight_of(self._module(base, one)) for layer, one in self.layers.items()})
+            return
+        if not all(levels_of(module).has(self._identity) for module in modules.values()):
+            raise EditError(
+                "The weights under this update are not known here: call insert() on the same object first, or pass "
+                f"the unedited model as `base`{self._made_for}."
+            )
+        for layer, module in modules.items():
+            level = levels_of(module).top
+            if level is None or self._identity not in level.parts or not level.holds(weight_of(module)):
+                raise self._changed(layer)
+        for module in modules.values():
+            levels_of(module).take_out(self._identity, weight_of(module))
+        self._inserted = False
+
+    def _put_back(self, modules: Mapping[int, nn.Module], bases: Mapping[int, Tensor]) -> None:
+        """Makes weights that hold this update alone those of the base model."""
         for layer, update in self.layers.items():
-            original = self._originals.get(layer) if base is None else self._weight(base, update).detach()
-            if original is None:
-                raise EditError(
-                    "The weights under this update are not known here: call insert() on the same object first, or pass "
-                    f"the unedited model as `base`{self._made_for}."
-                )
-            weight = self._weight(model, update)
+            weight, original = weight_of(modules[layer]), bases[layer]
             if fingerprint(original) != update.base or not is_sum(whole(weight), original, update.factors):
-                raise EditError(
-                    f"Layer {update.shown(layer)} ({update.module}) is not its base weight plus this update: it was "
-                    "edited again or the base is another model. Remove later updates first."
-                )
-            originals[layer] = original
-        with torch.no_grad():
-            for layer, original in originals.items():
-                self._weight(model, self.layers[layer]).copy_(original)
-        self._originals.clear()
+                raise self._changed(layer)
+        for layer, module in modules.items():
+            levels_of(module).stack.clear()
+            write_level(weight_of(module), bases[layer], None)
+        self._inserted = False
+
+    def _changed(self, layer: int) -> EditError:
+        update = self.layers[layer]
+        return EditError(
+            f"Layer {update.shown(layer)} ({update.module}) is not its base weight plus this update: it was edited or "
+            "changed again, or the base is another model. Remove later updates first."
+        )
 
     @property
     def _made_for(self) -> str:
         return f" ({self.info['model']})" if "model" in self.info else ""
 
+    def _weight(self, model: Any, update: LayerUpdate) -> Tensor:
+        return weight_of(self._module(model, update))
+
     @staticmethod
-    def _weight(model: Any, update: LayerUpdate) -> Tensor:
+    def _module(model: Any, update: LayerUpdate) -> nn.Module:
         try:
-            return oriented_weight(model.get_submodule(update.module))
+            return model.get_submodule(update.module)
         except AttributeError as error:
             raise EditError(f"{type(model).__name__} has no module {update.module}, which the update edits.") from error
 
@@ -226,52 +239,6 @@ class ModelUpdate:
             return ModelUpdate(layers, described(metadata, "info"))
         except WrongFormError as error:
             raise EditError(f"{path} is not an update of this tool: {error}.") from error
-
-
-@torch.no_grad()
-def write_weight(weight: Tensor, base: Tensor, factors: Factors) -> None:
-    """Writes cast(base + Delta) into a weight: the algebra in float64, one rounding.
-
-    Args:
-        weight: ``(d_out, d_in)``, of experts ``(d_out, E, d_in)``, changed in place.
-        base: The unedited weight, of the same shape; like the other it may be divided between processes.
-        factors: Delta.
-    """
-    delta = dense_update(factors).to(weight.device).view(weight.shape)
-    # In the memory of the product, where it is one.
-    total = delta + whole(base).double() if factors.right is None else delta.add_(whole(base))
-    write_whole(weight, total)
-
-
-def is_sum(weight: Tensor, base: Tensor, factors: Factors) -> bool:
-    """Whether a weight is cast(base + Delta), on whatever machine that was computed.
-
-    Kernels add up products in different orders, so the sums in float64 differ in their last bits, and where one is next
-    to the middle between two numbers of the weight's precision, the other may be rounded to the other one.
-
-    Args:
-        weight: ``(d_out, d_in)``, of experts ``(d_out, E, d_in)``.
-        base: The unedited weight, of the same shape.
-        factors: Delta.
-    """
-    delta = dense_update(factors).to(weight.device).view(weight.shape)
-    total = whole(base).to(weight.device).double() + delta
-    slack = SAME_SUM * (total.abs() + delta.abs().max())
-    return bool(((total - slack).to(weight.dtype) <= weight).all() & (weight <= (total + slack).to(weight.dtype)).all())
-
-
-def same_update(first: Factors, second: Factors) -> bool:
-    """Whether two updates of one weight are one: factors to the last bit, dense sums up to the order of adding up.
-
-    Args:
-        first: An update ``(d_out, d_in)``.
-        second: Another.
-    """
-    if first.right is not None and second.right is not None:
-        return torch.equal(first.left, second.left) and torch.equal(first.right, second.right)
-    one, other = dense_update(first), dense_update(second)
-    slack = SAME_SUM * float(other.abs().max()) if other.numel() else 0.0
-    return one.shape == other.shape and torch.allclose(one, other, rtol=SAME_SUM, atol=slack)
 
 
 @contextmanager

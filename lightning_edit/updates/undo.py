@@ -20,7 +20,8 @@ from lightning_edit.updates.base_model import base_of
 from lightning_edit.updates.beside import save_beside
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
-from lightning_edit.updates.model_update import ModelUpdate, same_update
+from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.updates.sums import same_update
 from lightning_edit.updates.update_list import REMOVED, open_updates
 from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
 

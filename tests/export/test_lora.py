@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from lightning_edit import EditError, ModelUpdate
+from lightning_edit.api import EditResult
 from lightning_edit.cli import main as cli
 from lightning_edit.export.adapter import make_adapter
 from lightning_edit.export.folder import lora_facts, write_lora
@@ -18,7 +19,6 @@ from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.sites import oriented_weight
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.updates.before_after import EditResult
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import inserted
 from lightning_edit.updates.update_list import UpdateList

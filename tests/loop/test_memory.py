@@ -17,9 +17,9 @@ from lightning_edit import (
     SecondMomentSettings,
     SimIE,
     ValueSettings,
-    api,
     edit,
 )
+from lightning_edit.api import editing
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.loop import memory
@@ -43,7 +43,7 @@ def edited(name, how, dtype="float32", **changes):
     requests = [EditRequest(r["subject"], r["prompt"], r["target_new"]) for r in records]
     needs = []
     with pytest.MonkeyPatch.context() as patch, TensorPeak() as tensors:
-        patch.setattr(api, "announce", lambda *given: needs.append(memory.announce(*given)))
+        patch.setattr(editing, "announce", lambda *given: needs.append(memory.announce(*given)))
         update = edit(
             model,
             load_tokenizer(name),

@@ -4,13 +4,13 @@ import pytest
 
 from lightning_edit.asking.chat import ChatSettings, ChatTokenizer, chat_format
 from lightning_edit.asking.questions import as_question
-from lightning_edit.callbacks.report import table
 from lightning_edit.commands.sweep import Sweep
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.metrics.settings import TEACHER_FORCED
+from lightning_edit.metrics.table import table
 from lightning_edit.metrics.ways import WayMetrics, way_of, ways_of
 from lightning_edit.models.decoder import find_decoder
 from tests.asking.test_chat import CHATML, INSTRUCTION, in_chat

@@ -15,15 +15,8 @@ from lightning_edit.models.decoder import find_decoder
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.edited_weights import EditedWeights
-from lightning_edit.updates.model_update import (
-    FIRST_FORMAT,
-    LayerUpdate,
-    add_factors,
-    dense_update,
-    is_sum,
-    same_update,
-    write_weight,
-)
+from lightning_edit.updates.model_update import FIRST_FORMAT, LayerUpdate
+from lightning_edit.updates.sums import add_factors, dense_update, is_sum, same_update, write_weight
 from tests.small_models import make_factors, make_gpt2, make_llama
 
 LAYERS = (0, 2)
@@ -128,12 +121,6 @@ def other_precision(model):
     return copy.deepcopy(model).float()
 
 
-def edited_before(model):
-    other = copy.deepcopy(model)
-    make_update(other).insert(other)
-    return other
-
-
 def one_number_changed(model):
     other = copy.deepcopy(model)
     with torch.no_grad():
@@ -141,7 +128,7 @@ def one_number_changed(model):
     return other
 
 
-@pytest.mark.parametrize("change", [other_weights, other_precision, edited_before, one_number_changed])
+@pytest.mark.parametrize("change", [other_weights, other_precision, one_number_changed])
 def test_a_model_with_other_weights_is_refused_and_left_alone(change):
     model = make_gpt2()
     update, other = make_update(model, model="the base"), change(model)
@@ -191,6 +178,104 @@ def test_inserted_restores_the_weights_after_an_exception(error):
     with inserted(model, update):
         assert changed(model, before) == edited_names(update)
     assert not changed(model, before)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_updates_of_the_same_weights_add_up_and_are_removed_in_any_order(order, dtype):
+    model = make_gpt2(dtype)
+    decoder, before = find_decoder(model), snapshot(model)
+    factors = [make_factors(16, 24, seed=seed) for seed in range(3)]
+    name, base = decoder.names[1], decoder.weight(1).clone()
+    updates = [ModelUpdate({1: LayerUpdate(name, fingerprint(base), part)}) for part in factors]
+    for update in updates:
+        update.insert(model)
+    there = set(range(3))
+    for number in order:
+        total = sum(factors[other].dense() for other in sorted(there))
+        assert torch.equal(decoder.weight(1), (base.double() + total).to(dtype))
+        updates[number].remove(model)
+        there.remove(number)
+    assert not changed(model, before)
+    assert not any(update.is_inserted for update in updates)
+
+
+def test_an_update_that_comes_back_among_others_gives_the_same_bits():
+    model = make_gpt2(torch.bfloat16)
+    updates = [make_update(model), make_update(model)]
+    for update in updates:
+        update.insert(model)
+    both = snapshot(model)
+    updates[0].remove(model)
+    updates[0].insert(model)
+    assert not changed(model, both)
+
+
+def test_an_update_goes_into_a_model_once():
+    model = make_gpt2()
+    update = make_update(model)
+    update.insert(model)
+    before = snapshot(model)
+    with pytest.raises(EditError, match="in the model already"):
+        update.insert(model)
+    assert not changed(model, before)
+
+
+def test_weights_that_a_state_dict_gave_back_are_unedited():
+    model = make_gpt2()
+    update, before = make_update(model), snapshot(model)
+    update.insert(model)
+    model.load_state_dict(before)
+    other = make_update(model)
+    other.insert(model)
+    assert update.is_inserted
+    with pytest.raises(EditError, match="not known here"):
+        update.remove(model)
+    other.remove(model)
+    assert not changed(model, before)
+    update.insert(model)
+    update.remove(model)
+    assert not changed(model, before)
+
+
+def test_an_update_of_a_model_that_was_changed_over_another_one_is_removed_first():
+    model = make_gpt2()
+    first, before = make_update(model), snapshot(model)
+    first.insert(model)
+    with torch.no_grad():
+        find_decoder(model).weight(0)[0, 0] += 1
+    trained, second = snapshot(model), make_update(model)
+    second.insert(model)
+    with pytest.raises(EditError, match=r"Remove later updates first\.$"):
+        first.remove(model)
+    second.remove(model)
+    assert not changed(model, trained)
+    model.load_state_dict(before)
+    first.insert(model)
+    first.remove(model)
+    assert not changed(model, before)
+
+
+def test_a_copy_of_an_edited_model_can_be_restored_by_itself():
+    model = make_gpt2()
+    update, before = make_update(model), snapshot(model)
+    update.insert(model)
+    copied = copy.deepcopy(model)
+    update.remove(copied)
+    assert not changed(copied, before)
+    assert changed(model, before) == edited_names(update)
+
+
+def test_a_pickled_model_holds_nothing_of_the_library(tmp_path):
+    model = make_gpt2()
+    make_update(model).insert(model)
+    torch.save(model, tmp_path / "model.pt")
+    assert b"lightning_edit.updates" not in (tmp_path / "model.pt").read_bytes()
+    again = torch.load(tmp_path / "model.pt", weights_only=False)
+    update, before = make_update(again), snapshot(again)
+    update.insert(again)
+    update.remove(again)
+    assert not changed(again, before)
 
 
 def broken_file(kind, path):

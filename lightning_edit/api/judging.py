@@ -1,16 +1,15 @@
 """Edits made without a trainer, judged as people judge: one function."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
+from lightning_edit.api.result import EditResult
 from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.errors import EditError
 from lightning_edit.metrics.judging.settings import JudgeSettings
 from lightning_edit.metrics.wild.measuring import WildMetrics
 from lightning_edit.metrics.wild.settings import WildSettings
 from lightning_edit.progress import ProgressBars, silent
-from lightning_edit.updates.before_after import EditResult
 
 
 def judged(
@@ -40,29 +39,13 @@ def judged(
     metrics = WildMetrics.of_run(result.tokenizer, wild or WildSettings(), judge or JudgeSettings(), ChatSettings())
     metrics.check(requests, decoder.context)
     measured: dict[str, Any] = {"wild": {}}
-    there = result.is_inserted
     with ProgressBars() if progress else nullcontext(silent) as report:
         for stage in ("before", "after"):
             metrics.reset()
             records: list[dict[str, Any]] = [{} for _ in requests]
-            with _holding(result, stage == "after", there):
-                unedited = None if stage == "before" else lambda: _holding(result, False, True)
+            with result.as_made(stage == "after") as instead:
+                unedited = None if stage == "before" else lambda: instead(False)
                 metrics.measure(decoder, requests, records, unedited, report)
             measured[stage], measured["records"] = metrics.compute(), [record["wild"] for record in records]
             measured["wild"] |= metrics.section(stage)
     return measured
-
-
-@contextmanager
-def _holding(result: EditResult, wanted: bool, there: bool) -> Iterator[None]:
-    """Puts an update into its model, or takes it out, for a block."""
-    model = result.decoder.model
-    if wanted == there:
-        yield
-        return
-    change, back = (result.insert, result.remove) if wanted else (result.remove, result.insert)
-    change(model)
-    try:
-        yield
-    finally:
-        back(model)

@@ -1,0 +1,119 @@
+"""What cannot be edited, or not like that, refused before any expensive work."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_edit.api.how import How
+from lightning_edit.asking.chat import ChatSettings, chat_of
+from lightning_edit.asking.questions import as_question
+from lightning_edit.asking.tokenization import require_offsets
+from lightning_edit.distributed.process_group import Together
+from lightning_edit.errors import EditError
+from lightning_edit.loading.editable import check_quantized
+from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
+from lightning_edit.loading.offloading import keep_in_memory
+from lightning_edit.loop.sourced import check_source, check_subjects, check_sum, is_searched
+from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.probe import check_projections
+from lightning_edit.requests import EditRequest
+from lightning_edit.solvers import Solver
+from lightning_edit.values.settings import ValueSettings, check_site, settle_site
+
+
+def check_model(model: Any, tokenizer: Any) -> None:
+    """Refuses a model through which no gradient goes, and a tokenizer that is not fast or not the model's own.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+    """
+    if torch.is_inference_mode_enabled() or any(parameter.is_inference() for parameter in model.parameters()):
+        raise EditError(
+            "Values are found with gradients, which `torch.inference_mode` rules out. Load the model and call edit() "
+            "outside of it; `torch.no_grad` does no harm."
+        )
+    require_offsets(tokenizer)
+    check_vocabulary(model, tokenizer)
+
+
+def as_asked(requests: Sequence[EditRequest], tokenizer: Any, settings: ChatSettings) -> Sequence[EditRequest]:
+    """The edits as the model is asked for them: in a chat as questions.
+
+    Args:
+        requests: The edits.
+        tokenizer: A transformers tokenizer or a `ChatTokenizer`.
+        settings: How a chat is asked.
+
+    Raises:
+        EditError: If there are none.
+    """
+    if not requests:
+        raise EditError("There are no edits to make.")
+    if chat_of(tokenizer) is None:
+        return requests
+    return [as_question(one, settings.complete, settings.in_sentences) for one in requests]
+
+
+def check_how(how: How, requests: Sequence[EditRequest]) -> None:
+    """Refuses settings that mean nothing together, or not for these edits.
+
+    Args:
+        how: The settings.
+        requests: The edits.
+    """
+    check_subjects(requests, how.source)
+    check_sum(how.solver, how.source)
+    if how.source is not None:
+        check_source(how.source, how.solver, how.distribution, how.values)
+
+
+def check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, Tensor], solver: Solver) -> None:
+    """Refuses second moments that are not those of the edited layers.
+
+    Args:
+        decoder: The model.
+        layers: The edited layers.
+        moments: What was given for each.
+        solver: Which member of the family writes.
+    """
+    if solver.needs_output_moment:
+        raise EditError(
+            f"`moments` are those of keys, and {type(solver).__name__} needs those of output gradients too: give "
+            "`texts` instead, from which both are counted."
+        )
+    if not set(layers) <= set(moments):
+        raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
+    for layer in layers:
+        shape, moment = decoder.moment_shape(layer), moments[layer]
+        if not isinstance(moment, Tensor) or moment.shape != shape or moment.is_complex():
+            got = tuple(moment.shape) if isinstance(moment, Tensor) else type(moment).__name__
+            raise EditError(f"`moments`: that of layer {layer} must be a real tensor {shape}, got {got}.")
+
+
+def check_weights(decoder: Decoder, layers: Sequence[int], how: How) -> ValueSettings:
+    """Refuses weights that cannot be edited.
+
+    Args:
+        decoder: The model, its edited modules plain.
+        layers: The edited layers.
+        how: The settings.
+
+    Returns:
+        How values are optimized where they will be read.
+    """
+    model = decoder.model
+    for module in (model.get_input_embeddings(), *map(decoder.down_projection, layers)):
+        keep_in_memory(model, module)
+    searched = is_searched(how.source)
+    if searched:
+        check_site(decoder, layers, how.values.site, how.distribution)
+    with Together():
+        check_finite(model)
+    check_quantized(decoder, layers)
+    check_projections(decoder, layers)
+    if how.source is not None:
+        how.source.check_places(decoder, layers, {})
+    return settle_site(decoder, layers, how.values) if searched else how.values
