@@ -68,6 +68,7 @@ def prompts_of(request: EditRequest) -> list[str]:
         request: The record.
     """
     listed = [prompt for name in PROMPT_LISTS for prompt in getattr(request, name)]
+    listed += [query.prompt for ripple in request.ripples for query in ripple.queries]
     return [request.rewrite_prompt, *listed, *(prompt for prompt, _ in request.locality)]
 
 

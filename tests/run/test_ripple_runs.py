@@ -3,17 +3,22 @@
 import json
 
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_edit import EMMET, EditRequest, InContext, Query, Ripple, ValueSettings
+from lightning_edit.callbacks import RecordResults
 from lightning_edit.cli import main as cli
 from lightning_edit.commands.comparison import compare
+from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.datamodules import FEVER, EditEverything, RippleEdits, UltraEditBench
 from lightning_edit.errors import EditError
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.metrics.ripples.figures import RippleMeans, ripple_figures
+from lightning_edit.report.figures import FOLLOWING, groups_of
 from lightning_edit.tiny import World
 from tests.data_files import editeverything, fever, language_fact, ripple_test, ultraeditbench
-from tests.small_runs import module
+from tests.small_runs import Requests, module
 from tests.trainers import quiet_trainer
 
 WORLD = World.generate()
@@ -100,6 +105,14 @@ def test_records_give_the_figures_again(run_folder):
     assert again and again == {name: after[name] for name in again}
 
 
+def test_the_report_explains_them(run_folder):
+    (run,), _ = read_runs([run_folder])
+    shown = {one.name: one for one in groups_of(run, {})[FOLLOWING]}
+    assert shown["ripple_subject_aliasing_said"].title == "Subject aliasing: said"
+    assert "by another name of its subject" in shown["ripple_subject_aliasing_score"].meaning
+    assert not any("portability" in name or "token" in name for name in shown)
+
+
 def test_tensorboard_and_comparisons_show_them(run_folder, tmp_path, capsys):
     events = EventAccumulator(str(run_folder)).Reload()
     tags = {tag for tag in events.Tags()["scalars"] if tag.startswith("edit/ripple_")}
@@ -109,6 +122,48 @@ def test_tensorboard_and_comparisons_show_them(run_folder, tmp_path, capsys):
     compare([str(run_folder)], "ripple_subject_aliasing_score", output=str(tmp_path / "a.png"))
     shown = capsys.readouterr().out
     assert "follows" in shown and "ripple subject aliasing score (%)" in " ".join(shown.split())
+
+
+def asking(subject):
+    """An edit of a craft, and tests of what follows and of what stays."""
+    known, plays = fact(subject, "craft"), fact(subject, "instrument")
+    prompt, *others = WORLD.prompts(known, held_out=False)
+    new = next(answer for answer in WORLD.relation("craft").answers if answer != known.answer)
+    kept = Ripple("relation_specificity", (Query(f"{subject} likes to play the", ((plays.answer,),)),), kept=True)
+    follows = Ripple(
+        "subject_aliasing", (Query(others[0], ((new,),)),), conditions=(Query(prompt, ((known.answer,),)),)
+    )
+    template = prompt.replace(subject, "{}")
+    return EditRequest(subject, template, new, known.answer, subject, ripples=(follows, kept))
+
+
+def measured(tmp_path, made, requests):
+    trainer, data = quiet_trainer(tmp_path, RecordResults(), logger=TensorBoardLogger(tmp_path, name=None)), requests
+    trainer.test(made, datamodule=data, verbose=False)
+    trainer.fit(made, datamodule=data)
+    trainer.test(made, datamodule=data, verbose=False)
+    return made.results["before"], made.results["after"], made.sections["ripples"]
+
+
+def test_updates_from_the_unedited_model_are_each_tested_on_their_own_edits(tmp_path):
+    requests = [asking(subject) for subject in WORLD.subjects[:4]]
+    made = module(independent_updates=True, values=ValueSettings(steps=20), layers="auto", solver=EMMET(ridge=0.01))
+    before, after, tests = measured(tmp_path, made, Requests(requests))
+    assert before["ripple_subject_aliasing_said"] == 0 and after["ripple_subject_aliasing_said"] == 1
+    said = round(4 * after["generated_match"])
+    assert tests["subject_aliasing"]["passed"] == said > 2 and tests["subject_aliasing"]["edit_failed"] == 4 - said
+    assert after["ripple_relation_specificity_unchanged"] > 0.5
+
+
+def test_facts_in_the_context_stand_before_the_tests_too(tmp_path):
+    requests = [asking(subject) for subject in WORLD.subjects[:2]]
+    made = InContext("tiny")
+    _, after, tests = measured(tmp_path, made, Requests(requests))
+    # The unedited model meets the conditions, as no fact stands before them there.
+    assert tests["subject_aliasing"]["condition_unmet"] == 0 and tests["subject_aliasing"]["tests"] == 2
+    assert after["ripple_subject_aliasing_said_n"] == 2
+    kept = [entry for request in requests for entry in request.ripples[1].queries]
+    assert all(made.tokenizer.informed(query.prompt) != query.prompt for query in kept)
 
 
 @pytest.mark.parametrize(

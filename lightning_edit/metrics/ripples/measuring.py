@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from lightning_edit.asking.chat import chat_of, informed_prompt
 from lightning_edit.asking.tokenization import encode_prompt
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.errors import EditError
@@ -75,8 +76,8 @@ class RippleMetrics:
             return
         for request in requests:
             for prompt in dict.fromkeys(prompt for ripple in request.ripples for prompt in ripple.prompts):
-                # A tokenizer makes no more tokens than there are bytes, but for one or two at the start.
-                if len(prompt.encode()) + 2 < context or (length := len(encode_prompt(tokenizer, prompt))) < context:
+                length = _length(tokenizer, prompt, context)
+                if length < context:
                     continue
                 raise EditError(
                     f"{request.name}: the prompt {quoted(prompt)} of a test has {counted(length, 'token')}, which "
@@ -144,6 +145,14 @@ class RippleMetrics:
             for axis, counts in self._tests.items()
             if not counts["asked"]
         }
+
+
+def _length(tokenizer: Any, prompt: str, context: int) -> int:
+    """Tokens of a prompt as it is asked, or a larger number that fits the context too."""
+    chat, asked = chat_of(tokenizer), informed_prompt(tokenizer, prompt)
+    # A tokenizer makes no more tokens than there are bytes, but for one or two at the start.
+    most = len((asked if chat is None else chat(asked)).encode()) + 2
+    return most if most < context else len(encode_prompt(tokenizer, prompt))
 
 
 def _counted(conditions_met: bool, passed: bool, edit_failed: bool) -> str:
