@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_edit.commands.comparison.settings import BEFORE_NOTED, METHOD, edits_of_update, flat_settings
+from lightning_edit.commands.run_name import is_name
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.storage.user_json import json_lines, read_json
@@ -31,6 +32,9 @@ class Run:
         seconds: Of each stage.
         left_out: Number of edits that could not be made.
         settings: See `flat_settings`.
+        name: What the user called it, if anything.
+        seeds: Of how many runs that differ in their seeds alone this is the mean, see `joined_seeds`.
+        folders: Where all of these lie.
     """
 
     folder: Path
@@ -40,6 +44,9 @@ class Run:
     seconds: Figures
     left_out: int
     settings: dict[str, str]
+    name: str | None = None
+    seeds: int = 1
+    folders: tuple[Path, ...] = ()
 
     @property
     def before(self) -> Figures:
@@ -139,6 +146,8 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
         seconds=_figures(content.get("seconds") or {}, f"{folder / FILE}, `seconds`"),
         left_out=len(left_out),
         settings=settings,
+        name=content["name"] if is_name(content.get("name")) else None,
+        folders=(folder,),
     )
 
 
