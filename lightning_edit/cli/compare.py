@@ -25,10 +25,25 @@ def main(words: list[str]) -> None:
     )
     parser.add_argument("--x", choices=get_args(Axis), default="edits", help="the x-axis of the figure")
     parser.add_argument(
-        "--output", default="comparison.png", metavar="FILE", help="where to save the figure (comparison.png)"
+        "--output",
+        "--figure",
+        default="comparison.png",
+        metavar="FILE",
+        help="where to save the figure: .png, .pdf or .svg (comparison.png)",
+    )
+    parser.add_argument("--table", metavar="FILE", help="also save the table: .tex, .csv or .md")
+    parser.add_argument(
+        "--significance", action="store_true", help="test each pair of methods over the records that both have"
     )
     parser.add_argument(
-        "--labels", nargs="+", metavar="NAME", help="labels to use instead of the method names, one for each run"
+        "--zoom", action="store_true", help="make the axes of percentages as short as possible, not 0 to 100"
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="NAME",
+        help="labels in place of names and methods, one for each row",
     )
     given = parser.parse_args(words)
-    compare(given.runs, given.metric, given.x, given.output, given.labels)
+    how = (given.table, given.significance, given.zoom)
+    compare(given.runs, given.metric, given.x, given.output, given.labels, *how)

@@ -32,7 +32,7 @@ SECTIONS = {
 # For those that may make another class, of what it must be a kind.
 KINDS = {"model": ("lightning_edit.run.measured_module", "MeasuredModule"), "data": (DATA, "EditDataModule")}
 OTHERS = (
-    *("config", "trainer", "seed_everything", "weights_only", "ckpt_path"),
+    *("config", "name", "trainer", "seed_everything", "weights_only", "ckpt_path"),
     *("print_config", "trust_config", "verbose", "help_all"),
 )
 # The annotations that stand for a range of numbers, by the names that sources give them.

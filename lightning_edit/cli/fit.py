@@ -19,6 +19,7 @@ from lightning_edit.callbacks import Collateral, Downstream, EditCheckpoint, Har
 from lightning_edit.cli.checkpoint_cli import CheckpointCLI
 from lightning_edit.commands.argument_errors import EditArgumentParser
 from lightning_edit.commands.failure import causes
+from lightning_edit.commands.run_name import check_name
 from lightning_edit.configs import CONFIGS
 from lightning_edit.datamodules import EditDataModule, PreservationText
 from lightning_edit.distributed.shutdown import LOST, end_started, is_lost_connection, quieten_others
@@ -39,7 +40,7 @@ from lightning_edit.run.module import EditingModule  # noqa: F401  (makes its sh
 from lightning_edit.run.trainer_check import check_strategy_name
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.run_folder import lock, run_folder, stay_in
+from lightning_edit.storage.run_folder import lock, name_folder, run_folder, stay_in
 from lightning_edit.windows.windows import Windows  # noqa: F401  (the same)
 
 
@@ -75,7 +76,8 @@ class EditCLI(CheckpointCLI):
         return {name: methods[name] for name in self.parser_kwargs}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Gives the measurements in the middle of a run keys of their own."""
+        """Gives the run a name, and the measurements in the middle of it keys of their own."""
+        parser.add_argument("--name", type=str | None, default=None, help="the run's name, also that of its folder")
         parser.add_lightning_class_args(Downstream, "downstream")
         parser.add_lightning_class_args(Harness, "harness")
         parser.add_lightning_class_args(Retention, "retention")
@@ -85,6 +87,7 @@ class EditCLI(CheckpointCLI):
 
     def before_instantiate_classes(self) -> None:
         """Divides a model in the newer way; measures the checkpoint's records if the user asks for no others."""
+        check_name(self.config[self.subcommand].name)
         settings = self.config[self.subcommand].trainer
         check_strategy_name(settings.strategy)
         if settings.strategy == "fsdp":
@@ -109,6 +112,7 @@ class EditCLI(CheckpointCLI):
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""
         self.model.check_trainer(self.trainer, self.subcommand == "fit")
+        self._take_name()
         if self.subcommand == "fit":
             stay_in(self.trainer, self.config.fit.ckpt_path)
             if self.config.fit.ckpt_path is not None:
@@ -117,6 +121,16 @@ class EditCLI(CheckpointCLI):
                 if isinstance(callback, EditCheckpoint):
                     callback.flags_to_go_on = self.flags_to_go_on
         atexit.register(end_started, self.trainer.strategy.launcher)
+
+    def _take_name(self) -> None:
+        """Names the folder of a new run; one that goes on, or is measured again, has one."""
+        settings = self.config[self.subcommand]
+        if settings.name is None:
+            return
+        self.model.sections["name"] = settings.name
+        if self.subcommand == "fit" and settings.ckpt_path is None:
+            name_folder(self.trainer, settings.name)
+            run_folder(self.trainer)
 
     def before_fit(self) -> None:
         """Measures the unedited model; a resumed run has done so."""

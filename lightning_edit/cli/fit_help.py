@@ -24,6 +24,7 @@ Measures a model, or the edited model of a checkpoint (edited.ckpt of a run).
 }
 OPTIONS = {
     "--config FILE": "A YAML file with settings, see configs/; may be given several times.",
+    "--name NAME": "A name for the run: of its folder, and in tables and figures; runs/NAME, not runs/version_N.",
     "--ckpt_path PATH": "A checkpoint or a run's folder to resume from, or `last`; for `test`, what to measure.",
     "--trust_config": "With --ckpt_path: the run's own config.yaml may name any classes and folders.",
     "--print_config": "Prints all settings as YAML and exits, e.g. to start a file of your own.",

@@ -61,6 +61,28 @@ def run_folder(trainer: Trainer) -> Path:
     return place.folder
 
 
+def name_folder(trainer: Trainer, name: str) -> None:
+    """Gives the folder of a new run a name in place of a number.
+
+    Args:
+        trainer: The trainer of the run, whose folder is not known yet.
+        name: The name; other loggers than those that write there keep their own.
+
+    Raises:
+        EditError: If the folder has a name already.
+    """
+    loggers: list[Any] = [one for one in trainer.loggers if isinstance(one, TensorBoardLogger | CSVLogger)]
+    for logger in loggers:
+        if logger._version is not None:
+            raise EditError(
+                f"`name` gives the folder of the run its name ({name}), and the logger's `version` another one "
+                f"({logger._version}). Leave out one of them."
+            )
+        logger._version = name
+    if not trainer.loggers:
+        trainer._edit_place = _Place(Path(trainer.default_root_dir) / WITHOUT_LOGGER / name)  # type: ignore[attr-defined]
+
+
 def shared_folder(trainer: Trainer) -> Path:
     """The same in every process; all of them must ask at the same time.
 
@@ -144,8 +166,8 @@ def _check_new(folder: Path) -> None:
     if there:
         raise EditError(
             f"{folder} holds the files of another run ({', '.join(there)}), which are never replaced. Resume that "
-            "run with --ckpt_path, move it, or leave out the logger's `version`, so that each run has a folder of its "
-            "own; in Python give each Trainer a logger of its own."
+            "run with --ckpt_path, move it, give this one another `--name`, or leave out the logger's `version`, so "
+            "that each run has a folder of its own; in Python give each Trainer a logger of its own."
         )
 
 

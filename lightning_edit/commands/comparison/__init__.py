@@ -1,4 +1,4 @@
-"""Several runs side by side: a table, and a figure as PNG and in TensorBoard."""
+"""Several runs side by side: a table, and a figure as a file and in TensorBoard."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -7,15 +7,18 @@ from typing import Any, Literal, get_args
 
 from rich.text import Text
 
-from lightning_edit.commands.comparison.lines import Axis, lines_of
+from lightning_edit.commands.comparison.lines import Axis, Line, lines_of
 from lightning_edit.commands.comparison.runs import Run, read_runs
-from lightning_edit.commands.comparison.table import columns_of, notes_of, table
+from lightning_edit.commands.comparison.seeds import joined_seeds
+from lightning_edit.commands.comparison.table import columns_of, notes_of
+from lightning_edit.commands.comparison.table import table as drawn_table
+from lightning_edit.commands.comparison.written_table import check_table, write_table
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
-from lightning_edit.storage.atomic import atomic_path
 
 __all__ = ["compare", "usual_metric"]
 
+FIGURES = (".png", ".pdf", ".svg")
 USUAL = ("S", "efficacy_score", "efficacy_accuracy")
 
 
@@ -25,11 +28,14 @@ def compare(
     x: Literal["edits", "batch_size"] = "edits",
     output: str = "comparison.png",
     labels: list[str] | None = None,
+    table: str | None = None,
+    significance: bool = False,
+    zoom: bool = False,
 ) -> None:
-    """Compares finished runs in one table and one figure with a line for each method.
+    """Compares finished runs in one table and one figure with a line, or a bar, for each method.
 
     Runs that differ only in the number of edits (with ``x`` ``batch_size`` also in the edits of an update) make one
-    line.
+    line. Runs that differ only in their seeds are shown by their mean and standard deviation.
 
     Args:
         runs: Folders of runs, or folders that hold such folders.
@@ -37,30 +43,47 @@ def compare(
             separated by commas. If not given, it is the first of S, efficacy score and accuracy that all runs have, or
             else that some have.
         x: Against what: ``edits`` shows how a run went on, ``batch_size`` (edits of one update) the ends of the runs.
-        output: The figure, a PNG file; for TensorBoard it lands in a folder ``comparison`` beside it.
-        labels: Names in place of the methods' own, one for each run in the table's order; those that share one make one
-            line.
+        output: The figure, a PNG, PDF or SVG file; for TensorBoard it lands in a folder ``comparison`` beside it.
+        labels: Names in place of the runs' or methods' own, one for each row of the table in its order; those that
+            share one make one line.
+        table: A LaTeX, CSV or Markdown file for the table as well.
+        significance: Whether to test each pair of methods over the records that both have; see `paired_tests`.
+        zoom: Whether axes of percentages show only what is needed, and not 0 to 100.
 
     Raises:
         EditError: If a folder holds no finished run, a file cannot be read, or no run has a metric.
     """
     path, names = Path(output).expanduser(), None if metric is None else _names(metric)
+    table_file = None if table is None else Path(table).expanduser()
     _check_settings(runs, names, x, path)
-    finished, notes = read_runs([Path(run).expanduser() for run in runs])
+    check_table(table_file)
+    found, notes = read_runs([Path(run).expanduser() for run in runs])
+    finished = joined_seeds(found)
     metrics = [usual_metric(finished)] if names is None else names
     _check_metrics(finished, metrics, x)
     _check_labels(finished, labels)
-    lines = lines_of(finished, x, labels)
+    lines, columns = lines_of(finished, x, labels), columns_of(finished, metrics)
+    tested = _tested(lines, columns if names is None else names) if significance else None
     # Most of the time that a comparison takes; a mistake is answered without it.
-    from lightning_edit.commands.comparison.figure import draw
-    from lightning_edit.commands.comparison.tensorboard import write_tensorboard
+    from lightning_edit.commands.comparison.figure_file import write_figure
 
-    figure = draw(lines, metrics, x)
-    with atomic_path(path) as scratch:
-        figure.savefig(scratch, format="png")
-    write_tensorboard(path, figure, lines, metrics, x, path.parent / "comparison")
-    _show(table(finished, lines, columns_of(finished, metrics)), [*notes, *notes_of(finished, lines, metrics, x)])
-    terminal().print(f"Written: {path}, {path.parent / 'comparison'}", soft_wrap=True)
+    write_figure(path, lines, metrics, x, zoom)
+    if table_file is not None:
+        write_table(table_file, finished, lines, columns)
+    _show(drawn_table(finished, lines, columns), [*notes, *notes_of(finished, lines, metrics, x)])
+    if tested is not None:
+        _show(tested, [])
+    written = [path, path.parent / "comparison", *([] if table_file is None else [table_file])]
+    terminal().print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
+
+
+def _tested(lines: Sequence[Line], metrics: Sequence[str]) -> Any:
+    if len(lines) < 2:
+        raise EditError(f"`significance` compares two methods or more, and there is one: {lines[0].label}.")
+    # Takes as long to import as the figure, and torch.
+    from lightning_edit.commands.comparison.significance import of_records, paired_tests, table_of
+
+    return table_of(paired_tests(lines, of_records(metrics)))
 
 
 def _names(metric: str | Sequence[str]) -> list[str]:
@@ -75,8 +98,8 @@ def _check_settings(runs: Sequence[str], metrics: Sequence[str] | None, x: str, 
         raise EditError("`metric`: expected at least one name, got none.")
     if x not in get_args(Axis):
         raise EditError(f"`x` must be {' or '.join(get_args(Axis))}, got {x}.")
-    if path.suffix.lower() != ".png" or path.is_dir():
-        raise EditError(f"`output` must be a file whose name ends in .png, got {path}.")
+    if path.suffix.lower() not in FIGURES or path.is_dir():
+        raise EditError(f"`output` must be a file whose name ends in {', '.join(FIGURES)}, got {path}.")
 
 
 def usual_metric(runs: Sequence[Run]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightning_edit.commands.comparison.runs import Run
+from lightning_edit.commands.comparison.seeds import stem, without_seeds
 from lightning_edit.commands.comparison.settings import ONCE, shortest_labels
 from lightning_edit.messages import printable
 
@@ -55,11 +56,20 @@ def lines_of(runs: Sequence[Run], x: Axis, labels: Sequence[str] | None = None) 
     Returns:
         Lines in the order of their first runs.
     """
-    names = list(labels) if labels is not None else shortest_labels(_keys(runs, x))
+    names = list(labels) if labels is not None else _labels(runs, shortest_labels(_keys(runs, x)))
     joined: dict[str, list[Run]] = {}
     for name, run in zip(names, runs, strict=True):
         joined.setdefault(name, []).append(run)
     return [Line(_short(name), tuple(members)) for name, members in joined.items()]
+
+
+def _labels(runs: Sequence[Run], methods: Sequence[str]) -> list[str]:
+    """What users called their runs, and methods where they did not; numbers at the end of names do not count."""
+    kinds = [(method, stem(run.name)) for method, run in zip(methods, runs, strict=True)]
+    names = {kind: {run.name for run, of in zip(runs, kinds, strict=True) if of == kind} for kind in kinds}
+    shown = {kind: (min(names[kind], key=str) if len(names[kind]) == 1 else kind[1]) or kind[0] for kind in kinds}
+    twice = {label for label in shown.values() if list(shown.values()).count(label) > 1}
+    return [f"{shown[kind]} ({kind[0]})" if shown[kind] in twice else shown[kind] for kind in kinds]
 
 
 def _short(label: str) -> str:
@@ -72,8 +82,8 @@ def _short(label: str) -> str:
 def _keys(runs: Sequence[Run], x: Axis) -> list[dict[str, str]]:
     """What the runs of a line share."""
     if x == "edits":
-        return [{**run.settings, **({"edits": str(run.edits)} if run.has_curve else {})} for run in runs]
-    keys = [{name: value for name, value in run.settings.items() if name != ONCE} for run in runs]
+        return [{**without_seeds(run.settings), **({"edits": str(run.edits)} if run.has_curve else {})} for run in runs]
+    keys = [{name: value for name, value in without_seeds(run.settings).items() if name != ONCE} for run in runs]
     for key in [dict(key) for key in keys]:
         members = [i for i, other in enumerate(keys) if other == key]
         places = {(runs[i].batch_size, runs[i].edits) for i in members}

@@ -14,6 +14,7 @@ from lightning_edit.commands.comparison.settings import (
     flat_protocol,
     flat_settings,
 )
+from lightning_edit.commands.run_name import is_name
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.storage.user_json import json_lines, read_json
@@ -38,6 +39,9 @@ class Run:
         left_out: Number of edits that could not be made.
         settings: See `flat_settings`.
         wild: How free answers were asked and marked, flat; empty where none were.
+        name: What the user called it, if anything.
+        seeds: Of how many runs that differ in their seeds alone this is the mean, see `joined_seeds`.
+        folders: Where all of these lie.
     """
 
     folder: Path
@@ -48,6 +52,9 @@ class Run:
     left_out: int
     settings: dict[str, str]
     wild: dict[str, str] = field(default_factory=dict)
+    name: str | None = None
+    seeds: int = 1
+    folders: tuple[Path, ...] = ()
 
     @property
     def before(self) -> Figures:
@@ -148,6 +155,8 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
         left_out=len(left_out),
         settings=settings,
         wild=flat_protocol(content.get("wild")),
+        name=content["name"] if is_name(content.get("name")) else None,
+        folders=(folder,),
     )
 
 

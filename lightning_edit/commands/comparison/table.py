@@ -59,7 +59,10 @@ def table(runs: Sequence[Run], lines: Sequence[Line], columns: Sequence[str]) ->
         lines: The lines they make.
         columns: Names of the figures to show.
     """
-    names = names_of([run.folder for run in runs])
+    names = [
+        f"{run.seeds} seeds, {name} ..." if run.seeds > 1 else name
+        for run, name in zip(runs, names_of([run.folder for run in runs]), strict=True)
+    ]
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     drawn.title = Text("before -> after editing", style="bold")
     drawn.add_column("run", overflow="fold", min_width=min(16, max(len(name) for name in names)))
@@ -141,6 +144,10 @@ def notes_of(runs: Sequence[Run], lines: Sequence[Line], metrics: Sequence[str],
         if run.left_out:
             left_out = counted(run.left_out, "edit was", "edits were")
             yield f"{run.folder.name}: {left_out} left out because no finite values were found."
+    for line in lines:
+        if counted_seeds := sorted({run.seeds for run in line.runs if run.seeds > 1}):
+            many = " and ".join(map(str, counted_seeds))
+            yield f"{line.label}: means over {many} seeds; ± and error bars are the standard deviation over these."
     for line in lines:
         counts = Counter((run.edits, run.batch_size) for run in line.runs)
         for (edits, batch_size), count in counts.items():

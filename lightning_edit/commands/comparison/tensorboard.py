@@ -15,12 +15,12 @@ SUFFIX = ".comparison"
 
 
 def write_tensorboard(
-    picture: Path, figure: Figure, lines: Sequence[Line], metrics: Sequence[str], x: Axis, folder: Path
+    picture: bytes, figure: Figure, lines: Sequence[Line], metrics: Sequence[str], x: Axis, folder: Path
 ) -> None:
     """Writes the figure and its points, a point's place being the step; an earlier comparison there is replaced.
 
     Args:
-        picture: The figure as a PNG file.
+        picture: The figure as PNG.
         figure: The figure.
         lines: What it shows.
         metrics: Names of figures.
@@ -44,6 +44,6 @@ def _event(step: int, value: Summary.Value) -> Event:
     return Event(wall_time=time.time(), step=step, summary=Summary(value=[value]))
 
 
-def _image(picture: Path, figure: Figure) -> Summary.Image:
+def _image(picture: bytes, figure: Figure) -> Summary.Image:
     width, height = figure.canvas.get_width_height()
-    return Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=picture.read_bytes())
+    return Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=picture)
