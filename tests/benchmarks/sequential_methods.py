@@ -27,6 +27,7 @@ class Case:
         alpha_ridge: Of AlphaEdit.
         eta: Of values from gradients.
         trained: Learning rate of CrispEdit.
+        gradient_layers: Whose maps values from gradients change, where they are others than those of values searched.
     """
 
     options: tuple[str, ...]
@@ -40,6 +41,7 @@ class Case:
     alpha_ridge: float
     eta: float
     trained: float
+    gradient_layers: str | None = None
 
 
 CASES = {
@@ -80,7 +82,9 @@ CASES = {
         mpes=6,
         threshold=0.1,
         alpha_ridge=3,
-        eta=1e-3,
+        # Chosen among ten on these very edits.
+        eta=3e-4,
+        gradient_layers="[3]",
         trained=5e-3,
     ),
     # In the chat; layers, values and w are those of the model's preset.
@@ -142,7 +146,8 @@ def newer(case: Case, solver: Callable[..., list[str]]) -> dict[str, list[str]]:
     """Methods of 2025 and 2026, and combinations of their parts that nobody has published."""
     memit = partial(solver, "MEMIT", second_moment_weight=case.weight, ridge=case.ridge)
     alpha = partial(solver, "AlphaEdit", threshold=case.threshold, ridge=case.alpha_ridge)
-    gradient = ("--model.source=Gradient", f"--model.source.eta={case.eta}")
+    gradient = ["--model.source=Gradient", f"--model.source.eta={case.eta}"]
+    gradient += [] if case.gradient_layers is None else [f"--model.layers={case.gradient_layers}"]
     earlier, processed = "--model.previous_keys=true", "--model.post_processing"
     return {
         "LyapLock": memit("--model.anchor=LyapLock"),
