@@ -5,7 +5,7 @@ import json
 BEFORE = {"efficacy_score": 0.25, "paraphrase_score": 0.25, "neighborhood_score": 0.75, "S": 0.3214}
 
 
-def config(solver="EMMET", edits=64, once=None, layers=(17,), path="counterfact.json", **init_args):
+def config(solver="EMMET", edits=64, once=None, layers=(17,), path="counterfact.json", seed=0, **init_args):
     return {
         "model": {
             "model": "./gpt",
@@ -13,6 +13,7 @@ def config(solver="EMMET", edits=64, once=None, layers=(17,), path="counterfact.
             "solver": {"class_path": f"lightning_edit.{solver}", "init_args": init_args},
             "second_moment": {"tokens": 1000, "cache_dir": f"/cache/{edits}"},
             "edits_per_update": once,
+            "seed": seed,
             "_instantiator": "lightning",
         },
         "data": {
@@ -25,11 +26,12 @@ def config(solver="EMMET", edits=64, once=None, layers=(17,), path="counterfact.
     }
 
 
-def write(folder, edits=64, S=0.5, curve=(), before=BEFORE, wild=None, **settings):
+def write(folder, edits=64, S=0.5, curve=(), before=BEFORE, wild=None, name=None, **settings):
     folder.mkdir(parents=True)
     after = {"efficacy_score": 1.0, "efficacy_score_stderr": 0.01, "efficacy_score_n": edits, "S": S}
     content = {"before": before, "after": after, "edits": edits, "left_out": [], "seconds": {"values": 3.0, "solve": 1}}
     content |= {} if wild is None else {"wild": {"protocol": wild}}
+    content |= {} if name is None else {"name": name}
     (folder / "metrics.json").write_text(json.dumps({**content, "config": config(edits=edits, **settings)}))
     lines = [{"edits": at, "updates": 1, "figures": figures} for at, figures in curve]
     if lines:

@@ -80,7 +80,7 @@ def name_folder(trainer: Trainer, name: str) -> None:
             )
         logger._version = name
     if not trainer.loggers:
-        trainer._edit_place = _Place(Path(trainer.default_root_dir) / WITHOUT_LOGGER / name)  # type: ignore[attr-defined]
+        trainer._edit_place = _Place(Path(trainer.default_root_dir) / WITHOUT_LOGGER / name)
 
 
 def shared_folder(trainer: Trainer) -> Path:

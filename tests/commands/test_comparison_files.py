@@ -171,7 +171,9 @@ def test_a_broken_file_is_named(tmp_path, file, text, messages):
         ({"metric": ","}, "`metric`: expected at least one name"),
         ({"labels": ["a", "b"]}, r"`labels`: expected one for each of 1 run \(.*a\), in this order, got 2"),
         ({"x": "updates"}, "`x` must be edits or batch_size, got updates"),
-        ({"output": "figure.pdf"}, "`output` must be a file whose name ends in .png, got figure.pdf"),
+        ({"output": "figure.jpg"}, "`output` must be a file whose name ends in .png, .pdf, .svg, got figure.jpg"),
+        ({"table": "table.html"}, "`table` must be a file whose name ends in .tex, .csv, .md, got table.html"),
+        ({"significance": True}, "`significance` compares two methods or more, and there is one: EMMET"),
     ],
 )
 def test_a_wrong_setting_is_refused(tmp_path, settings, message):

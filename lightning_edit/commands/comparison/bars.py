@@ -6,6 +6,7 @@ from textwrap import fill
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lightning_edit.commands.comparison.lines import Point
 from lightning_edit.commands.comparison.quantities import Quantity, quantity
@@ -39,7 +40,9 @@ def draw_bars(
         axes.set_yticks(range(len(names)), names, parse_math=False)
         plain(axes)
         axes.grid(visible=zoom, axis="y")
-        if not zoom:
+        if zoom:
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        else:
             whole_percent(axes.set_xlim, metric, [point for points in panel for point in points])
             if shown.unit == "%":
                 axes.set_xlim(left=min(0.0, axes.get_xlim()[0] + 2.5), right=100)

@@ -13,7 +13,7 @@ from lightning_edit.commands.comparison.tensorboard import write_tensorboard
 from lightning_edit.storage.atomic import atomic_path
 
 # TrueType fonts, which journals ask for, and no random names: the same figure is the same file.
-SETTINGS = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "lightning-edit"}
+SETTINGS: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "lightning-edit"}
 # Formats that would say when they were made.
 DATES: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 

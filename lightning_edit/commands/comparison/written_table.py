@@ -54,6 +54,7 @@ def write_table(path: Path, runs: Sequence[Run], lines: Sequence[Line], columns:
     """
     label_of = {run.folder: line.label for line in lines for run in line.runs}
     labels = [label_of[run.folder] for run in runs]
+    columns = [name for name in columns if any(name in run.after for run in runs)]
     make = {".tex": _latex, ".csv": _csv, ".md": _markdown}[path.suffix.lower()]
     with atomic_path(path) as scratch:
         scratch.write_text(make(runs, labels, columns), encoding="utf-8")
