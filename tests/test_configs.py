@@ -13,8 +13,8 @@ from lightning_edit.configs import CONFIGS as SHIPPED
 from lightning_edit.loading.pretrained import load_tokenizer
 from lightning_edit.models.presets import Preset
 from lightning_edit.tiny import MODELS, World
+from tests import data_files
 from tests.architectures import build
-from tests.data_files import unke
 
 OTHER_FILES = {"tasks", "sweeps", "harness"}
 CONFIGS = sorted(
@@ -104,7 +104,12 @@ def zsre(record):
     }
 
 
-FORMATS = {"CounterFact": counterfact, "EasyEditCounterFact": easyedit, "ZsRE": zsre, "UnKE": unke, "OwnEdits": dict}
+FORMATS = {"CounterFact": counterfact, "EasyEditCounterFact": easyedit, "ZsRE": zsre, "OwnEdits": dict}
+FORMATS |= {"UnKE": data_files.unke, "EditEverything": data_files.editeverything, "KnowEdit": data_files.knowedit}
+FORMATS |= {"RippleEdits": data_files.rippleedits, "MQuAKE": data_files.mquake, "AKEW": data_files.akew}
+FORMATS |= {"QAEdit": data_files.qaedit, "WikiBigEdit": data_files.wikibigedit, "FEVER": data_files.fever}
+FORMATS |= {"UltraEditBench": data_files.ultraeditbench, "HalluEditBench": data_files.halluedit}
+WITHOUT_SUBJECTS = ("UnKE", "EditEverything", "FEVER", "UltraEditBench")
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +149,8 @@ def smaller(settings, tmp_path, small):
         found["model.evaluation.max_length"] = 24
     if settings.get("model.solver") == "AlphaEdit":
         found["model.solver.threshold"] = 10  # for the large keys of a random model
-    if settings.get("data") == "UnKE":
-        found["model.source"] = "Windows"  # there is no subject
+    if settings.get("data") in WITHOUT_SUBJECTS:
+        found["model.source"] = "Windows"
     if settings.get("data", "TinyWorld") == "TinyWorld":
         return {**found, "data.edits": 2}
     records = tmp_path / "records.json"

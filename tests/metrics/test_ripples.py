@@ -168,6 +168,22 @@ def test_without_an_answer_the_unedited_models_counts(edited):
     assert measured(edited, kept, after=False)[1] == {}
 
 
+def test_kept_answers_are_compared_with_the_unedited_models_tokens(edited):
+    decoder, tokenizer, unedited = edited
+
+    def predicted():
+        ids, start = torch.tensor([tokenizer(f"{PROMPT} {OLD}")["input_ids"]]), len(tokenizer(PROMPT)["input_ids"])
+        with torch.no_grad():
+            return decoder.model(input_ids=ids).logits[0, start - 1 : -1].argmax(-1)
+
+    now = predicted()
+    with unedited():
+        before = predicted()
+    _, after, _ = measured(edited, ripple("forgetfulness", query(PROMPT, OLD), kept=True))
+    agreed = float((now == before).double().mean())
+    assert agreed < 1 and after["ripple_forgetfulness_unchanged"] == pytest.approx(agreed)
+
+
 def test_exact_is_the_answer_alone(edited):
     _, after, _ = measured(
         edited, ripple("reasoning", query(REWORDED, NEW)), ripple("multi_hop", query(OTHERS, "violinist"))

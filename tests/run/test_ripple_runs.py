@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightning_edit import EMMET, EditRequest, InContext, Query, Ripple, ValueSettings
-from lightning_edit.callbacks import RecordResults
+from lightning_edit import EMMET, ChatSettings, EditRequest, InContext, Query, Ripple, ValueSettings
 from lightning_edit.cli import main as cli
 from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.runs import read_runs
@@ -16,11 +15,13 @@ from lightning_edit.errors import EditError
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.metrics.ripples.figures import RippleMeans, ripple_figures
 from lightning_edit.report.figures import FOLLOWING, groups_of
-from lightning_edit.tiny import World
+from lightning_edit.tiny import MODEL_PATH, World
 from tests.data_files import editeverything, fever, language_fact, ripple_test, ultraeditbench
 from tests.small_runs import Requests, module
 from tests.trainers import quiet_trainer
 
+# The shortest template in which an answer begins a word.
+CHAT = "{% for m in messages %}{{ (' ' if m['role'] == 'assistant' else '') + m['content'] }}{% endfor %}"
 WORLD = World.generate()
 EDITS = 4
 
@@ -138,7 +139,7 @@ def asking(subject):
 
 
 def measured(tmp_path, made, requests):
-    trainer, data = quiet_trainer(tmp_path, RecordResults(), logger=TensorBoardLogger(tmp_path, name=None)), requests
+    trainer, data = quiet_trainer(tmp_path), requests
     trainer.test(made, datamodule=data, verbose=False)
     trainer.fit(made, datamodule=data)
     trainer.test(made, datamodule=data, verbose=False)
@@ -153,6 +154,18 @@ def test_updates_from_the_unedited_model_are_each_tested_on_their_own_edits(tmp_
     said = round(4 * after["generated_match"])
     assert tests["subject_aliasing"]["passed"] == said > 2 and tests["subject_aliasing"]["edit_failed"] == 4 - said
     assert after["ripple_relation_specificity_unchanged"] > 0.5
+
+
+def test_a_chat_is_tested_in_its_turns(tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(tmp_path / "chat")
+    AutoModelForCausalLM.from_pretrained(MODEL_PATH).save_pretrained(tmp_path / "chat")
+    how = {"model": str(tmp_path / "chat"), "chat_settings": ChatSettings(complete="{}", answers="words")}
+    made = module(**how, values=ValueSettings(steps=20), edits_per_update=None, solver=EMMET(ridge=0.01))
+    before, after, tests = measured(tmp_path, made, Requests([asking(WORLD.subjects[0])]))
+    assert made.chat and tests["subject_aliasing"]["passed"] == 1
+    assert before["ripple_subject_aliasing_said"] == 0 < after["ripple_subject_aliasing_token_accuracy"] == 1
 
 
 def test_facts_in_the_context_stand_before_the_tests_too(tmp_path):
