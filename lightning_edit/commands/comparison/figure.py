@@ -60,7 +60,7 @@ def draw(lines: Sequence[Line], metrics: Sequence[str], x: Axis, zoom: bool = Fa
         for index, (label, points) in enumerate(zip(labels, panel, strict=True)):
             if points:
                 handles[label] = _draw_line(axes, points, index, quantity(metric).factor)
-        _label(axes, metric, x)
+        _label(axes, metric, x, above=len(panels) > 1)
         _scale(axes, places)
         if not zoom:
             beside = panels if percent else [panel]
@@ -77,9 +77,11 @@ def _measured(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if point.x > 0]
 
 
-def _label(axes: Axes, metric: str, x: Axis) -> None:
+def _label(axes: Axes, metric: str, x: Axis, above: bool) -> None:
     axes.set_xlabel(X_TITLES[x], fontsize=NORMAL)
-    axes.set_ylabel(fill(quantity(metric).heading, LONGEST), fontsize=NORMAL, parse_math=False)
+    # Beside a panel that is not the first, a name would seem to belong to the one before.
+    say = axes.set_title if above else axes.set_ylabel
+    say(fill(quantity(metric).heading, LONGEST), fontsize=NORMAL, parse_math=False)
     plain(axes)
 
 

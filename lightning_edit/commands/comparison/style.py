@@ -16,7 +16,7 @@ STYLES = ("-", "--", ":")
 WIDTH, HEIGHT, DPI = 3.3, 2.5, 300
 SMALL, NORMAL = 7, 8
 MOST_TICKS = 7
-LONGEST = 32
+LONGEST = 40
 # Of more points, error bars would hide each other.
 MOST_BARS = 10
 X_TITLES = {"edits": "number of edits", "batch_size": "batch size (edits per update)"}
