@@ -109,7 +109,7 @@ FORMATS |= {"UnKE": data_files.unke, "EditEverything": data_files.editeverything
 FORMATS |= {"RippleEdits": data_files.rippleedits, "MQuAKE": data_files.mquake, "AKEW": data_files.akew}
 FORMATS |= {"QAEdit": data_files.qaedit, "WikiBigEdit": data_files.wikibigedit, "FEVER": data_files.fever}
 FORMATS |= {"UltraEditBench": data_files.ultraeditbench, "HalluEditBench": data_files.halluedit}
-WITHOUT_SUBJECTS = ("UnKE", "EditEverything", "FEVER", "UltraEditBench")
+SOURCES = {"UnKE": "Windows", "EditEverything": "Windows", "FEVER": "Gradient", "UltraEditBench": "Gradient"}
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +149,12 @@ def smaller(settings, tmp_path, small):
         found["model.evaluation.max_length"] = 24
     if settings.get("model.solver") == "AlphaEdit":
         found["model.solver.threshold"] = 10  # for the large keys of a random model
-    if settings.get("data") in WITHOUT_SUBJECTS:
-        found["model.source"] = "Windows"
+    if source := SOURCES.get(settings.get("data")):
+        found["model.source"] = source
+    if source == "Gradient":
+        # As configs/solvers/ultraedit.yaml, with a step that suits prompts that the embedded model never saw.
+        del found["model.solver.ridge"], found["model.values.steps"]
+        found |= {"model.source.eta": 1e-4, "model.solver": "Ridge", "model.solver.ridge": 1.0}
     if settings.get("data", "TinyWorld") == "TinyWorld":
         return {**found, "data.edits": 2}
     records = tmp_path / "records.json"
