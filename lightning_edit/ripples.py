@@ -13,6 +13,26 @@ Passes = Literal["all", "any"]
 _AXIS = re.compile(r"[a-z][a-z0-9_]*")
 # The mean over axes has this name.
 PORTABILITY = "portability"
+# How the names of figures begin, and the figures of each axis.
+PREFIX = "ripple"
+OF_AN_AXIS = ("said", "exact", "token_accuracy", "score", "unchanged", "rouge_l")
+AXES = {
+    "reasoning": "tests that reason from the edited fact",
+    "subject_aliasing": "tests that ask an edited fact by another name of its subject",
+    "logical_generalization": "tests of what the edited fact implies",
+    "relation_specificity": "tests of other facts about the subject, which should stay",
+    "forgetfulness": "tests of other objects of the same relation, which should stay",
+    "compositionality_i": "tests of a second hop that starts at the new object",
+    "compositionality_ii": "tests of a second hop that leads to the edited subject",
+    "multi_hop": "tests of several hops",
+    "instance_wise": "tests of all single hops of a case at once",
+    "personas": "tests that ask as somebody else would",
+    "sub_questions": "tests of parts of a long answer",
+    "yes_no": "tests that ask whether the new or another answer is right",
+    "multiple_choice": "tests with answers to choose from",
+    "reversed_relation": "tests that ask for the edited subject",
+    "unrelated": "tests of other facts, which should stay",
+}
 
 
 @dataclass(frozen=True)
@@ -112,3 +132,38 @@ class Ripple:
             conditions=changed(self.conditions),
             unknown=changed(self.unknown),
         )
+
+
+def name_of(axis: str, figure: str) -> str:
+    """What a figure of an axis is called.
+
+    Args:
+        axis: The axis.
+        figure: One of `OF_AN_AXIS`.
+    """
+    return f"{PREFIX}_{axis}_{figure}"
+
+
+def axis_of(name: str) -> tuple[str, str] | None:
+    """The axis and the figure of a name, None where it is no figure of tests.
+
+    Args:
+        name: A name in ``metrics.json``.
+
+    Example:
+        >>> axis_of("ripple_multi_hop_token_accuracy"), axis_of("S")
+        (('multi_hop', 'token_accuracy'), None)
+    """
+    if not name.startswith(f"{PREFIX}_"):
+        return None
+    figure = next((figure for figure in OF_AN_AXIS if name.endswith(f"_{figure}")), None)
+    return None if figure is None else (name[len(PREFIX) + 1 : -len(figure) - 1], figure)
+
+
+def tests_of(axis: str) -> str:
+    """The tests of an axis in words.
+
+    Args:
+        axis: The axis.
+    """
+    return AXES.get(axis, f"tests of {axis.replace('_', ' ')}")

@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
         (["test", "--data", "OwnEdits", "-h"], 0, "--ckpt_path"),
         (["fit", "--model.nokey", "1"], 2, "Accepted by EditingModule: model, layers"),
         (["fit", "--model.values.steps", "many"], 2, "`model.values.steps` must be a number, got many"),
-        (["fit", "--data", "NOPE"], 2, "Known classes: CounterFact, "),
+        (["fit", "--data", "NOPE"], 2, "Known classes: AKEW, CounterFact, "),
         (["fit", "--model.model", "./none"], 2, "there is no folder ./none"),
         (["edit", "./none", "run/metrics.json"], 2, "there is no folder ./none"),
         (["fit", "--config", "none.yaml"], 2, "there is no file none.yaml"),

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-
 from lightning_edit.messages import terminal
 from lightning_edit.metrics.table import table
 
@@ -72,6 +70,6 @@ class Summary:
 
     def _repr_html_(self) -> str:
         """The same for a notebook."""
-        console = Console(file=io.StringIO(), width=WIDTH, record=True)
+        console = terminal(file=io.StringIO(), width=WIDTH, record=True)
         console.print(self.__rich__())
         return console.export_html(inline_styles=True, code_format=HTML)

@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_edit.commands.comparison.runs import Figures, Run
-from lightning_edit.metrics.ripples.descriptions import tests_of
-from lightning_edit.metrics.ripples.figures import axis_of
-from lightning_edit.ripples import PORTABILITY
+from lightning_edit.ripples import PORTABILITY, axis_of, tests_of
 
 NEW, REWORDED, OTHERS, TOGETHER = "The new facts", "The new facts in other words", "Everything else", "All together"
 # Name in `metrics.json`, title, what a share of 100 % means. A name with a minus is of harm: 100 % less it is shown.

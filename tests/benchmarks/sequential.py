@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_edit.cli import main as cli
-from lightning_edit.commands.comparison.figure import SMALL, draw
+from lightning_edit.commands.comparison.figure import draw
 from lightning_edit.commands.comparison.lines import Line
 from lightning_edit.commands.comparison.runs import Run as Finished
 from lightning_edit.commands.comparison.runs import read_runs
+from lightning_edit.commands.comparison.style import SMALL
 from lightning_edit.tiny import World
 from tests.benchmarks.sequential_methods import CASES, Case, methods, newer, options_of, others, updates_of
 from tests.benchmarks.show import Row, Run

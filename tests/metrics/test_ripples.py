@@ -12,13 +12,14 @@ from lightning_edit.errors import EditError
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
 from lightning_edit.metrics.descriptions import description
-from lightning_edit.metrics.ripples.figures import RippleMeans, axis_of, ripple_figures
+from lightning_edit.metrics.ripples.figures import RippleMeans, ripple_figures
 from lightning_edit.metrics.ripples.judging import is_exactly, reply_of, says_all
 from lightning_edit.metrics.ripples.measuring import RippleMetrics
 from lightning_edit.metrics.ripples.table import tables
 from lightning_edit.metrics.settings import measurable
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.requests import distinct
+from lightning_edit.ripples import axis_of
 from lightning_edit.tiny import World
 from tests.small_models import make_request
 

@@ -81,7 +81,7 @@ def test_metrics_json_holds_what_is_promised(finished):
     written = json.loads((folder / "metrics.json").read_text())
     assert set(written) == {
         *("before", "after", "edits", "left_out", "stopped"),
-        *("records_left_out", "seconds", "config", "command", "settings_without_effect", "memory"),
+        *("records_left_out", "seconds", "config", "command", "settings_without_effect", "memory", "versions"),
     }
     assert written["edits"] == 6
     assert set(written["seconds"]) == {"values", "second_moments", "solve", "checkpoints", "evaluate"}

@@ -6,40 +6,12 @@ from statistics import fmean
 from typing import Any
 
 from lightning_edit.metrics.record_means import RecordMeans
-from lightning_edit.ripples import PORTABILITY
+from lightning_edit.ripples import OF_AN_AXIS, PORTABILITY, name_of
 
-PREFIX = "ripple"
-# Of each axis, and of the axes together.
-OF_AN_AXIS = ("said", "exact", "token_accuracy", "score", "unchanged", "rouge_l")
+# Of the axes together.
 OVER_AXES = ("said", "exact", "token_accuracy", "score")
 # What became of a test by RippleEdits' rule.
 PASSED, FAILED, EDIT_FAILED, UNMET = COUNTED = ("passed", "failed", "edit_failed", "condition_unmet")
-
-
-def name_of(axis: str, figure: str) -> str:
-    """What a figure of an axis is called.
-
-    Args:
-        axis: The axis.
-        figure: One of `OF_AN_AXIS`.
-    """
-    return f"{PREFIX}_{axis}_{figure}"
-
-
-def axis_of(name: str) -> tuple[str, str] | None:
-    """The axis and the figure of a name, None where it is no figure of tests.
-
-    Args:
-        name: A name in ``metrics.json``.
-
-    Example:
-        >>> axis_of("ripple_multi_hop_token_accuracy"), axis_of("S")
-        (('multi_hop', 'token_accuracy'), None)
-    """
-    if not name.startswith(f"{PREFIX}_"):
-        return None
-    figure = next((figure for figure in OF_AN_AXIS if name.endswith(f"_{figure}")), None)
-    return None if figure is None else (name[len(PREFIX) + 1 : -len(figure) - 1], figure)
 
 
 def ripple_figures(tests: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

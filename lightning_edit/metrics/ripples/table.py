@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from lightning_edit.metrics.ripples.figures import FAILED, OF_AN_AXIS, PASSED, axis_of, name_of
-from lightning_edit.ripples import PORTABILITY
+from lightning_edit.metrics.ripples.figures import FAILED, PASSED
+from lightning_edit.ripples import OF_AN_AXIS, PORTABILITY, axis_of, name_of
 
 TITLES = {"token_accuracy": "token\naccuracy", "rouge_l": "ROUGE-L"}
 # What fits; all figures are in ``metrics.json``.
