@@ -22,6 +22,7 @@ from lightning_edit.settings import settings_without_effect
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
+from lightning_edit.version import own_version
 
 
 class EditReport(NotesFailures):
@@ -117,8 +118,8 @@ class EditReport(NotesFailures):
 
 def _versions() -> dict[str, str]:
     """What ran: Python, and the packages that a result may depend on."""
-    packages = {name: metadata.version(name) for name in ("lightning-edit", "lightning", "torch", "transformers")}
-    return {"python": platform.python_version(), **packages}
+    packages = {name: metadata.version(name) for name in ("lightning", "torch", "transformers")}
+    return {"python": platform.python_version(), "lightning-edit": own_version(), **packages}
 
 
 def times(edits: int, seconds: dict[str, float]) -> str:

@@ -1,6 +1,6 @@
 """Lightning Edit: write facts into language models, preserve the rest, and measure both."""
 
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value: Any = metadata.version("lightning-edit")
+        value: Any = import_module("lightning_edit.version").own_version()
     elif name in _DEFINED_IN:
         value = getattr(import_module(_DEFINED_IN[name]), name)
     else:

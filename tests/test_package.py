@@ -13,6 +13,7 @@ import pytest
 
 import lightning_edit
 from lightning_edit.cli import main as cli
+from lightning_edit.version import own_version
 from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -124,3 +125,11 @@ def test_python_started_in_a_clone_uses_the_clone(environment):
     shown = quietly(environment / "bin" / "python", "-c", ask.format(names), cwd=ROOT)
     folders = (ROOT / "callbacks", ROOT / "configs", ROOT / "lightning_edit" / "solvers")
     assert shown.split() == [str(folder / "__init__.py") for folder in folders]
+
+
+def test_a_clone_that_is_not_installed_says_so(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("lightning_edit.version.metadata.version", missing)
+    assert own_version() == "not installed"

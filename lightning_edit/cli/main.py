@@ -5,11 +5,11 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from importlib import metadata
 from typing import NamedTuple
 
 from lightning_edit.configs import shipped
 from lightning_edit.errors import EditError
+from lightning_edit.version import own_version
 
 
 class Command(NamedTuple):
@@ -61,7 +61,7 @@ def main(args: Sequence[str] | None = None) -> None:
         (sys.stdout if words else sys.stderr).write(usage())
         sys.exit(0 if words else 2)
     if words[0] == "--version":
-        sys.stdout.write(f"lightning-edit {metadata.version('lightning-edit')}\n")
+        sys.stdout.write(f"lightning-edit {own_version()}\n")
         return
     _stop_once()
     try:

@@ -1,7 +1,7 @@
 """The page itself: one HTML file that needs nothing else, neither files beside it nor a network nor a script."""
 
 from collections.abc import Sequence
-from importlib import metadata, resources
+from importlib import resources
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lightning_edit.report.comparing import compared
 from lightning_edit.report.facts import Facts, read_facts
 from lightning_edit.report.svg import inline
 from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.version import own_version
 
 PAGE, STYLE = "page.html.jinja", "page.css"
 
@@ -55,7 +56,7 @@ def page_of(facts: Sequence[Facts]) -> str:
             title=title,
             runs=facts,
             comparison=comparison,
-            version=metadata.version("lightning-edit"),
+            version=own_version(),
         )
     )
 
