@@ -10,7 +10,7 @@ from lightning_edit.commands.comparison.runs import Run
 from lightning_edit.commands.comparison.settings import METHOD
 from lightning_edit.commands.comparison.table import best_of, columns_of, names_of, notes_of
 from lightning_edit.report.figures import Shown
-from lightning_edit.report.settings import published
+from lightning_edit.report.settings import published, without_folders
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,17 @@ def compared(runs: Sequence[Run]) -> Comparison:
     return Comparison(
         headings=[quantity(name).heading for name in columns],
         rows=rows,
-        notes=list(notes_of(named, lines, [metric], "edits")),
+        notes=[_without_folders(note, named) for note in notes_of(named, lines, [metric], "edits")],
         shares=[_share(run, row.label, metric) for run, row in zip(named, rows, strict=True) if metric in run.after],
         metric=quantity(metric).title,
     )
+
+
+def _without_folders(note: str, runs: Sequence[Run]) -> str:
+    """A note in which paths of settings are their last parts; the longest first, as one may begin another."""
+    for value in sorted({value for run in runs for value in run.settings.values()}, key=len, reverse=True):
+        note = note.replace(value, without_folders(value))
+    return note
 
 
 def _cells(runs: Sequence[Run], name: str) -> list[Cell]:
