@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from tests.benchmarks.floor import Sizes, key_flops, score_flops, solve_flops, t
 from tests.benchmarks.gpu import main as measure_sizes
 from tests.benchmarks.material import SHAPES, Choice, invented_requests, load
 from tests.benchmarks.values import settings
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -172,3 +176,28 @@ def test_a_stage_that_fails_is_reported_and_the_others_go_on(tmp_path, monkeypat
     (found,) = json.loads(output.read_text())["models"].values()
     assert found["keys"] == [{"error": "RuntimeError: no such thing"}]
     assert found["second moments"][0]["seconds"] > 0
+
+
+def test_the_script_for_a_bare_machine_runs_in_small(tmp_path):
+    few = [
+        "--models",
+        "gpt2-xl",
+        "--edits",
+        "2",
+        "--gradient_edits",
+        "10",
+        "--tokens",
+        "512",
+        "--solved",
+        "2",
+        "--here",
+    ]
+    done = subprocess.run(
+        ["bash", str(ROOT / "tests" / "benchmarks" / "gpu.sh"), "--device", "cpu", "--shrunk", *few],
+        env={**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "gpu.json").read_text())["models"]) == 1

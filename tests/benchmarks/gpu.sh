@@ -4,7 +4,8 @@
 #
 #   WHEELS=FOLDER OUT=FOLDER bash tests/benchmarks/gpu.sh [options of `python -m tests.benchmarks.gpu`]
 #
-# PYTHON is the interpreter that has torch. With --device cpu --shrunk everything is small, and no tests are run.
+# PYTHON is the interpreter that has torch, LIMIT the most seconds for the models (figures are written after each stage), OUT
+# where figures go. With --device cpu --shrunk everything is small, and no tests are run.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3} out=${OUT:-build/gpu}
@@ -26,4 +27,4 @@ case " $* " in
       tee "$out/tests.txt" | tail -15
     ;;
 esac
-"$python" -m tests.benchmarks.gpu --output "$out/gpu.json" "$@"
+timeout "${LIMIT:-480}" "$python" -m tests.benchmarks.gpu --output "$out/gpu.json" "$@"
