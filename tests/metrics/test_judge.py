@@ -12,6 +12,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.metrics.judging.judge import Case, Judge, Verdict
 from lightning_edit.metrics.judging.local import LocalJudge
 from lightning_edit.metrics.judging.prompt import PROMPT, verdict_of
+from lightning_edit.metrics.judging.questions import AHEAD
 from lightning_edit.metrics.judging.settings import JudgeSettings
 from lightning_edit.tiny import MODEL_PATH
 from tests.judges import by_letter, content, dead_url, served
@@ -303,8 +304,8 @@ def test_an_interrupt_keeps_what_was_paid_for(tmp_path):
     with served() as server:
         with pytest.raises(KeyboardInterrupt):
             judge_of(server.url, tmp_path, at_once=1)(cases, report=stop)
-        asked = len(server.seen)
-        assert 4 <= asked < 30
+        # However fast the endpoint is, few answers lie unread when the interrupt comes.
+        assert 4 <= len(server.seen) <= 4 + AHEAD
         judge = judge_of(server.url, tmp_path)
         judge(cases)
         assert judge.counts()["from_cache"] >= 4

@@ -2,13 +2,17 @@
 
 import threading
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 
 from lightning_edit.metrics.judging.endpoint import Endpoint, NoReplyError
 from lightning_edit.metrics.judging.settings import JudgeSettings
 
 # So many questions in a row without an answer, each asked several times, and no further one is asked.
 MOST_FAILURES = 3
+# Questions that are asked or answered and not read yet, for each that is asked at once: no thread waits for the reader,
+# and an interrupt loses few answers that were paid for.
+AHEAD = 2
 
 
 class Questions:
@@ -39,10 +43,17 @@ class Questions:
         """
         pool = ThreadPoolExecutor(self._at_once, thread_name_prefix="judge")
         try:
-            places = {pool.submit(self._ask, text): place for place, text in enumerate(texts)}
-            for future in as_completed(places):
-                for answer in future.result():
-                    yield places[future], answer
+            waiting = iter(enumerate(texts))
+            places: dict[Future[list[str | NoReplyError | None]], int] = {}
+            while True:
+                free = AHEAD * self._at_once - len(places)
+                places |= {pool.submit(self._ask, text): place for place, text in islice(waiting, free)}
+                if not places:
+                    break
+                for future in wait(places, return_when=FIRST_COMPLETED).done:
+                    place = places.pop(future)
+                    for answer in future.result():
+                        yield place, answer
             pool.shutdown()
         finally:
             # An interrupt is not to wait for tries that nobody will read.
