@@ -141,6 +141,20 @@ SHAPES = {
         {**_NARROW, "intermediate_size": 224, "num_key_value_heads": 1},
         layer=9,
     ),
+    "gpt2-medium": Shape(
+        "GPT-2 medium, 355 M, random",
+        "GPT2",
+        {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+        _NARROW,
+        layer=8,
+    ),
+    "gpt2-large": Shape(
+        "GPT-2 large, 774 M, random",
+        "GPT2",
+        {"hidden_size": 1280, "num_hidden_layers": 36, "num_attention_heads": 20},
+        _NARROW,
+        layer=12,
+    ),
     "gpt2-xl": Shape(
         "GPT-2 XL, 1.5 B, random",
         "GPT2",

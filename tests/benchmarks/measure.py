@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import platform
 import re
 import resource
 import statistics
@@ -11,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_CPU = Path("/proc/cpuinfo")
 
 
 def peak_memory() -> int:
@@ -135,13 +138,22 @@ def _prepare(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def processor() -> str:
+    """What the operating system calls the processor."""
+    if _CPU.is_file() and (found := re.search(r"model name\s*:\s*(.+)", _CPU.read_text())):
+        return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
 def machine(threads: int | None, device: str) -> dict[str, Any]:
     """What the figures depend on."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": torch.get_num_threads() if threads is None else threads,
         "cores": os.cpu_count(),
         "load_at_start": os.getloadavg()[0],
         "torch": torch.__version__,
+        "transformers": version("transformers"),
         "python": sys.version.split()[0],
     }
