@@ -19,6 +19,7 @@ class Table:
         columns: The names of its columns.
         rows: Its rows, as long as the columns.
         note: How its rows were chosen.
+        wide: So many of its columns, the last ones, are left out where there is little room.
     """
 
     name: str
@@ -26,12 +27,14 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    wide: int = 0
 
     def markdown(self) -> str:
         """The table for a page that reads Markdown; whatever stands in it is text."""
         lines = [f"### {escaped(self.title)}", ""]
         lines += [f"{escaped(self.note)}", ""] if self.note else []
-        lines += [_row(self.columns), "|" + "---|" * len(self.columns), *map(_row, self.rows)]
+        room = len(self.columns) - self.wide
+        lines += [_row(self.columns[:room]), "|" + "---|" * room, *(_row(row[:room]) for row in self.rows)]
         return "\n".join(lines)
 
 

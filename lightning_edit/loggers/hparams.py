@@ -32,7 +32,11 @@ def hparams_of(settings: Mapping[str, Setting], figures: Sequence[str]) -> list[
     """
     now = time.time()
     experiment = Experiment(
-        hparam_infos=[HParamInfo(name=name, type=TYPES[type(value)]) for name, value in settings.items()],
+        hparam_infos=[
+            # TensorBoard shows those first that are said to differ.
+            HParamInfo(name=name, type=TYPES[type(value)], differs="." not in name)
+            for name, value in settings.items()
+        ],
         metric_infos=[
             MetricInfo(name=MetricName(tag=name), display_name=name, description=description(name)) for name in figures
         ],

@@ -8,6 +8,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.custom_scalar import metadata as custom_scalars
+from tensorboard.plugins.text import metadata as texts
 
 from lightning_edit.loggers.adapter import LoggerAdapter
 from lightning_edit.loggers.content import Setting, Table
@@ -58,7 +59,10 @@ class TensorBoardAdapter(LoggerAdapter):
 
     def text(self, name: str, markdown: str, step: int) -> None:
         """Writes a text."""
-        self.logger.experiment.add_text(name, markdown, step)
+        # SummaryWriter.add_text puts a word of its own behind the name.
+        about = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=texts.PLUGIN_NAME))
+        value = Summary.Value(tag=name, tensor=_string(markdown.encode()), metadata=about)
+        self._add(Summary(value=[value]), step)
 
     def table(self, table: Table, step: int) -> None:
         """Writes a table as a text."""
@@ -98,9 +102,12 @@ class TensorBoardAdapter(LoggerAdapter):
         self._pages = layout
         # SummaryWriter.add_custom_scalars writes them without a step: the first ones would count.
         about = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=custom_scalars.PLUGIN_NAME))
-        tensor = TensorProto(dtype="DT_STRING", string_val=[layout], tensor_shape=TensorShapeProto())
-        value = Summary.Value(tag=custom_scalars.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=about)
+        value = Summary.Value(tag=custom_scalars.CONFIG_SUMMARY_TAG, tensor=_string(layout), metadata=about)
         self._add(Summary(value=[value]), step)
 
     def _add(self, summary: Summary, step: int) -> None:
         self.logger.experiment._get_file_writer().add_summary(summary, step)
+
+
+def _string(content: bytes) -> TensorProto:
+    return TensorProto(dtype="DT_STRING", string_val=[content], tensor_shape=TensorShapeProto())

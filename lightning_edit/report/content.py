@@ -86,14 +86,14 @@ def _examples(edits: Sequence[Edit], most: int) -> Table | None:
         return None
     ordered = sorted(edits, key=lambda edit: edit.said)[:most]
     failed = sum(not edit.said for edit in edits)
-    chosen = "all" if len(ordered) == len(edits) else f"{len(ordered):,} of {len(edits):,}"
+    chosen = "All" if len(ordered) == len(edits) else f"{len(ordered):,} of {len(edits):,}"
     return Table(
-        name="examples",
+        name="answers/edits",
         title="Edits with the model's answers before and after",
-        columns=("prompt", "new answer", "before", "after", "says it", "other wordings", "p before", "p after"),
+        columns=("prompt", "new answer", "before", "after", "says it", "other wordings", "probability before", "probability after"),
         rows=tuple(map(_example, ordered)),
-        note=f"{chosen}, failures first: {failed:,} of {counted(len(edits), 'edit')} failed. p is the probability of "
-        "the new answer, the geometric mean over its tokens.",
+        note=f"{chosen}, failures first: {failed:,} of {counted(len(edits), 'edit')} failed.",
+        wide=2,
     )
 
 
@@ -118,7 +118,7 @@ def _worse(facts: Facts) -> Table | None:
     if not changes:
         return None
     return Table(
-        name="worse",
+        name="answers/worse",
         title="Answers that changed for the worse",
         columns=("prompt", "before", "after", "what is worse"),
         rows=tuple((question, before, after, reason or "") for question, before, after, reason in changes),
@@ -130,7 +130,7 @@ def _lost(facts: Facts) -> Table | None:
     if not facts.losses:
         return None
     return Table(
-        name="lost",
+        name="answers/lost",
         title="Similar facts of others that were known before and are not any more",
         columns=("prompt", "right answer", "before", "after", "edited beside it"),
         rows=tuple(
@@ -152,14 +152,14 @@ def _number(value: str | float) -> str:
 def _pictures(facts: Facts) -> Iterator[tuple[str, bytes]]:
     rows = [one for group in facts.groups.values() for one in group]
     if rows:
-        yield "before_and_after", _png(draw_shares(rows), LARGE)
+        yield "run/before_and_after", _png(draw_shares(rows), LARGE)
     measured = facts.run.metrics()
     metrics = next(([name for name in names if name in measured] for names in CURVES if names[0] in measured), [])
     if metrics:
         with rc_context(SETTINGS):
-            yield "figure", _png(draw(lines_of([facts.run], "edits"), metrics, "edits"))
+            yield "run/figure", _png(draw(lines_of([facts.run], "edits"), metrics, "edits"))
     for panel in facts.panels:
-        yield f"course/{panel.title.lower().replace(' ', '_')}", _png(draw_panel(panel), LARGE)
+        yield f"run/{panel.title.lower().replace(' ', '_')}", _png(draw_panel(panel), LARGE)
 
 
 def _png(figure: Figure, larger: float = 1.0) -> bytes:
