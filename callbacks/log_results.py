@@ -1,6 +1,8 @@
 """What a finished run shows in loggers beside its curves: examples, pictures, settings and the report."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -8,8 +10,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_edit.callbacks.records import RecordResults
 from lightning_edit.callbacks.report import EditReport
 from lightning_edit.errors import EditError
+from lightning_edit.loggers import LoggerAdapter, LoggersOfRun
 from lightning_edit.run.edit_callback import EditCallback, EditingRun
 from lightning_edit.settings import CountOrZero
+from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.run_files import LOGGERS
 from lightning_edit.storage.run_folder import run_folder
 
 PAGE = "report.html"
@@ -48,9 +53,11 @@ class LogResults(EditCallback):
         self._fitted = True
 
     def on_train_start(self, trainer: Any, pl_module: EditingRun) -> None:
-        """Takes over what the loggers were given by the first part of a resumed run."""
+        """Notes where loggers keep the run, or takes over what they were given by the first part of a resumed one."""
         if pl_module.identity.resumed:
             pl_module.loggers_of_run.know(self._tags)
+        elif trainer.is_global_zero and not trainer.fast_dev_run:
+            _note_names(run_folder(trainer), pl_module.loggers_of_run)
 
     def on_update_kept(self, trainer: Any, pl_module: EditingRun) -> None:
         """Shows where the time went so far."""
@@ -88,6 +95,20 @@ class LogResults(EditCallback):
             rank_zero_warn(f"Loggers are not given the finished run: {error}")
             return
         loggers.content(content, pl_module.loop.edits_written)
+
+
+def _note_names(folder: Path, loggers: LoggersOfRun) -> None:
+    """Notes under which names loggers know the run, for one that goes on."""
+    names: dict[str, str] = {}
+
+    def note(one: LoggerAdapter) -> None:
+        if (name := one.identity) is not None:
+            names[type(one.logger).__name__] = name
+
+    loggers.each(note)
+    if names:
+        with atomic_path(folder / LOGGERS) as scratch:
+            scratch.write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_order(callbacks: Sequence[Any], own: LogResults) -> None:

@@ -27,6 +27,11 @@ class LoggerAdapter:
     def __init__(self, logger: Any) -> None:
         self.logger = logger
 
+    @property
+    def identity(self) -> str | None:
+        """By what name its store knows the run; None where the run's folder is where it writes."""
+        return None
+
     def prepare(self) -> None:
         """Called before Lightning writes anything."""
 

@@ -9,7 +9,7 @@ LOG_IN = (
 STORE = "Give the logger a store that can be written to, such as `tracking_uri: sqlite:///mlflow.db`."
 ADVICE = {"wandb": LOG_IN, "mlflow": STORE}
 # What a missing package is called, and what brings it.
-EXTRAS = {"wandb": "wandb", "mlflow": "mlflow"}
+EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "sqlalchemy": "mlflow", "alembic": "mlflow"}
 
 
 def advice_on(error: BaseException) -> str:

@@ -18,6 +18,11 @@ class MLflowAdapter(LoggerAdapter):
 
     keeps_files = shows_runs = True
 
+    @property
+    def identity(self) -> str:
+        """The id of the run."""
+        return self._run
+
     def text(self, name: str, markdown: str, step: int) -> None:
         """Keeps a text as an artifact."""
         self._client.log_text(self._run, markdown, f"{name}.md")

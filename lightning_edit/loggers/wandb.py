@@ -14,6 +14,11 @@ class WandbAdapter(LoggerAdapter):
 
     keeps_files = shows_runs = True
 
+    @property
+    def identity(self) -> str:
+        """The id of the run."""
+        return str(self.logger.experiment.id)
+
     def distribution(self, name: str, values: Any, step: int) -> None:
         """Logs a histogram."""
         import wandb
@@ -28,7 +33,9 @@ class WandbAdapter(LoggerAdapter):
 
     def table(self, table: Table, step: int) -> None:
         """Logs a table."""
-        self.logger.log_table(table.name, columns=list(table.columns), data=[list(row) for row in table.rows], step=step)
+        self.logger.log_table(
+            table.name, columns=list(table.columns), data=[list(row) for row in table.rows], step=step
+        )
 
     def picture(self, name: str, png: bytes, step: int) -> None:
         """Logs a picture."""

@@ -17,7 +17,7 @@ from lightning_edit.commands.comparison.settings import LAYERS, METHOD, MODEL, O
 from lightning_edit.loggers.content import RunContent, Setting, Table, escaped
 from lightning_edit.messages import counted
 from lightning_edit.report.charts import draw_panel, draw_shares
-from lightning_edit.report.examples import shown
+from lightning_edit.report.examples import Answer, shown
 from lightning_edit.report.facts import Facts, facts_of
 from lightning_edit.report.records import Edit, read_records
 from lightning_edit.report.settings import published, without_folders
@@ -90,7 +90,16 @@ def _examples(edits: Sequence[Edit], most: int) -> Table | None:
     return Table(
         name="answers/edits",
         title="Edits with the model's answers before and after",
-        columns=("prompt", "new answer", "before", "after", "says it", "other wordings", "probability before", "probability after"),
+        columns=(
+            "prompt",
+            "new answer",
+            "before",
+            "after",
+            "says it",
+            "other wordings",
+            "probability before",
+            "probability after",
+        ),
         rows=tuple(map(_example, ordered)),
         note=f"{chosen}, failures first: {failed:,} of {counted(len(edits), 'edit')} failed.",
         wide=2,
@@ -100,28 +109,34 @@ def _examples(edits: Sequence[Edit], most: int) -> Table | None:
 def _example(edit: Edit) -> tuple[str, ...]:
     reworded = "" if edit.reworded is None else f"{edit.reworded[0]} of {edit.reworded[1]}"
     said, sure = "yes" if edit.said else "no", ["" if p is None else f"{p:.3g}" for p in edit.sure]
-    return (edit.question, edit.new, _answer(edit.before, edit.new), _answer(edit.after, edit.new), said, reworded, *sure)
+    return (
+        edit.question,
+        edit.new,
+        _answer(edit.before, edit.new),
+        _answer(edit.after, edit.new),
+        said,
+        reworded,
+        *sure,
+    )
 
 
 def _answer(text: str | None, new: str) -> str:
-    if text is None:
-        return ""
-    answer = shown(text, new)
+    return "" if text is None else _joined(shown(text, new))
+
+
+def _joined(answer: Answer) -> str:
     return "".join(part for part, _ in answer.parts) + "…" * answer.cut
 
 
 def _worse(facts: Facts) -> Table | None:
-    changes = [
-        (one.question, *("".join(part for part, _ in answer.parts) for answer in (one.before, one.after)), one.reason)
-        for one in (*facts.worse, *facts.unsaid)
-    ]
+    changes = [*facts.worse, *facts.unsaid]
     if not changes:
         return None
     return Table(
         name="answers/worse",
         title="Answers that changed for the worse",
         columns=("prompt", "before", "after", "what is worse"),
-        rows=tuple((question, before, after, reason or "") for question, before, after, reason in changes),
+        rows=tuple((one.question, _joined(one.before), _joined(one.after), one.reason or "") for one in changes),
         note="The worst of those that were asked beside the edits.",
     )
 
@@ -182,7 +197,7 @@ def _settings(run: Run) -> dict[str, Setting]:
     others = {
         name: _value(without_folders(value))
         for name, value in sorted(run.settings.items())
-        if not any(name == part or name.startswith(f"{part}.") and part != "model" for part in UNSAID)
+        if not any(name == part or (name.startswith(f"{part}.") and part != "model") for part in UNSAID)
     }
     return {name: value for name, value in (known | others).items() if value != ""}
 
