@@ -29,7 +29,7 @@ class MLflowAdapter(LoggerAdapter):
 
     def table(self, table: Table, step: int) -> None:
         """Keeps a table as an artifact that MLflow can show."""
-        names = {entry.path for entry in self._client.list_artifacts(self._run)}
+        names = {entry.path for entry in self._client.list_artifacts(self._run, table.name.rpartition("/")[0] or None)}
         # MLflow would add the rows to those of a table with the same name.
         name = next(name for name in _numbered(table.name) if name not in names)
         columns = {column: [row[at] for row in table.rows] for at, column in enumerate(table.columns)}

@@ -11,8 +11,8 @@ from lightning_edit.loggers import Table
 from lightning_edit.loggers.given import adapter_of
 from tests.shared_runs import SMALL, cli
 
-pytest.importorskip("mlflow", reason="`pip install 'lightning-edit[mlflow]'` brings it")
-pytest.importorskip("sqlalchemy", reason="`pip install 'lightning-edit[mlflow]'` brings it")
+pytest.importorskip("mlflow", reason="`make test-loggers` installs mlflow")
+pytest.importorskip("sqlalchemy", reason="`make test-loggers` installs mlflow")
 
 
 @pytest.fixture(scope="module")

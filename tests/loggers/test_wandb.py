@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from lightning_edit.commands.resume_arguments import same_folder
 from tests.shared_runs import command
 
-wandb = pytest.importorskip("wandb", reason="`pip install 'lightning-edit[wandb]'` brings it")
+wandb = pytest.importorskip("wandb", reason="`make test-loggers` installs wandb")
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,8 @@ def run(tmp_path_factory):
         options = ("--trainer.logger+=WandbLogger", "--trainer.logger.offline=true", "--trainer.logger.project=edits")
         made = command(folder, *options, f"--trainer.logger.save_dir={folder}")
         wandb.finish()
+        # What it has read of the environment would be kept in this process.
+        wandb.teardown()
         yield made, next(folder.glob("wandb/offline-run-*"))
 
 
