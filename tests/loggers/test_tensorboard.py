@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -13,16 +14,20 @@ from tensorboard.context import RequestContext
 from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
-from lightning_edit.callbacks import LogResults
+from lightning_edit.callbacks import EditReport, LogResults, RecordResults
 from lightning_edit.configs import CONFIGS
+from lightning_edit.datamodules import TinyWorld
 from lightning_edit.errors import EditError
 from lightning_edit.loggers import Table
 from lightning_edit.loggers.pages import PAGES, layout_of
 from lightning_edit.report.content import content_of
+from lightning_edit.run.edit_callback import EditCallback
+from lightning_edit.storage.checkpoint_file import checkpoints
 from tests.shared_runs import cli, command, once
-from tests.small_runs import module
+from tests.small_runs import fit, module
 from tests.trainers import quiet_trainer
 
 NAMES = ("single", "sequence")
@@ -196,3 +201,28 @@ def test_pictures_of_the_run(read):
 def test_results_come_after_what_they_are_read_from(tmp_path):
     with pytest.raises(EditError, match=r"LogResults shows what EditReport has written. Put EditReport before it"):
         quiet_trainer(tmp_path, LogResults()).fit(module(), datamodule=None)
+
+
+class PowerCut(EditCallback):
+    """Ends a run after its last update, before it is measured."""
+
+    def on_edits_done(self, trainer, pl_module):
+        raise RuntimeError("power cut")
+
+
+def test_a_run_that_goes_on_keeps_its_pages(tmp_path):
+    def callbacks():
+        return EditReport(table=False), RecordResults(), LogResults()
+
+    data = TinyWorld(edits=4)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(tmp_path, module(), data, *callbacks(), PowerCut())
+    (last,) = checkpoints(tmp_path / "version_0")[:1]
+    made = module()
+    folder = fit(tmp_path, made, data, *callbacks(), ckpt_path=last, logger=TensorBoardLogger(tmp_path, None, 0))
+    made.trainer.test(made, datamodule=data, verbose=False)
+    events = EventAccumulator(str(folder)).Reload()
+    latest = events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+    shown = [page.title for page in Layout.FromString(latest).category]
+    assert {"1. Edits", "3. Weight health", "4. Speed"} <= set(shown)
+    assert latest == layout_of(events.Tags()["scalars"]).SerializeToString(deterministic=True)
