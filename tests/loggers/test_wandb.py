@@ -19,10 +19,11 @@ def run(tmp_path_factory):
         patch.setenv("WANDB_MODE", "offline")
         for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
             patch.setenv(name, str(folder / name.lower()))
+        # What wandb has read of the environment is kept in this process.
+        wandb.teardown()
         options = ("--trainer.logger+=WandbLogger", "--trainer.logger.offline=true", "--trainer.logger.project=edits")
         made = command(folder, *options, f"--trainer.logger.save_dir={folder}")
         wandb.finish()
-        # What it has read of the environment would be kept in this process.
         wandb.teardown()
         yield made, next(folder.glob("wandb/offline-run-*"))
 
