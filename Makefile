@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart quickstart-moe real real-model test test-all test-oldest test-newest test-quantized coverage lint docs benchmark clean
+.PHONY: quickstart quickstart-moe real real-model test test-all test-oldest test-newest test-quantized test-loggers coverage lint docs benchmark clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python cli.py fit
@@ -69,6 +69,11 @@ test-quantized: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bnb,torchao]'
 	$(BIN)/python -m pytest tests/loading/test_quantization.py tests/export/test_quantized.py tests/real/test_quantized.py
 	$(BIN)/python -m pytest tests/docs/test_examples.py -k quantized
+
+# W&B and MLflow bring many packages that nothing else needs.
+test-loggers: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[wandb,mlflow]'
+	$(BIN)/python -m pytest tests/loggers
 
 # The environment variable silences an advertisement, not a warning.
 docs: $(INSTALLED)

@@ -6,6 +6,7 @@ from lightning_edit.callbacks.downstream import Downstream
 from lightning_edit.callbacks.examples import ShowExamples
 from lightning_edit.callbacks.export import ExportEdits
 from lightning_edit.callbacks.harness import Harness
+from lightning_edit.callbacks.log_results import LogResults
 from lightning_edit.callbacks.progress import EditProgressBar
 from lightning_edit.callbacks.records import RecordResults
 from lightning_edit.callbacks.report import EditReport
@@ -21,6 +22,7 @@ __all__ = [
     "EditReport",
     "ExportEdits",
     "Harness",
+    "LogResults",
     "RecordResults",
     "Retention",
     "Scheduled",

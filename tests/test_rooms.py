@@ -23,7 +23,7 @@ FLOORS = [
     {"baselines", "collateral", "downstream", "memories", "tracing", "values"},
     {"gradients"},
     {"nets", "windows"},
-    {"commands", "editor"},
+    {"commands", "editor", "loggers"},
     {"loop"},
     {"api", "report", "run", "tuning"},
     {"callbacks", "datamodules"},
@@ -34,7 +34,7 @@ ALLOWED = {"solvers": {"errors", "settings", "messages"}, "distributed": {"error
 ALLOWED["probes"] = {"errors", "messages", "requests", "settings", "storage"}
 ALLOWED["commands"] = {"errors", "messages", "old_names", "progress", "requests", "settings", "metrics"}
 ALLOWED["commands"] |= {"configs", "updates", "storage", "solvers"}
-WITH_LIGHTNING = {"callbacks", "datamodules", "run", "cli"} | {
+WITH_LIGHTNING = {"callbacks", "datamodules", "loggers", "run", "cli"} | {
     "commands.argument_errors",
     "distributed.shutdown",
     "distributed.strategy",

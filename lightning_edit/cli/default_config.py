@@ -54,6 +54,7 @@ TRAINER = """trainer:
     - class_path: ShowExamples
     - class_path: EditReport
     - class_path: RecordResults
+    - class_path: LogResults
     - class_path: ExportEdits
   enable_checkpointing: false  # Lightning's own, which knows nothing of updates
   enable_model_summary: false

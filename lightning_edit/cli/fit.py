@@ -26,6 +26,7 @@ from lightning_edit.distributed.shutdown import LOST, end_started, is_lost_conne
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.gradient import Gradient  # noqa: F401  (makes its short name known)
 from lightning_edit.gradients.source import Source
+from lightning_edit.loggers.failing import refused_by_logger
 from lightning_edit.messages import one_line, printable, terminal
 from lightning_edit.metrics.table import table
 from lightning_edit.models.auto_layers import AUTO
@@ -107,7 +108,10 @@ class EditCLI(CheckpointCLI):
             first = list(causes(error))[-1]
             if any(isinstance(cause, EditError) for cause in causes(error)):
                 raise
-            raise EditError(f"These settings cannot be used: {one_line(first)} ({type(first).__name__})") from error
+            said = refused_by_logger(causes(error))
+            raise EditError(
+                said or f"These settings cannot be used: {one_line(first)} ({type(first).__name__})"
+            ) from error
 
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""
@@ -224,6 +228,8 @@ def lightning_errors() -> Iterator[None]:
                 "`data.batch_size` (edits at once) to a smaller number, load the model with `model.dtype: bfloat16`, "
                 "or spread it with `model.device_map: auto`."
             ) from error
+        if not isinstance(error, EditError) and (said := refused_by_logger(causes(error))) is not None:
+            raise EditError(said) from error
         if all(is_lost_connection(cause) for cause in causes(error)):
             raise EditError(LOST) from error
         raise

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from lightning_edit.commands.run_config import checked_config
 from lightning_edit.errors import EditError
 from lightning_edit.storage import checkpoint_file
 from lightning_edit.storage.known_classes import check_names, known_classes
+from lightning_edit.storage.run_files import LOGGERS
+from lightning_edit.storage.user_json import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +22,7 @@ FOLDERS = ("cache_dir", "offload_folder", "trust_remote_code")
 # Loggers whose files are in the run's folder, and for others the argument that names a run to go on with.
 FILE_LOGGERS = ("TensorBoardLogger", "CSVLogger")
 IDENTIFIED = {"WandbLogger": "version", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
+IDENTITY = re.compile(r"[\w-]{1,100}")
 
 
 def resume_arguments(words: list[str], accepted: Mapping[str, str] | None) -> list[str]:
@@ -75,9 +79,22 @@ def same_folder(settings: Any, run: Path) -> None:
     files = [chosen for chosen in loggers if _kind(chosen) in FILE_LOGGERS]
     for chosen in files:
         chosen.init_args.save_dir, chosen.init_args.name, chosen.init_args.version = str(run.parent), "", run.name
-    if not files and _kind(loggers[0]) in IDENTIFIED:
+    noted = _noted(run)
+    if not files and loggers:
         # The folder is named after the run there.
-        loggers[0].init_args[IDENTIFIED[_kind(loggers[0])]] = run.name
+        noted = {_kind(loggers[0]): run.name, **noted}
+    for chosen in loggers:
+        if _kind(chosen) in IDENTIFIED and _kind(chosen) in noted:
+            chosen.init_args[IDENTIFIED[_kind(chosen)]] = noted[_kind(chosen)]
+
+
+def _noted(run: Path) -> dict[str, str]:
+    """Under which names loggers know the run; see `LogResults`."""
+    if not (run / LOGGERS).is_file():
+        return {}
+    content = read_json(run / LOGGERS)
+    known = content.items() if isinstance(content, dict) else ()
+    return {kind: name for kind, name in known if isinstance(name, str) and IDENTITY.fullmatch(name)}
 
 
 def restored_settings(file: Path, kinds: Sequence[type]) -> dict[str, dict[str, Any]]:

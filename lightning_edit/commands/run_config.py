@@ -34,7 +34,8 @@ FOLDERS = (
     *("tracking_uri", "artifact_location"),
 )
 # Beside the run, where those of other runs are too; what else is written belongs into the run's folder.
-BESIDE = ("cache_dir", "default_root_dir", "save_dir")
+BESIDE = ("cache_dir", "default_root_dir", "save_dir", "tracking_uri", "artifact_location")
+SQLITE = "sqlite:///"
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
@@ -145,6 +146,9 @@ def _folders(config: Any) -> Iterator[tuple[str, str]]:
 
 
 def _inside(place: str, folder: Path) -> bool:
+    if place.startswith(SQLITE) and not re.search(r"[?:%]", place.removeprefix(SQLITE)):
+        # A file as well; after a question mark SQLite could be told of another one.
+        place = place.removeprefix(SQLITE)
     path = Path(place.removeprefix("file://").removeprefix("file:")).expanduser()
     return "://" not in place and path.resolve().is_relative_to(folder.resolve())
 

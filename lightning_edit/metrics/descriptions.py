@@ -122,6 +122,8 @@ def description(tag: str) -> str:
         _, slash, figure = name.rpartition("/")
         words = [DOWNSTREAM[word] for word in figure.split("_") if word in DOWNSTREAM]
         return ", ".join(words) if slash else "perplexity of running text"
+    if room == "seconds" and name:
+        return f"seconds spent on this stage so far: {name.replace('_', ' ')}"
     if room == "edit" and (way := way_of(name)[0]):
         text = OF_EDITS.get(way_of(name)[1], "")
         return text and f"asked {'in' if way == 'plain' else 'under'} {in_words(way)}: {text}"

@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_edit.asking.chat import ChatSettings, World
 from lightning_edit.keys.named_prompts import Prompts
+from lightning_edit.loggers import LoggersOfRun
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.loop.update_loop import UpdateLoop
@@ -44,6 +45,7 @@ class EditingRun(Protocol):
             run that was resumed only since then.
         seconds: Time spent on each stage.
         on_top_of: The checkpoint of an earlier run that this one is built upon.
+        loggers_of_run: All loggers, which are given the same.
     """
 
     kind: Any
@@ -70,6 +72,7 @@ class EditingRun(Protocol):
     hparams: Any
     trainer: Any
     loggers: Sequence[Any]
+    loggers_of_run: LoggersOfRun
 
     @property
     def requests(self) -> list[EditRequest]:

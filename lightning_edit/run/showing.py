@@ -7,8 +7,8 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
+from lightning_edit.loggers import LoggersOfRun
 from lightning_edit.progress import Report, silent
-from lightning_edit.run.figure_log import FigureLog
 
 
 class Showing(LightningModule):
@@ -17,6 +17,7 @@ class Showing(LightningModule):
     Attributes:
         stages: The stages whose time is reported beside that of the evaluation.
         seconds: Time spent on each stage.
+        loggers_of_run: All loggers, see `LoggersOfRun`.
     """
 
     stages: tuple[str, ...] = ()
@@ -24,7 +25,7 @@ class Showing(LightningModule):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.seconds = dict.fromkeys((*self.stages, "evaluate"), 0.0)
-        self._figure_log = FigureLog()
+        self.loggers_of_run = LoggersOfRun(self)
 
     @property
     def report(self) -> Report:
@@ -47,4 +48,4 @@ class Showing(LightningModule):
             figures: Numbers by name.
             step: What they are drawn against.
         """
-        self._figure_log.write(self.loggers, figures, step)
+        self.loggers_of_run.figures(figures, step)

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from lightning.pytorch.loggers import TensorBoardLogger
-
 from lightning_edit.distributed.process_group import in_shares, is_sharded
 from lightning_edit.editor import Editor
 from lightning_edit.progress import Report, silent
@@ -113,10 +111,8 @@ def log_values(module: EditingRun, values: Values) -> None:
         "delta_norm": (values.z - values.z0).norm(dim=1),
     }
     module.log_figures({f"value_search/{name}": float(value.nanmean()) for name, value in per_edit.items()}, step)
-    for logger in module.loggers:
-        if isinstance(logger, TensorBoardLogger) and values.finite.any():
-            # TensorBoard draws distributions between two steps: those of the part's first and last edit.
-            for name, value in per_edit.items():
-                for place in sorted({module.loop.queue.offered + 1, step}):
-                    # Under a scalar's own name a histogram would make TensorBoard drop the scalar.
-                    logger.experiment.add_histogram(f"value_search_each/{name}", value[values.finite], place)
+    if values.finite.any():
+        finite = {f"value_search/{name}": value[values.finite] for name, value in per_edit.items()}
+        # Distributions are drawn between two steps: those of the part's first and last edit.
+        for place in sorted({module.loop.queue.offered + 1, step}):
+            module.loggers_of_run.distributions(finite, place)

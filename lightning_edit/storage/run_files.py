@@ -9,6 +9,8 @@ from lightning_edit.storage.atomic import clear_leftovers
 UPDATES = "updates"
 CHECKPOINTS = "checkpoints"
 MEMORIES = "memories"
+# Under which names loggers with stores of their own know the run, so that it goes on there.
+LOGGERS = "loggers.json"
 # Each measurement writes it anew.
 COLLATERAL = "collateral.jsonl"
 # All that a run writes by itself, beside what its loggers write.
@@ -18,6 +20,7 @@ FILES = (
     COLLATERAL,
     "metrics.json",
     "config.yaml",
+    LOGGERS,
     "update.safetensors",
     "edited.ckpt",
     "model",

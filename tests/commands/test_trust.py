@@ -209,6 +209,14 @@ CONFIGS = [
 ]
 # Further ones of the same kinds.
 MORE_CONFIGS = [
+    (
+        ("trainer", "logger"),
+        {"class_path": "MLFlowLogger", "init_args": {"tracking_uri": "sqlite:////elsewhere/mlflow.db"}},
+    ),
+    (
+        ("trainer", "logger"),
+        {"class_path": "MLFlowLogger", "init_args": {"tracking_uri": "sqlite:///file:/etc/x?uri=true"}},
+    ),
     ((*CALLBACK, 0), {"class_path": "payload.P"}),
     ((*CALLBACK, 0), "payload.P"),
     ((*CALLBACK, 0), {"class_path": "lightning.pytorch.callbacks.LambdaCallback"}),
