@@ -1,0 +1,54 @@
+"""The edited model with all of its linear maps quantized, the edited ones among them, as it is deployed."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning_edit.errors import EditError
+from lightning_edit.loading.dequantization import holds_codes
+from lightning_edit.loading.pretrained import load_model
+from lightning_edit.loading.quantization import check_quantization
+from lightning_edit.survival.bench import Bench
+
+# The model's files lie in it as long as they are read; it is deleted whatever happens, but for a kill.
+PREFIX = "lightning-edit-survive."
+
+
+def check_unquantized(bench: Bench) -> None:
+    """Refuses a model whose weights are codes already.
+
+    Args:
+        bench: The model and its edits.
+
+    Raises:
+        EditError: If the run's model is quantized.
+    """
+    if bench.base.codes or holds_codes(bench.base.model):
+        raise EditError("the run's model is quantized already, so its weights are neither quantized nor trained here.")
+
+
+@contextmanager
+def quantized(bench: Bench, quantization: Any, folder: Path) -> Iterator[Any]:
+    """The edited model, quantized, inside a ``with`` block; the base model is let go for that time.
+
+    Files are read by transformers alone, so the edited model is written first, in the precision of the run.
+
+    Args:
+        bench: The model and its edits.
+        quantization: One of `Quantization`.
+        folder: Where there is room for the model's files for a while.
+
+    Raises:
+        EditError: If a package is missing or the model cannot be quantized like that.
+    """
+    check_quantization(quantization)
+    check_unquantized(bench)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder) as scratch:
+        with bench.edited():
+            bench.base.model.save_pretrained(scratch)
+        trusted = bench.source.trust_remote_code
+        bench.release()
+        model = load_model(scratch, trust_remote_code=trusted, quantization=quantization)
+    yield bench.place(model)
