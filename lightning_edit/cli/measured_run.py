@@ -81,8 +81,8 @@ def measured_run(folder: Path | None, checkpoint: Path | None, trusted: bool = F
         model, data = {}, {}
     if "class_path" not in data:
         raise EditError(
-            f"RUN: {folder or checkpoint} does not say what data it was measured on: it holds no config.yaml, as runs of "
-            "the command line do. In Python, give the data module's records to `lightning_edit.survival.survive`."
+            f"RUN: {folder or checkpoint} does not say on what data it was measured: there is no config.yaml, as runs "
+            "of the command line have it. In Python, `lightning_edit.survival.survive` takes the records themselves."
         )
     made = _made(model, data, None if trusted else list(known))
     answers = _own_answers(folder, checkpoint)

@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Any
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
+from lightning_edit.survival.settings import VARIANTS, SurvivalSettings
 
 if TYPE_CHECKING:
     from lightning_edit.cli.measured_run import MeasuredRun
-    from lightning_edit.survival import (
-        Bench,
-        Measures,
-        OrdinaryText,
-        Result,
-        SurvivalFile,
-        SurvivalSettings,
-        Variant,
-    )
+    from lightning_edit.survival.bench import Bench
+    from lightning_edit.survival.measuring import Measures
+    from lightning_edit.survival.results import Result, SurvivalFile
+    from lightning_edit.survival.text import OrdinaryText
+    from lightning_edit.survival.variants import Variant
 
 DEVICES, FIGURES = ("auto", "cpu", "gpu"), (".png", ".svg", ".pdf")
 NAME = "survival.json"
@@ -28,7 +25,19 @@ DESCRIPTION = """Measures the edits of a finished run again, on its own records:
 unedited one, and after what happens to models that are deployed: quantization to 8 and 4
 bits, a LoRA fine-tuning on ordinary text, and merging with the unedited model. Each result
 is kept as soon as it is there, so a command that was stopped goes on where it was."""
-VARIANTS = "edited,base,8-bit,4-bit,lora,merged"
+
+# Of `SurvivalSettings`, with what they are.
+NUMBERS = {
+    "steps": (int, "steps of the fine-tuning (100)"),
+    "rank": (int, "rank of its adapters, on all linear maps of the blocks (8)"),
+    "alpha": (float, "by alpha / rank the adapters are scaled (16)"),
+    "lr": (float, "its learning rate (2e-4)"),
+    "batch_size": (int, "rows of text in a step (8)"),
+    "length": (int, "tokens of a row (128)"),
+    "text_tokens": (int, "tokens of ordinary text that are read for it (20000)"),
+    "perplexity_tokens": (int, "tokens of other text for perplexity; 0 leaves it out (2000)"),
+    "seed": (int, "seed of adapters, order and own text (0)"),
+}
 
 
 def main(words: list[str]) -> None:
@@ -42,14 +51,13 @@ def main(words: list[str]) -> None:
     """
     given = _parser().parse_args(words)
     run, figure = _check(given)
-    # They take seconds to import; a mistake is answered without them.
-    from lightning_edit.progress import ProgressBars
-    from lightning_edit.survival.settings import SurvivalSettings
-    from lightning_edit.survival.variants import variants_of
-
     names = ("variants", "weights", *NUMBERS, "about_edits")
     chosen = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     settings = SurvivalSettings(**chosen)
+    # They take seconds to import; a mistake is answered without them.
+    from lightning_edit.progress import ProgressBars
+    from lightning_edit.survival.variants import variants_of
+
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     variants = variants_of(settings)
     with ProgressBars() as report:
@@ -57,24 +65,11 @@ def main(words: list[str]) -> None:
     _show(results, path, figure or path.with_suffix(".png"))
 
 
-# Of `SurvivalSettings`, with what they are.
-NUMBERS = {
-    "steps": (int, "steps of the fine-tuning (100)"),
-    "rank": (int, "rank of its adapters, on all linear maps of the blocks (8)"),
-    "lr": (float, "its learning rate (2e-4)"),
-    "batch_size": (int, "rows of text in a step (8)"),
-    "length": (int, "tokens of a row (128)"),
-    "text_tokens": (int, "tokens of ordinary text that are read for it (20000)"),
-    "perplexity_tokens": (int, "tokens of other text for perplexity; 0 leaves it out (2000)"),
-    "seed": (int, "seed of adapters, order and own text (0)"),
-}
-
-
 def _parser() -> CommandParser:
     parser = CommandParser(prog="lightning-edit survive", description=DESCRIPTION)
     add = parser.add_argument
     add("run", metavar="RUN", help="the folder of a finished run, its update.safetensors, its model/, or a checkpoint")
-    add("--variants", type=_words, metavar="LIST", help=f"what is measured ({VARIANTS})")
+    add("--variants", type=_words, metavar="LIST", help=f"what is measured ({','.join(VARIANTS)})")
     add("--weights", type=_numbers, metavar="LIST", help="weights of the edited model in merges (0.25,0.5,0.75)")
     add("--text", metavar="FILE", help="ordinary text, a text a line (the run's, or the model's own)")
     for name, (kind, help_text) in NUMBERS.items():
@@ -122,10 +117,11 @@ def _survive(
     run: Path, given: Namespace, settings: "SurvivalSettings", variants: "list[Variant]", report: Any
 ) -> "tuple[list[Result], Path]":
     from lightning_edit.cli.measured_run import measured_run
-    from lightning_edit.survival import SurvivalFile, survive
     from lightning_edit.survival.bench import run_folder_of
     from lightning_edit.survival.identity import identity_of
     from lightning_edit.survival.refusals import refuse_without_weights
+    from lightning_edit.survival.results import SurvivalFile
+    from lightning_edit.survival.survive import survive
     from lightning_edit.updates.saved import run_of
 
     run = run_folder_of(run)
@@ -157,7 +153,7 @@ def _checkpoint(run: Path, folder: Path | None) -> Path | None:
 def _bench(run: Path, given: Namespace, measured: "MeasuredRun") -> "Bench":
     import torch
 
-    from lightning_edit.survival import Bench
+    from lightning_edit.survival.bench import Bench
     from lightning_edit.updates.saved import open_saved
 
     there = torch.accelerator.is_available()
@@ -174,7 +170,8 @@ def _prepared(
     from lightning_edit.asking.chat import chat_of, settle_chat
     from lightning_edit.datamodules.preservation import TextFile
     from lightning_edit.loading.pretrained import load_tokenizer
-    from lightning_edit.survival import Measures, ordinary_text
+    from lightning_edit.survival.measuring import Measures
+    from lightning_edit.survival.text import ordinary_text
 
     tokenizer = load_tokenizer(bench.source.name, bench.source.trust_remote_code)
     tokenizer = settle_chat(tokenizer, measured.chat, measured.chat_settings)

@@ -29,13 +29,13 @@ def refuse_without_weights(run: Path) -> None:
     model = _settings(run)
     if str(model.get("_class_path", "")).rpartition(".")[2] == "InContext":
         raise EditError(
-            f"RUN: {run} puts facts before prompts and edits no weight. {WORKS} `lightning-edit test` with the settings "
-            "of the run and another `model.model` measures the same facts on another model."
+            f"RUN: {run} puts facts before prompts and edits no weight. {WORKS} `lightning-edit test` with the "
+            "run's settings and another `model.model` measures the same facts on another model."
         )
     if model.get("independent_updates"):
         raise EditError(
-            f"RUN: each update of {run} was made by itself (`independent_updates`), so there is no edited model. {WORKS} "
-            "Make the run again with `model.independent_updates: false`."
+            f"RUN: each update of {run} was made by itself (`independent_updates`), so there is no edited model. "
+            f"{WORKS} Make the run again with `model.independent_updates: false`."
         )
 
 

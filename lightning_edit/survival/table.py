@@ -63,7 +63,9 @@ def table(results: Sequence[Result]) -> Table:
     """
     names, edited = shown_figures(results), edited_of(results)
     edits = max((len(result.answers) for result in results), default=0)
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_style="bold", caption_justify="left")
+    drawn = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_style="bold", caption_justify="left"
+    )
     drawn.title, drawn.caption = f"What survives of {counted(edits, 'edit')}", _caption(names)
     drawn.add_column("model", no_wrap=True)
     drawn.add_column("says it", justify="right", no_wrap=True)
@@ -81,9 +83,7 @@ def _cells(result: Result, edited: Result | None, names: Sequence[str]) -> list[
     kept = still_said(result, edited)
     still = "" if kept is None or result is edited else f"{kept[0]} of {kept[1]}"
     figures = [result.figure(name) for name in names]
-    shown = [
-        "" if value is None else quantity(name).text(value) for name, value in zip(names, figures, strict=True)
-    ]
+    shown = ["" if value is None else quantity(name).text(value) for name, value in zip(names, figures, strict=True)]
     return [f"{sum(result.said)} of {len(result.said)}", still, *shown]
 
 

@@ -91,8 +91,8 @@ def ordinary_text(
     available = sum(read.sizes)
     short = bool(trained) and available < wanted
     kept_back = min(settings.perplexity_tokens, int(HELD_OUT * available)) if short else settings.perplexity_tokens
-    held_out = _first(read.sizes, kept_back)
-    return OrdinaryText(read.texts[:held_out], read.texts[held_out:], read.left_out)
+    end = _first(read.sizes, kept_back)
+    return OrdinaryText(read.texts[:end], read.texts[end:], read.left_out)
 
 
 class _Read(NamedTuple):

@@ -7,8 +7,11 @@ from lightning_edit import EditError
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.survival import Bench, OrdinaryText, SurvivalSettings, ordinary_text, variants_of
+from lightning_edit.survival.bench import Bench
 from lightning_edit.survival.fine_tuning import fine_tuned, trained_maps
+from lightning_edit.survival.settings import SurvivalSettings
+from lightning_edit.survival.text import OrdinaryText, ordinary_text
+from lightning_edit.survival.variants import variants_of
 from lightning_edit.tiny import World
 from lightning_edit.updates.saved import open_saved
 from tests.small_models import make_gpt2, make_llama, make_tokenizer
@@ -167,7 +170,7 @@ def test_rows_are_of_one_length_and_end_texts():
     tokenizer = make_tokenizer()
     rows = OrdinaryText([], ["She plays.", "He sings in Rome."], 0).rows(tokenizer, 4, 64)
     assert {len(row) for row in rows} == {4}
-    assert tokenizer.eos_token_id in sum(rows, [])
+    assert tokenizer.eos_token_id in {token for row in rows for token in row}
     assert {len(row) for row in OrdinaryText([], ["She plays in Rome."], 0).rows(tokenizer, 400, 3)} == {3}
     with pytest.raises(EditError, match="all 7 texts name the subject"):
         OrdinaryText(["kept"], [], 7).rows(tokenizer, 4, 64)

@@ -13,8 +13,8 @@ from lightning_edit.cli import main as cli
 from lightning_edit.cli.measured_run import MeasuredRun, measured_run, other_records
 from lightning_edit.loading import quantization
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
-from lightning_edit.survival import Measures
 from lightning_edit.survival import survive as at_work
+from lightning_edit.survival.measuring import Measures
 from tests.killing import Command
 
 pytest.importorskip("peft")
@@ -164,7 +164,7 @@ def test_own_answers_are_those_that_the_run_kept(finished, tmp_path):
     measured = measured_run(run, None)
     assert isinstance(measured, MeasuredRun)
     requests = measured.requests(True)
-    assert [request.said for request in requests][0] == "It is so."
+    assert requests[0].said == "It is so."
     assert requests[0].learned == "It is so."
     assert requests[1].learned != "It is so."
     # In a chat they are asked as questions.
@@ -267,8 +267,8 @@ def test_classes_of_others_are_imported_only_if_the_user_says_so(finished, tmp_p
 def test_a_table_shows_what_is_still_said():
     from rich.console import Console
 
-    from lightning_edit.survival import Result
     from lightning_edit.survival.figure import draw
+    from lightning_edit.survival.results import Result
     from lightning_edit.survival.table import still_said, table
 
     def result(name, *said, **others):
