@@ -122,11 +122,12 @@ def _survive(
     from lightning_edit.survival.refusals import refuse_without_weights
     from lightning_edit.survival.results import SurvivalFile
     from lightning_edit.survival.survive import survive
-    from lightning_edit.updates.saved import run_of
+    from lightning_edit.updates.saved import run_of, update_of
 
     run = run_folder_of(run)
     refuse_without_weights(run)
-    folder = run if run.is_dir() else run_of(run)
+    # Before anything is loaded.
+    folder = run_of(update_of(run) if run.is_dir() else run)
     output = Path(given.output).expanduser() if given.output else (folder or run.parent) / NAME
     measured = measured_run(folder, _checkpoint(run, folder), given.trust_config)
     measured.data.setup("test")

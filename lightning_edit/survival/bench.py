@@ -49,15 +49,7 @@ class Bench:
     @property
     def decoder(self) -> Decoder:
         """The same as editing sees it."""
-        return self.decoder_of(self.base.model)
-
-    def decoder_of(self, model: Any) -> Decoder:
-        """A model of the same kind as editing sees it.
-
-        Args:
-            model: The model.
-        """
-        return find_decoder(model, self._down_projection)
+        return find_decoder(self.base.model, self._down_projection)
 
     def place(self, model: Any) -> Any:
         """Puts a model on the device, unless it is there already or may not be moved.

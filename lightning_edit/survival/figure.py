@@ -13,7 +13,7 @@ from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.survival.results import Result
 from lightning_edit.survival.table import edited_of, shown_figures, still_said
 
-STILL = "edits still said"
+STILL = "edits_still_said"
 # More panels make the figure too wide to read.
 LEFT_OUT = ("generated_paraphrase", "efficacy_score", "efficacy_accuracy", "S")
 

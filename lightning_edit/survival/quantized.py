@@ -1,7 +1,7 @@
 """The edited model with all of its linear maps quantized, the edited ones among them, as it is deployed."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.loading.dequantization import holds_codes
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.loading.quantization import check_quantization
+from lightning_edit.models.decoder import Decoder
 from lightning_edit.survival.bench import Bench
 
 # The model's files lie in it as long as they are read; it is deleted whatever happens, but for a kill.
@@ -30,7 +31,7 @@ def check_unquantized(bench: Bench) -> None:
 
 
 @contextmanager
-def quantized(bench: Bench, quantization: Any, folder: Path) -> Iterator[Any]:
+def quantized(bench: Bench, quantization: Any, folder: Path) -> Iterator[Decoder]:
     """The edited model, quantized, inside a ``with`` block; the base model is let go for that time.
 
     Files are read by transformers alone, so the edited model is written first, in the precision of the run.
@@ -48,7 +49,15 @@ def quantized(bench: Bench, quantization: Any, folder: Path) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder) as scratch:
         with bench.edited():
             bench.base.model.save_pretrained(scratch)
-        trusted = bench.source.trust_remote_code
+        trusted, as_decoder = bench.source.trust_remote_code, _like(bench.decoder)
         bench.release()
         model = load_model(scratch, trust_remote_code=trusted, quantization=quantization)
-    yield bench.place(model)
+    yield as_decoder(bench.place(model))
+
+
+def _like(decoder: Decoder) -> Callable[[Any], Decoder]:
+    """Finds the parts of a model by those of the plain one: in codes there is nothing that could be edited."""
+    name = next(name for name, module in decoder.model.named_modules() if module is decoder.blocks)
+    # The model itself must not be held.
+    names, refusals = decoder.names, decoder.refusals
+    return lambda model: Decoder(model, model.get_submodule(name), names, refusals)

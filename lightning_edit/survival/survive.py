@@ -117,8 +117,8 @@ def _made(
 ) -> Iterator[UnderTest]:
     """The model of a variant, inside a ``with`` block."""
     if variant.kind == "quantized":
-        with quantized(bench, variant.settings["quantization"], folder) as model:
-            yield UnderTest(bench.decoder_of(model))
+        with quantized(bench, variant.settings["quantization"], folder) as decoder:
+            yield UnderTest(decoder)
         return
     if variant.kind == "lora":
         check_peft()

@@ -63,9 +63,7 @@ def table(results: Sequence[Result]) -> Table:
     """
     names, edited = shown_figures(results), edited_of(results)
     edits = max((len(result.answers) for result in results), default=0)
-    drawn = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_style="bold", caption_justify="left"
-    )
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, title_style="bold", caption_justify="left")
     drawn.title, drawn.caption = f"What survives of {counted(edits, 'edit')}", _caption(names)
     drawn.add_column("model", no_wrap=True)
     drawn.add_column("says it", justify="right", no_wrap=True)

@@ -55,7 +55,7 @@ def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bo
         EditError: If there are no such edits, or the base model is not the one that they were made for.
     """
     given = Path(path).expanduser()
-    file = _update_of(given) if given.is_dir() else given
+    file = update_of(given) if given.is_dir() else given
     folder = run_of(file)
     if file.suffix == ".ckpt":
         return _of_checkpoint(file, folder, model, trust_remote_code)
@@ -65,8 +65,15 @@ def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bo
     return Saved(update, base, source, folder, _edits_of(folder, removed))
 
 
-def _update_of(folder: Path) -> Path:
-    """The file of a run's update."""
+def update_of(folder: Path) -> Path:
+    """The file of a run's update.
+
+    Args:
+        folder: The run's.
+
+    Raises:
+        EditError: If it has none; says why.
+    """
     check_own_files(folder)
     if (folder / UPDATE).is_file():
         return folder / UPDATE
