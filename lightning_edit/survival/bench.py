@@ -57,7 +57,9 @@ class Bench:
         Args:
             model: The model.
         """
-        return model if self.device is None or model.device == self.device else model.to(self.device)
+        # Some quantized models may not be moved; they are loaded where they run.
+        there = self.device is None or model.device.type == self.device.type
+        return model if there else model.to(self.device)
 
     def release(self) -> None:
         """Lets the base model go, so that there is room for another one."""

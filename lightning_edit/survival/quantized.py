@@ -46,6 +46,7 @@ def quantized(bench: Bench, quantization: Any, folder: Path) -> Iterator[Decoder
     """
     check_quantization(quantization)
     check_unquantized(bench)
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder) as scratch:
         with bench.edited():
             bench.base.model.save_pretrained(scratch)

@@ -178,6 +178,36 @@ def test_records_that_the_run_did_not_measure_are_counted(finished):
     assert other_records(finished, changed) == 5
 
 
+@pytest.mark.slow
+def test_a_gpt_that_knows_facts_of_counterfact(shared, tmp_path):
+    model = shared / "models" / "cf-gpt"
+    if not model.is_dir():
+        pytest.skip("cf-gpt is absent")
+    facts = [
+        {"subject": "Danielle Darrieux", "prompt": "The mother tongue of {} is", "target_new": "English"},
+        {"subject": "Toyota", "prompt": "{} is headquartered in", "target_new": "Berlin"},
+    ]
+    (tmp_path / "edits.json").write_text(json.dumps(facts))
+    settings = {
+        "data": "OwnEdits",
+        "data.path": tmp_path / "edits.json",
+        "model.model": model,
+        "model.values.steps": 5,
+        "model.second_moment.tokens": 2000,
+        "model.solver.ridge": 0.01,
+        "model.second_moment.cache_dir": tmp_path / "cache",
+        "collateral.prompts": 0,
+        "trainer.logger.save_dir": tmp_path,
+    }
+    cli.main(["fit", *(f"--{name}={value}" for name, value in settings.items())])
+    # There is no ordinary text, so the model writes its own.
+    found = survive(tmp_path / "version_0", tmp_path / "survival.json", *ALL)
+    assert not any(entry["not_run"] for entry in found.values())
+    assert found["merged-1"]["figures"] == found["edited"]["figures"]
+    assert found["merged-0"]["figures"] == found["base"]["figures"]
+    assert found["lora"]["figures"]["perplexity"] != found["edited"]["figures"]["perplexity"]
+
+
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
