@@ -38,6 +38,7 @@ PHASES = {
     "update file": "lightning_edit.updates.history:History.write",
     "checkpoint": "lightning.pytorch:Trainer.save_checkpoint",
     "evaluation": "lightning_edit.run.measuring:Measuring.on_test_epoch_end",
+    "survival": "lightning_edit.survival.results:SurvivalFile.add",
 }
 KILL = "TEST_KILL_AT"
 

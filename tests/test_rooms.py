@@ -25,7 +25,7 @@ FLOORS = [
     {"nets", "windows"},
     {"commands", "editor", "loggers"},
     {"loop"},
-    {"api", "report", "run", "tuning"},
+    {"api", "report", "run", "survival", "tuning"},
     {"callbacks", "datamodules"},
     {"__init__", "cli"},
 ]

@@ -32,6 +32,9 @@ COMMANDS = {
     "compare": Command("lightning_edit.cli.compare:main", "compare finished runs in a table and a figure"),
     "report": Command("lightning_edit.cli.report:main", "write finished runs as one HTML file for anybody"),
     "export": Command("lightning_edit.cli.export:main", "write a run's edits as a LoRA adapter or a model"),
+    "survive": Command(
+        "lightning_edit.cli.survive:main", "measure a run's edits after quantization, fine-tuning and merging"
+    ),
     "sweep": Command("lightning_edit.cli.sweep:main", "run every combination of settings"),
     "train-net": Command("lightning_edit.cli.train_net:main", "train a net for edits from gradients"),
     "trace": Command("lightning_edit.cli.trace:main", "show which layers of a model carry a fact, as a heat map"),

@@ -55,8 +55,8 @@ def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bo
         EditError: If there are no such edits, or the base model is not the one that they were made for.
     """
     given = Path(path).expanduser()
-    file = _update_of(given) if given.is_dir() else given
-    folder = _run_of(file)
+    file = update_of(given) if given.is_dir() else given
+    folder = run_of(file)
     if file.suffix == ".ckpt":
         return _of_checkpoint(file, folder, model, trust_remote_code)
     update = ModelUpdate.load(file)
@@ -65,8 +65,15 @@ def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bo
     return Saved(update, base, source, folder, _edits_of(folder, removed))
 
 
-def _update_of(folder: Path) -> Path:
-    """The file of a run's update."""
+def update_of(folder: Path) -> Path:
+    """The file of a run's update.
+
+    Args:
+        folder: The run's.
+
+    Raises:
+        EditError: If it has none; says why.
+    """
     check_own_files(folder)
     if (folder / UPDATE).is_file():
         return folder / UPDATE
@@ -83,8 +90,12 @@ def _update_of(folder: Path) -> Path:
     )
 
 
-def _run_of(file: Path) -> Path | None:
-    """The folder of the run that wrote a file, None where it lies elsewhere."""
+def run_of(file: Path) -> Path | None:
+    """The folder of the run that wrote a file, None where it lies elsewhere.
+
+    Args:
+        file: A saved update or a checkpoint.
+    """
     folder = file.parent.parent if file.parent.name == checkpoint_file.FOLDER else file.parent
     written = any((folder / name).exists() for name in ("metrics.json", UPDATES))
     return folder if written else None
