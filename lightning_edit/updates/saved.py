@@ -56,7 +56,7 @@ def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bo
     """
     given = Path(path).expanduser()
     file = _update_of(given) if given.is_dir() else given
-    folder = _run_of(file)
+    folder = run_of(file)
     if file.suffix == ".ckpt":
         return _of_checkpoint(file, folder, model, trust_remote_code)
     update = ModelUpdate.load(file)
@@ -83,8 +83,12 @@ def _update_of(folder: Path) -> Path:
     )
 
 
-def _run_of(file: Path) -> Path | None:
-    """The folder of the run that wrote a file, None where it lies elsewhere."""
+def run_of(file: Path) -> Path | None:
+    """The folder of the run that wrote a file, None where it lies elsewhere.
+
+    Args:
+        file: An update or a checkpoint.
+    """
     folder = file.parent.parent if file.parent.name == checkpoint_file.FOLDER else file.parent
     written = any((folder / name).exists() for name in ("metrics.json", UPDATES))
     return folder if written else None
