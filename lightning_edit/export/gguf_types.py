@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy
 import torch
+from gguf import GGML_QUANT_SIZES, dequantize, quantize
 from gguf import GGMLQuantizationType as Kind
-from gguf import dequantize, quantize
 from torch import Tensor
 
 from lightning_edit.errors import EditError
@@ -82,16 +82,16 @@ def round_to(name: str, weight: Tensor, update: Tensor, before: Kind, wanted: st
 
 
 def _round(name: str, weight: Tensor, update: Tensor, before: Kind, kind: Kind) -> Rounded:
-    target = weight.double() + update
-    try:
-        with numpy.errstate(over="ignore", invalid="ignore"):
-            data = quantize(target.float().numpy(), kind)
-            found = torch.from_numpy(numpy.array(dequantize(data, kind))).double()
-    except ValueError as error:
+    block, _ = GGML_QUANT_SIZES[kind]
+    if weight.shape[-1] % block:
         raise EditError(
-            f"`--gguf_type {kind.name}`: {name} has rows of {weight.shape[-1]}, and this type takes blocks of more "
-            "numbers than fit. Give F16."
-        ) from error
+            f"`--gguf_type {kind.name}` keeps numbers in blocks of {block}, and the rows of {name} have "
+            f"{weight.shape[-1]}. Give F16."
+        )
+    target = weight.double() + update
+    with numpy.errstate(over="ignore", invalid="ignore"):
+        data = quantize(target.float().numpy(), kind)
+        found = torch.from_numpy(numpy.array(dequantize(data, kind))).double()
     size = float(update.norm())
     if not size:
         return Rounded(name, before, kind, data, 0.0, 1.0)
