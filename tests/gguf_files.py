@@ -12,6 +12,14 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from lightning_edit import ModelUpdate
+from lightning_edit.loading.pretrained import load_model
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.sites import oriented_weight
+from lightning_edit.solvers import Factors
+from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.updates.layer_update import LayerUpdate
+
 TEMPLATE = "{% for message in messages %}<|user|>{{ message['content'] }}<|end|>{% endfor %}"
 VOCABULARY, HEADS = 259, 4
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
@@ -124,3 +132,28 @@ def _interleaved(name, tensor):
         if part in name:
             return tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape).contiguous()
     return tensor
+
+
+def edit(folder, made="llama", kind=TYPES.Q8_0, modules=None, size=0.05):
+    """A base file and an update of some of its matrices, of this size relative to them; the model, and both."""
+    base = folder / "base.gguf"
+    write(base, made, kind, made)
+    model = load_model(str(base))
+    update = random_update(model, str(base), modules, size)
+    update.save(folder / "update.safetensors")
+    return model, update, base
+
+
+def random_update(model, source, modules=None, size=0.05):
+    """An update of this size relative to the matrices, of rank 2, 3 and so on; see `edit`."""
+    layers = {}
+    for number, name in enumerate(modules or find_decoder(model).names):
+        weight = oriented_weight(model.get_submodule(name)).double()
+        generator = torch.Generator().manual_seed(number)
+        left = torch.randn(len(weight), 2 + number, dtype=torch.float64, generator=generator)
+        right = torch.randn(2 + number, weight[0].numel(), dtype=torch.float64, generator=generator)
+        scale = size * float(weight.norm() / (left @ right).norm())
+        layers[number] = LayerUpdate(
+            name, fingerprint(oriented_weight(model.get_submodule(name))), Factors(scale * left, right)
+        )
+    return ModelUpdate(layers, {"model": source, "dtype": "float32", "solver": "EMMET()", "edits": 5})

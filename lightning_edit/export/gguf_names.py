@@ -17,6 +17,8 @@ OTHERWISE = {
     "gpt_bigcode": "starcoder",
     "deepseek_v2": "deepseek2",
     "deepseek_v3": "deepseek2",
+    "olmo3": "olmo2",
+    "qwen2_5_vl": "qwen2vl",
 }
 # Matrices whose rows or columns llama.cpp's converter puts into another order for some architectures.
 REORDERED = frozenset({MODEL_TENSOR.ATTN_Q, MODEL_TENSOR.ATTN_K, MODEL_TENSOR.ATTN_QKV})
@@ -55,7 +57,7 @@ class Names:
         """
         own = f"{name}.{parameter_name(module)}" if experts_of(module) else name
         # The text model of one that also sees or hears has its names without that part.
-        for spelled in (own, own.replace("language_model.", "")):
+        for spelled in (own, own.replace("language_model.", "").replace("text_model.", "")):
             if (found := self._map.get_type_and_name(spelled)) is not None:
                 return found[0], f"{found[1]}.weight"
         raise EditError(

@@ -7,43 +7,18 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from lightning_edit import ModelUpdate
 from lightning_edit.cli import main as cli
 from lightning_edit.loading.pretrained import load_model
-from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.sites import oriented_weight
-from lightning_edit.solvers import Factors
-from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import inserted
 
 gguf = pytest.importorskip("gguf")
 
 from lightning_edit.cli.export_words import TYPES  # noqa: E402
 from lightning_edit.export import gguf_copy, gguf_types  # noqa: E402
-from tests.gguf_files import MODELS, write  # noqa: E402  (it imports gguf)
+from tests.gguf_files import MODELS, edit, write  # noqa: E402
 
 IDS = torch.arange(3, 33).view(2, 15)
 KINDS = gguf.GGMLQuantizationType
-
-
-def edit(folder, made="llama", kind=KINDS.Q8_0, modules=None, size=0.05):
-    """A base file and an update of some of its matrices, of this size relative to them; the model, and both."""
-    base = folder / "base.gguf"
-    write(base, made, kind, made)
-    model, layers = load_model(str(base)), {}
-    for number, name in enumerate(modules or find_decoder(model).names):
-        weight = oriented_weight(model.get_submodule(name)).double()
-        generator = torch.Generator().manual_seed(number)
-        left = torch.randn(len(weight), 2 + number, dtype=torch.float64, generator=generator)
-        right = torch.randn(2 + number, weight[0].numel(), dtype=torch.float64, generator=generator)
-        scale = size * float(weight.norm() / (left @ right).norm())
-        layers[number] = LayerUpdate(
-            name, fingerprint(oriented_weight(model.get_submodule(name))), Factors(scale * left, right)
-        )
-    update = ModelUpdate(layers, {"model": str(base), "dtype": "float32", "solver": "EMMET()", "edits": 5})
-    update.save(folder / "update.safetensors")
-    return model, update, base
 
 
 def command(*words):
@@ -74,7 +49,7 @@ def raw(path):
 @pytest.mark.parametrize("kind", [KINDS.Q8_0, KINDS.F16, KINDS.F32], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("made", MODELS)
 def test_the_file_gives_the_logits_of_the_edited_model(made, kind, tmp_path):
-    model, update, base = edit(tmp_path, made, kind)
+    model, update, _ = edit(tmp_path, made, kind)
     command(tmp_path / "update.safetensors", "--to", "gguf", "--out", tmp_path / "out")
     before, again = logits(model), logits(load_model(str(tmp_path / "out" / "model.gguf")))
     with inserted(model, update):
@@ -87,7 +62,7 @@ def test_the_file_gives_the_logits_of_the_edited_model(made, kind, tmp_path):
 
 @pytest.mark.parametrize("made", MODELS)
 def test_all_but_the_edited_matrices_is_copied_byte_for_byte(made, tmp_path):
-    _, update, base = edit(tmp_path, made)
+    _, _, base = edit(tmp_path, made)
     command(tmp_path / "update.safetensors", "--to", "gguf", "--gguf_type", "BF16", "--out", tmp_path / "out")
     (said, old), (says, new) = raw(base), raw(tmp_path / "out" / "model.gguf")
     assert says == said
@@ -219,7 +194,7 @@ def test_another_file_is_refused(tmp_path, capsys):
 
 
 def test_a_file_that_changed_while_it_was_loaded_is_refused(tmp_path, capsys, monkeypatch):
-    _, _, base = edit(tmp_path)
+    edit(tmp_path)
     write(tmp_path / "other.gguf", kind=KINDS.Q4_0)
     monkeypatch.setattr("lightning_edit.cli.export_gguf.base_file", lambda name: tmp_path / "other.gguf")
     words = (tmp_path / "update.safetensors", "--to", "gguf", "--out", tmp_path / "out")
