@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
@@ -128,13 +128,13 @@ def upload_folder(folder: Path, target: Target) -> str:
         api.create_repo(target.repo, private=target.private or None, exist_ok=True)
         if target.branch is not None:
             api.create_branch(target.repo, branch=target.branch, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=target.repo,
-            folder_path=folder,
+        done = api.create_commit(
+            target.repo,
+            [CommitOperationAdd(name, folder / name) for name in names],
+            commit_message="Edits written by lightning-edit",
             revision=target.branch,
             # Refused by the hub if somebody else has written in between.
             parent_commit=parent,
-            commit_message="Edits written by lightning-edit",
         )
     return str(done.commit_url)
 
