@@ -1,29 +1,19 @@
-"""The command line's ``export``: what a run has edited as a LoRA adapter or a model folder, with a model card."""
+"""The command line's ``export``: what a run has edited as an adapter or a model, with a model card, and on the hub."""
 
-from argparse import Namespace, RawDescriptionHelpFormatter
-from dataclasses import replace
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 
-from lightning_edit.commands.arguments import CommandParser
+from lightning_edit.cli.export_words import check, parser
 from lightning_edit.errors import EditError
-from lightning_edit.messages import counted, terminal
+from lightning_edit.messages import terminal
 
 if TYPE_CHECKING:
     from lightning_edit.export.adapter import Adapter
-    from lightning_edit.export.card import CardFacts
     from lightning_edit.updates.saved import Saved
-
-FORMS = ("lora", "model")
-ASKED = 100
-DESCRIPTION = """Writes the edits of a run as a LoRA adapter (adapter_model.safetensors and
-adapter_config.json, as PEFT and vLLM read them) or as the edited model, with a model card.
-
-An adapter is exact: it has the rank of the update, at most the number of edits.
---rank and --max_error make it smaller, and what that costs is reported."""
 
 
 def main(words: list[str]) -> None:
@@ -33,73 +23,60 @@ def main(words: list[str]) -> None:
         words: The arguments after the command.
 
     Raises:
-        EditError: If there is nothing to export, or it cannot be exported like that; nothing is written then.
+        EditError: If there is nothing to export, or it cannot be exported or uploaded like that. What was exported
+            before an upload failed is kept.
     """
-    given = _parser().parse_args(words)
+    given = parser().parse_args(words)
     run = Path(given.run).expanduser()
-    out = Path(given.out).expanduser() if given.out else (run if run.is_dir() else run.parent) / f"export-{given.to}"
     if not run.exists():
         raise EditError(
             f"RUN: there is nothing at {given.run}. Give the folder of a finished run such as runs/version_0, a saved "
             "update (update.safetensors) or a checkpoint (.ckpt)."
         )
-    pad = _check(given)
+    pad = check(given)
     # They take seconds to import; a mistake is answered without them.
+    from lightning_edit.cli.export_hub import check_target, upload
+    from lightning_edit.export.exported import is_export
+
+    made = is_export(run)
+    if made and not given.hub:
+        raise EditError(
+            f"RUN: {run} is what `export` has written already. Give a run, or upload this by --hub USER/NAME."
+        )
+    target = check_target(given) if given.hub else None
+    out = run if made else _write(run, given, pad)
+    if target is not None:
+        upload(out, target, given.dry_run)
+
+
+def _write(run: Path, given: Namespace, pad: Any) -> Path:
+    """Exports a run; returns the new folder."""
     from lightning_edit.export.folder import check_new
     from lightning_edit.export.ranks import RankSettings
     from lightning_edit.updates.saved import open_saved
 
-    settings = RankSettings(given.rank, given.max_error, pad)
+    out = Path(given.out).expanduser() if given.out else (run if run.is_dir() else run.parent) / f"export-{given.to}"
+    # An adapter for llama.cpp has one rank, that of its largest matrix.
+    settings = RankSettings(given.rank, given.max_error, "none" if given.to == "gguf-lora" else pad)
     check_new(out)
+    if given.to in ("gguf", "gguf-lora"):
+        from lightning_edit.cli import export_gguf
+
+        export_gguf.check_early(run, given.to, given.model)
     saved = open_saved(run, given.model, given.trust_remote_code)
     if given.to == "model":
         _model(saved, out, given.all_edits)
-    else:
+    elif given.to == "lora":
         _lora(saved, out, settings, given)
-
-
-def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="lightning-edit export", description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("run", metavar="RUN", help="the folder of a finished run, its update.safetensors, or a checkpoint")
-    add("--to", choices=FORMS, default=FORMS[0], help="a LoRA adapter or the edited model (lora)")
-    add("--out", metavar="DIR", help="a new folder (export-lora or export-model in the run's)")
-    add("--rank", type=int, metavar="R", help="largest rank of a matrix, truncated by SVD (that of the update)")
-    add("--max_error", type=float, metavar="X", help="smallest rank whose error, relative to the update, is at most X")
-    add(
-        "--pad_rank",
-        default="auto",
-        metavar="R",
-        help="one rank for all, filled up by zeros: a number, none, or auto",
-    )
-    add("--check", type=int, default=ASKED, metavar="N", help=f"ask N edits of a truncated update again ({ASKED})")
-    add("--all_edits", action="store_true", help="list all edits in the model card, not a sample")
-    add("--model", metavar="NAME", help="the base model, if it has moved since the run")
-    add("--trust_remote_code", action="store_true", help="run code that comes with the base model")
-    return parser
-
-
-def _check(given: Namespace) -> Any:
-    """Refuses what makes no sense; returns what ranks are filled up to."""
-    for name, least in (("rank", 1), ("check", 0)):
-        value = getattr(given, name)
-        if value is not None and value < least:
-            raise EditError(f"`--{name}` must be a whole number of {least} or more, got {value}.")
-    if given.max_error is not None and not 0 <= given.max_error <= 1:
-        raise EditError(f"`--max_error` is a share of the update's norm, from 0 to 1, got {given.max_error}.")
-    if given.to == "model" and (given.rank, given.max_error, given.pad_rank) != (None, None, "auto"):
-        raise EditError("`--rank`, `--max_error` and `--pad_rank` are for --to lora. Leave them out.")
-    if given.pad_rank in ("auto", "none"):
-        return given.pad_rank
-    if not given.pad_rank.isdecimal() or int(given.pad_rank) < 1:
-        raise EditError(f"`--pad_rank` must be a whole number of 1 or more, none, or auto, got {given.pad_rank}.")
-    return int(given.pad_rank)
+    elif given.to == "gguf":
+        export_gguf.write_whole(saved, out, given)
+    else:
+        export_gguf.write_lora(saved, out, settings, given)
+    return out
 
 
 def _lora(saved: "Saved", out: Path, settings: Any, given: Namespace) -> None:
-    from lightning_edit.cli.export_facts import with_run
+    from lightning_edit.cli.export_facts import asked_again, with_run
     from lightning_edit.export.adapter import make_adapter
     from lightning_edit.export.folder import hub_revision, lora_facts, write_lora
 
@@ -110,7 +87,7 @@ def _lora(saved: "Saved", out: Path, settings: Any, given: Namespace) -> None:
     facts = lora_facts(adapter, saved.source.name, hub_revision(model), saved.update.info, saved.edits)
     facts = with_run(facts, saved, given.all_edits)
     if not adapter.exact and given.check:
-        facts = _asked_again(saved, adapter, facts, given.check)
+        facts = asked_again(saved, adapter.truncated(), facts, given.check)
     write_lora(out, adapter, facts)
     console.print(f"The adapter is in {out}. It is put on {facts.base}, unedited.", soft_wrap=True)
 
@@ -146,19 +123,3 @@ def _table(adapter: "Adapter") -> Table:
         shown = f"{ranks.error:.2g}" if ranks.error else "none"
         drawn.add_row(adapter.targets[name], str(ranks.full), str(ranks.kept), str(ranks.written), shown)
     return drawn
-
-
-def _asked_again(saved: "Saved", adapter: "Adapter", facts: "CardFacts", most: int) -> "CardFacts":
-    """Asks for the edits before and after truncation, says how many answers are left, and notes it for the card."""
-    from lightning_edit.cli.export_facts import answers_left
-
-    counts = answers_left(saved, adapter.truncated(), most)
-    if counts is None:
-        line = "How many edits the truncated update still has was not measured: the run keeps none of their prompts"
-    else:
-        asked, whole, left = counts
-        line = (
-            f"Answers: of {counted(asked, 'edit')} asked again the whole update says {whole}, the truncated one {left}"
-        )
-    terminal().print(f"{line}.", soft_wrap=True)
-    return replace(facts, form=[*facts.form, f"{line}."])

@@ -11,7 +11,7 @@ from lightning_edit.commands.comparison.settings import METHOD, flat_settings
 from lightning_edit.errors import EditError
 from lightning_edit.export.card import SAMPLE, CardFacts
 from lightning_edit.loading.pretrained import load_tokenizer
-from lightning_edit.messages import listed
+from lightning_edit.messages import counted, listed, terminal
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars
@@ -106,7 +106,7 @@ def answers_left(saved: Saved, truncated: Mapping[str, Factors], most: int) -> t
     tokenizer, decoder = _tokenizer(saved, settings), find_decoder(saved.base.model, settings.get("down_projection"))
     with ProgressBars() as report:
         counts = []
-        for name, update in (("whole", saved.update), ("truncated", ModelUpdate(layers, saved.update.info))):
+        for name, update in (("whole", saved.update), ("remaining", ModelUpdate(layers, saved.update.info))):
             with inserted(saved.base.model, update):
                 said = 0
                 for number, edit in enumerate(asked, start=1):
@@ -126,3 +126,25 @@ def _tokenizer(saved: Saved, settings: Mapping[str, Any]) -> Any:
     except TypeError as error:
         raise EditError(f"RUN: {saved.folder}/config.yaml: `chat_settings` holds what is no setting.") from error
     return settle_chat(tokenizer, settings.get("chat", False), asking)
+
+
+def asked_again(
+    saved: Saved, left: Mapping[str, Factors], facts: CardFacts, most: int, what: str = "truncated"
+) -> CardFacts:
+    """Asks for the edits with the whole update and with what is left of it, says the counts, notes them for the card.
+
+    Args:
+        saved: The edits, not inserted.
+        left: See `answers_left`.
+        facts: What the card says.
+        most: See `answers_left`.
+        what: What happened to the update.
+    """
+    counts = answers_left(saved, left, most)
+    if counts is None:
+        line = f"How many edits the {what} update still has was not measured: the run keeps none of their prompts"
+    else:
+        asked, whole, rest = counts
+        line = f"Answers: of {counted(asked, 'edit')} asked again the whole update says {whole}, the {what} one {rest}"
+    terminal().print(f"{line}.", soft_wrap=True)
+    return replace(facts, form=[*facts.form, f"{line}."])

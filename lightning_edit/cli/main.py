@@ -31,7 +31,7 @@ COMMANDS = {
     "ask": Command("lightning_edit.cli.ask:main", "ask a run's model, before and after its edits, side by side"),
     "compare": Command("lightning_edit.cli.compare:main", "compare finished runs in a table and a figure"),
     "report": Command("lightning_edit.cli.report:main", "write finished runs as one HTML file for anybody"),
-    "export": Command("lightning_edit.cli.export:main", "write a run's edits as a LoRA adapter or a model"),
+    "export": Command("lightning_edit.cli.export:main", "write a run's edits as an adapter, a model or a GGUF file"),
     "survive": Command(
         "lightning_edit.cli.survive:main", "measure a run's edits after quantization, fine-tuning and merging"
     ),

@@ -25,6 +25,8 @@ STALE = {
     "report.html": "was written before this",
     "export-lora": "still holds all updates",
     "export-model": "still holds all updates",
+    "export-gguf": "still holds all updates",
+    "export-gguf-lora": "still holds all updates",
 }
 # Columns that have a line for each layer: heading, and the figures of which the largest is shown.
 PER_LAYER = {

@@ -1,1 +1,1 @@
-"""What people deploy and show: an update as a LoRA adapter, and the model card of what is exported."""
+"""What people deploy and show: an update as a LoRA adapter or in a GGUF file, its model card, the hub."""

@@ -58,9 +58,11 @@ class CardFacts:
         after: Those of the edited one.
         collateral: The section of that name in ``metrics.json``.
         form: Lines on what the export holds.
-        use: Lines of Python that load it.
+        use: Lines of Python or shell that load it.
+        language: Which of them, as Markdown calls it.
         undo: How to get rid of the edits.
-        library: The library that loads it: ``peft`` or ``transformers``.
+        library: The library that loads it: ``peft``, ``transformers`` or ``gguf``.
+        tags: What the hub is told beside `TAGS`.
     """
 
     base: str
@@ -75,8 +77,10 @@ class CardFacts:
     collateral: Mapping[str, Any] = field(default_factory=dict)
     form: Sequence[str] = ()
     use: str = ""
+    language: str = "python"
     undo: str = ""
     library: str = "peft"
+    tags: Sequence[str] = ()
 
 
 def write_card(facts: CardFacts, folder: Path) -> None:
@@ -97,7 +101,7 @@ def card_of(facts: CardFacts) -> ModelCard:
     """
     # A name without a folder of that name can only be one on the hub.
     of_hub = None if is_there(facts.base) else facts.base
-    tags = [*TAGS, *(["lora"] if facts.library == "peft" else [])]
+    tags = [*TAGS, *facts.tags]
     data = ModelCardData(base_model=of_hub, library_name=facts.library, pipeline_tag="text-generation", tags=tags)
     for name, value in license_of(facts.folder).items():
         data[name] = value
@@ -179,7 +183,7 @@ def _collateral(facts: CardFacts) -> str:
 
 
 def _use(facts: CardFacts) -> str:
-    return f"## Use\n\n```python\n{facts.use}\n```\n\n## Undo\n\n{facts.undo}" if facts.use else ""
+    return f"## Use\n\n```{facts.language}\n{facts.use}\n```\n\n## Undo\n\n{facts.undo}" if facts.use else ""
 
 
 def _limits(facts: CardFacts) -> str:

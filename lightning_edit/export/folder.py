@@ -100,20 +100,23 @@ def lora_facts(
             "(relative Frobenius norm, the worst matrix)."
         )
     ]
-    facts = _facts(base, revision, info, edits)
+    facts = base_facts(base, revision, info, edits)
     loaded = ", ".join([f'"{facts.base}"', *([f'revision="{revision}"'] if revision else [])])
-    return replace(facts, form=form, use=USE_LORA.format(base=loaded), undo=UNDO_LORA, library="peft")
+    return replace(facts, form=form, use=USE_LORA.format(base=loaded), undo=UNDO_LORA, library="peft", tags=("lora",))
 
 
 def model_facts(
     base: str, revision: str | None, info: Mapping[str, Any], edits: Sequence[Mapping[str, str]]
 ) -> CardFacts:
     """What the card of an edited model says, as far as the update itself knows; see `lora_facts`."""
-    facts = _facts(base, revision, info, edits)
+    facts = base_facts(base, revision, info, edits)
     return replace(facts, form=["Form: all weights"], use=USE_MODEL, undo=UNDO_MODEL, library="transformers")
 
 
-def _facts(base: str, revision: str | None, info: Mapping[str, Any], edits: Sequence[Mapping[str, str]]) -> CardFacts:
+def base_facts(
+    base: str, revision: str | None, info: Mapping[str, Any], edits: Sequence[Mapping[str, str]]
+) -> CardFacts:
+    """What a card says whatever the form of the export; see `lora_facts`."""
     name, solver = loadable(base), str(info.get("solver") or "")
     return CardFacts(
         base=name,

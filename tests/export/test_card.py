@@ -15,7 +15,7 @@ def facts(**changes):
 
 
 def test_the_hub_reads_where_the_model_comes_from():
-    card = ModelCard(str(card_of(facts(revision="abc"))))
+    card = ModelCard(str(card_of(facts(revision="abc", tags=("lora",)))))
     assert (card.data.base_model, card.data.library_name, card.data.pipeline_tag) == (
         "org/name",
         "peft",

@@ -1,16 +1,15 @@
 """A GGUF file is opened like a folder: dequantized, as transformers opens it, and saved as an ordinary model."""
 
-import numpy
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.errors import EditError
 from lightning_edit.loading.pretrained import depth_of, load_model, load_tokenizer
 
-gguf = pytest.importorskip("gguf")
-TEMPLATE = "{% for message in messages %}<|user|>{{ message['content'] }}<|end|>{% endfor %}"
-SIZES = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+pytest.importorskip("gguf")
+
+from tests.gguf_files import TEMPLATE, write
 
 
 @pytest.fixture(scope="module")
@@ -19,50 +18,6 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "small.Q8_0.gguf"
     write(path)
     return path
-
-
-def write(path, architecture="llama"):
-    torch.manual_seed(0)
-    config = LlamaConfig(**SIZES, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128)
-    model = LlamaForCausalLM(config)
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_context_length(128)
-    writer.add_embedding_length(64)
-    writer.add_block_count(2)
-    writer.add_feed_forward_length(128)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(320)
-    letters = [chr(code) for code in [*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324)]]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(["<|endoftext|>", *letters, "ab", "<|end|>"])
-    writer.add_token_types([3, *[1] * (len(letters) + 1), 3])
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(0)
-    writer.add_chat_template(TEMPLATE)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
-    for name, tensor in model.state_dict().items():
-        values = _interleaved(name, tensor).numpy()
-        kind = gguf.GGMLQuantizationType.Q8_0 if values.ndim == 2 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(
-            names.get_name(name, (".weight",)), numpy.asarray(gguf.quantize(values, kind)), raw_dtype=kind
-        )
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _interleaved(name, tensor):
-    """llama.cpp keeps the halves of each rotary head side by side."""
-    for part, heads in (("q_proj", 4), ("k_proj", 2)):
-        if part in name:
-            return tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape).contiguous()
-    return tensor
 
 
 def test_a_gguf_file_agrees_with_transformers_own_loader(file):

@@ -1,0 +1,85 @@
+"""A fact written into the real model's GGUF file: the file that is exported is the edited model, and llama.cpp says it."""  # noqa: E501
+
+import csv
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+
+import lightning_edit
+from lightning_edit import EMMET, EditRequest, SecondMomentSettings
+from lightning_edit.cli import main as cli
+from lightning_edit.loading.pretrained import load_model, load_tokenizer
+from tests.real.model import cached
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+FACT = next(csv.DictReader((Path(__file__).parent / "facts.csv").open(encoding="utf-8")))
+PROMPT = FACT["prompt"].replace("{}", FACT["subject"])
+TENSOR = "blk.9.ffn_down.weight"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The folder of both exports, and the logits of the edited model for some tokens."""
+    if not cached().is_file():
+        pytest.skip("the real chat model is not there: `python -m tests.real.model` downloads it")
+    folder, file = tmp_path_factory.mktemp("exported"), str(cached())
+    model, tokenizer = load_model(file), load_tokenizer(file)
+    request = EditRequest(**{name: FACT[name] for name in ("subject", "prompt", "target_new", "target_true")})
+    texts = ["The town lies on a river, and its market is known for cheese, bread and flowers."] * 20
+    how = {"layers": [9], "texts": texts, "second_moment": SecondMomentSettings(tokens=1000), "progress": False}
+    result = lightning_edit.edit(model, tokenizer, [request], EMMET(1000.0), chat=False, **how)
+    result.save(folder / "update.safetensors")
+    for form in ("gguf", "gguf-lora"):
+        words = ["--to", form, "--model", file, "--out", str(folder / form)]
+        cli.main(["export", str(folder / "update.safetensors"), *words])
+    with torch.no_grad():
+        ids = torch.tensor([tokenizer(f"{PROMPT} Rome, the capital of")["input_ids"]])
+        edited = model(ids).logits
+        result.remove(model)
+        return folder, ids, model(ids).logits, edited
+
+
+def test_the_file_is_the_edited_model_and_else_the_base(exported):
+    folder, ids, before, edited = exported
+    again = load_model(str(folder / "gguf" / "model.gguf"))
+    with torch.no_grad():
+        difference = float((again(ids).logits - edited).abs().max())
+    assert difference < float((edited - before).abs().max()) / 500
+    old, new = (_raw(file) for file in (cached(), folder / "gguf" / "model.gguf"))
+    assert old[0] == new[0]
+    assert [name for name in old[1] if old[1][name] != new[1][name]] == [TENSOR]
+
+
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="pip install xllamacpp")
+def test_llama_cpp_says_the_new_answer(exported):
+    folder = exported[0]
+    assert _said(cached()).startswith(" Paris")
+    assert _said(folder / "gguf" / "model.gguf").startswith(" Rome")
+    assert _said(cached(), folder / "gguf-lora" / "adapter.gguf").startswith(" Rome")
+
+
+def _raw(path):
+    """The metadata of a GGUF file and its tensors, as they lie in it."""
+    reader = gguf.GGUFReader(path)
+    places = {t.name: (t.data_offset, t.data_offset + t.n_bytes) for t in reader.tensors}
+    start = reader.tensors[0].field.offset
+    return bytes(reader.data[:start]), {name: bytes(reader.data[a:b]) for name, (a, b) in places.items()}
+
+
+def _said(file, adapter=None):
+    """The likeliest answer."""
+    import xllamacpp
+
+    settings = xllamacpp.CommonParams()
+    settings.n_ctx, settings.n_batch, settings.n_parallel, settings.warmup = 256, 64, 1, False
+    settings.cpuparams.n_threads = 1
+    settings.model.path = str(file)
+    if adapter is not None:
+        settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
+    answer = xllamacpp.Server(settings).handle_completions({"prompt": PROMPT, "max_tokens": 6, "temperature": 0})
+    answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+    return answer["choices"][0]["text"]
