@@ -2,8 +2,8 @@
 
 Both make their trials on the same edits, with the same value vectors and second moments; the grid tries every point
 with all edits. Trials are kept as they are made, so a run that was stopped goes on. The cost is counted in written
-edits. Where the whole grid takes too long, ``--vectors 10`` tries ten sets of value vectors, drawn at random, with every
-weight: what is best among those is at most as good as the best of the grid.
+edits. Where the whole grid takes too long, ``--vectors 10`` tries ten sets of value vectors, drawn at random, with
+every weight: what is best among those is at most as good as the best of the grid.
 """
 
 import argparse
