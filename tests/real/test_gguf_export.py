@@ -9,8 +9,6 @@ import gguf
 import pytest
 import torch
 
-import lightning_edit
-from lightning_edit import EMMET, EditRequest, SecondMomentSettings
 from lightning_edit.cli import main as cli
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from tests.real.model import cached
@@ -19,35 +17,39 @@ pytestmark = [pytest.mark.slow, pytest.mark.real]
 FACT = next(csv.DictReader((Path(__file__).parent / "facts.csv").open(encoding="utf-8")))
 PROMPT = FACT["prompt"].replace("{}", FACT["subject"])
 TENSOR = "blk.9.ffn_down.weight"
+SETTINGS = {
+    "model.layers": "[9]",
+    "model.chat": "false",
+    "model.solver": "EMMET",
+    "model.solver.second_moment_weight": 1000,
+    "model.second_moment.tokens": 2000,
+    "collateral.prompts": 0,
+    "watch.every_n_updates": "null",
+    "trainer.callbacks": "[EditReport,ExportEdits]",
+}
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The folder of both exports, and the logits of the edited model for some tokens."""
+    """The folder of a run and of both exports, and logits for some tokens, before and after."""
     if not cached().is_file():
         pytest.skip("the real chat model is not there: `python -m tests.real.model` downloads it")
-    folder, file = tmp_path_factory.mktemp("exported"), str(cached())
-    model, tokenizer = load_model(file), load_tokenizer(file)
-    request = EditRequest(**{name: FACT[name] for name in ("subject", "prompt", "target_new", "target_true")})
-    texts = ["The town lies on a river, and its market is known for cheese, bread and flowers."] * 20
-    how = {"layers": [9], "texts": texts, "second_moment": SecondMomentSettings(tokens=1000), "progress": False}
-    result = lightning_edit.edit(model, tokenizer, [request], EMMET(1000.0), chat=False, **how)
-    result.save(folder / "update.safetensors")
+    folder = tmp_path_factory.mktemp("exported")
+    with (folder / "facts.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([FACT.keys(), FACT.values()])
+    settings = {**SETTINGS, "model.model": cached(), "data.path": folder / "facts.csv"}
+    settings |= {"model.second_moment.cache_dir": folder / "cache", "trainer.logger.save_dir": folder}
+    given = [f"--{name}={value}" for name, value in settings.items()]
+    cli.main(["fit", "--config=configs/models/smollm2_135m.yaml", "--data=OwnEdits", *given])
     for form in ("gguf", "gguf-lora"):
-        words = ["--to", form, "--model", file, "--out", str(folder / form)]
-        cli.main(["export", str(folder / "update.safetensors"), *words])
-    with torch.no_grad():
-        ids = torch.tensor([tokenizer(f"{PROMPT} Rome, the capital of")["input_ids"]])
-        edited = model(ids).logits
-        result.remove(model)
-        return folder, ids, model(ids).logits, edited
+        cli.main(["export", str(folder / "version_0"), "--to", form, "--out", str(folder / form)])
+    ids = torch.tensor([load_tokenizer(str(cached()))(f"{PROMPT} Rome, the capital of")["input_ids"]])
+    return folder, ids, _logits(cached(), ids), _logits(folder / "version_0" / "model", ids)
 
 
 def test_the_file_is_the_edited_model_and_else_the_base(exported):
     folder, ids, before, edited = exported
-    again = load_model(str(folder / "gguf" / "model.gguf"))
-    with torch.no_grad():
-        difference = float((again(ids).logits - edited).abs().max())
+    difference = float((_logits(folder / "gguf" / "model.gguf", ids) - edited).abs().max())
     assert difference < float((edited - before).abs().max()) / 500
     old, new = (_raw(file) for file in (cached(), folder / "gguf" / "model.gguf"))
     assert old[0] == new[0]
@@ -60,6 +62,11 @@ def test_llama_cpp_says_the_new_answer(exported):
     assert _said(cached()).startswith(" Paris")
     assert _said(folder / "gguf" / "model.gguf").startswith(" Rome")
     assert _said(cached(), folder / "gguf-lora" / "adapter.gguf").startswith(" Rome")
+
+
+def _logits(model, ids):
+    with torch.no_grad():
+        return load_model(str(model))(ids).logits
 
 
 def _raw(path):
