@@ -86,7 +86,9 @@ def test_yaml_examples_are_accepted(name, folder):
         content = yaml.safe_load(block.text)
         file = Path("example.yaml")
         file.write_text(block.text)
-        if content.keys() & {"model", "trainer"} or ("data" in content and "prompt" not in content and "kind" not in content):
+        if content.keys() & {"model", "trainer"} or (
+            "data" in content and "prompt" not in content and "kind" not in content
+        ):
             assert shell.parse(["fit", "--config", str(file)]) == 0, block.place
         else:
             assert load_task(str(file), TASKS).name == "example", block.place
