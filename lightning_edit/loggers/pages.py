@@ -19,6 +19,7 @@ PAGES: dict[str, dict[str, str]] = {
         "Values: loss at the end of the search (nats)": "value_search/(nll|kl|weight_decay)",
         "Values: norm of the offset and of the hidden state": "value_search/(delta_norm|z0_norm)",
         "Training: mean loss (nats)": "training/nll",
+        "Memories: least loss of each edit (mean, nats)": "memories/nll",
     },
     "2. Retention": {
         "Edits of earlier updates (shares)": "update/retention_(score|accuracy)",

@@ -96,6 +96,7 @@ DESCRIPTIONS = {
     "update/seconds": "time for values and solution",
     "update/edits_per_second": "edits of the update divided by that time",
     "update/seconds_to_go": "estimate of the remaining time",
+    "memories/nll": "GRACE and MEMOIR only: mean over the update's edits of the least loss, in nats a token",
     "training/nll": "fine-tuning only: mean loss of an epoch",
     **{f"edit/{name}": text for name, text in OF_EDITS.items()},
     **{f"collateral/{name}": text for name, text in OF_COLLATERAL.items()},

@@ -86,8 +86,9 @@ def test_yaml_examples_are_accepted(name, folder):
         content = yaml.safe_load(block.text)
         file = Path("example.yaml")
         file.write_text(block.text)
-        of_a_run = "data" in content and not content.keys() & {"prompt", "kind"}
-        if content.keys() & {"model", "trainer"} or of_a_run:
+        if content.keys() & {"model", "trainer"} or (
+            "data" in content and "prompt" not in content and "kind" not in content
+        ):
             assert shell.parse(["fit", "--config", str(file)]) == 0, block.place
         else:
             assert load_task(str(file), TASKS).name == "example", block.place

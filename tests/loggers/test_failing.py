@@ -62,8 +62,9 @@ def test_without_a_login_nothing_is_edited_and_the_message_says_what_to_do(tmp_p
     wandb.teardown()
     monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: PTH123, SIM115
     settings = [f"--{name}={value}" for name, value in SMALL.items()]
+    online = ("--trainer.logger+=WandbLogger", f"--trainer.logger.save_dir={tmp_path}")
     with pytest.raises(SystemExit) as end:
-        main(["fit", *settings, f"--trainer.logger.save_dir={tmp_path / 'runs'}", "--trainer.logger+=WandbLogger"])
+        main(["fit", *settings, f"--trainer.logger.save_dir={tmp_path / 'runs'}", *online])
     assert end.value.code == 2
     said = capsys.readouterr().err
     assert "The logger (wandb) cannot be used: " in said and "offline: true" in said

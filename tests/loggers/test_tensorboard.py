@@ -64,8 +64,8 @@ def board(runs):
 
 
 def undescribed(events):
-    tags = events.Tags()["scalars"]
-    return [tag for tag in tags if not events.SummaryMetadata(tag).summary_description]
+    known = events.summary_metadata
+    return [tag for tag in events.Tags()["scalars"] if tag not in known or not known[tag].summary_description]
 
 
 def text(read, run, tag):
