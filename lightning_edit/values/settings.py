@@ -14,6 +14,7 @@ from lightning_edit.solvers.layer_distribution import LayerDistribution
 logger = logging.getLogger(__name__)
 
 SearchedWeights = Literal["current", "unedited"]
+OptimizerName = Literal["adam", "descent"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,18 @@ class ValueSettings(Settings):
 
     section: ClassVar[str] = "values"
 
+    optimizer: OptimizerName = "adam"
+    """How values are moved between two passes: ``adam`` as published, or ``descent``, which needs a third as many passes.
+
+    ``descent`` is steepest descent whose steps have a length of their own for each edit, see `Descent`. Give it ``steps``
+    of 7; an edit that makes all of them ends with the best of its values.
+    """
+
     lr: Positive = 0.5
-    """Learning rate of Adam."""
+    """Learning rate of ``adam``; ``descent`` has none."""
+
+    radius: Positive = 0.25
+    """Length of the first step of ``descent``, in units of ``|z0|``."""
 
     steps: Count = 20
     """Forward passes; the last one makes no step (`v_num_grad_steps` of the published code)."""
