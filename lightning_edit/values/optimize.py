@@ -77,8 +77,8 @@ def optimize_values(
     where t runs over the context templates and P is the model's distribution at the subject's last token of the KL
     prompt, with and without delta.
 
-    An edit makes at most ``steps`` passes, one step of the optimizer between each two. It ends early in a pass whose loss is
-    below ``early_stop_loss``, and with ``mpes`` = k also in the k-th pass in which
+    An edit makes at most ``steps`` passes, and between each two a step of the optimizer. It ends early in a pass whose
+    loss is below ``early_stop_loss``, and with ``mpes`` = k also in the k-th pass in which
 
         argmax_v P(v | t(p), o*_1 .. o*_{i-1}) = o*_i   for every token i of o* and every prefixed template t.
 

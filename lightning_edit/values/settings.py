@@ -28,16 +28,16 @@ class ValueSettings(Settings):
     section: ClassVar[str] = "values"
 
     optimizer: OptimizerName = "adam"
-    """How values are moved between two passes: ``adam`` as published, or ``descent``, which needs a third as many passes.
+    """How values move between two passes: ``adam`` as published, or ``descent``, to which fewer ``steps`` do (7 to 11).
 
-    ``descent`` is steepest descent whose steps have a length of their own for each edit, see `Descent`. Give it ``steps``
-    of 7; an edit that makes all of them ends with the best of its values.
+    ``descent`` is steepest descent in which the steps of each edit have a length of their own, see `Descent`. An edit
+    that makes all passes ends with the best of its values.
     """
 
     lr: Positive = 0.5
     """Learning rate of ``adam``; ``descent`` has none."""
 
-    radius: Positive = 0.25
+    radius: Positive = 0.3
     """Length of the first step of ``descent``, in units of ``|z0|``."""
 
     steps: Count = 20

@@ -1,4 +1,4 @@
-"""Steepest descent with a length of its own for each edit, against a plain loop in float64, one edit after the other."""
+"""Steepest descent in steps of a length of their own, against a plain loop in float64, one edit after the other."""
 
 from dataclasses import replace
 
@@ -23,6 +23,7 @@ def plain(name, request, settings):
     at = torch.arange(len(texts)), torch.tensor([text.subject_last for text in texts])
     delta = torch.zeros(model.config.hidden_size, dtype=torch.float64)
     direction, losses, deltas, hits, shortened, seen = torch.zeros_like(delta), [], [], 0, 0, []
+    before = radius = None
 
     def push(_, __, output):
         seen.append(output.detach().clone())
@@ -36,7 +37,7 @@ def plain(name, request, settings):
             pairs = list(zip(texts, targets, log_probs, strict=False))
             answers = [(rows[text.target_start - 1 :][: len(o)], o) for text, o, rows in pairs]
             now = log_probs[-1, at[1][-1]]
-            before = now.detach() if not losses else before
+            before = now.detach() if before is None else before
             nll = sum(-a[range(len(o)), o].mean() for a, o in answers) / len(targets)
             loss = nll + settings.kl_factor * (now.exp() * (now - before)).sum()
             loss = loss + settings.weight_decay * moved.norm() / z0.norm() ** 2
@@ -51,9 +52,9 @@ def plain(name, request, settings):
             if len(losses) == 1:
                 radius = settings.radius * z0.norm()
             elif losses[-1] < losses[-2]:
-                radius = 1.3 * radius
+                radius = 1.1 * radius
             else:
-                radius, direction, shortened = radius / 2, 0 * direction, shortened + 1
+                radius, direction, shortened = 0.6 * radius, 0 * direction, shortened + 1
             direction = direction / 2 - gradient / gradient.norm()
             direction = direction / direction.norm()
             delta = delta + radius * direction
@@ -75,11 +76,11 @@ def test_deltas_are_those_of_the_plain_loop(name, site):
 
 
 def test_an_edit_that_runs_out_of_passes_ends_with_its_best():
-    settings = replace(DESCENT["llama"], radius=20.0, steps=3, early_stop_loss=0.0)
-    expected = [plain("llama", request, settings) for request in setup("llama")[2]]
+    settings = replace(DESCENT["gpt2"], radius=2.0, clamp_norm_factor=4.0, steps=4, early_stop_loss=0.0)
+    expected = [plain("gpt2", request, settings) for request in setup("gpt2")[2]]
     best = [losses.index(min(losses)) for _, losses, _ in expected]
     assert len(set(best)) > 1, f"the best pass was to differ, got {best}"
-    found = library("llama", settings)
+    found = library("gpt2", settings)
     for z, z0, (delta, _, _) in zip(found.z, found.z0, expected, strict=True):
         assert (z - z0 - delta).norm() <= 1e-9 * z0.norm()
 

@@ -6,7 +6,7 @@ from torch import Tensor
 # What is left of the last direction in the next one.
 MOMENTUM = 0.5
 # What becomes of an edit's length after a step that lowered its loss, and after one that did not.
-GROWTH, SHRINKAGE = 1.3, 0.5
+GROWTH, SHRINKAGE = 1.1, 0.6
 
 
 class Descent:
@@ -14,14 +14,14 @@ class Descent:
 
     With u(x) = x / |x|, the gradient g and the loss f of an edit at its delta,
 
-        r <- 1.3 r and v <- v     if f is less than it was before the last step,
-        r <- r / 2 and v <- 0     otherwise,
+        r <- 1.1 r and v <- v     if f is less than it was before the last step,
+        r <- 0.6 r and v <- 0     otherwise,
         v <- u(v / 2 - u(g)),     delta <- delta + r v.
 
-    Adam moves all coordinates by the same amount, which for a vector of d numbers is a step of about lr sqrt(d) whatever
-    the model's states are like; so many small steps are needed where lr suits the last of them. Here the first step
-    goes straight down over a set share of |z0|, and a step that was too long is followed by one half as long from where
-    it led: it is not taken back, as coming back would cost a pass.
+    Adam moves all coordinates by about lr, a step of about lr sqrt(d) whatever the model's states are like; where lr
+    suits the last steps, the way there takes many. Here the first step goes straight down over a set share of |z0|, and
+    a step that was too long is followed by a shorter one from where it led: it is not taken back, as that would cost a
+    pass.
 
     Args:
         delta: ``(n, d_model)``, what it moves.
