@@ -28,7 +28,7 @@ CALLS = "report"
 # Settings of which the values know already: the weights are looked at, and a norm that was measured is a number.
 NOT_COUNTED = frozenset({"weights", "norm_anchor_edits"})
 # Settings that values once had not.
-LATER = ("norm_anchor", "optimizer", "radius")
+LATER = ("norm_anchor", "optimizer", "radius", "growth")
 # Where a model was loaded from is shown, and changes nothing of what it computes.
 SHOWN_ONLY = frozenset({"model"})
 

@@ -12,8 +12,8 @@ from tests.plain import hooked, plain_texts, right_padded
 from tests.values.test_mpes import MODELS, SETTINGS, TEMPLATES, library, place, setup
 
 # The random model's answers are far away.
-RADII = {"gpt2": 0.3, "llama": 4.0}
-DESCENT = {name: replace(one, optimizer="descent", radius=RADII[name], steps=9) for name, one in SETTINGS.items()}
+OWN = {"gpt2": {"radius": 0.3, "growth": 1.1}, "llama": {"radius": 4.0, "growth": 1.2}}
+DESCENT = {name: replace(one, optimizer="descent", steps=9, **OWN[name]) for name, one in SETTINGS.items()}
 
 
 def plain(name, request, settings):
@@ -54,7 +54,7 @@ def plain(name, request, settings):
             if len(losses) == 1:
                 radius = settings.radius * z0.norm()
             elif losses[-1] < losses[-2]:
-                radius = 1.1 * radius
+                radius = settings.growth * radius
             else:
                 radius, direction, shortened = 0.6 * radius, 0 * direction, shortened + 1
             direction = direction / 2 - gradient / gradient.norm()
@@ -121,7 +121,7 @@ def test_a_third_of_the_passes_finds_values_as_good():
 
 def test_an_edit_without_a_gradient_stays_where_it_is():
     delta = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
-    descent = Descent(delta, torch.tensor([2.0, 2.0], dtype=torch.float64))
+    descent = Descent(delta, torch.tensor([2.0, 2.0], dtype=torch.float64), 1.1)
     descent.step(torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 4.0]], dtype=torch.float64), torch.tensor([1.0, 1.0]))
     assert torch.allclose(delta.detach(), torch.tensor([[0.0, 0.0, 0.0], [0.0, -1.2, -1.6]], dtype=torch.float64))
 
@@ -135,9 +135,11 @@ def test_the_settings_name_the_optimizer():
         ValueSettings(optimizer="sgd")
     with pytest.raises(EditError, match=r"`values\.radius`"):
         ValueSettings(radius=0.0)
+    with pytest.raises(EditError, match=r"`values\.growth`"):
+        ValueSettings(growth=0.9)
 
 
 def test_values_found_before_there_were_optimizers_are_found_again():
-    assert not {"optimizer", "radius", "norm_anchor"} & _counted(ValueSettings()).keys()
+    assert not {"optimizer", "radius", "growth", "norm_anchor"} & _counted(ValueSettings()).keys()
     assert _counted(ValueSettings(optimizer="descent"))["optimizer"] == "descent"
     assert _counted(ValueSettings(radius=0.2))["radius"] == 0.2

@@ -19,5 +19,5 @@ def optimizer_for(settings: ValueSettings, delta: Tensor, z0: Tensor) -> Optimiz
         z0: ``(n, d_model)``, the unedited states, by whose norms lengths are measured.
     """
     if settings.optimizer == "descent":
-        return Descent(delta, settings.radius * z0.norm(dim=1))
+        return Descent(delta, settings.radius * z0.norm(dim=1), settings.growth)
     return Adam(delta, settings.lr)

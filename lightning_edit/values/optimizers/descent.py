@@ -5,8 +5,8 @@ from torch import Tensor
 
 # What is left of the last direction in the next one.
 MOMENTUM = 0.5
-# What becomes of an edit's length after a step that lowered its loss, and after one that did not.
-GROWTH, SHRINKAGE = 1.1, 0.6
+# What becomes of an edit's length after a step that did not lower its loss.
+SHRINKAGE = 0.6
 
 
 class Descent:
@@ -14,9 +14,9 @@ class Descent:
 
     With u(x) = x / |x|, the gradient g and the loss f of an edit at its delta,
 
-        r <- 1.1 r and v <- v     if f is less than it was before the last step,
-        r <- 0.6 r and v <- 0     otherwise,
-        v <- u(v / 2 - u(g)),     delta <- delta + r v.
+        r <- growth r and v <- v     if f is less than it was before the last step,
+        r <- 0.6 r and v <- 0        otherwise,
+        v <- u(v / 2 - u(g)),        delta <- delta + r v.
 
     Adam moves all coordinates by about lr, a step of about lr sqrt(d) whatever the model's states are like; where lr
     suits the last steps, the way there takes many. Here the first step goes straight down over a set share of |z0|, and
@@ -26,12 +26,13 @@ class Descent:
     Args:
         delta: ``(n, d_model)``, what it moves.
         radius: ``(n,)``, the length of the first step.
+        growth: See `ValueSettings`.
     """
 
     keeps_best = True
 
-    def __init__(self, delta: Tensor, radius: Tensor) -> None:
-        self._delta, self._radius = delta, radius
+    def __init__(self, delta: Tensor, radius: Tensor, growth: float) -> None:
+        self._delta, self._radius, self._growth = delta, radius, growth
         self._direction = torch.zeros_like(delta, requires_grad=False)
         self._before: Tensor | None = None
 
@@ -44,7 +45,7 @@ class Descent:
         """
         if self._before is not None:
             fell = loss < self._before
-            self._radius = torch.where(fell, self._radius * GROWTH, self._radius * SHRINKAGE)
+            self._radius = torch.where(fell, self._radius * self._growth, self._radius * SHRINKAGE)
             self._direction = torch.where(fell[:, None], self._direction, torch.zeros_like(self._direction))
         self._before = loss
         self._direction = _unit(MOMENTUM * self._direction - _unit(gradient))
