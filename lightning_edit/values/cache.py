@@ -27,6 +27,8 @@ METHOD = "values 3"
 CALLS = "report"
 # Settings of which the values know already: the weights are looked at, and a norm that was measured is a number.
 NOT_COUNTED = frozenset({"weights", "norm_anchor_edits"})
+# Settings that values once had not.
+LATER = ("norm_anchor", "optimizer", "radius", "growth")
 # Where a model was loaded from is shown, and changes nothing of what it computes.
 SHOWN_ONLY = frozenset({"model"})
 
@@ -59,8 +61,8 @@ def value_parts(
 def _counted(settings: ValueSettings) -> dict[str, Any]:
     """The settings that the values depend on."""
     counted = compared_fields(settings)
-    # Without a norm they have the names that they had before there was one.
-    without = {*NOT_COUNTED, *(["norm_anchor"] if settings.norm_anchor is None else [])}
+    # Without what came later they have the names that they had before.
+    without = {*NOT_COUNTED, *(name for name in LATER if getattr(settings, name) == getattr(ValueSettings, name))}
     return {name: value for name, value in counted.items() if name not in without}
 
 

@@ -18,6 +18,7 @@ from lightning_edit.models.out_of_memory import halving
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.values.batch import Held, ValueBatch, prepare
+from lightning_edit.values.optimizers import optimizer_for
 from lightning_edit.values.search import Search
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
@@ -69,15 +70,15 @@ def optimize_values(
 ) -> Values:
     """Finds the value vectors of a micro-batch of edits, all edits at once.
 
-    For each edit, over delta (d_model), with Adam (ROME, equation 4; MEMIT, equation 16):
+    For each edit, over delta (d_model), with Adam (ROME, equation 4; MEMIT, equation 16) or another optimizer:
 
         mean_t NLL(o* | t(p)) + kl_factor KL(P_delta || P_0) + weight_decay |delta| / |z0|^2
 
     where t runs over the context templates and P is the model's distribution at the subject's last token of the KL
     prompt, with and without delta.
 
-    An edit makes at most ``steps`` passes, one step of Adam between each two. It ends early in a pass whose loss is
-    below ``early_stop_loss``, and with ``mpes`` = k also in the k-th pass in which
+    An edit makes at most ``steps`` passes, and between each two a step of the optimizer. It ends early in a pass whose
+    loss is below ``early_stop_loss``, and with ``mpes`` = k also in the k-th pass in which
 
         argmax_v P(v | t(p), o*_1 .. o*_{i-1}) = o*_i   for every token i of o* and every prefixed template t.
 
@@ -141,19 +142,21 @@ def search_values(
                 "norm. Edit another layer."
             )
         search = Search.start(z0, settings)
-        optimizer = torch.optim.Adam([search.delta], lr=settings.lr)
+        optimizer = optimizer_for(settings, search.delta, z0)
+        if optimizer.keeps_best:
+            search.keep_best()
         for step in range(settings.steps):
             before = search.active
             last = step == settings.steps - 1
-            parts, search.delta.grad, groups = search.losses(groups, last)
+            parts, gradient, groups = search.losses(groups, last)
             # If one process stopped an edit a pass before another, they would no longer go through the blocks together.
-            agreed((parts, search.delta.grad, search.missed), decoder.model)
+            agreed((parts, gradient, search.missed), decoder.model)
             going = search.settle(parts, last)
             done = float((~going).sum() + going.sum() * (step + 1) / settings.steps)
             report("values (edits)", done, edits, **_means(parts[:, before]))
             if not going.any():
                 break
-            optimizer.step()
+            optimizer.step(gradient, parts.sum(0))
             search.clamp()
             if int(going.sum()) < int(before.sum()):
                 groups = [kept for group in groups if (kept := group.keep(going)) is not None]

@@ -1,4 +1,4 @@
-"""The search for value vectors: one delta for each edit, one Adam for all, and an end for each by itself."""
+"""The search for value vectors: one delta for each edit, all in one batch, and an end for each by itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +31,8 @@ class Search:
         missed: ``(n,)`` whether an edit's answer was not the likeliest in the pass under way.
         hits: ``(n,)`` in how many passes it was.
         reference: ``(n, vocabulary)`` log-probabilities of the KL prompt without delta, known after the first pass.
+        best: ``(n, d_model)``, the delta of an edit's least loss so far, and its loss parts ``(3, n)``; None where the
+            last delta counts.
     """
 
     settings: ValueSettings
@@ -44,6 +46,7 @@ class Search:
     missed: Tensor
     hits: Tensor
     reference: Tensor | None = None
+    best: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def start(z0: Tensor, settings: ValueSettings) -> "Search":
@@ -62,6 +65,10 @@ class Search:
             missed=torch.zeros_like(everyone),
             hits=torch.zeros(n, dtype=torch.long, device=device),
         )
+
+    def keep_best(self) -> None:
+        """From now on an edit that runs out of passes ends with the delta of its least loss."""
+        self.best = torch.zeros_like(self.z0), torch.full_like(self.parts, torch.inf)
 
     def losses(self, groups: Sequence[ValueBatch], last: bool) -> tuple[Tensor, Tensor, list[ValueBatch]]:
         """Loss parts ``(3, n)`` (likelihood, divergence, decay) of the edits, and the gradient ``(n, d_model)``.
@@ -132,11 +139,25 @@ class Search:
             done |= self.hits >= self.settings.mpes
         done &= self.active
         self.steps += self.active
-        self.final[done] = self.delta.detach()[done]
-        self.parts[:, done] = parts.detach()[:, done]
+        delta, reached = self._best(parts.detach(), last)
+        self.final[done] = delta[done]
+        self.parts[:, done] = reached[:, done]
         self.finite &= sound | ~self.active
         self.active = self.active & ~done
         return self.active
+
+    def _best(self, parts: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """The deltas with which edits would end now, ``(n, d_model)``, and their loss parts ``(3, n)``.
+
+        An edit that ends early ends where it is, one that runs out of passes with the best that it had.
+        """
+        delta = self.delta.detach()
+        if self.best is None:
+            return delta, parts
+        best, least = self.best
+        better = parts.sum(0) < least.sum(0)
+        self.best = torch.where(better[:, None], delta, best), torch.where(better, parts, least)
+        return self.best if last else (delta, parts)
 
     def clamp(self) -> None:
         """Projects every delta into its ball, ``|delta| <= clamp_norm_factor |z0|``."""

@@ -8,12 +8,13 @@ from typing import Annotated, ClassVar, Literal
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.probe import altered_on_the_way
-from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Settings
+from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Range, Settings
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 
 logger = logging.getLogger(__name__)
 
 SearchedWeights = Literal["current", "unedited"]
+OptimizerName = Literal["adam", "descent"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,24 @@ class ValueSettings(Settings):
 
     section: ClassVar[str] = "values"
 
+    optimizer: OptimizerName = "adam"
+    """How values move between two passes: ``adam`` as published, or ``descent``, to which fewer ``steps`` do (7 to 11).
+
+    ``descent`` is steepest descent in which the steps of each edit have a length of their own, see `Descent`. An edit
+    that makes all passes ends with the best of its values.
+    """
+
     lr: Positive = 0.5
-    """Learning rate of Adam."""
+    """Learning rate of ``adam``; ``descent`` has none."""
+
+    radius: Positive = 0.3
+    """Length of the first step of ``descent``, in units of ``|z0|``."""
+
+    growth: Annotated[float, Range(at_least=1)] = 1.1
+    """By how much the next step of ``descent`` is longer, after one that lowered the loss.
+
+    Where values soon reach the clamp, 1 does better with ``radius`` 0.25.
+    """
 
     steps: Count = 20
     """Forward passes; the last one makes no step (`v_num_grad_steps` of the published code)."""

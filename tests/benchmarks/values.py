@@ -17,6 +17,8 @@ from tests.benchmarks.show import Row, Run, mebibytes, number, percent, ratio, t
 from tests.plain import plain_texts, plain_value
 
 PLAIN, SINGLE, BATCHED = "published loop", "library, one by one", "library, all at once"
+# With another optimizer and fewer passes; what they are worth is not measured here.
+FEWER = {"descent, one by one": SINGLE, "descent, all at once": BATCHED}
 MODELS = ("gpt2", "tiny")
 DOUBLE = torch.float64
 
@@ -29,6 +31,7 @@ class Amounts:
         edits: All at once.
         few: One after the other, spread over them.
         steps: Passes of each edit.
+        fewer: With descent.
         compared_edits: In float64.
         compared_steps: In float64.
     """
@@ -36,16 +39,17 @@ class Amounts:
     edits: int
     few: int
     steps: int
+    fewer: int
     compared_edits: int
     compared_steps: int
 
 
-FULL, QUICK = Amounts(64, 4, 20, 2, 5), Amounts(8, 2, 4, 1, 2)
+FULL, QUICK = Amounts(64, 4, 20, 7, 2, 5), Amounts(8, 2, 4, 2, 1, 2)
 
 
-def settings(steps: int) -> ValueSettings:
+def settings(steps: int, how: str = BATCHED) -> ValueSettings:
     """The defaults without early stop, so that every edit takes every step."""
-    return ValueSettings(steps=steps, early_stop_loss=0.0)
+    return ValueSettings(optimizer="descent" if how in FEWER else "adam", steps=steps, early_stop_loss=0.0)
 
 
 def mean_tokens(case: Material, requests: Sequence[EditRequest]) -> float:
@@ -79,15 +83,15 @@ def runner(how: str, case: Material) -> Callable[[Sequence[EditRequest], ValueSe
             plain_value(case.model, block, case.tokenizer, request, case.templates, wanted)
             report("values (edits)", i + 1, len(requests))
 
-    return {PLAIN: plain, SINGLE: single, BATCHED: batched}[how]
+    return {PLAIN: plain, SINGLE: single, BATCHED: batched}[FEWER.get(how, how)]
 
 
 def measure(how: str, choice: Choice, few: int | None, steps: int) -> Row:
     """Seconds an edit, floor and memory of one way, over a few edits or all; run in its own process."""
     case = load(choice)
-    run, wanted = runner(how, case), settings(steps)
+    run, wanted = runner(how, case), settings(steps, how)
     requests = case.requests if few is None else spread(case, min(few, choice.edits))
-    run(requests[:1], settings(2), silent)
+    run(requests[:1], settings(2, how), silent)
     with ProgressBars() as report:
         timing = timed(lambda: run(requests, wanted, report), dtype=choice.dtype, device=choice.device)
     needed = value_flops(find_decoder(case.model), case.tokenizer, requests, case.templates, case.layer, wanted)
@@ -118,9 +122,11 @@ def stage(run: Run, quick: bool) -> dict[str, list[Row]]:
     """Measures every model; see the module."""
     timings, compared, amounts = [], [], QUICK if quick else FULL
     for choice in run.choices(MODELS, amounts.edits):
-        for how, few in ((PLAIN, amounts.few), (SINGLE, amounts.few), (BATCHED, None)):
-            what = f"{choice.title}: {how}, {few or choice.edits} edits, {amounts.steps} steps"
-            timings.append(run(what, measure, how, choice, few, amounts.steps))
+        for how in (PLAIN, SINGLE, BATCHED, *FEWER):
+            few = None if FEWER.get(how, how) == BATCHED else amounts.few
+            steps = amounts.fewer if how in FEWER else amounts.steps
+            what = f"{choice.title}: {how}, {few or choice.edits} edits, {steps} steps"
+            timings.append(run(what, measure, how, choice, few, steps))
         # A model in bfloat16 is too large to be had in float64.
         if choice.dtype == torch.float32:
             some = replace(choice, edits=min(amounts.compared_edits, choice.edits))
