@@ -13,6 +13,7 @@ FLOORS = [
     {"errors", "old_names", "progress"},
     {"ripples"},
     {"requests", "settings"},
+    {"stored_requests"},
     {"distributed", "solvers"},
     {"storage"},
     {"models", "probes", "tiny"},
