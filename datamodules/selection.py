@@ -112,11 +112,7 @@ def with_case_ids(entries: Iterable[Entry], wanted: Sequence[str]) -> Iterator[E
         if entry.case_id in records:
             records[entry.case_id].append(entry)
     if missing := [case_id for case_id, own in records.items() if not own]:
-        example = (
-            f"the data set has ids such as {', '.join(first)}"
-            if some
-            else "the records have no `case_id`"
-        )
+        example = f"the data set has ids such as {', '.join(first)}" if some else "the records have no `case_id`"
         raise EditError(f"`data.case_ids`: there is no record {listed(missing)}; {example}.")
     return (entry for case_id in wanted for entry in records[case_id])
 

@@ -11,8 +11,9 @@ from operator import attrgetter
 from typing import IO, Any, overload
 
 from lightning_edit.errors import EditError
-from lightning_edit.requests import EditRequest, fact_code
+from lightning_edit.requests import EditRequest, described, fact_code
 from lightning_edit.ripples import Query, Ripple
+from lightning_edit.storage.fingerprint import Digest
 
 # More are not held as objects: a record of CounterFact takes some four kilobytes as one.
 IN_MEMORY = 20_000
@@ -41,15 +42,17 @@ class StoredRequests(Sequence[EditRequest]):
 
     def __init__(self, requests: Iterable[EditRequest]) -> None:
         self._file: IO[bytes] = _temporary_file()
-        self._offsets, self._facts = array("Q", [0]), array("q")
+        self._offsets, self._facts, self._longest = array("Q", [0]), array("q"), array("L")
         self._changed: Mapping[int, EditRequest] = {}
-        counts = [0] * len(NAMES)
+        counts, digest = [0] * len(NAMES), Digest()
         try:
             for request in requests:
                 values = _plain(request)
                 size = self._file.write(marshal.dumps(values, FORM))
                 self._offsets.append(self._offsets[-1] + size)
                 self._facts.append(fact_code(request))
+                self._longest.append(longest_text(request))
+                digest.add(described(request))
                 for place, value in enumerate(values):
                     if value:
                         counts[place] += 1
@@ -60,11 +63,10 @@ class StoredRequests(Sequence[EditRequest]):
                 "the environment variable TMPDIR to a folder with room, or choose fewer (`data.limit`)."
             ) from error
         self.filled = dict(zip(NAMES, counts, strict=True))
+        self._fingerprint: str | None = str(digest)
         self._positions: Sequence[int] = range(len(self._facts))
 
-    def take(
-        self, positions: Sequence[int], changed: Mapping[int, EditRequest] | None = None
-    ) -> "StoredRequests":
+    def take(self, positions: Sequence[int], changed: Mapping[int, EditRequest] | None = None) -> "StoredRequests":
         """Some of the requests, in the order asked for.
 
         Args:
@@ -78,12 +80,35 @@ class StoredRequests(Sequence[EditRequest]):
             part._positions = own[positions.start : positions.stop : positions.step] if positions else range(0)
         else:
             part._positions = array("Q", (own[position] for position in positions))
+        part._fingerprint = None
         part._changed = {**self._changed, **{own[position]: request for position, request in (changed or {}).items()}}
         return part
 
     def fact_codes(self) -> Iterator[int]:
         """The code of what each request is about, see `fact_code`."""
         return (self._facts[position] for position in self._positions)
+
+    def longer_than(self, size: int) -> Iterator[EditRequest]:
+        """The requests of which a text may have more bytes than so many, see `longest_text`.
+
+        Args:
+            size: So many.
+        """
+        for position in self._positions:
+            if self._longest[position] > size or position in self._changed:
+                yield self._read(position)
+
+    @property
+    def stored(self) -> int:
+        """How many were stored, of which these may be a part."""
+        return len(self._facts)
+
+    @property
+    def fingerprint(self) -> str:
+        """See `fingerprint_of`."""
+        if self._fingerprint is None:
+            self._fingerprint = _fingerprint(self)
+        return self._fingerprint
 
     def __len__(self) -> int:
         """How many there are."""
@@ -183,6 +208,63 @@ def filled(requests: Sequence[EditRequest], name: str) -> bool:
     if isinstance(requests, StoredRequests):
         return bool(requests.filled[name])
     return any(getattr(request, name) for request in requests)
+
+
+def filled_in_all(requests: Sequence[EditRequest], name: str) -> bool:
+    """Whether all requests have something in a field.
+
+    Args:
+        requests: The requests.
+        name: The field.
+    """
+    if isinstance(requests, StoredRequests):
+        # Of a part all that were stored are looked at first.
+        return requests.filled[name] == requests.stored or all(getattr(request, name) for request in requests)
+    return all(getattr(request, name) for request in requests)
+
+
+def fingerprint_of(requests: Sequence[EditRequest]) -> str:
+    """The hash of requests, in their order.
+
+    Args:
+        requests: These requests.
+    """
+    return requests.fingerprint if isinstance(requests, StoredRequests) else _fingerprint(requests)
+
+
+def longer_than(requests: Sequence[EditRequest], size: int) -> Iterable[EditRequest]:
+    """The requests whose texts are worth counting in tokens, of which there are no more than bytes.
+
+    Args:
+        requests: The requests; few are all worth it.
+        size: So many bytes are no matter.
+    """
+    return requests.longer_than(size) if isinstance(requests, StoredRequests) else requests
+
+
+def longest_text(request: EditRequest) -> int:
+    """At least the bytes of the longest of a request's texts: its prompt with an answer, and its other prompts.
+
+    Args:
+        request: The request.
+    """
+    asked = max(_bytes(request.prompt), _bytes(request.question)) + _bytes(request.subject)
+    answers = (request.target_new, request.target_true, request.answer, request.said)
+    prompts = (*request.paraphrase_prompts, *request.generation_prompts, *request.paraphrase_questions)
+    own = asked + max(map(_bytes, answers))
+    before = 0 if request.original is None else longest_text(request.original)
+    return max(own, before, *map(_bytes, prompts))
+
+
+def _bytes(text: str | None) -> int:
+    return 0 if text is None else len(text) if text.isascii() else 4 * len(text)
+
+
+def _fingerprint(requests: Iterable[EditRequest]) -> str:
+    digest = Digest()
+    for request in requests:
+        digest.add(described(request))
+    return str(digest)
 
 
 def _temporary_file() -> IO[bytes]:

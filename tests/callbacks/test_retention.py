@@ -4,7 +4,7 @@ import torch
 
 from lightning_edit import EMMET, EditRequest, ValueSettings
 from lightning_edit.callbacks import Retention
-from lightning_edit.callbacks.retention import Order, valid_edits
+from lightning_edit.callbacks.retention import Order, valid_positions
 from lightning_edit.datamodules import EditDataModule, TinyWorld
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.run.module import EditingModule
@@ -55,7 +55,7 @@ def test_only_what_holds_at_the_time_is_measured(tmp_path):
     class Seen(Retention):
         def measure(self, trainer, module):
             figures = super().measure(trainer, module)
-            seen.append(([r.target_new for r in valid_edits(module)], figures))
+            seen.append(([module.requests[place].target_new for place in valid_positions(module)], figures))
             return figures
 
     data = Changing(conflicts="replace", batch_size=1, preservation=TinyWorld().preservation)
