@@ -77,7 +77,8 @@ class StoredRequests(Sequence[EditRequest]):
         part.__dict__.update(self.__dict__)
         own = self._positions
         if isinstance(positions, range) and isinstance(own, range):
-            part._positions = own[positions.start : positions.stop : positions.step] if positions else range(0)
+            first, step = own[positions[0]] if positions else 0, positions.step * own.step
+            part._positions = range(first, first + step * len(positions), step)
         else:
             part._positions = array("Q", (own[position] for position in positions))
         part._fingerprint = None

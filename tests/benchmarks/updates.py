@@ -34,8 +34,13 @@ STEPS = 3
 TIMES = ("seconds", "processor", "values", "solve", "checkpoints", "other")
 
 
-def measure(choice: Choice) -> list[Row]:
-    """What each update took, and what there was after it."""
+def measure(choice: Choice, minutes: int | None = None) -> list[Row]:
+    """What each update took, and what there was after it.
+
+    Args:
+        choice: The model, and how many updates.
+        minutes: After which no more are begun; None for all.
+    """
     module = EditingModule(
         choice.model,
         layers=[1],
@@ -54,6 +59,7 @@ def measure(choice: Choice) -> list[Row]:
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=False,
+            max_time=None if minutes is None else {"minutes": minutes},
         )
         trainer.fit(module, datamodule=data)
     return gauge.rows
@@ -128,10 +134,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.updates", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="where figure and numbers go")
     parser.add_argument("--edits", type=int, default=FULL, help="how many updates")
+    parser.add_argument("--minutes", type=int, help="after which no more are begun")
     parser.add_argument("--threads", type=int, help="torch's threads; its own choice if not given")
     args, console = parser.parse_args(), Console()
     run = Run(console, args.threads)
-    found = run(f"tiny: {args.edits} updates of one edit", measure, Choice("tiny", args.edits, "cpu", False))
+    found = run(
+        f"tiny: {args.edits} updates of one edit", measure, Choice("tiny", args.edits, "cpu", False), args.minutes
+    )
     args.folder.mkdir(parents=True, exist_ok=True)
     (args.folder / "updates.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
     draw(found, args.folder / "updates.png")
