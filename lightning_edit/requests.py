@@ -178,19 +178,6 @@ def fact_of(request: EditRequest) -> tuple[str, str]:
     return request.subject.strip(), request.prompt.strip()
 
 
-def described(request: EditRequest) -> str:
-    """All that tells a request from others, in one text.
-
-    Args:
-        request: The edit.
-    """
-    # Records without a separator of their own have the description that they had before there was one.
-    separated = "" if request.separator is None else f" separator {request.separator!r}"
-    answer = "" if request.answer is None else f" answered {request.answer!r}"
-    answer += f" tested {request.ripples!r}" if request.ripples else ""
-    return repr(request) + separated + answer + ("" if request.original is None else f" of {request.original!r}")
-
-
 def fact_code(request: EditRequest) -> int:
     """A number of 64 bits that tells nearly all facts apart, and is the same for the same fact in this process.
 

@@ -11,7 +11,8 @@ from operator import attrgetter
 from typing import IO, Any, overload
 
 from lightning_edit.errors import EditError
-from lightning_edit.requests import EditRequest, described, fact_code
+from lightning_edit.request_texts import described, longest_text
+from lightning_edit.requests import EditRequest, fact_code
 from lightning_edit.ripples import Query, Ripple
 from lightning_edit.storage.fingerprint import Digest
 
@@ -241,24 +242,6 @@ def longer_than(requests: Sequence[EditRequest], size: int) -> Iterable[EditRequ
         size: So many bytes are no matter.
     """
     return requests.longer_than(size) if isinstance(requests, StoredRequests) else requests
-
-
-def longest_text(request: EditRequest) -> int:
-    """At least the bytes of the longest of a request's texts: its prompt with an answer, and its other prompts.
-
-    Args:
-        request: The request.
-    """
-    asked = max(_bytes(request.prompt), _bytes(request.question)) + _bytes(request.subject)
-    answers = (request.target_new, request.target_true, request.answer, request.said)
-    prompts = (*request.paraphrase_prompts, *request.generation_prompts, *request.paraphrase_questions)
-    own = asked + max(map(_bytes, answers))
-    before = 0 if request.original is None else longest_text(request.original)
-    return max(own, before, *map(_bytes, prompts))
-
-
-def _bytes(text: str | None) -> int:
-    return 0 if text is None else len(text) if text.isascii() else 4 * len(text)
 
 
 def _fingerprint(requests: Iterable[EditRequest]) -> str:

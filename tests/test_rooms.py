@@ -13,6 +13,7 @@ FLOORS = [
     {"errors", "old_names", "progress"},
     {"ripples"},
     {"requests", "settings"},
+    {"request_texts"},
     {"distributed", "solvers"},
     {"storage"},
     {"stored_requests"},

@@ -9,6 +9,7 @@ import pytest
 
 from lightning_edit import EditRequest, stored_requests
 from lightning_edit.errors import EditError
+from lightning_edit.request_texts import longest_text
 from lightning_edit.requests import distinct, replaced_by, still_valid
 from lightning_edit.ripples import Query, Ripple
 from lightning_edit.stored_requests import (
@@ -18,7 +19,6 @@ from lightning_edit.stored_requests import (
     fingerprint_of,
     kept,
     longer_than,
-    longest_text,
     some_of,
     without,
 )

@@ -94,8 +94,8 @@ class _Reader:
                 if cut and len(self._text) - self.at <= LONGEST_LINE and self._more():
                     continue
                 raise
-            # Of a number at the end there may be more digits.
-            if self._end < len(self._text) or not self._more():
+            # Of a number at the end there may be more: digits, or an exponent.
+            if self._end <= len(self._text) - NEAR_END or not self._more():
                 return value
 
     def _more(self) -> bool:
