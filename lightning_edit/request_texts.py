@@ -16,18 +16,27 @@ def described(request: EditRequest) -> str:
     return repr(request) + separated + answer + ("" if request.original is None else f" of {request.original!r}")
 
 
-def longest_text(request: EditRequest) -> int:
-    """At least the bytes of the longest of a request's texts: its prompt with an answer, and its other prompts.
+def answered_length(request: EditRequest) -> int:
+    """At least the bytes of a request's prompt or question with its longest answer, before which nothing stands.
 
     Args:
         request: The request.
     """
     asked = max(_bytes(request.prompt), _bytes(request.question)) + _bytes(request.subject)
     answers = (request.target_new, request.target_true, request.answer, request.said)
-    prompts = (*request.paraphrase_prompts, *request.generation_prompts, *request.paraphrase_questions)
     own = asked + max(map(_bytes, answers))
+    return own if request.original is None else max(own, answered_length(request.original))
+
+
+def longest_text(request: EditRequest) -> int:
+    """At least the bytes of the longest of a request's texts: `answered_length`, and its other prompts.
+
+    Args:
+        request: The request.
+    """
+    prompts = (*request.paraphrase_prompts, *request.generation_prompts, *request.paraphrase_questions)
     before = 0 if request.original is None else longest_text(request.original)
-    return max(own, before, *map(_bytes, prompts))
+    return max(answered_length(request), before, *map(_bytes, prompts))
 
 
 def _bytes(text: str | None) -> int:

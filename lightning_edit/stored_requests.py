@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import IO, Any, overload
 
 from lightning_edit.errors import EditError
-from lightning_edit.request_texts import described, longest_text
+from lightning_edit.request_texts import answered_length, described, longest_text
 from lightning_edit.requests import EditRequest, fact_code
 from lightning_edit.ripples import Query, Ripple
 from lightning_edit.storage.fingerprint import Digest
@@ -44,6 +44,7 @@ class StoredRequests(Sequence[EditRequest]):
     def __init__(self, requests: Iterable[EditRequest]) -> None:
         self._file: IO[bytes] = _temporary_file()
         self._offsets, self._facts, self._longest = array("Q", [0]), array("q"), array("L")
+        self._answered = array("L")
         self._changed: Mapping[int, EditRequest] = {}
         counts, digest = [0] * len(NAMES), Digest()
         try:
@@ -53,6 +54,7 @@ class StoredRequests(Sequence[EditRequest]):
                 self._offsets.append(self._offsets[-1] + size)
                 self._facts.append(fact_code(request))
                 self._longest.append(longest_text(request))
+                self._answered.append(answered_length(request))
                 digest.add(described(request))
                 for place, value in enumerate(values):
                     if value:
@@ -90,14 +92,16 @@ class StoredRequests(Sequence[EditRequest]):
         """The code of what each request is about, see `fact_code`."""
         return (self._facts[position] for position in self._positions)
 
-    def longer_than(self, size: int) -> Iterator[EditRequest]:
-        """The requests of which a text may have more bytes than so many, see `longest_text`.
+    def longer_than(self, size: int, answered: bool = False) -> Iterator[EditRequest]:
+        """The requests of which a text may have more bytes than so many; see the function `longer_than`.
 
         Args:
             size: So many.
+            answered: Which texts count.
         """
+        bytes_of = self._answered if answered else self._longest
         for position in self._positions:
-            if self._longest[position] > size or position in self._changed:
+            if bytes_of[position] > size or position in self._changed:
                 yield self._read(position)
 
     @property
@@ -234,14 +238,15 @@ def fingerprint_of(requests: Sequence[EditRequest]) -> str:
     return requests.fingerprint if isinstance(requests, StoredRequests) else _fingerprint(requests)
 
 
-def longer_than(requests: Sequence[EditRequest], size: int) -> Iterable[EditRequest]:
+def longer_than(requests: Sequence[EditRequest], size: int, answered: bool = False) -> Iterable[EditRequest]:
     """The requests whose texts are worth counting in tokens, of which there are no more than bytes.
 
     Args:
         requests: The requests; few are all worth it.
         size: So many bytes are no matter.
+        answered: Whether only prompts with their answers count (`answered_length`), or all texts (`longest_text`).
     """
-    return requests.longer_than(size) if isinstance(requests, StoredRequests) else requests
+    return requests.longer_than(size, answered) if isinstance(requests, StoredRequests) else requests
 
 
 def _fingerprint(requests: Iterable[EditRequest]) -> str:

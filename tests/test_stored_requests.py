@@ -123,6 +123,9 @@ def test_what_is_known_of_all_is_so():
     assert filled_in_all(stored[:1], "ripples")
     assert list(longer_than(stored, 30)) == [RICH]
     assert list(longer_than(requests, 30)) == requests
+    long = EditRequest("Ann", "{} likes", "Rome", paraphrase_prompts=("a very long prompt that says the same",))
+    assert list(longer_than(StoredRequests([long]), 30)) == [long]
+    assert not list(longer_than(StoredRequests([long]), 30, answered=True))
     assert longest_text(ASKED) == longest_text(RICH) >= len("Where does Ann live? She lives in Rome.")
 
 

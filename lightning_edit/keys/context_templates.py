@@ -117,7 +117,7 @@ class ContextTemplates:
             frame = len(encode_target(tokens, "?", "?", separator_of(asked), self.train_end)[0])
             around = max(around, frame + max(len(text.encode()) for text in self.texts))
         size = sys.maxsize if context is None else context - around - MARGIN
-        return iter(longer_than(requests, size))
+        return iter(longer_than(requests, size, answered=True))
 
     def _encode(self, world: World, tokenizer: Any, request: EditRequest, target: bool) -> list[Encoded]:
         asked = request if world == "chat" or request.original is None else request.original
