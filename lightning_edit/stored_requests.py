@@ -43,8 +43,8 @@ class StoredRequests(Sequence[EditRequest]):
 
     def __init__(self, requests: Iterable[EditRequest]) -> None:
         self._file: IO[bytes] = _temporary_file()
-        self._offsets, self._facts, self._longest = array("Q", [0]), array("q"), array("L")
-        self._answered = array("L")
+        self._offsets, self._facts, self._longest = array("Q", [0]), array("q"), array("I")
+        self._answered = array("I")
         self._changed: Mapping[int, EditRequest] = {}
         counts, digest = [0] * len(NAMES), Digest()
         try:
