@@ -132,5 +132,7 @@ class Collateral(Scheduled):
 
 def _due(probes: Sequence[Probe], module: EditingRun) -> list[Probe]:
     """The probes without those that ask for edits which are not written yet."""
-    written = {request.name for request in module.requests_so_far}
-    return [probe for probe in probes if probe.kind != REWORDED or not written or probe.edit in written]
+    so_far = module.requests_so_far
+    asked = {probe.edit for probe in probes if probe.kind == REWORDED}
+    written = asked.intersection(request.name for request in so_far)
+    return [probe for probe in probes if probe.kind != REWORDED or not so_far or probe.edit in written]

@@ -1,5 +1,6 @@
 """Edits in the model's own words, before and after."""
 
+import heapq
 import re
 from collections.abc import Sequence
 
@@ -49,7 +50,7 @@ class ShowExamples(Checked, NotesFailures):
     def _chosen(self, requests: Sequence[EditRequest]) -> Sequence[EditRequest]:
         if len(requests) <= self.count:
             return requests
-        return sorted(requests, key=lambda request: name_of(vars(request)) not in self._failed)[: self.count]
+        return heapq.nsmallest(self.count, requests, key=lambda one: name_of(vars(one)) not in self._failed)
 
     def _print(self, requests: Sequence[EditRequest], before: Sequence[str], after: Sequence[str], of_all: int) -> None:
         table = Table("prompt", "target", "before", "after", caption_justify="left")

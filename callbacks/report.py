@@ -94,8 +94,9 @@ class EditReport(NotesFailures):
 
     def _advice(self, trainer: Trainer, pl_module: EditingRun) -> list[str]:
         """What to change in the next run, see `advice`."""
-        requests = {name_of(vars(request)): place for place, request in enumerate(trainer.datamodule.requests)}
-        known = [pl_module.value_losses.get(requests.get(name, -1)) for name in self._failed]
+        names = (name_of(vars(request)) for request in trainer.datamodule.requests)
+        failed = {name: place for place, name in enumerate(names) if name in self._failed}
+        known = [pl_module.value_losses.get(place) for place in failed.values()]
         losses = [loss for loss in known if loss is not None]
         last = pl_module.loop.last_update
         growth = {} if last is None or pl_module.loop.independent else last.figures

@@ -1,16 +1,17 @@
 """How much of what was written earlier is still there."""
 
-import heapq
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from lightning_edit.callbacks.scheduled import Scheduled
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.settings import TEACHER_FORCED
-from lightning_edit.requests import EditRequest, still_valid
+from lightning_edit.requests import EditRequest, repeated, replaced_by
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, Seed
 
@@ -59,7 +60,7 @@ class Retention(Scheduled):
 
     def measure(self, trainer: Any, module: EditingRun) -> dict[str, float]:
         """Figures over the edits written so far, or the sample of them."""
-        chosen = self._samples.among(module.requests).draw(valid_edits(module), self.sample)
+        chosen = self._samples.among(module.requests).draw(valid_positions(module), self.sample)
         if not chosen:
             return {}
         metrics = EditMetrics(sync_on_compute=False)
@@ -76,14 +77,18 @@ class Retention(Scheduled):
             terminal().print(f"retained efficacy score, in %: {course} {unit}", soft_wrap=True)
 
 
-def valid_edits(module: EditingRun) -> list[EditRequest]:
-    """The edits that the model should know by now: all so far but those that a later one has replaced.
+def valid_positions(module: EditingRun) -> Sequence[int]:
+    """Where the edits are that the model should know by now: all so far but those that a later one has replaced.
 
     Args:
         module: The module under way.
     """
-    data, so_far = module.trainer.datamodule, module.requests_so_far
-    return so_far if len(data.measured) == len(data.requests) else still_valid(so_far)
+    data, so_far = module.trainer.datamodule, module.positions_so_far
+    if len(data.measured) == len(data.requests):
+        return so_far
+    requests = module.requests
+    replaced = replaced_by([requests[position] for position in so_far])
+    return [position for place, position in enumerate(so_far) if place not in replaced]
 
 
 class Order:
@@ -95,30 +100,52 @@ class Order:
     """
 
     def __init__(self, among: Sequence[EditRequest], seed: int) -> None:
-        self._among, self._order = among, list(dict.fromkeys(among))
-        random.Random(seed).shuffle(self._order)
-        place = {request: index for index, request in enumerate(self._order)}
-        # Long runs ask again and again, and comparing edits text by text takes long.
-        self._places = {id(request): place[request] for request in among}
+        self._among, first = among, _first_equal(among)
+        order = [position for position in range(len(among)) if first.get(position, position) == position]
+        random.Random(seed).shuffle(order)
+        # Numbers, and no objects: long runs have very many, and ask after every update.
+        self._order = np.array(order, dtype=np.int64)
+        self._places = np.empty(len(among), dtype=np.int64)
+        self._places[self._order] = np.arange(len(order))
+        for position, earlier in first.items():
+            self._places[position] = self._places[earlier]
 
     def of(self, among: Sequence[EditRequest]) -> bool:
         """Whether it is the order of these edits."""
         return among is self._among
 
-    def draw(
-        self, requests: Iterable[EditRequest], count: int | None, without: Iterable[EditRequest] = ()
-    ) -> list[EditRequest]:
+    def draw(self, positions: Sequence[int], count: int | None, exclude: Sequence[int] = ()) -> list[EditRequest]:
         """A sample.
 
         Args:
-            requests: Those to choose from, of the run's own.
+            positions: Those to choose from, among all edits of the run.
             count: At most so many; None for all.
-            without: Those not to choose.
+            exclude: The positions of those not to choose.
         """
-        places = {self._places[id(request)] for request in requests}
-        places -= {self._places[id(request)] for request in without}
-        chosen = sorted(places) if count is None else heapq.nsmallest(count, places)
-        return [self._order[place] for place in chosen]
+        places = self._places_of(positions)
+        if len(exclude):
+            places = places[~np.isin(places, self._places_of(exclude))]
+        if count is not None:
+            # Of equal edits all have the same place.
+            most = count + len(self._places) - len(self._order)
+            places = np.partition(places, most)[:most] if most < len(places) else places
+        chosen = self._order[np.unique(places)[:count]]
+        return [self._among[position] for position in chosen.tolist()]
+
+    def _places_of(self, positions: Sequence[int]) -> Any:
+        if isinstance(positions, range):
+            return self._places[positions.start : positions.stop : positions.step]
+        return self._places[np.array(positions, dtype=np.int64)]
+
+
+def _first_equal(requests: Sequence[EditRequest]) -> dict[int, int]:
+    """For each request that is equal to an earlier one the position of the first of them."""
+    first: dict[EditRequest, int] = {}
+    return {
+        position: earlier
+        for position in repeated(requests)
+        if (earlier := first.setdefault(requests[position], position)) != position
+    }
 
 
 class Samples:

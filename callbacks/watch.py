@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.callbacks.degradation import REMEDY, Limits, WatchedText
-from lightning_edit.callbacks.retention import Samples, valid_edits
+from lightning_edit.callbacks.retention import Samples, valid_positions
 from lightning_edit.callbacks.scheduled import SPREAD, untouched
 from lightning_edit.callbacks.updates_csv import UpdatesCSV
 from lightning_edit.messages import counted
@@ -141,7 +141,7 @@ class Watch(EditCallback):
         }
         if self.every_n_updates is not None and last.number % self.every_n_updates == 0:
             with untouched(pl_module):
-                self._row |= self._measure(pl_module, last.requests)
+                self._row |= self._measure(pl_module, last.positions)
         self._row |= {"seconds": last.seconds, "edits_per_second": len(last.requests) / max(last.seconds, 1e-9)}
         self._row |= {"seconds_to_go": None, **last.figures}
         if not pl_module.loop.independent:
@@ -207,7 +207,7 @@ class Watch(EditCallback):
         figures = [*facts, *(["perplexity"] if self._reads(module) else [])]
         return [column for name in figures for column in (name, f"{name}_stderr")]
 
-    def _measure(self, module: EditingRun, new: Sequence[EditRequest]) -> dict[str, float | None]:
+    def _measure(self, module: EditingRun, new: Sequence[int]) -> dict[str, float | None]:
         figures: dict[str, float | None] = {}
         figures |= self._facts(module, new) if _several_updates(module) else {}
         if self._reads(module):
@@ -218,11 +218,11 @@ class Watch(EditCallback):
             figures["perplexity"], figures["perplexity_stderr"] = self.text.perplexity(module)
         return figures
 
-    def _facts(self, module: EditingRun, of_update: Sequence[EditRequest]) -> dict[str, float]:
+    def _facts(self, module: EditingRun, of_update: Sequence[int]) -> dict[str, float]:
         """Efficacy, retention and neighborhood, in one pass over what they need of the prompts."""
         order = self._samples.among(module.requests)
         new = order.draw(of_update, self.sample)
-        earlier = order.draw(valid_edits(module), self.sample, without=of_update)
+        earlier = order.draw(valid_positions(module), self.sample, exclude=of_update)
         asked = [_lean(r, 0 if earlier else NEIGHBORS) for r in new] + [_lean(r) for r in earlier]
         records = evaluate(module.decoder, module.tokenizer, asked, EditMetrics(), TEACHER_FORCED)
         of_new, of_earlier = _means(records[: len(new)]), _means(records[len(new) :])

@@ -20,9 +20,10 @@ from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, listed
-from lightning_edit.requests import EditRequest, distinct, replaced_by, still_valid
+from lightning_edit.requests import EditRequest, repetitions, replaced_by
 from lightning_edit.settings import AMOUNT, NO_EFFECT, SOURCE, Checked, Count, CountOrZero, Seed
 from lightning_edit.storage.known_classes import SafelyLoaded
+from lightning_edit.stored_requests import IN_MEMORY, kept, some_of, without
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
     """Edits to make and to measure; a data set is one subclass with one method.
 
     The edits of a run are chosen in this order: `case_ids` or `indices`, `conflicts`, `unique_subjects`, `shuffle`,
-    `limit`. Records are read in the order of the data set and, where nothing is shuffled, only as far as is needed.
+    `limit`. Records are read in the order of the data set and only as far as is needed; where every record is one
+    edit, those that are chosen by position, or as the first of a random order, are looked at alone. Of very many edits
+    those that nobody looks at are in a temporary file (`kept`), not in memory.
 
     Args:
         limit: At most this many edits; None for all.
@@ -97,13 +100,28 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         self.shuffle, self.seed, self.unique_subjects, self.conflicts = shuffle, seed, unique_subjects, conflicts
         self.case_ids, self.indices, self.separator = case_ids, indices, separator
         self.left_out: dict[str, list[str]] = {}
-        self._requests: list[EditRequest] | None = None
-        self._measured: tuple[list[EditRequest], list[EditRequest]] | None = None
+        self._requests: Sequence[EditRequest] | None = None
+        self._measured: tuple[Sequence[EditRequest], Sequence[EditRequest]] | None = None
         self._asking: ChatSettings | None = None
 
     @abstractmethod
     def load_requests(self) -> Iterator[EditRequest | LeftOut]:
         """The records of the data set in its order: an edit, or why there is none."""
+
+    def entries_at(self, wanted: Sequence[int]) -> Iterator[EditRequest | LeftOut]:
+        """Some records, in the order asked for; a subclass may be able to read these alone.
+
+        Args:
+            wanted: Their positions, counted from 0.
+
+        Raises:
+            EditError: See `at_positions`.
+        """
+        return selection.at_positions(self.load_requests(), wanted)
+
+    def count_edits(self) -> int | None:
+        """How many edits there are, where a subclass knows it without making them; else None."""
+        return None
 
     def check(self, requests: Sequence[EditRequest]) -> None:
         """A last look at the edits of a run; a subclass may refuse them or warn.
@@ -113,7 +131,7 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         """
 
     @property
-    def requests(self) -> list[EditRequest]:
+    def requests(self) -> Sequence[EditRequest]:
         """The edits of the run, checked. Records that were left out are in `left_out`, by reason, with a warning.
 
         Raises:
@@ -142,7 +160,7 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         if settings != self._asking:
             self._asking = settings
             if self._requests is not None:
-                self._requests = self._asked([request.original or request for request in self._requests])
+                self._requests = self._asked(kept(request.original or request for request in self._requests))
 
     def learn(self, answers: Sequence[str | None]) -> None:
         """Gives edits another answer to learn in a chat, see `answering`.
@@ -150,29 +168,48 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         Args:
             answers: One for each edit, in their order; None leaves it.
         """
-        self._requests = answering(self.requests, answers)
+        self._requests = kept(answering(self.requests, answers))
 
-    def _asked(self, requests: list[EditRequest]) -> list[EditRequest]:
+    def _asked(self, requests: Sequence[EditRequest]) -> Sequence[EditRequest]:
         if (asking := self._asking) is None:
             return requests
-        return [as_question(request, asking.complete, asking.in_sentences) for request in requests]
+        return kept(as_question(request, asking.complete, asking.in_sentences) for request in requests)
 
-    def _chosen(self) -> list[EditRequest]:
-        entries: Iterable[EditRequest | LeftOut] = self.load_requests()
+    def _chosen(self) -> Sequence[EditRequest]:
+        if (drawn := self._drawn()) is not None:
+            return list(self._requests_among(self.entries_at(drawn)))
         if self.indices is not None:
-            entries = selection.at_positions(entries, selection.wanted_indices(self.indices))
+            entries: Iterable[EditRequest | LeftOut] = self.entries_at(selection.wanted_indices(self.indices))
+        else:
+            entries = self.load_requests()
         if self.case_ids is not None:
             entries = selection.with_case_ids(entries, selection.wanted_case_ids(self.case_ids))
         if self.conflicts == "keep_first":
             entries = selection.without_conflicts(entries)
         if self.unique_subjects:
             entries = selection.one_of_each_subject(entries)
-        requests: Iterator[EditRequest] = map(self._separated, selection.requests_only(entries, self._leave_out))
-        if self.shuffle:
-            everything = list(requests)
-            random.Random(self.seed).shuffle(everything)
-            requests = iter(everything)
-        return list(islice(requests, self.limit))
+        requests = self._requests_among(entries)
+        if not self.shuffle:
+            return kept(islice(requests, self.limit))
+        everything = kept(requests)
+        return some_of(everything, self._order(len(everything))[: self.limit])
+
+    def _drawn(self) -> list[int] | None:
+        """The positions of a random few, where they can be drawn before any record is looked at."""
+        few = self.limit is not None and self.limit <= IN_MEMORY
+        by_records = self.case_ids is not None or self.conflicts == "keep_first" or self.unique_subjects
+        if not (self.shuffle and few) or self.indices is not None or by_records:
+            return None
+        count = self.count_edits()
+        return None if count is None else self._order(count)[: self.limit]
+
+    def _order(self, count: int) -> list[int]:
+        order = list(range(count))
+        random.Random(self.seed).shuffle(order)
+        return order
+
+    def _requests_among(self, entries: Iterable[EditRequest | LeftOut]) -> Iterator[EditRequest]:
+        return map(self._separated, selection.requests_only(entries, self._leave_out))
 
     def _separated(self, request: EditRequest) -> EditRequest:
         given = self.separator is not None and request.separator is None
@@ -181,9 +218,9 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
     def _leave_out(self, record: LeftOut) -> None:
         self.left_out.setdefault(record.reason, []).append(record.name)
 
-    def _distinct(self, chosen: list[EditRequest]) -> list[EditRequest]:
+    def _distinct(self, chosen: Sequence[EditRequest]) -> Sequence[EditRequest]:
         try:
-            requests = distinct(chosen, self.conflicts == "replace")
+            requests = without(chosen, *repetitions(chosen, self.conflicts == "replace"))
         except EditError as error:
             raise EditError(
                 f"{error} `data.conflicts: keep_first` keeps the first of them, `replace` makes both, the later one "
@@ -199,11 +236,11 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         return requests
 
     @property
-    def measured(self) -> list[EditRequest]:
+    def measured(self) -> Sequence[EditRequest]:
         """The edits that should hold at the end of the run: all but those that a later one replaces."""
         requests = self.requests
         if self._measured is None or self._measured[0] is not requests:
-            self._measured = requests, still_valid(requests)
+            self._measured = requests, without(requests, replaced_by(requests))
         return self._measured[1]
 
     def preservation_texts(self) -> Iterable[str] | None:

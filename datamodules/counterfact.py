@@ -1,12 +1,11 @@
 """CounterFact in the original format (Meng et al., 2022), and Multi-CounterFact, which has the same."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from lightning_edit.datamodules.fields import case_id
 from lightning_edit.datamodules.record_module import RecordDataModule
-from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.datamodules.snippets import Snippets
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
@@ -30,6 +29,7 @@ class CounterFact(RecordDataModule):
     """
 
     required = ("requested_rewrite",)
+    one_each = True
 
     def __init__(
         self, path: Annotated[str, SOURCE], snippets: Annotated[str | None, SOURCE] = None, **kwargs: Any
@@ -38,14 +38,14 @@ class CounterFact(RecordDataModule):
         self.snippets = snippets
         self._snippets: Snippets | None = None
 
-    def load_requests(self) -> Iterator[EditRequest | LeftOut]:
-        """The records as edits, with their texts.
+    def begin(self) -> None:
+        """Reads the snippets; see `RecordDataModule.begin`.
 
         Raises:
-            EditError: If a file is not there or cannot be read, or a record is bad.
+            EditError: If they are not there or cannot be read.
         """
+        super().begin()
         self._snippets = None if self.snippets is None else Snippets(self.snippets)
-        yield from super().load_requests()
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest:
         """One record as an edit; see `RecordDataModule.request`."""

@@ -1,6 +1,6 @@
 """A user's own edits, in JSON, JSON lines or CSV."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Annotated, Any
@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from lightning_edit.datamodules.fields import case_id, required_text, split_texts
 from lightning_edit.datamodules.record_module import RecordDataModule, looks_like
 from lightning_edit.datamodules.ripple_fields import own_ripples
-from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.requests import TEXT_LISTS, EditRequest
@@ -40,15 +39,16 @@ class OwnEdits(RecordDataModule):
 
     required = ("prompt", "target_new")
     typical = ("subject", "prompt", "target_new")
+    one_each = True
 
     def __init__(self, path: Annotated[str, SOURCE], **kwargs: Any) -> None:
         super().__init__(path, **kwargs)
         self._ignored: set[str] = set()
 
-    def load_requests(self) -> Iterator[EditRequest | LeftOut]:
-        """The records as edits; see `RecordDataModule`."""
+    def begin(self) -> None:
+        """Forgets the fields of earlier records; see `RecordDataModule.begin`."""
+        super().begin()
         self._ignored.clear()
-        yield from super().load_requests()
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest:
         """One record as an edit; see `RecordDataModule.request`."""

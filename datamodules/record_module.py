@@ -2,10 +2,11 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
+from lightning_edit.datamodules import selection
 from lightning_edit.datamodules.base import EditDataModule
 from lightning_edit.datamodules.records import read_records
 from lightning_edit.datamodules.selection import LeftOut
@@ -18,6 +19,9 @@ from lightning_edit.settings import SOURCE
 logger = logging.getLogger(__name__)
 
 BadRecords = Literal["refuse", "leave_out"]
+NOT_WANTED = LeftOut("they are not among those asked for")
+# So many examples are shown of what was noted.
+NOTED = 3
 
 
 class RecordDataModule(EditDataModule):
@@ -39,6 +43,9 @@ class RecordDataModule(EditDataModule):
     typical: ClassVar[tuple[str, ...]] = ()
     """The fields by which the format is recognized, where they are not the required ones."""
 
+    one_each: ClassVar[bool] = False
+    """Whether every record is one edit, so that it can be chosen before it is looked at; not inherited."""
+
     def __init__(
         self,
         path: Annotated[str, SOURCE],
@@ -49,7 +56,7 @@ class RecordDataModule(EditDataModule):
     ) -> None:
         super().__init__(**kwargs)
         self.path, self.subset, self.split, self.bad_records = path, subset, split, bad_records
-        self._notes: dict[tuple[str, str], list[str]] = {}
+        self._notes: dict[tuple[str, str], tuple[int, list[str]]] = {}
 
     def requests_of(self, record: Mapping[str, Any], position: int) -> Sequence[EditRequest | LeftOut]:
         """One record as edits, where a record may hold several; see `request`.
@@ -78,14 +85,55 @@ class RecordDataModule(EditDataModule):
             EditError: If the record is bad; file and line are added to the message.
         """
 
+    def begin(self) -> None:
+        """Called before the first record is read; a subclass also reads what all its records need.
+
+        Raises:
+            EditError: If that is not there or cannot be read.
+        """
+        self._notes.clear()
+
     def load_requests(self) -> Iterator[EditRequest | LeftOut]:
         """The records as edits.
 
         Raises:
             EditError: If the source is not there or cannot be read, or a record is bad; the message names the record.
         """
-        self._notes.clear()
-        for position, (record, where) in enumerate(read_records(self.path, self.subset, self.split)):
+        yield from self._entries(None)
+
+    def entries_at(self, wanted: Sequence[int]) -> Iterator[EditRequest | LeftOut]:
+        """Some records as edits; the others are not looked at where every record is one edit.
+
+        Args:
+            wanted: Their positions among all, counted from 0.
+
+        Raises:
+            EditError: See `load_requests` and `at_positions`.
+        """
+        entries = self._entries(frozenset(wanted)) if self._is_one_each else self.load_requests()
+        return selection.at_positions(entries, wanted)
+
+    def count_edits(self) -> int | None:
+        """How many edits there are, where records need not be looked at to know it; else None.
+
+        Raises:
+            EditError: If the source is not there or cannot be read.
+        """
+        if not self._is_one_each or self.bad_records != "refuse":
+            return None
+        return sum(1 for _ in read_records(self.path, self.subset, self.split, wanted=()))
+
+    @property
+    def _is_one_each(self) -> bool:
+        # A subclass may well leave records out that the class above it does not.
+        return bool(vars(type(self)).get("one_each", False))
+
+    def _entries(self, wanted: Container[int] | None) -> Iterator[EditRequest | LeftOut]:
+        self.begin()
+        for position, (record, where) in enumerate(read_records(self.path, self.subset, self.split, wanted)):
+            if wanted is not None and position not in wanted:
+                yield NOT_WANTED
+                continue
             try:
                 self._check_format(record)
                 entries = self.requests_of(record, position)
@@ -140,7 +188,8 @@ class RecordDataModule(EditDataModule):
             many: The same, to follow "2 ".
             example: The user's text that it is about.
         """
-        self._notes.setdefault((one, many), []).append(example)
+        count, examples = self._notes.get((one, many), (0, []))
+        self._notes[one, many] = count + 1, [*examples, example] if count < NOTED else examples
 
     def check(self, requests: Sequence[EditRequest]) -> None:
         """Warns of what was noted.
@@ -148,8 +197,9 @@ class RecordDataModule(EditDataModule):
         Args:
             requests: All edits of the run.
         """
-        for (one, many), examples in self._notes.items():
-            logger.warning("%s (%s).", counted(len(examples), one, many), listed(map(quoted, examples), 3))
+        for (one, many), (count, examples) in self._notes.items():
+            more = f" and {count - NOTED:,} more" if count > NOTED else ""
+            logger.warning("%s (%s%s).", counted(count, one, many), listed(map(quoted, examples)), more)
 
     def _check_format(self, record: Any) -> None:
         if not isinstance(record, Mapping):

@@ -104,17 +104,15 @@ def with_case_ids(entries: Iterable[Entry], wanted: Sequence[str]) -> Iterator[E
         EditError: For ids that no record has.
     """
     records: dict[str, list[Entry]] = {case_id: [] for case_id in wanted}
-    case_ids: list[str] = []
+    first: list[str] = []
+    some = False
     for entry in entries:
-        case_ids.append(entry.case_id)
+        first += [entry.case_id] * (len(first) < 3)
+        some = some or bool(entry.case_id)
         if entry.case_id in records:
             records[entry.case_id].append(entry)
     if missing := [case_id for case_id, own in records.items() if not own]:
-        example = (
-            f"the data set has ids such as {', '.join(case_ids[:3])}"
-            if any(case_ids)
-            else "the records have no `case_id`"
-        )
+        example = f"the data set has ids such as {', '.join(first)}" if some else "the records have no `case_id`"
         raise EditError(f"`data.case_ids`: there is no record {listed(missing)}; {example}.")
     return (entry for case_id in wanted for entry in records[case_id])
 
@@ -126,10 +124,13 @@ def without_conflicts(entries: Iterable[Entry]) -> Iterator[Entry]:
         entries: Records.
     """
     answers: dict[Hashable, str] = {}
+    targets: dict[str, str] = {}
     for entry in entries:
         if isinstance(entry, EditRequest):
-            first = answers.setdefault(fact_of(entry), entry.target_new)
-            if first != entry.target_new:
+            # Most targets are those of many edits: one text is kept of each.
+            target = targets.setdefault(entry.target_new, entry.target_new)
+            first = answers.setdefault(fact_of(entry), target)
+            if first != target:
                 entry = LeftOut("they contradict an earlier record (`conflicts: keep_first`)", entry.name)
         yield entry
 

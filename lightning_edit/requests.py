@@ -1,6 +1,7 @@
 """One fact to write: what every data module yields and every other room reads."""
 
 import logging
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
@@ -177,8 +178,32 @@ def fact_of(request: EditRequest) -> tuple[str, str]:
     return request.subject.strip(), request.prompt.strip()
 
 
-def distinct(requests: Sequence[EditRequest], replace: bool = False) -> list[EditRequest]:
-    """The requests without exact repetitions.
+def fact_code(request: EditRequest) -> int:
+    """A number of 64 bits that tells nearly all facts apart, and is the same for the same fact in this process.
+
+    Args:
+        request: The edit.
+    """
+    return hash(fact_of(request))
+
+
+def repeated(requests: Sequence[EditRequest]) -> list[int]:
+    """The positions of all requests whose fact another one has as well, and of hardly any others.
+
+    Args:
+        requests: Edits; those that know their own codes are not made into objects for it.
+    """
+    own = getattr(requests, "fact_codes", None)
+    codes = array("q", own() if own is not None else map(fact_code, requests))
+    seen: set[int] = set()
+    again: set[int] = set()
+    for code in codes:
+        (again if code in seen else seen).add(code)
+    return [place for place, code in enumerate(codes) if code in again] if again else []
+
+
+def repetitions(requests: Sequence[EditRequest], replace: bool = False) -> tuple[set[int], dict[int, EditRequest]]:
+    """Which requests are exact repetitions of earlier ones.
 
     Args:
         requests: All edits of one run.
@@ -187,34 +212,49 @@ def distinct(requests: Sequence[EditRequest], replace: bool = False) -> list[Edi
             an edit.
 
     Returns:
-        The requests in their order, later copies of the same edit left out (with a warning). What such a copy tests,
-        the first one tests too.
+        The positions of later copies of the same edit, which are to be left out (there is a warning). What such a copy
+        tests, the first one tests too: by position the requests that get further tests.
 
     Raises:
         EditError: Unless they may replace each other, if two requests give the same subject and prompt different
             targets: no weight can answer both.
     """
-    holds: dict[tuple[str, str], int] = {}
-    kept: list[EditRequest] = []
-    for request in requests:
-        place = holds.get(fact_of(request))
-        earlier = None if place is None else kept[place]
-        if place is not None and earlier is not None and earlier.target_new == request.target_new:
+    holds: dict[tuple[str, str], tuple[int, EditRequest]] = {}
+    gone: set[int] = set()
+    changed: dict[int, EditRequest] = {}
+    for position in repeated(requests):
+        request = requests[position]
+        place, earlier = holds.get(fact_of(request), (position, None))
+        if earlier is not None and earlier.target_new == request.target_new:
+            gone.add(position)
             if request.ripples != earlier.ripples:
                 both = tuple(dict.fromkeys((*earlier.ripples, *request.ripples)))
-                kept[place] = with_changes(earlier, ripples=both)
+                changed[place] = with_changes(earlier, ripples=both)
+                holds[fact_of(request)] = place, changed[place]
             continue
         if earlier is not None and not replace:
             raise EditError(
                 f"{earlier.name} and {request.name} ask for different answers to {quoted(request.rewrite_prompt)}: "
                 f"{quoted(earlier.target_new)} and {quoted(request.target_new)}. Keep one of them."
             )
-        holds[fact_of(request)] = len(kept)
-        kept.append(request)
-    if len(kept) < len(requests):
-        repeated = counted(len(requests) - len(kept), "edit was", "edits were")
-        logger.warning("%s given more than once; each is made once.", repeated)
-    return kept
+        holds[fact_of(request)] = position, request
+    if gone:
+        logger.warning("%s given more than once; each is made once.", counted(len(gone), "edit was", "edits were"))
+    return gone, changed
+
+
+def distinct(requests: Sequence[EditRequest], replace: bool = False) -> list[EditRequest]:
+    """The requests without exact repetitions, in their order; see `repetitions`.
+
+    Args:
+        requests: All edits of one run.
+        replace: Whether a later request may give the same subject and prompt another target.
+
+    Raises:
+        EditError: See `repetitions`.
+    """
+    gone, changed = repetitions(requests, replace)
+    return [changed.get(place, request) for place, request in enumerate(requests) if place not in gone]
 
 
 def replaced_by(requests: Sequence[EditRequest]) -> dict[int, int]:
@@ -228,11 +268,12 @@ def replaced_by(requests: Sequence[EditRequest]) -> dict[int, int]:
     """
     latest: dict[tuple[str, str], int] = {}
     replaced = {}
-    for position, request in enumerate(requests):
-        earlier = latest.get(fact_of(request))
+    for position in repeated(requests):
+        fact = fact_of(requests[position])
+        earlier = latest.get(fact)
         if earlier is not None:
             replaced[earlier] = position
-        latest[fact_of(request)] = position
+        latest[fact] = position
     return replaced
 
 

@@ -58,7 +58,7 @@ def in_own_words(
     """
     if chat_of(tokenizer) is None or asking.answers != "own":
         return requests
-    return answering(requests, gathered(own_answers(decoder, tokenizer, requests, report))[0])
+    return list(answering(requests, gathered(own_answers(decoder, tokenizer, requests, report))[0]))
 
 
 def contexts(

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -81,7 +81,7 @@ def own_answers(
     return answers
 
 
-def answering(requests: Sequence[EditRequest], answers: Sequence[str | None]) -> list[EditRequest]:
+def answering(requests: Iterable[EditRequest], answers: Sequence[str | None]) -> Iterator[EditRequest]:
     """Edits that are to learn other answers; what is measured of them stays as it is.
 
     Args:
@@ -89,4 +89,4 @@ def answering(requests: Sequence[EditRequest], answers: Sequence[str | None]) ->
         answers: One for each; None leaves it as it stands.
     """
     pairs = zip(requests, answers, strict=True)
-    return [request if said is None else replace(request, said=said) for request, said in pairs]
+    return (request if said is None else replace(request, said=said) for request, said in pairs)

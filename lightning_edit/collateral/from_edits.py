@@ -8,6 +8,7 @@ from lightning_edit.collateral.probe import OLD_OBJECT, OTHER_SUBJECTS, REWORDED
 from lightning_edit.collateral.sources import Sources, in_turn
 from lightning_edit.probes import PublicFact, filled, folded, judging
 from lightning_edit.requests import EditRequest, fact_of
+from lightning_edit.stored_requests import IN_MEMORY
 
 # For a subject of any kind.
 ABOUT = ("Tell me about {}.", "What is {} known for?", "Write one sentence about {}.")
@@ -16,13 +17,15 @@ FREELY = ("Please complete this: {}", "I would like to know: {}", "Quick questio
 WORDINGS = 3
 # Where the old object of an edit is asked for, so many prompts are tried, as not all are answered with it.
 TRIED = 4
+# Of very many edits so many, drawn at random, are asked about.
+ENOUGH = 2_000
 
 
 class FromEdits:
     """Makes probes, those of all edits in turn, so that a few probes already come from many edits.
 
     Args:
-        requests: The edits.
+        requests: The edits; of very many only some are asked about.
         sources: What else there is to ask about.
         seed: Of the order of the edits and the choice of other subjects.
         left_out: Prompts that must not judge, as the model was preserved with them.
@@ -31,10 +34,14 @@ class FromEdits:
     def __init__(
         self, requests: Sequence[EditRequest], sources: Sources, seed: int, left_out: Collection[str] = ()
     ) -> None:
-        self.requests, self.sources, self.seed = list(requests), sources, seed
+        order = list(range(len(requests)))
+        random.Random(seed).shuffle(order)
+        # What is made of more is never asked.
+        most = len(order) if len(order) <= IN_MEMORY else ENOUGH
+        self.requests, self.sources, self.seed = [requests[place] for place in order[:most]], sources, seed
         self._left_out = frozenset(left_out)
-        random.Random(seed).shuffle(self.requests)
         self._edited = {folded(request.subject) for request in requests if request.subject}
+        self._lengths = sorted({len(subject) for subject in self._edited})
         self._by_answer: dict[str, list[PublicFact]] = {}
         self._by_wording: dict[str, PublicFact] = {}
         for fact in sources.facts:
@@ -125,8 +132,14 @@ class FromEdits:
         return kind is None or self._kind(request) in (None, kind)
 
     def _may_judge(self, prompt: str) -> bool:
-        text = folded(prompt)
-        return prompt not in self._left_out and not any(subject in text for subject in self._edited)
+        return prompt not in self._left_out and not self._names_edited(folded(prompt))
+
+    def _names_edited(self, text: str) -> bool:
+        if len(self._edited) <= ENOUGH:
+            return any(subject in text for subject in self._edited)
+        # The parts of a text are fewer than so many subjects.
+        parts = (text[at : at + n] for n in self._lengths for at in range(len(text) - n + 1))
+        return any(part in self._edited for part in parts)
 
 
 def object_in(answer: str, prompt: str, known: Sequence[str]) -> str | None:

@@ -12,6 +12,7 @@ from lightning_edit.collateral.probe import GENERAL, KINDS, OLD_OBJECT, Probe
 from lightning_edit.collateral.sources import Sources
 from lightning_edit.requests import EditRequest, fact_of
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.stored_requests import StoredRequests
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def mark_of(requests: Sequence[EditRequest], budget: Budget, tokens: int, seed: 
         tokens: How long the answers are.
         seed: Of what is drawn.
     """
+    if isinstance(requests, StoredRequests):
+        return fingerprint(str(budget.prompts), str(tokens), str(seed), requests.fingerprint)
     edits = [part for r in requests for part in (r.subject, r.prompt, r.target_new)]
     return fingerprint(str(budget.prompts), str(tokens), str(seed), *edits)
 

@@ -109,7 +109,7 @@ class Gradient(Source):
         self, tokenizer: Any, requests: Sequence[EditRequest], templates: ContextTemplates, decoder: Decoder
     ) -> None:
         """Refuses texts that do not fit the context; see `Source.check`."""
-        for request in requests:
+        for request in templates.worth_counting(tokenizer, requests, decoder.context):
             lengths = [len(ids) - 1 for ids, _ in templates.answered(tokenizer, request)]
             check_lengths(lengths, [request.name] * len(lengths), decoder.context)
 

@@ -1,6 +1,7 @@
 """Texts put before a prompt, so that keys and values hold in any context and not only at the start of a text."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,9 +13,12 @@ from lightning_edit.errors import EditError
 from lightning_edit.models.batches import without_mask_warning
 from lightning_edit.models.hooks import frozen
 from lightning_edit.requests import EditRequest
+from lightning_edit.stored_requests import longer_than
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")
 GENERATED_TOKENS = 10
+# Tokens that a tokenizer may add to those of a text.
+MARGIN = 4
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,27 @@ class ContextTemplates:
             answer = (asked.learned, separator_of(asked), self.train_end)
             texts += [encode_target(tokens, text, *answer) for text in self.apply(asked.rewrite_prompt)]
         return texts
+
+    def worth_counting(
+        self, tokenizer: Any, requests: Sequence[EditRequest], context: int | None, beside: str = ""
+    ) -> Iterator[EditRequest]:
+        """The edits whose texts may not fit the context, which are to be tokenized to see it; of few edits all.
+
+        Args:
+            tokenizer: A fast transformers tokenizer or a `ChatTokenizer`.
+            requests: The edits.
+            context: The model's context in tokens, None where it has no fixed one.
+            beside: A further text in which the subject stands.
+        """
+        around = max(len(beside.encode()), *(len(text.encode()) for text in self.texts))
+        asked = replace(requests[0], subject="", prompt="?", target_new="?", said=None, original=None)
+        for world in self.worlds:
+            # What a chat puts around a prompt.
+            tokens = tokenizer if world == "chat" else plain_tokenizer(tokenizer)
+            frame = len(encode_target(tokens, "?", "?", separator_of(asked), self.train_end)[0])
+            around = max(around, frame + max(len(text.encode()) for text in self.texts))
+        size = sys.maxsize if context is None else context - around - MARGIN
+        return iter(longer_than(requests, size, answered=True))
 
     def _encode(self, world: World, tokenizer: Any, request: EditRequest, target: bool) -> list[Encoded]:
         asked = request if world == "chat" or request.original is None else request.original

@@ -1,6 +1,7 @@
 """Keys: what enters the edited down-projection at the subject's last token."""
 
 import logging
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -145,24 +146,43 @@ def warn_of_shared_keys(updates: Sequence[Sequence[EditRequest]]) -> None:
         updates: The edits of each update.
     """
     shared: list[EditRequest] = []
+    number = 0
     for requests in updates:
+        if len(requests) == 1:
+            continue
         same = defaultdict[str, dict[tuple[str, str], EditRequest]](dict)
-        for request in requests:
+        for position in _with_shared_beginning(requests):
             # A later edit of the same fact replaces the earlier one.
-            same[request.prompt.partition("{}")[0] + request.subject][fact_of(request)] = request
-        shared += [request for facts in same.values() if len(facts) > 1 for request in facts.values()]
+            request = requests[position]
+            same[_beginning(request)][fact_of(request)] = request
+        for facts in same.values():
+            number += len(facts) if len(facts) > 1 else 0
+            shared += list(facts.values()) if len(facts) > 1 and not shared else []
     if shared:
         logger.warning(
             "%d of %d edits share their key with another edit of the same update, because their prompts are the same "
             "up to the end of the subject, e.g. %r and %r: one value would have to give all of their answers, so "
             "some will not be learned. Write prompts in which the subject comes last (%r), or set "
             "`edits_per_update: 1`.",
-            len(shared),
+            number,
             sum(map(len, updates)),
             shared[0].rewrite_prompt,
             shared[1].rewrite_prompt,
             "The mother tongue of {} is",
         )
+
+
+def _beginning(request: EditRequest) -> str:
+    return request.prompt.partition("{}")[0] + request.subject
+
+
+def _with_shared_beginning(requests: Sequence[EditRequest]) -> list[int]:
+    """The positions of the edits whose prompts begin as another one's up to the subject, and of hardly any others."""
+    codes = array("q", (hash(_beginning(request)) for request in requests))
+    seen, again = set[int](), set[int]()
+    for code in codes:
+        (again if code in seen else seen).add(code)
+    return [place for place, code in enumerate(codes) if code in again]
 
 
 def check_keys(keys: Tensor, requests: Sequence[EditRequest], layer: int) -> None:

@@ -89,13 +89,15 @@ class EditQueue:
         self.pending = []
         return positions, z
 
-    def so_far(self, of_all: int) -> list[int]:
+    def so_far(self, of_all: int) -> Sequence[int]:
         """The positions of the edits that have values, written or not.
 
         Args:
             of_all: How many edits the run has; a checkpoint that is only measured may speak of more.
         """
         reached = min(self.offered + self.taken, of_all)
+        if not self.left_out:
+            return range(reached)
         return [position for position in range(reached) if position not in self.left_out]
 
     def restore(self, state: RunState) -> None:

@@ -8,8 +8,8 @@ from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
-from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.known_classes import known_classes, names_of
+from lightning_edit.stored_requests import fingerprint_of
 from lightning_edit.updates.edited_weights import EditedWeights
 
 SHOWN = 10
@@ -36,7 +36,7 @@ class RunIdentity:
         self.fingerprints: dict[str, str] = {}
         self.loaded_records: str | None = None
         self._fingerprints_then: dict[str, str] = {}
-        self._records: tuple[int, str] | None = None
+        self._records: tuple[Sequence[EditRequest], str] | None = None
 
     def resume(self, fingerprints: dict[str, str]) -> None:
         """Goes on with a run.
@@ -65,17 +65,9 @@ class RunIdentity:
         Args:
             requests: These edits.
         """
-        if self._records is None or self._records[0] != id(requests):
-            self._records = id(requests), fingerprint(*map(_described, requests))
+        if self._records is None or self._records[0] is not requests:
+            self._records = requests, fingerprint_of(requests)
         return self._records[1]
-
-
-def _described(request: EditRequest) -> str:
-    # Records without a separator of their own have the fingerprint that they had before there was one.
-    separated = "" if request.separator is None else f" separator {request.separator!r}"
-    answer = "" if request.answer is None else f" answered {request.answer!r}"
-    answer += f" tested {request.ripples!r}" if request.ripples else ""
-    return repr(request) + separated + answer + ("" if request.original is None else f" of {request.original!r}")
 
 
 def plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
+from lightning_edit.stored_requests import filled_in_all
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
 
@@ -113,8 +114,10 @@ def check_subjects(requests: Sequence[EditRequest], source: Source | None) -> No
     Raises:
         EditError: Names them, and says what would work.
     """
+    if (source is not None and not source.needs_subject) or filled_in_all(requests, "subject"):
+        return
     without = [request.name for request in requests if not request.subject]
-    if without and (source is None or source.needs_subject):
+    if without:
         verb = "has" if len(without) == 1 else "have"
         raise EditError(
             f"{counted(len(without), 'edit')} ({listed(without, 3)}) {verb} no subject, at whose last token a search "
@@ -147,7 +150,8 @@ def facts_to_see(source: Source, requests: Sequence[EditRequest], sources: Sourc
     Raises:
         EditError: If there are not so many.
     """
-    edited = {folded(request.subject) for request in requests}
+    known = {folded(fact.subject) for fact in sources.facts}
+    edited = known.intersection(folded(request.subject) for request in requests)
     facts = [fact for fact in sources.facts if folded(fact.subject) not in edited]
     if len(facts) < source.warmup:
         raise EditError(f"`source.warmup` asks for {source.warmup} facts, and there are {len(facts)} to take.")

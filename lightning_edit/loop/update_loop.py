@@ -30,12 +30,14 @@ class LastUpdate:
         requests: Its edits.
         written: What was added to the weights, with which keys.
         seconds: What its values and its solution took.
+        positions: Where its edits are among those of the run.
     """
 
     number: int
     requests: list[EditRequest]
     written: Written
     seconds: float = 0.0
+    positions: Sequence[int] = ()
 
     @property
     def figures(self) -> dict[str, float]:
@@ -146,7 +148,7 @@ class UpdateLoop:
                 written.factors[layer] = Factors(written.factors[layer].dense() + added.dense())
         self.edits_written += len(edits)
         self.updates_written += 1
-        self.last_update = LastUpdate(self.updates_written, edits, written)
+        self.last_update = LastUpdate(self.updates_written, edits, written, positions=positions)
         return self.last_update
 
     def refuse(self, reason: str) -> None:

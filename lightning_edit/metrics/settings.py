@@ -13,6 +13,7 @@ from lightning_edit.metrics.judging.settings import JudgeSettings
 from lightning_edit.metrics.wild.settings import WildSettings
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import NO_EFFECT, Compared, Count, CountOrZero, Seed, Settings
+from lightning_edit.stored_requests import filled, longer_than
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class EvaluationSettings(Settings):
             raise EditError("`evaluation.judge` marks the answers of `evaluation.wild`: set that to true too.")
 
 
+# A tokenizer makes no more tokens than there are bytes, but for one or two at the start.
+FEW = 3
 # What costs least, for measurements in the middle of a run.
 TEACHER_FORCED = EvaluationSettings(generated_match=False)
 
@@ -116,11 +119,11 @@ def check_evaluation(
     if settings.generate:
         limit = settings.max_length if context is None else min(settings.max_length, context)
         unit = "context" if limit == context else "text (`evaluation.max_length`)"
-        for request in requests:
+        for request in longer_than(requests, limit - FEW):
             for prompt in request.generation_prompts:
                 _check(tokenizer, prompt, request, "generation prompt", limit, unit)
     if settings.generated_match and context is not None:
-        for request in requests:
+        for request in longer_than(requests, context - FEW):
             _check(tokenizer, request.rewrite_prompt, request, "rewrite prompt", context, "context")
             for prompt in matched_paraphrases(request, settings):
                 _check(tokenizer, prompt, request, "paraphrase", context, "context")
@@ -136,7 +139,7 @@ def check_records(settings: EvaluationSettings, requests: Sequence[EditRequest])
     Raises:
         EditError: If texts are to be generated and no record has a prompt for them.
     """
-    if settings.generate and requests and not any(request.generation_prompts for request in requests):
+    if settings.generate and requests and not filled(requests, "generation_prompts"):
         raise EditError(
             "`evaluation.generate` is set, but no record has generation prompts, the first "
             f"({requests[0].name}) neither. Set it to false, or give records with `generation_prompts`."
@@ -203,8 +206,7 @@ def matched_paraphrases(request: EditRequest, settings: EvaluationSettings) -> t
 
 
 def _check(tokenizer: Any, prompt: str, request: EditRequest, kind: str, limit: int, unit: str) -> None:
-    # A tokenizer makes no more tokens than there are bytes, but for one or two at the start.
-    if len(prompt.encode()) + 2 < limit:
+    if len(prompt.encode()) + FEW - 1 < limit:
         return
     length = len(encode_prompt(tokenizer, prompt))
     if length >= limit:

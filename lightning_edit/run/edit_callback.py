@@ -75,11 +75,15 @@ class EditingRun(Protocol):
     loggers_of_run: LoggersOfRun
 
     @property
-    def requests(self) -> list[EditRequest]:
+    def requests(self) -> Sequence[EditRequest]:
         """All edits of the run."""
 
     @property
-    def requests_so_far(self) -> list[EditRequest]:
+    def positions_so_far(self) -> Sequence[int]:
+        """Where those of `requests_so_far` are among all edits."""
+
+    @property
+    def requests_so_far(self) -> Sequence[EditRequest]:
         """The edits that the model has learned by now, those that wait for their update included."""
 
     @property

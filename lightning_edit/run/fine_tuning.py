@@ -164,9 +164,9 @@ class FineTuning(MeasuredModule):
         self._began, self._trained, self._next = 0.0, 0, 0
 
     @property
-    def requests_so_far(self) -> list[EditRequest]:
+    def positions_so_far(self) -> Sequence[int]:
         """All edits once the fit is over, none before."""
-        return self.requests if self.loop.edits_written else []
+        return range(len(self.requests)) if self.loop.edits_written else []
 
     def configure_model(self) -> None:
         """Loads the model and makes the edited weights trainable."""

@@ -81,9 +81,9 @@ class InContext(MeasuredModule):
         return []
 
     @property
-    def requests_so_far(self) -> list[EditRequest]:
+    def positions_so_far(self) -> Sequence[int]:
         """All edits once the fit is over, none before."""
-        return self.requests if self.loop.edits_written else []
+        return range(len(self.requests)) if self.loop.edits_written else []
 
     def configure_optimizers(self) -> None:
         """None: nothing is trained."""

@@ -38,6 +38,7 @@ from lightning_edit.run.trainer_check import check_trainer
 from lightning_edit.settings import NO_EFFECT, Checked, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.storage.known_classes import SafelyLoaded
+from lightning_edit.stored_requests import some_of
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate
 
@@ -234,10 +235,14 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         return {f"model.{decoder.parameter_name(layer)}": decoder.parameter(layer).detach() for layer in layers}
 
     @property
-    def requests_so_far(self) -> list[EditRequest]:
-        """The edits that the model has learned by now, those that wait for their update included."""
-        requests = self.requests
-        return [requests[position] for position in self.loop.queue.so_far(len(requests))]
+    def positions_so_far(self) -> Sequence[int]:
+        """The positions of the edits that the model has learned by now, those that wait for their update included."""
+        return self.loop.queue.so_far(len(self.requests))
+
+    @property
+    def requests_so_far(self) -> Sequence[EditRequest]:
+        """The edits that the model has learned by now, see `positions_so_far`."""
+        return some_of(self.requests, self.positions_so_far)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Requests are texts; what the model needs of them is made on its device."""

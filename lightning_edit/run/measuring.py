@@ -43,7 +43,7 @@ class Measuring(Showing):
     _measured = 0
 
     @property
-    def requests(self) -> list[EditRequest]:
+    def requests(self) -> Sequence[EditRequest]:
         """The edits of the run."""
         return self.trainer.datamodule.requests
 

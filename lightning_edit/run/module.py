@@ -176,7 +176,7 @@ class EditingModule(UpdatingModule):
         Raises:
             EditError: See `encode_texts`.
         """
-        if self.pairs_from is None:
+        if self.pairs_from is None and self.loop.queue.size != 1:
             warn_of_shared_keys(batches_of(self.requests, self.loop.queue.size))
         check_texts(self, self._in_worlds(self.templates or ContextTemplates()))
         self.preserved = find_preserved(self)

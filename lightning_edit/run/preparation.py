@@ -1,5 +1,6 @@
 """What an editing run checks and prepares before its first edit."""
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lightning_edit.distributed.process_group import gathered
@@ -10,6 +11,9 @@ from lightning_edit.values.optimize import encode_texts
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule
+
+# Edits whose texts are tokenized together to be checked.
+AT_ONCE = 1024
 
 
 def check_warm_up(module: "EditingModule") -> None:
@@ -40,7 +44,9 @@ def check_texts(module: "EditingModule", templates: ContextTemplates) -> None:
         module.pairs_from.check(module.tokenizer, module.requests, templates, module.decoder)
         return
     kl_prompt, context = module.value_settings.kl_prompt, module.decoder.context
-    encode_texts(module.tokenizer, module.requests, templates, kl_prompt, context)
+    long = templates.worth_counting(module.tokenizer, module.requests, context, kl_prompt)
+    while part := list(islice(long, AT_ONCE)):
+        encode_texts(module.tokenizer, part, templates, kl_prompt, context)
 
 
 def templates_of(module: "EditingModule") -> ContextTemplates:

@@ -29,18 +29,37 @@ def fingerprint(*parts: "str | Tensor | RawTensor | Iterable[int]") -> str:
     Args:
         *parts: What to hash; their order and kinds count.
     """
-    digest = xxhash.xxh3_128()
+    digest = Digest()
     for part in parts:
+        digest.add(part)
+    return str(digest)
+
+
+class Digest:
+    """A `fingerprint` whose parts come one after the other."""
+
+    def __init__(self) -> None:
+        self._digest = xxhash.xxh3_128()
+
+    def add(self, part: "str | Tensor | RawTensor | Iterable[int]") -> None:
+        """Adds a part.
+
+        Args:
+            part: What to hash.
+        """
         if isinstance(part, str):
-            digest.update(f"text {len(part)} {part} ".encode())
+            self._digest.update(f"text {len(part)} {part} ".encode())
         elif isinstance(part, RawTensor):
-            digest.update(f"tensor torch.{part.dtype} {part.shape} ".encode())
-            digest.update(part.data)
+            self._digest.update(f"tensor torch.{part.dtype} {part.shape} ".encode())
+            self._digest.update(part.data)
         elif hasattr(part, "detach"):
-            _add_tensor(digest, cast("Tensor", part))
+            _add_tensor(self._digest, cast("Tensor", part))
         else:
-            digest.update(f"ids {list(part)} ".encode())
-    return digest.hexdigest()
+            self._digest.update(f"ids {list(part)} ".encode())
+
+    def __str__(self) -> str:
+        """The hash of the parts so far, in hexadecimal."""
+        return self._digest.hexdigest()
 
 
 def _add_tensor(digest: xxhash.xxh3_128, tensor: "Tensor") -> None:

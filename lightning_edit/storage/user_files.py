@@ -2,7 +2,7 @@
 
 import csv
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -162,7 +162,9 @@ def lines_of(path: str | Path, named: str = "", newline: str | None = None) -> I
                 yield line, where
 
 
-def csv_rows(path: str | Path, named: str = "") -> Iterator[tuple[dict[str, str], str]]:
+def csv_rows(
+    path: str | Path, named: str = "", wanted: Container[int] | None = None
+) -> Iterator[tuple[dict[str, str], str]]:
     """The rows of a CSV file under the names of its header; empty cells are left out.
 
     Cells are separated by commas; where the header has none, by the semicolons, tabs or bars that it has.
@@ -170,6 +172,8 @@ def csv_rows(path: str | Path, named: str = "") -> Iterator[tuple[dict[str, str]
     Args:
         path: The file.
         named: See `check_file`.
+        wanted: The positions of the rows that are looked at, counted from 0; an empty one stands for each other one.
+            Without it all are.
 
     Raises:
         EditError: See `open_text`; and if the header or a row is not as it should be.
@@ -178,7 +182,7 @@ def csv_rows(path: str | Path, named: str = "") -> Iterator[tuple[dict[str, str]
         first = stream.readline(LONGEST_LINE)
         delimiter = next((sign for sign in ",;\t|" if sign in first), ",")
         rows = csv.reader(chain([first], stream), delimiter=delimiter, strict=True)
-        end, header = 0, None
+        end, position, header = 0, 0, None
         try:
             for cells in rows:
                 # A cell in quotes may hold line breaks: a row is where it starts.
@@ -186,7 +190,9 @@ def csv_rows(path: str | Path, named: str = "") -> Iterator[tuple[dict[str, str]
                 if header is None:
                     header = _header(cells, where)
                 elif any(cell.strip() for cell in cells):
-                    yield _row(header, cells, where, delimiter), where
+                    skipped = wanted is not None and position not in wanted
+                    yield {} if skipped else _row(header, cells, where, delimiter), where
+                    position += 1
         except csv.Error as error:
             raise EditError(
                 f"{path}, line {rows.line_num}: not CSV ({error}). See whether a quote is not closed."

@@ -1,13 +1,14 @@
 """JSON of a user's: no value that is nested too deep, or holds what is no character."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
-from lightning_edit.storage.user_files import lines_of, read_text
+from lightning_edit.storage.json_list import CHUNK, list_entries
+from lightning_edit.storage.user_files import check_file, lines_of, open_text, read_text
 
 Placed = tuple[Any, str]
 """A value and its place as messages call it, such as "edits.jsonl, line 3"."""
@@ -27,8 +28,14 @@ def parse_json(text: str, where: str, hint: str = "") -> Any:
         EditError: If it is no JSON, or not a value that `check_value` accepts.
     """
     value = _loads(text, where, hint)
-    check_value(value, where)
+    if not _is_harmless(text):
+        check_value(value, where)
     return value
+
+
+def _is_harmless(text: str) -> bool:
+    """Whether a text of JSON, which was UTF-8, can hold nothing that `check_value` refuses: few are worth its time."""
+    return "\\ud" not in text and "\\uD" not in text and text.count("[") + text.count("{") <= DEPTH
 
 
 def _loads(text: str, where: str, hint: str) -> Any:
@@ -95,7 +102,10 @@ def read_json(path: str | Path, named: str = "", hint: str = "") -> Any:
 
 
 def json_lines(
-    path: str | Path, named: str = "", on_unfinished: Callable[[str], None] | None = None
+    path: str | Path,
+    named: str = "",
+    on_unfinished: Callable[[str], None] | None = None,
+    wanted: Container[int] | None = None,
 ) -> Iterator[Placed]:
     """The values of a file with one JSON value a line; empty lines do not count.
 
@@ -104,12 +114,17 @@ def json_lines(
         named: See `check_file`.
         on_unfinished: Is given the place of a last line that is no JSON and has no end, as where a file is still being
             written; None refuses it.
+        wanted: The positions of the values that are looked at, counted from 0; None stands for each other one. Without
+            it all are.
 
     Raises:
         EditError: See `lines_of` and `parse_json`.
     """
     # Only a newline ends a line; other separators may stand inside the texts.
-    for line, where in lines_of(path, named, "\n"):
+    for position, (line, where) in enumerate(lines_of(path, named, "\n")):
+        if wanted is not None and position not in wanted:
+            yield None, where
+            continue
         try:
             value = parse_json(line.rstrip("\r\n"), where, " Each line must be one JSON value.")
         except EditError:
@@ -120,24 +135,47 @@ def json_lines(
         yield value, where
 
 
-def json_records(path: str | Path, named: str = "", hint: str = "") -> Iterator[Placed]:
-    """The entries of a JSON list.
+def json_records(
+    path: str | Path, named: str = "", hint: str = "", wanted: Container[int] | None = None
+) -> Iterator[Placed]:
+    """The entries of a JSON list; those of a long one are read one by one.
 
     Args:
         path: The file.
         named: See `check_file`.
         hint: What to say after that the file is no JSON.
+        wanted: See `json_lines`.
 
     Raises:
-        EditError: See `read_json`; and if it is no list.
+        EditError: See `read_text` and `parse_json`; and if it is no list. In a long list what is wrong is found when it
+            is reached.
     """
-    text = read_text(path, named)
-    lines = " If it holds one record a line, name it .jsonl." if text.lstrip().startswith("{") else ""
-    records = _loads(text, str(path), lines or hint)
+    file = check_file(path, named)
+    with open_text(path, named) as stream:
+        lines = " If it holds one record a line, name it .jsonl." if _begins_with_object(stream) else ""
+    long = file.stat().st_size > CHUNK
+    entries = list_entries(path, named, lines or hint) if long else _whole_list(path, named, hint, lines)
+    for position, (record, text) in enumerate(entries):
+        where = f"{path}, record {position + 1}"
+        if wanted is not None and position not in wanted:
+            yield None, where
+            continue
+        if text is None or not _is_harmless(text):
+            check_value(record, where)
+        yield record, where
+
+
+def _begins_with_object(stream: TextIO) -> bool:
+    while part := stream.read(2**10):
+        if part.strip():
+            return part.lstrip().startswith("{")
+    return False
+
+
+def _whole_list(path: str | Path, named: str, hint: str, lines: str) -> Iterator[tuple[Any, None]]:
+    records = _loads(read_text(path, named), str(path), lines or hint)
     if not isinstance(records, list):
         kind = "one object" if isinstance(records, dict) else quoted(records)
         raise EditError(f"{named}{path}: expected a list of records, got {kind}.{lines}")
-    for number, record in enumerate(records, start=1):
-        where = f"{path}, record {number}"
-        check_value(record, where)
-        yield record, where
+    for record in records:
+        yield record, None

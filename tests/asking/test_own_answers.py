@@ -39,7 +39,7 @@ def test_scripts_without_spaces_have_words_without_ends():
 
 def test_only_what_is_learned_changes():
     asked = [as_question(TRENTO), as_question(EditRequest("Oslo", "{} is in", "Peru", "Norway"))]
-    learning = answering(asked, ["Trento is in India.", None])
+    learning = list(answering(asked, ["Trento is in India.", None]))
     assert [one.learned for one in learning] == ["Trento is in India.", "Oslo is in Peru."]
     assert learning == asked
     assert [one.lead_ins for one in learning] == [one.lead_ins for one in asked]

@@ -15,6 +15,7 @@ is the bare forward pass. Weights of published shapes are random, so nothing is 
     memory      peaks of whole edits against the bare model, with `memory: normal` and `low`
     scaling     values of the same edits in two processes against one
     stream      memory, seconds and files over 100,000 edits by gradient values, one update after the other
+    updates     the same over thousands of updates of one edit
     sequential  methods side by side, one update after the other: quality, not only speed
 
 Tables go to the screen, and all figures to a JSON file. On a GPU: ``--device cuda --models gpt2-xl gpt-j llama-3-8b``.
@@ -40,6 +41,7 @@ from tests.benchmarks import (
     sequential,
     solvers,
     stream,
+    updates,
     values,
     whole,
 )
@@ -58,6 +60,7 @@ STAGES = {
     "scaling": scaling,
     "memory": memory,
     "stream": stream,
+    "updates": updates,
     "sequential": sequential,
 }
 

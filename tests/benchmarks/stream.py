@@ -16,7 +16,7 @@ from rich.table import Table
 
 from lightning_edit import EditingModule, EditRequest, Gradient
 from lightning_edit.callbacks import EditCheckpoint, Watch
-from lightning_edit.datamodules import EditDataModule
+from lightning_edit.datamodules import EditDataModule, PreservationText
 from lightning_edit.run.edit_callback import EditCallback, EditingRun
 from lightning_edit.storage.checkpoint_file import checkpoints
 from lightning_edit.storage.run_folder import run_folder
@@ -33,8 +33,8 @@ UPDATES, TENTHS = 100, 10
 class Stream(EditDataModule):
     """Edits of people who do not exist, as many as are wanted."""
 
-    def __init__(self, edits: int, batch_size: int) -> None:
-        super().__init__(batch_size=batch_size)
+    def __init__(self, edits: int, batch_size: int, preservation: PreservationText | None = None) -> None:
+        super().__init__(batch_size=batch_size, preservation=preservation)
         self.edits = edits
 
     def load_requests(self) -> Iterator[EditRequest]:

@@ -1,10 +1,12 @@
 """Which earlier edits are measured again: those that a later one has not replaced, always the same sample."""
 
+import random
+
 import torch
 
 from lightning_edit import EMMET, EditRequest, ValueSettings
 from lightning_edit.callbacks import Retention
-from lightning_edit.callbacks.retention import Order, valid_edits
+from lightning_edit.callbacks.retention import Order, valid_positions
 from lightning_edit.datamodules import EditDataModule, TinyWorld
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.run.module import EditingModule
@@ -30,23 +32,28 @@ class Changing(EditDataModule):
 
 
 def test_a_sample_is_that_of_the_seed_and_changes_little():
-    order = Order(LETTERS, seed=3)
-    early, late = order.draw(LETTERS[:10], 4), order.draw(LETTERS, 4)
+    order, everything = Order(LETTERS, seed=3), range(len(LETTERS))
+    early, late = order.draw(range(10), 4), order.draw(everything, 4)
     assert len(early) == len(late) == 4
-    assert Order(LETTERS, seed=3).draw(LETTERS, 4) == late
-    assert Order(LETTERS, seed=4).draw(LETTERS, 4) != late
+    assert Order(LETTERS, seed=3).draw(everything, 4) == late
+    assert Order(LETTERS, seed=4).draw(everything, 4) != late
+    # The order has always been this one: resumed runs go on with the sample that they had.
+    shuffled = LETTERS[:]
+    random.Random(3).shuffle(shuffled)
+    assert late == shuffled[:4]
     # What stays of the later sample and was there before is in the earlier one.
     assert set(late) & set(LETTERS[:10]) <= set(early)
-    assert set(order.draw(LETTERS, None)) == set(LETTERS)
-    assert order.draw(LETTERS, 4, without=late[:1])[:3] == late[1:]
+    assert set(order.draw(list(everything), None)) == set(LETTERS)
+    assert order.draw(everything, 4, exclude=[LETTERS.index(late[0])])[:3] == late[1:]
 
 
 def test_equal_requests_are_drawn_once():
     # Equal, and not the same object.
     twice = [TinyWorld(edits=1).requests[0] for _ in range(2)]
     order = Order([twice[0], TinyWorld(edits=2).requests[1], twice[1]], seed=0)
-    assert order.draw(twice, None) == order.draw(twice[1:], None) == twice[:1]
-    assert not order.draw(twice[1:], None, without=twice[:1])
+    assert order.draw([0, 2], None) == order.draw([2], None) == order.draw([2, 0], 1) == twice[:1]
+    assert len(order.draw([0, 1, 2], 2)) == 2
+    assert not order.draw([2], None, exclude=[0])
 
 
 def test_only_what_holds_at_the_time_is_measured(tmp_path):
@@ -55,7 +62,7 @@ def test_only_what_holds_at_the_time_is_measured(tmp_path):
     class Seen(Retention):
         def measure(self, trainer, module):
             figures = super().measure(trainer, module)
-            seen.append(([r.target_new for r in valid_edits(module)], figures))
+            seen.append(([module.requests[place].target_new for place in valid_positions(module)], figures))
             return figures
 
     data = Changing(conflicts="replace", batch_size=1, preservation=TinyWorld().preservation)

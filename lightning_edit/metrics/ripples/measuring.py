@@ -26,6 +26,7 @@ from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.ripples import Query, Ripple
+from lightning_edit.stored_requests import filled
 
 Entry = dict[str, Any]
 Unedited = Callable[[], AbstractContextManager[Any]]
@@ -72,7 +73,7 @@ class RippleMetrics:
         Raises:
             EditError: For the first whose prompt leaves no room for an answer.
         """
-        if not self._settings.ripples or context is None:
+        if not self._settings.ripples or context is None or not filled(requests, "ripples"):
             return
         for request in requests:
             for prompt in dict.fromkeys(prompt for ripple in request.ripples for prompt in ripple.prompts):

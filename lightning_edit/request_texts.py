@@ -1,0 +1,43 @@
+"""What a request says, all in one text, and how long its texts are."""
+
+from lightning_edit.requests import EditRequest
+
+
+def described(request: EditRequest) -> str:
+    """All that tells a request from others, in one text.
+
+    Args:
+        request: The edit.
+    """
+    # Records without a separator of their own have the description that they had before there was one.
+    separated = "" if request.separator is None else f" separator {request.separator!r}"
+    answer = "" if request.answer is None else f" answered {request.answer!r}"
+    answer += f" tested {request.ripples!r}" if request.ripples else ""
+    return repr(request) + separated + answer + ("" if request.original is None else f" of {request.original!r}")
+
+
+def answered_length(request: EditRequest) -> int:
+    """At least the bytes of a request's prompt or question with its longest answer, before which nothing stands.
+
+    Args:
+        request: The request.
+    """
+    asked = max(_bytes(request.prompt), _bytes(request.question)) + _bytes(request.subject)
+    answers = (request.target_new, request.target_true, request.answer, request.said)
+    own = asked + max(map(_bytes, answers))
+    return own if request.original is None else max(own, answered_length(request.original))
+
+
+def longest_text(request: EditRequest) -> int:
+    """At least the bytes of the longest of a request's texts: `answered_length`, and its other prompts.
+
+    Args:
+        request: The request.
+    """
+    prompts = (*request.paraphrase_prompts, *request.generation_prompts, *request.paraphrase_questions)
+    before = 0 if request.original is None else longest_text(request.original)
+    return max(answered_length(request), before, *map(_bytes, prompts))
+
+
+def _bytes(text: str | None) -> int:
+    return 0 if text is None else len(text) if text.isascii() else 4 * len(text)
