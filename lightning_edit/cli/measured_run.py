@@ -41,7 +41,7 @@ class MeasuredRun:
     own_answers: list[str | None] | None = None
     down_projection: str | None = None
 
-    def requests(self, asked_in_chat: bool) -> list[EditRequest]:
+    def requests(self, asked_in_chat: bool) -> Sequence[EditRequest]:
         """The records as the run measured them.
 
         Args:
