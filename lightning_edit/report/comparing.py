@@ -1,16 +1,15 @@
 """Several runs on one page: their table, and a picture of the figure that all of them have."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lightning_edit.commands.comparison import usual_metric
 from lightning_edit.commands.comparison.lines import lines_of
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.comparison.runs import Run
-from lightning_edit.commands.comparison.settings import METHOD
 from lightning_edit.commands.comparison.table import best_of, columns_of, names_of, notes_of
 from lightning_edit.report.figures import Shown
-from lightning_edit.report.settings import published, without_folders
+from lightning_edit.report.settings import without_folders
 
 
 @dataclass(frozen=True)
@@ -72,16 +71,15 @@ class Comparison:
 
 
 def compared(runs: Sequence[Run]) -> Comparison:
-    """Compares runs as ``lightning-edit compare`` does, with the published names of their methods.
+    """Compares runs as ``lightning-edit compare`` does.
 
     Args:
         runs: Two or more.
     """
-    named = [replace(run, settings={**run.settings, METHOD: published(run.settings[METHOD])}) for run in runs]
-    lines, metric = lines_of(named, "edits"), usual_metric(named)
-    columns = columns_of(named, [metric])
+    lines, metric = lines_of(runs, "edits"), usual_metric(runs)
+    columns = columns_of(runs, [metric])
     label_of = {run.folder: line.label for line in lines for run in line.runs}
-    cells = [_cells(named, name) for name in columns]
+    cells = [_cells(runs, name) for name in columns]
     rows = [
         Row(
             label=label_of[run.folder],
@@ -90,13 +88,13 @@ def compared(runs: Sequence[Run]) -> Comparison:
             cells=[column[place] for column in cells],
             seconds=f"{sum(run.seconds.values()):.1f}" if run.seconds else "",
         )
-        for place, (run, folder) in enumerate(zip(named, names_of([run.folder for run in named]), strict=True))
+        for place, (run, folder) in enumerate(zip(runs, names_of([run.folder for run in runs]), strict=True))
     ]
     return Comparison(
         headings=[quantity(name).heading for name in columns],
         rows=rows,
-        notes=[_without_folders(note, named) for note in notes_of(named, lines, [metric], "edits")],
-        shares=[_share(run, row.label, metric) for run, row in zip(named, rows, strict=True) if metric in run.after],
+        notes=[_without_folders(note, runs) for note in notes_of(runs, lines, [metric], "edits")],
+        shares=[_share(run, row.label, metric) for run, row in zip(runs, rows, strict=True) if metric in run.after],
         metric=quantity(metric).title,
     )
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from lightning_edit.commands.comparison.figure import draw
 from lightning_edit.commands.comparison.figure_file import SETTINGS
 from lightning_edit.commands.comparison.lines import lines_of
+from lightning_edit.commands.comparison.methods import published
 from lightning_edit.commands.comparison.runs import Run, read_runs
 from lightning_edit.commands.comparison.settings import LAYERS, METHOD, MODEL, ONCE
 from lightning_edit.loggers.content import RunContent, Setting, Table, escaped
@@ -20,7 +21,7 @@ from lightning_edit.report.charts import draw_panel, draw_shares
 from lightning_edit.report.examples import Answer, shown
 from lightning_edit.report.facts import Facts, facts_of
 from lightning_edit.report.records import Edit, read_records
-from lightning_edit.report.settings import published, without_folders
+from lightning_edit.report.settings import without_folders
 
 # The figures by which runs are compared, in all of them: TensorBoard takes the columns of the first run for all.
 FIGURES = (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_edit.commands.comparison.methods import published
 from lightning_edit.commands.comparison.runs import FILE, Run, read_runs
 from lightning_edit.commands.comparison.settings import LAYERS, METHOD
 from lightning_edit.errors import EditError
@@ -19,7 +20,6 @@ from lightning_edit.report.settings import (
     all_settings,
     changes_model,
     model_of,
-    published,
     seconds_of,
     settings_of,
     undo_of,

@@ -5,45 +5,12 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from lightning_edit.commands.comparison.methods import published
 from lightning_edit.commands.comparison.runs import Run
 from lightning_edit.commands.comparison.settings import LAYERS, METHOD, MODEL, ONCE
 from lightning_edit.messages import counted, listed, quoted
 from lightning_edit.storage.run_files import MEMORIES
 
-# The names that methods are published under, of those whose file is named otherwise.
-PUBLISHED = {
-    "anyedit": "AnyEdit",
-    "crispedit": "CrispEdit",
-    "encore": "ENCORE",
-    "evoedit": "EvoEdit",
-    "ft": "FT (fine-tuning)",
-    "ft_l": "FT-L (fine-tuning within limits)",
-    "grace": "GRACE",
-    "in_context": "facts in the context",
-    "locft_bf": "LocFT-BF (fine-tuning, breadth first)",
-    "lora": "LoRA",
-    "lyaplock": "LyapLock",
-    "memit_fe": "MEMIT-FE",
-    "memit_output": "OutputMEMIT",
-    "memit_sequential": "sequential MEMIT",
-    "memoir": "MEMOIR",
-    "malmen": "MALMEN",
-    "memoir_closed": "MEMOIR in closed form",
-    "mend": "MEND",
-    "nas": "NAS",
-    "prune": "PRUNE",
-    "rect": "RECT",
-    "retrieval": "facts found by a search",
-    "revive": "REVIVE",
-    "rledit": "RLEdit",
-    "rlsedit": "RLSEdit",
-    "rrome": "r-ROME",
-    "simie": "SimIE",
-    "sphere": "SPHERE",
-    "stableedit": "StableEdit",
-    "ultraedit": "UltraEdit",
-    "RROME": "r-ROME",
-}
 IN_CONTEXT, IN_MEMORY, TRAINED = ("InContext",), ("MemoryEditing",), ("FineTuning", "LoRA", "CrispEdit")
 # Settings that any reader may ask for, and what the page calls them.
 WORDS = {
@@ -66,15 +33,6 @@ STAGES = {
 }
 IN_PYTHON = "in Python: takes all facts out of a model that holds them"
 _PATH = re.compile(r"(~|/|[A-Za-z]:\\)")
-
-
-def published(method: str) -> str:
-    """The name of a method as people know it.
-
-    Args:
-        method: Its name in a comparison.
-    """
-    return PUBLISHED.get(method, method)
 
 
 def without_folders(value: str) -> str:

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from lightning_edit.cli import main as cli
+from lightning_edit.commands.comparison.methods import PUBLISHED
 from lightning_edit.configs import CONFIGS
-from lightning_edit.report.settings import PUBLISHED
 from tests import shared_runs
 from tests.report.pages import Page, contrast, schemes
 

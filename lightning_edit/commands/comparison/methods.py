@@ -6,8 +6,42 @@ from typing import Any
 from lightning_edit.configs import CONFIGS
 from lightning_edit.storage.user_yaml import read_yaml
 
-# What a user sets anew for each model.
-OF_THE_MODEL = ("model.model", "model.layers", "model.source.maps")
+# The names that methods are published under, of those whose file is named otherwise.
+PUBLISHED = {
+    "anyedit": "AnyEdit",
+    "crispedit": "CrispEdit",
+    "encore": "ENCORE",
+    "evoedit": "EvoEdit",
+    "ft": "FT (fine-tuning)",
+    "ft_l": "FT-L (fine-tuning within limits)",
+    "grace": "GRACE",
+    "in_context": "facts in the context",
+    "locft_bf": "LocFT-BF (fine-tuning, breadth first)",
+    "lora": "LoRA",
+    "lyaplock": "LyapLock",
+    "memit_fe": "MEMIT-FE",
+    "memit_output": "OutputMEMIT",
+    "memit_sequential": "sequential MEMIT",
+    "memoir": "MEMOIR",
+    "malmen": "MALMEN",
+    "memoir_closed": "MEMOIR in closed form",
+    "mend": "MEND",
+    "nas": "NAS",
+    "prune": "PRUNE",
+    "rect": "RECT",
+    "retrieval": "facts found by a search",
+    "revive": "REVIVE",
+    "rledit": "RLEdit",
+    "rlsedit": "RLSEdit",
+    "rrome": "r-ROME",
+    "simie": "SimIE",
+    "sphere": "SPHERE",
+    "stableedit": "StableEdit",
+    "ultraedit": "UltraEdit",
+    "RROME": "r-ROME",
+}
+# What a user sets anew for each model, or for each number of edits.
+OF_THE_MODEL = ("model.model", "model.layers", "model.source.maps", "model.edits_per_update")
 
 
 def method_of(settings: Mapping[str, str], flatten: Callable[[str, Any, dict[str, str]], None]) -> str:
@@ -45,3 +79,21 @@ def _is_number(value: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def published(method: str) -> str:
+    """The name of a method as people know it.
+
+    Args:
+        method: Its name in a comparison.
+    """
+    return PUBLISHED.get(method, method)
+
+
+def short_name(method: str) -> str:
+    """The name of a method for tables and figures, without what explains it.
+
+    Args:
+        method: Its name in a comparison.
+    """
+    return published(method).partition(" (")[0]

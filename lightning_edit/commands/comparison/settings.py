@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import PurePath
 from typing import Any
 
-from lightning_edit.commands.comparison.methods import method_of
+from lightning_edit.commands.comparison.methods import method_of, short_name
 from lightning_edit.old_names import current
 
 ONCE = "model.edits_per_update"
@@ -111,7 +111,7 @@ def shortest_labels(settings: Sequence[Mapping[str, str]]) -> list[str]:
     Args:
         settings: Flat settings; those that are the same get the same label.
     """
-    pieces = [[one[METHOD]] for one in settings]
+    pieces = [[short_name(one[METHOD])] for one in settings]
     for path in (MODEL, LAYERS):
         if len({one.get(path) for one in settings}) > 1:
             for one, label in zip(settings, pieces, strict=True):
