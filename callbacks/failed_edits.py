@@ -23,5 +23,6 @@ class NotesFailures(Callback):
         self, trainer: Trainer, pl_module: EditingRun, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Notes which edits failed."""
-        assert isinstance(self._failed, set)
+        if not isinstance(self._failed, set):
+            self._failed = set()
         self._failed.update(name_of(record) for record in outputs["records"] if has_failed(record))
