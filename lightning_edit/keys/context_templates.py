@@ -110,7 +110,7 @@ class ContextTemplates:
             beside: A further text in which the subject stands.
         """
         around = max(len(beside.encode()), *(len(text.encode()) for text in self.texts))
-        asked = replace(requests[0], subject="", prompt="?", target_new="?", said=None, original=None)
+        asked = EditRequest(subject="", prompt="?", target_new="?", separator=requests[0].separator)
         for world in self.worlds:
             # What a chat puts around a prompt.
             tokens = tokenizer if world == "chat" else plain_tokenizer(tokenizer)

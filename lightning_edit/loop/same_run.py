@@ -15,7 +15,7 @@ from lightning_edit.updates.edited_weights import EditedWeights
 SHOWN = 10
 # What runs did before there were settings for it.
 EARLIER = {"chat": False, "sites": "auto", "quantization": None, "write": "merged", "down_projection": None}
-EARLIER_VALUES = {"weights": "current", "norm_anchor_edits": 1000}
+EARLIER_VALUES = {"weights": "current", "norm_anchor_edits": 1000, "optimizer": "adam", "radius": 0.3, "growth": 1.1}
 # What says which questions C is mixed with; without any it has no effect.
 OF_QUESTIONS = ("question_share", "questions", "subject_share", "subjects")
 # The same of the prompts that are preserved by name.

@@ -27,24 +27,8 @@ class ValueSettings(Settings):
 
     section: ClassVar[str] = "values"
 
-    optimizer: OptimizerName = "adam"
-    """How values move between two passes: ``adam`` as published, or ``descent``, to which fewer ``steps`` do (7 to 11).
-
-    ``descent`` is steepest descent in which the steps of each edit have a length of their own, see `Descent`. An edit
-    that makes all passes ends with the best of its values.
-    """
-
     lr: Positive = 0.5
     """Learning rate of ``adam``; ``descent`` has none."""
-
-    radius: Positive = 0.3
-    """Length of the first step of ``descent``, in units of ``|z0|``."""
-
-    growth: Annotated[float, Range(at_least=1)] = 1.1
-    """By how much the next step of ``descent`` is longer, after one that lowered the loss.
-
-    Where values soon reach the clamp, 1 does better with ``radius`` 0.25.
-    """
 
     steps: Count = 20
     """Forward passes; the last one makes no step (`v_num_grad_steps` of the published code)."""
@@ -96,6 +80,22 @@ class ValueSettings(Settings):
 
     cache_dir: Annotated[str | None, NO_EFFECT] = None
     """Folder of cached value vectors; null disables the cache."""
+
+    optimizer: OptimizerName = "adam"
+    """How values move between two passes: ``adam`` as published, or ``descent``, to which fewer ``steps`` do (7 to 11).
+
+    ``descent`` is steepest descent in which the steps of each edit have a length of their own, see `Descent`. An edit
+    that makes all passes ends with the best of its values.
+    """
+
+    radius: Positive = 0.3
+    """Length of the first step of ``descent``, in units of ``|z0|``."""
+
+    growth: Annotated[float, Range(at_least=1)] = 1.1
+    """By how much the next step of ``descent`` is longer, after one that lowered the loss.
+
+    Where values soon reach the clamp, 1 does better with ``radius`` 0.25.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
