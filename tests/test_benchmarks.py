@@ -11,8 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_edit.asking.tokenization import encode_subject, encode_target
+from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.values.optimize import optimize_values
+from tests.benchmarks import page, size
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.floor import Sizes, key_flops, score_flops, solve_flops, text_flops, value_flops
 from tests.benchmarks.gpu import main as measure_sizes
@@ -201,3 +203,28 @@ def test_the_script_for_a_bare_machine_runs_in_small(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / "gpu.json").read_text())["models"]) == 1
+
+
+def test_what_an_edit_costs_over_size_is_fitted(tmp_path):
+    output = tmp_path / "size.json"
+    main(["--quick", "--here", "--models", "tiny", "--only", "size", "--output", str(output)])
+    found = json.loads(output.read_text())["size"]
+    assert {row["axis"] for row in found["timed"]} == {size.PARAMETERS, size.EDITS, size.LAYERS, size.ANSWER}
+    assert all(row["seconds"] > 0 for row in found["timed"])
+    assert size.power([1, 10, 100], [2.0, 20.0, 200.0]) == pytest.approx(1)
+    assert size.power([4, 16], [6.0, 12.0]) == pytest.approx(0.5)
+    assert size.power([4], [6.0]) is None
+
+
+def test_the_page_shows_the_figures_of_its_files():
+    shown = page.PART.search(page.PAGE.read_text(encoding="utf-8"))
+    assert shown is not None and shown[0] == page.part(), "run `python -m tests.benchmarks.page`"
+
+
+def test_a_quick_run_is_not_taken_for_the_page(tmp_path):
+    file = tmp_path / "quick.json"
+    file.write_text('{"quick": true}')
+    with pytest.raises(EditError, match="not for quoting"):
+        page.main([str(file), "--name", "here"])
+    with pytest.raises(EditError, match="small letters"):
+        page.main(["--name", "../here"])

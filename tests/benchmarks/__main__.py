@@ -13,12 +13,14 @@ is the bare forward pass. Weights of published shapes are random, so nothing is 
     evaluation  answers to all prompts of records, and texts
     whole       values, keys and solving of one batch; with second moments, and where they are given
     memory      peaks of whole edits against the bare model, with `memory: normal` and `low`
+    size        seconds and memory as the model, the number of edits, the layers and the answers grow
     scaling     values of the same edits in two processes against one
     stream      memory, seconds and files over 100,000 edits by gradient values, one update after the other
     updates     the same over thousands of updates of one edit
     sequential  methods side by side, one update after the other: quality, not only speed
 
-Tables go to the screen, and all figures to a JSON file. On a GPU: ``--device cuda --models gpt2-xl gpt-j llama-3-8b``.
+The last three are run where ``--only`` names them. Tables go to the screen, and all figures to a JSON file. On a GPU:
+``--device cuda --models gpt2-xl gpt-j llama-3-8b``.
 """
 
 import argparse
@@ -39,6 +41,7 @@ from tests.benchmarks import (
     moments,
     scaling,
     sequential,
+    size,
     solvers,
     stream,
     updates,
@@ -57,19 +60,24 @@ STAGES = {
     "moments": moments,
     "evaluation": evaluation,
     "whole": whole,
-    "scaling": scaling,
     "memory": memory,
+    "size": size,
+    "scaling": scaling,
     "stream": stream,
     "updates": updates,
     "sequential": sequential,
 }
+
+# These take as long as all others together, and are run by name.
+LONG = ("stream", "updates", "sequential")
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__, formatter_class=formatter)
     parser.add_argument("--quick", action="store_true", help="small cases, to see that everything runs")
-    parser.add_argument("--only", choices=STAGES, nargs="+", default=list(STAGES), help="which stages to run")
+    usual = [name for name in STAGES if name not in LONG]
+    parser.add_argument("--only", choices=STAGES, nargs="+", default=usual, help="which stages to run")
     parser.add_argument(
         "--models", choices=("tiny", "tiny-moe", *SHAPES), nargs="+", help="in place of each stage's own"
     )
