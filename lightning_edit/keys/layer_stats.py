@@ -1,7 +1,5 @@
 """The second moments of the edited layers of a run: from which text, from the cache or computed, and checked."""
 
-import itertools
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,6 +14,7 @@ from lightning_edit.keys.own_text import sample_texts
 from lightning_edit.keys.question_moment import mixed_with_questions, with_questions
 from lightning_edit.keys.stored_moments import StoredMoments, moment_without_text, unneeded_moment
 from lightning_edit.keys.text_moments import Moments, check_outputs, text_moments
+from lightning_edit.keys.text_rows import joined_rows, text_rows
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
 from lightning_edit.settings import NO_EFFECT, Count, NotNegative, Settings, Share
@@ -46,6 +45,12 @@ class SecondMomentSettings(Settings):
 
     length: Count = 512
     """Texts are cut to this many tokens (at most the model's context)."""
+
+    join_texts: bool = False
+    """Whether texts are put together to rows of ``length`` tokens, so that what follows long contexts is preserved too.
+
+    If each text is a sentence, C knows nothing of keys far from the beginning of a text, where edits may do harm.
+    """
 
     cache_dir: Annotated[str | None, NO_EFFECT] = "~/.cache/lightning_edit"
     """Folder of cached second moments; null disables the cache."""
@@ -110,27 +115,6 @@ def _tokens_for(decoder: Decoder, layer: int) -> int:
     return tokens * max(1, experts // visited)
 
 
-def _tokenize(tokenizer: Any, texts: Iterable[str], wanted: int, length: int) -> list[Sequence[int]]:
-    # Four bytes a token: 50 million tokens take 200 MB, which spares reading, or keeping, the text twice.
-    rows: list[Sequence[int]] = []
-    count = 0
-    for chunk in _chunks(texts, 256):
-        for ids in tokenizer(chunk, verbose=False)["input_ids"]:
-            row = array("i", ids[: min(length, wanted - count)])
-            if row:
-                rows.append(row)
-                count += len(row)
-            if count >= wanted:
-                return rows
-    return rows
-
-
-def _chunks(texts: Iterable[str], size: int) -> Iterable[list[str]]:
-    iterator = iter(texts)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
-
-
 def second_moments(
     decoder: Decoder,
     tokenizer: Any,
@@ -170,7 +154,8 @@ def _text_rows(
     if settings.source != "text":
         return []
     length = min(settings.length, decoder.context or settings.length)
-    rows = _tokenize(tokenizer, texts, tokens_wanted(decoder, layers, settings), length)
+    read = joined_rows if settings.join_texts else text_rows
+    rows = read(tokenizer, texts, tokens_wanted(decoder, layers, settings), length)
     if not rows:
         raise EditError("There is no ordinary text for the second moments; give `data.preservation` a text.")
     return rows

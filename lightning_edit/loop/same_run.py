@@ -121,7 +121,8 @@ def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(moment, Mapping):
         asks, names = moment.get("question_share") or model["chat"], moment.get("preserve")
         unused = {*(() if asks else OF_QUESTIONS), *(() if names and moment.get("preserve_weight") else OF_NAMED)}
-        model["second_moment"] = {name: value for name, value in moment.items() if name not in unused}
+        asked = {"join_texts": False, **moment}
+        model["second_moment"] = {name: value for name, value in asked.items() if name not in unused}
     return {**settings, "model": model}
 
 
