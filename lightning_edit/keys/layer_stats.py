@@ -46,12 +46,6 @@ class SecondMomentSettings(Settings):
     length: Count = 512
     """Texts are cut to this many tokens (at most the model's context)."""
 
-    join_texts: bool = False
-    """Whether texts are put together to rows of ``length`` tokens, so that what follows long contexts is preserved too.
-
-    If each text is a sentence, C knows nothing of keys far from the beginning of a text, where edits may do harm.
-    """
-
     cache_dir: Annotated[str | None, NO_EFFECT] = "~/.cache/lightning_edit"
     """Folder of cached second moments; null disables the cache."""
 
@@ -86,6 +80,12 @@ class SecondMomentSettings(Settings):
 
     preserve_weight: NotNegative = 1.0
     """What the mean of these keys' moments counts, where C counts 1; 0 switches it off."""
+
+    join_texts: bool = False
+    """Whether texts are put together to rows of ``length`` tokens, so that what follows long contexts is preserved too.
+
+    If each text is a sentence, C knows nothing of keys far from the beginning of a text, where edits may do harm.
+    """
 
     def share_of_questions(self, chat: bool) -> float:
         """How much of C is from questions.
