@@ -271,6 +271,7 @@ def test_a_pickled_model_holds_nothing_of_the_library(tmp_path):
     make_update(model).insert(model)
     torch.save(model, tmp_path / "model.pt")
     assert b"lightning_edit.updates" not in (tmp_path / "model.pt").read_bytes()
+    # A whole model, which the line above has written; of a file of others this would run code.
     again = torch.load(tmp_path / "model.pt", weights_only=False)
     update, before = make_update(again), snapshot(again)
     update.insert(again)
