@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_edit.errors import EditError
+from lightning_edit.loop.same_run import EARLIER_VALUES
 from lightning_edit.storage.user_json import json_lines
 from lightning_edit.tuning.bench import Trial
 from lightning_edit.tuning.judge import Score
@@ -52,7 +53,7 @@ class TrialLog:
     def _read(self, identity: Mapping[str, Any]) -> None:
         unfinished: list[str] = []
         lines = list(json_lines(self.path, on_unfinished=unfinished.append))
-        if not lines or lines[0][0] != json.loads(json.dumps(identity)):
+        if not lines or _settled(lines[0][0]) != json.loads(json.dumps(identity)):
             raise EditError(
                 f"{self.path} holds trials of another tuning (another model, other edits or settings). Delete it, or "
                 "give another `--out`."
@@ -66,6 +67,13 @@ class TrialLog:
             self.path.write_text(whole[: whole.rindex("\n") + 1], encoding="utf-8")
         elif not whole.endswith("\n"):
             self.path.write_text(f"{whole}\n", encoding="utf-8")
+
+
+def _settled(identity: Any) -> Any:
+    """The first line of a file with the settings that came after it was begun, as it was made without them."""
+    if not isinstance(identity, dict) or not isinstance(identity.get("values"), dict):
+        return identity
+    return {**identity, "values": {**EARLIER_VALUES, **identity["values"]}}
 
 
 def as_json(trial: Trial) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.requests import EditRequest
+from lightning_edit.settings import compared_fields
 from lightning_edit.solvers import EMMET
 from lightning_edit.tiny import World
 from lightning_edit.tuning import public
@@ -249,6 +250,16 @@ def test_a_log_gives_back_the_trials_of_the_same_tuning(tmp_path, bench):
     path.write_text(json.dumps({"weights": "a"}) + '\n{"no": "trial"}\n')
     with pytest.raises(EditError, match="no trial of a tuning"):
         TrialLog(path, {"weights": "a"})
+
+
+def test_a_log_is_gone_on_with_where_settings_came_after_it(tmp_path, bench):
+    path, values = tmp_path / "trials.jsonl", compared_fields(ValueSettings())
+    earlier = {name: value for name, value in values.items() if name not in ("optimizer", "radius", "growth")}
+    trial = bench.run(Point((0,), 0.2, 1.5, 10.0), 2)
+    TrialLog(path, {"values": earlier}).add(trial)
+    assert list(TrialLog(path, {"values": values}).known.values()) == [trial]
+    with pytest.raises(EditError, match="trials of another tuning"):
+        TrialLog(path, {"values": {**values, "optimizer": "descent"}})
 
 
 def test_public_facts_become_edits_to_other_answers_of_their_relation(decoder, tiny_tokenizer, monkeypatch):
