@@ -7,6 +7,7 @@ prefix of each text goes into a frozen cache, and each step runs the blocks abov
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class Picks:
     weights: Tensor
     deciding: Tensor
 
-    @property
+    @cached_property
     def answers(self) -> int:
         """How many have a token to predict."""
         return int((self.targets >= 0).sum())

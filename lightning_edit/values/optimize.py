@@ -141,7 +141,7 @@ def search_values(
                 f"Layer {layer}: the model's state where values are added is 0, and a value is found relative to its "
                 "norm. Edit another layer."
             )
-        search = Search.start(z0, settings)
+        search = Search.start(z0, settings, decoder.model)
         optimizer = optimizer_for(settings, search.delta, z0)
         if optimizer.keeps_best:
             search.keep_best()
@@ -159,7 +159,7 @@ def search_values(
             optimizer.step(gradient, parts.sum(0))
             search.clamp()
             if int(going.sum()) < int(before.sum()):
-                groups = [kept for group in groups if (kept := group.keep(going)) is not None]
+                groups = search.recordings.fewer(groups, going)
     return search.result()
 
 

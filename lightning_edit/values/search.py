@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from lightning_edit.errors import EditError
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.values.batch import ValueBatch
+from lightning_edit.values.recorded import Recordings
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
 
@@ -31,6 +33,7 @@ class Search:
         missed: ``(n,)`` whether an edit's answer was not the likeliest in the pass under way.
         hits: ``(n,)`` in how many passes it was.
         reference: ``(n, vocabulary)`` log-probabilities of the KL prompt without delta, known after the first pass.
+        recordings: Passes that are replayed on a GPU.
         best: ``(n, d_model)``, the delta of an edit's least loss so far, and its loss parts ``(3, n)``; None where the
             last delta counts.
     """
@@ -45,12 +48,13 @@ class Search:
     finite: Tensor
     missed: Tensor
     hits: Tensor
+    recordings: Recordings
     reference: Tensor | None = None
     best: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
-    def start(z0: Tensor, settings: ValueSettings) -> "Search":
-        """A search that begins with delta = 0."""
+    def start(z0: Tensor, settings: ValueSettings, model: Any) -> "Search":
+        """A search that begins with delta = 0, in passes of a model."""
         n, device = len(z0), z0.device
         everyone = torch.ones(n, dtype=torch.bool, device=device)
         return Search(
@@ -64,6 +68,7 @@ class Search:
             finite=everyone.clone(),
             missed=torch.zeros_like(everyone),
             hits=torch.zeros(n, dtype=torch.long, device=device),
+            recordings=Recordings.on(model, device),
         )
 
     def keep_best(self) -> None:
@@ -80,6 +85,12 @@ class Search:
         first, fitting = self.reference is None, []
         self.missed.zero_()
         for group in groups:
+            made = None if first or last else self.recordings.replayed(group, partial(self._sloped, group))
+            if made is not None:
+                fitting.append(group)
+                parts[:2] += made[0]
+                gradient += made[1]
+                continue
             job = partial(self._pass, group, first, last)
             for part, terms, slope in halving(job, range(len(group)), group.decoder.model):
                 fitting.append(part)
@@ -100,14 +111,20 @@ class Search:
             chosen = torch.zeros(len(group), dtype=torch.bool, device=group.row_edits.device)
             chosen[list(rows)] = True
             group = group.select(chosen)
-        with torch.set_grad_enabled(not last):
+        if last:
+            with torch.no_grad():
+                return group, self._terms(group, first), torch.zeros_like(self.z0)
+        return group, *self._sloped(group, first)
+
+    def _sloped(self, group: ValueBatch, first: bool = False) -> tuple[Tensor, Tensor]:
+        """What a group adds to likelihood and divergence, ``(2, n)``, and its gradient ``(n, d_model)``."""
+        with torch.enable_grad():
             terms = self._terms(group, first)
-            if not last and not terms.requires_grad:
+            if not terms.requires_grad:
                 raise EditError(
                     f"{type(group.decoder.model).__name__} runs its blocks without gradients, so no value can be found."
                 )
-            slope = torch.zeros_like(self.z0) if last else torch.autograd.grad(terms.sum(), self.delta)[0]
-        return group, terms.detach(), slope
+            return terms.detach(), torch.autograd.grad(terms.sum(), self.delta)[0]
 
     def _terms(self, group: ValueBatch, first: bool) -> Tensor:
         """What the texts of a group add to likelihood and divergence, ``(2, n)``."""
@@ -117,7 +134,7 @@ class Search:
         targets, of_answer, edits = picks.targets[:answers], picks.edits[:answers], picks.edits[answers:]
         if self.settings.mpes is not None:
             wrong = picks.deciding[:answers] & (logits.detach().argmax(-1) != targets)
-            self.missed[of_answer[wrong]] = True
+            self.missed |= self.hits.new_zeros(n).index_add(0, of_answer, wrong.to(self.hits.dtype)) > 0
         surprise = cross_entropy(logits, targets, reduction="none") * picks.weights[:answers].to(logits.dtype)
         nll = surprise.new_zeros(n).index_add(0, of_answer, surprise)
         moved = last_logits.log_softmax(-1)

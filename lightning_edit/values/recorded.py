@@ -1,0 +1,93 @@
+"""Passes of the search on a GPU, recorded once and replayed: a CUDA graph starts all operations of a pass as one.
+
+With few tokens a GPU waits for its operations to be started, one after the other, from Python. A recorded pass reads and
+writes the same memory each time, so delta, its texts and what they are compared with must stay where they are.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_edit.distributed.process_group import is_sharded
+from lightning_edit.values.batch import ValueBatch
+
+logger = logging.getLogger(__name__)
+
+# A recording costs about a pass, so it is made anew for fewer rows only where no more than this share of them is left.
+WORTH = 0.75
+# Loss terms ``(2, n)`` and their gradient ``(n, d_model)``.
+Pass = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Recordings:
+    """The recorded passes of a search, one for each batch of texts.
+
+    Args:
+        possible: Whether passes can be recorded; false as soon as one could not be.
+    """
+
+    possible: bool
+    _made: list[tuple[ValueBatch, torch.cuda.CUDAGraph, Pass]] = field(default_factory=list)
+
+    @staticmethod
+    def on(model: Any, device: torch.device) -> "Recordings":
+        """For a model; possible where all of it is on one GPU.
+
+        Args:
+            model: The model.
+            device: Of delta.
+        """
+        places = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+        return Recordings(device.type == "cuda" and places == {device} and not is_sharded(model))
+
+    def replayed(self, group: ValueBatch, job: Callable[[], Pass]) -> Pass | None:
+        """What a pass gives, replayed, and before that recorded where it is not yet; None where it has to be made.
+
+        Args:
+            group: The texts.
+            job: The pass. It was made before, so that nothing is left that is set up only once.
+        """
+        if not self.possible:
+            return None
+        found = next((made for made in self._made if made[0] is group), None)
+        if found is None and (found := self._recorded(group, job)) is None:
+            return None
+        found[1].replay()
+        return found[2]
+
+    def _recorded(
+        self, group: ValueBatch, job: Callable[[], Pass]
+    ) -> tuple[ValueBatch, torch.cuda.CUDAGraph, Pass] | None:
+        graph = torch.cuda.CUDAGraph()
+        # Passes follow each other, so what one needs in between is free for the next.
+        pool = self._made[0][1].pool() if self._made else None
+        try:
+            with torch.cuda.graph(graph, pool=pool):
+                made = job()
+        # Some models look at a tensor's numbers in the middle of a pass, and memory may be short.
+        except RuntimeError as error:
+            self.possible = False
+            self._made.clear()
+            logger.info("Passes are not recorded, which is slower: %s", str(error).splitlines()[0])
+            return None
+        self._made.append((group, graph, made))
+        return self._made[-1]
+
+    def fewer(self, groups: list[ValueBatch], going: Tensor) -> list[ValueBatch]:
+        """The texts of those edits that go on; where passes are recorded, of all as long as most of them go on.
+
+        Args:
+            groups: The texts.
+            going: ``(n,)`` which edits go on.
+        """
+        if self.possible:
+            left = sum(int(going[group.row_edits].sum()) for group in groups)
+            if left > WORTH * sum(map(len, groups)):
+                return groups
+        self._made.clear()
+        return [kept for group in groups if (kept := group.keep(going)) is not None]
