@@ -9,8 +9,11 @@ from lightning_edit import EMMET, MEMIT, AlphaEdit, EditRequest, Gradient, Secon
 from lightning_edit.cli import main as cli
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
+from lightning_edit.models.decoder import find_decoder
 from lightning_edit.tiny import World
 from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.values.optimize import optimize_values
+from lightning_edit.values.recorded import Recordings
 from tests.benchmarks.gpu import main as measure_sizes
 from tests.shared_runs import command
 
@@ -64,6 +67,32 @@ def test_an_edit_is_the_same_on_both(settings):
     update.remove(there)
     expected.remove(here)
     torch.testing.assert_close(logits(there), logits(here), **ALIKE)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"mpes": 2}, {"early_stop_loss": 1.0}, {"optimizer": "descent"}, {"site": "mlp"}],
+    ids=("all steps", "mpes", "early ends", "descent", "mlp"),
+)
+def test_recorded_passes_give_what_passes_give(settings, monkeypatch):
+    model = load_model("tiny", "float32").to(DEVICE).eval()
+    made = list[Recordings]()
+
+    def find(possible):
+        def on(*_):
+            made.append(Recordings(possible))
+            return made[-1]
+
+        monkeypatch.setattr(Recordings, "on", staticmethod(on))
+        wanted = ValueSettings(lr=0.5, steps=12, **settings)
+        decoder, tokenizer = find_decoder(model), load_tokenizer("tiny")
+        return optimize_values(decoder, tokenizer, requests(20), CONTEXTS, 1, wanted)
+
+    plain, recorded = find(False), find(True)
+    assert made[1].possible and made[1].recorded
+    assert not made[0].recorded
+    assert torch.equal(recorded.steps, plain.steps)
+    torch.testing.assert_close(recorded.z, plain.z, rtol=1e-5, atol=1e-5)
 
 
 def test_an_edit_in_half_precision_is_said():

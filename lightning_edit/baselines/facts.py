@@ -1,6 +1,6 @@
 """Facts that are put before prompts, instead of being written into weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lightning_edit.asking.tokenization import join_target
 from lightning_edit.baselines.retrieval import Retriever
@@ -28,13 +28,24 @@ class Facts:
         preface: How a fact is introduced, with one ``{}`` for it.
         demonstrations: How many examples of other facts stand before it, as IKE has them (arXiv 2305.12740): in turn of
             the fact asked as it stands, in other words, and of a prompt that it does not change.
+        fits: Whether a prompt with its facts is short enough; otherwise the farthest fact is left out, and so on until
+            one is left.
 
     Attributes:
+        shortened: The prompts that got fewer facts than were chosen.
         known: The edits that may be chosen; while there are none, prompts stay as they are.
     """
 
-    def __init__(self, retriever: Retriever, preface: str, demonstrations: int = 0) -> None:
+    def __init__(
+        self,
+        retriever: Retriever,
+        preface: str,
+        demonstrations: int = 0,
+        fits: Callable[[str], bool] = lambda text: True,
+    ) -> None:
         self._retriever, self._preface, self._demonstrations = retriever, preface, demonstrations
+        self._fits = fits
+        self.shortened: set[str] = set()
         self.known: Sequence[EditRequest] = ()
         self._learned: Sequence[EditRequest] = ()
         self._sentences: list[str] = []
@@ -51,7 +62,7 @@ class Facts:
         if self._learned is not self.known:
             self._sentences = [sentence(request) for request in self.known]
             self._retriever.learn(self.known, self._sentences)
-            self._learned, self._before = self.known, {}
+            self._learned, self._before, self.shortened = self.known, {}, set()
         if prompt not in self._before:
             self._before[prompt] = self._context(prompt)
         return self._before[prompt] + prompt
@@ -61,7 +72,11 @@ class Facts:
         if not chosen:
             return ""
         shown = "".join(self._demonstration(chosen[-1], turn, set(chosen)) for turn in range(self._demonstrations))
-        return shown + "".join(self._preface.replace("{}", self._sentences[position]) for position in chosen)
+        facts = [self._preface.replace("{}", self._sentences[position]) for position in chosen]
+        while len(facts) > 1 and not self._fits(f"{shown}{''.join(facts)}{prompt}"):
+            facts = facts[1:]
+            self.shortened.add(prompt)
+        return shown + "".join(facts)
 
     def _demonstration(self, position: int, turn: int, chosen: set[int]) -> str:
         """Another fact with a question and its answer; the next in the order of the edits that is not asked about."""

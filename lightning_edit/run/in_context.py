@@ -1,6 +1,8 @@
 """Facts put into the context: the baseline that edits nothing."""
 
+import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 from lightning_edit.asking.chat import ChatSettings, ChatTokenizer, chat_of, plain_tokenizer
@@ -19,6 +21,12 @@ from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.settings import Count, CountOrZero, NotNegative, Seed
 
+logger = logging.getLogger(__name__)
+
+# Of the context, a prompt with its facts; the rest is for the answer.
+MOST = 0.75
+FEWER = "facts: %d of %d prompts get fewer facts than `nearest`, as the model's context has %d tokens."
+
 
 class InContext(MeasuredModule):
     """No weight is changed: each prompt gets facts before it, as a prompt or a retrieval system would do it.
@@ -34,7 +42,7 @@ class InContext(MeasuredModule):
         facts: Which facts a prompt gets: ``own``, that of its record, as if a search never failed (IKE without its
             search, arXiv 2305.12740); ``tfidf`` or ``states``, those nearest to it in their words or in the
             model's states.
-        nearest: How many facts are looked up.
+        nearest: How many facts are looked up; fewer where they would take more than three quarters of the context.
         threshold: The least cosine of a fact that is looked up.
         demonstrations: How many examples of other facts, with question and answer, stand before them.
         preface: How each fact is introduced, with one ``{}`` for it.
@@ -95,7 +103,8 @@ class InContext(MeasuredModule):
         if settings.facts != "own":
             encoder = TfIdf() if settings.facts == "tfidf" else States(self.decoder, plain)
             retriever = Nearest(encoder, settings.nearest, settings.threshold)
-        self.weights.facts = Facts(retriever, settings.preface, settings.demonstrations)
+        fits = partial(_fits, ChatTokenizer(plain, chat_of(self.tokenizer)), self.decoder.context)
+        self.weights.facts = Facts(retriever, settings.preface, settings.demonstrations, fits)
         self.tokenizer = ChatTokenizer(plain, chat_of(self.tokenizer), self.weights.facts)
         self.settle_measures()
 
@@ -110,7 +119,10 @@ class InContext(MeasuredModule):
             self.weights.facts.known = self.requests
             named = [(prompt, request) for request in self.requests for prompt in prompts_of(request)]
             lengths = [len(encode_prompt(self.tokenizer, prompt)) for prompt, _ in named]
+            shortened = len(self.weights.facts.shortened)
         check_lengths(lengths, [f"{request.name} with its facts" for _, request in named], self.decoder.context)
+        if shortened:
+            logger.warning(FEWER, shortened, len({prompt for prompt, _ in named}), self.decoder.context)
 
     def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> None:
         """Nothing is to be found for an edit."""
@@ -123,3 +135,8 @@ class InContext(MeasuredModule):
         self.loop.edits_written, self.loop.updates_written = len(self.requests), 1
         call_hooks(self, "on_edits_written")
         call_hooks(self, "on_edits_done")
+
+
+def _fits(tokenizer: Any, context: int | None, text: str) -> bool:
+    """Whether a prompt with its facts leaves room for an answer."""
+    return context is None or len(encode_prompt(tokenizer, text)) <= MOST * context

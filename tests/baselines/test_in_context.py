@@ -123,9 +123,26 @@ def test_a_run_tells_the_model_its_facts_and_leaves_it_as_it_was(tmp_path, capsy
 
 
 def test_the_context_is_too_small_for_the_facts(tmp_path, capsys):
-    arguments = ["fit", "--config", "configs/solvers/retrieval.yaml", "--data.edits", "40", "--model.nearest", "30"]
-    assert shell.run([*arguments, "--trainer.logger.save_dir", str(tmp_path)]) == 2
+    arguments = ["fit", "--config", "configs/solvers/retrieval.yaml", "--data.edits", "40"]
+    preface = "Here is one more of many facts. " * 40 + "{}"
+    assert shell.run([*arguments, "--model.preface", preface, "--trainer.logger.save_dir", str(tmp_path)]) == 2
     assert "with its facts has" in " ".join(capsys.readouterr().err.split())
+
+
+def test_facts_that_do_not_fit_are_left_out_the_farthest_first():
+    near = Facts(Nearest(TfIdf(), 3), "{}\n", fits=lambda text: len(text) <= 150)
+    far = Facts(Nearest(TfIdf(), 3), "{}\n")
+    near.known = far.known = REQUESTS
+    prompt = "On the island of Mount Etna the Eiffel Tower stands in what Anna Karenina"
+    assert far(prompt).endswith(near(prompt))
+    assert 1 <= near(prompt).count("\n") < far(prompt).count("\n")
+    assert (near.shortened, far.shortened) == ({prompt}, set())
+
+
+def test_a_run_says_how_many_prompts_get_fewer_facts(tmp_path, caplog):
+    arguments = ["fit", "--config", "configs/solvers/retrieval.yaml", "--data.edits", "40", "--model.nearest", "30"]
+    assert shell.run([*arguments, "--trainer.logger.save_dir", str(tmp_path), "--collateral.prompts", "12"]) == 0
+    assert "prompts get fewer facts than `nearest`, as the model's context has 128 tokens." in caplog.text
 
 
 def test_advice_speaks_of_what_such_a_run_can_change():
