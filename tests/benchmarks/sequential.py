@@ -48,9 +48,9 @@ def _perplexity_task(case: Case, folder: Path) -> Path:
     return task
 
 
-def command(case: Case, method: str, task: Path, folder: Path) -> list[str]:
-    """The command line of one run."""
-    every = max(1, case.edits // POINTS // updates_of(case, method))
+def command(case: Case, method: str, task: Path, folder: Path, points: int = POINTS) -> list[str]:
+    """The command line of one run that is measured so many times on its way."""
+    every = max(1, case.edits // points // updates_of(case, method))
     return [
         "fit",
         f"--data.batch_size={case.per_update}",
@@ -88,7 +88,9 @@ def finished(folder: Path) -> Finished | None:
     return replace(found[-1], measured=measured)
 
 
-def compare(case: Case, names: Sequence[str], folder: Path, run: Run, again: bool = True) -> dict[str, Any]:
+def compare(
+    case: Case, names: Sequence[str], folder: Path, run: Run, again: bool = True, points: int = POINTS
+) -> dict[str, Any]:
     """Runs methods on a case, and draws them.
 
     Args:
@@ -97,6 +99,7 @@ def compare(case: Case, names: Sequence[str], folder: Path, run: Run, again: boo
         folder: Gets a folder of runs for each, and ``sequential.png``.
         run: Runs a job in a process of its own.
         again: Whether a method that has a finished run in the folder is run again.
+        points: How often a run is measured on its way.
 
     Returns:
         ``rows``, one for each method, and the path of the ``figure``.
@@ -107,7 +110,7 @@ def compare(case: Case, names: Sequence[str], folder: Path, run: Run, again: boo
     for name in names:
         place = folder / name.replace(", ", "_").replace(" ", "_")
         if again or finished(place) is None:
-            run(f"{name}: {case.edits} edits", fit, command(case, name, task, place))
+            run(f"{name}: {case.edits} edits", fit, command(case, name, task, place, points))
         done = finished(place)
         assert done is not None
         lines.append(Line(name, (done,)))
@@ -206,12 +209,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the runs, the figure and sequential.json go")
     parser.add_argument("--edits", type=int, help="how many, in place of the case's own number")
     parser.add_argument("--only", nargs="+", choices=methods(CASES["tiny"]), help="which methods")
+    parser.add_argument("--points", type=int, default=POINTS, help="how often a run is measured on its way")
+    parser.add_argument("--eta", type=float, help="of values from gradients, in place of the case's own")
+    parser.add_argument("--gradient_layers", help="whose maps those change, e.g. [3]")
     parser.add_argument("--threads", type=int, help="torch's threads; its own choice if not given")
     args, console = parser.parse_args(), Console()
-    case = replace(CASES[args.case], **({"edits": args.edits} if args.edits else {}))
+    given = {name: getattr(args, name) for name in ("edits", "eta", "gradient_layers") if getattr(args, name)}
+    case = replace(CASES[args.case], **given)
 
     run = Run(console, args.threads)
-    found = compare(case, args.only or tuple(methods(case)), args.folder, run, again=False)
+    found = compare(case, args.only or tuple(methods(case)), args.folder, run, again=False, points=args.points)
     (args.folder / "sequential.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for table in tables(found):
         Console(width=max(console.width, 160)).print(table)
