@@ -24,6 +24,7 @@ from lightning_edit.commands.comparison.lines import Line
 from lightning_edit.commands.comparison.runs import Run as Finished
 from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.commands.comparison.style import SMALL
+from lightning_edit.errors import EditError
 from lightning_edit.tiny import World
 from tests.benchmarks.sequential_methods import CASES, Case, methods, newer, options_of, others, updates_of
 from tests.benchmarks.show import Row, Run
@@ -74,8 +75,10 @@ def fit(words: Sequence[str]) -> float:
 
 def finished(folder: Path) -> Finished | None:
     """The last finished run in a folder, with the norms of its weights; None if there is none."""
-    found = read_runs([folder])[0] if any(folder.rglob("metrics.json")) else []
-    if not found:
+    try:
+        found = read_runs([folder])[0]
+    # Nothing was run yet, or it was stopped.
+    except EditError:
         return None
     measured = {at: dict(figures) for at, figures in found[-1].measured.items()}
     measured.get(0, {})[GROWTH] = 1.0

@@ -173,7 +173,7 @@ def others(case: Case) -> dict[str, list[str]]:
         return [f"--config=configs/solvers/{name}.yaml", *options]
 
     return {
-        "LocFT-BF": preset("locft_bf", f"--data.batch_size={case.edits}"),
+        "LocFT-BF": preset("locft_bf", f"--data.batch_size={min(100, case.edits)}"),
         "CrispEdit": preset("crispedit", f"--model.lr={case.trained}"),
         "GRACE": preset("grace"),
         "MEMOIR": preset("memoir"),
