@@ -95,6 +95,19 @@ def test_recorded_passes_give_what_passes_give(settings, monkeypatch):
     torch.testing.assert_close(recorded.z, plain.z, rtol=1e-5, atol=1e-5)
 
 
+def test_a_pass_that_cannot_be_recorded_is_made(monkeypatch):
+    model = load_model("tiny-moe", "float32").to(DEVICE).eval()
+    model.set_experts_implementation("eager")
+    decoder, tokenizer, wanted = find_decoder(model), load_tokenizer("tiny-moe"), ValueSettings(lr=0.5, steps=6)
+    plain = optimize_values(decoder, tokenizer, requests(4), CONTEXTS, 1, wanted)
+    tried = Recordings(True)
+    monkeypatch.setattr(Recordings, "on", staticmethod(lambda *_: tried))
+    made = optimize_values(decoder, tokenizer, requests(4), CONTEXTS, 1, wanted)
+    assert not tried.possible
+    torch.testing.assert_close(made.z, plain.z, rtol=1e-5, atol=1e-5)
+    assert torch.rand(2, device=DEVICE).isfinite().all()
+
+
 def test_an_edit_in_half_precision_is_said():
     model, update = edited(DEVICE, dtype=torch.bfloat16, layers=[0], values=ValueSettings(lr=0.5, steps=20))
     assert torch.isfinite(logits(model)).all()

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # A recording costs about a pass, so it is made anew for fewer rows only where no more than this share of them is left.
 WORTH = 0.75
+# Experts one after the other, each with the tokens that a processor has found for it.
+LOOPED = "eager"
 # Loss terms ``(2, n)`` and their gradient ``(n, d_model)``.
 Pass = tuple[Tensor, Tensor]
 
@@ -42,14 +44,15 @@ class Recordings:
 
     @staticmethod
     def on(model: Any, device: torch.device) -> "Recordings":
-        """For a model; possible where all of it is on one GPU.
+        """For a model; possible where all of it is on one GPU, and no expert waits to be told which tokens visit it.
 
         Args:
             model: The model.
             device: Of delta.
         """
         places = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
-        return Recordings(device.type == "cuda" and places == {device} and not is_sharded(model))
+        looped = getattr(model.config.get_text_config(), "_experts_implementation", None) == LOOPED
+        return Recordings(device.type == "cuda" and places == {device} and not is_sharded(model) and not looped)
 
     def replayed(self, group: ValueBatch, job: Callable[[], Pass]) -> Pass | None:
         """What a pass gives, replayed, and before that recorded where it is not yet; None where it has to be made.
@@ -79,6 +82,9 @@ class Recordings:
         except RuntimeError as error:
             self.possible = False
             self._made.clear()
+            # What draws random numbers on this device would still be told that it is being recorded, and refuse.
+            generator = torch.cuda.default_generators[group.row_edits.device.index]
+            generator.graphsafe_set_state(generator.clone_state())
             logger.info("Passes are not recorded, which is slower: %s", str(error).splitlines()[0])
             return None
         self._made.append((group, graph, made))
