@@ -23,7 +23,7 @@ case " $* " in
   *" --device cpu "*) ;;
   *)
     "$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())' || exit 2
-    "$python" -m pytest -q -n 6 -p no:cacheprovider tests/test_cuda.py tests/keys/test_second_moment.py 2>&1 |
+    "$python" -m pytest -q -rf --tb=short -n 6 -p no:cacheprovider tests/test_cuda.py tests/keys/test_second_moment.py 2>&1 |
       tee "$out/tests.txt" | tail -15
     ;;
 esac

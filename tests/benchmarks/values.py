@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from rich.table import Table
@@ -11,12 +12,15 @@ from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars, Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.values.optimize import ValueSettings, optimize_values
+from lightning_edit.values.recorded import Recordings
 from tests.benchmarks.floor import timed, value_flops
 from tests.benchmarks.material import Choice, Material, load
 from tests.benchmarks.show import Row, Run, mebibytes, number, percent, ratio, table_of
 from tests.plain import plain_texts, plain_value
 
 PLAIN, SINGLE, BATCHED = "published loop", "library, one by one", "library, all at once"
+# On a GPU, where passes are recorded otherwise.
+UNRECORDED = {f"{how}, not recorded": how for how in (SINGLE, BATCHED)}
 # With another optimizer and fewer passes; what they are worth is not measured here.
 FEWER = {"descent, one by one": SINGLE, "descent, all at once": BATCHED}
 MODELS = ("gpt2", "tiny")
@@ -66,8 +70,16 @@ def spread(case: Material, count: int) -> list[EditRequest]:
 
 
 def runner(how: str, case: Material) -> Callable[[Sequence[EditRequest], ValueSettings, Report], Any]:
-    """One of the three ways."""
+    """One of the ways."""
     decoder = find_decoder(case.model)
+    if how in UNRECORDED:
+        recorded = runner(UNRECORDED[how], case)
+
+        def unrecorded(*given: Any) -> Any:
+            with patch.object(Recordings, "on", lambda *_: Recordings(False)):
+                return recorded(*given)
+
+        return unrecorded
 
     def batched(requests: Sequence[EditRequest], wanted: ValueSettings, report: Report) -> Any:
         return optimize_values(decoder, case.tokenizer, requests, case.templates, case.layer, wanted, report)
