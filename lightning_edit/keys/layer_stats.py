@@ -10,7 +10,7 @@ from lightning_edit.asking.chat import chat_of
 from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.distributed.process_group import gathered
 from lightning_edit.errors import EditError
-from lightning_edit.keys.own_text import sample_texts
+from lightning_edit.keys.own_text import kept_texts
 from lightning_edit.keys.question_moment import mixed_with_questions, with_questions
 from lightning_edit.keys.stored_moments import StoredMoments, moment_without_text, unneeded_moment
 from lightning_edit.keys.text_moments import Moments, check_outputs, text_moments
@@ -264,5 +264,5 @@ def ordinary_rows(
     """
     if texts is None and settings.source == "text":
         wanted = tokens_wanted(decoder, layers, settings)
-        texts = gathered(sample_texts(decoder.model, tokenizer, wanted, seed, report))[0]
+        texts = gathered(kept_texts(decoder.model, tokenizer, wanted, seed, settings.cache_dir, report))[0]
     return _text_rows(decoder, tokenizer, texts or (), layers, settings)

@@ -1,15 +1,23 @@
 """Ordinary text where the user gives none: the model's own."""
 
+import json
 from typing import Any
 
 import torch
 
+from lightning_edit.distributed.process_group import first_of_machine, gathered
+from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model, fingerprint_tokenizer
 from lightning_edit.models.batches import without_mask_warning
 from lightning_edit.models.hooks import frozen
 from lightning_edit.progress import Report, silent
+from lightning_edit.storage.cache import Cache
+from lightning_edit.storage.fingerprint import fingerprint
 
 LENGTH = 128
 ROWS = 64
+KIND, TEXTS = "own-text", "texts"
+# To be raised whenever `sample_texts` comes to write other texts.
+METHOD = "own text 1"
 
 
 @torch.no_grad()
@@ -47,4 +55,38 @@ def sample_texts(model: Any, tokenizer: Any, tokens: int, seed: int, report: Rep
             )
             texts += tokenizer.batch_decode(generated[:, 1:], skip_special_tokens=True)
             report("generate text (tokens)", len(texts) * (length - 1), max(tokens, len(texts) * (length - 1)))
+    return texts
+
+
+def kept_texts(
+    model: Any, tokenizer: Any, tokens: int, seed: int, cache_dir: str | None, report: Report = silent
+) -> list[str]:
+    """What `sample_texts` gives, from the cache where it was written before; writing takes longer than all else of C.
+
+    Args:
+        model: See `sample_texts`, as are the others.
+        tokenizer: The same.
+        tokens: The same.
+        seed: The same.
+        cache_dir: Folder of the cache; None for none.
+        report: The same.
+    """
+    if cache_dir is None:
+        return sample_texts(model, tokenizer, tokens, seed, report)
+    parts = {
+        "weights": fingerprint_model(model),
+        "tokenizer": fingerprint_tokenizer(tokenizer),
+        "numerics": describe_numerics(model),
+        "method": METHOD,
+    }
+    cache, name = Cache(cache_dir), fingerprint(*parts.values(), str(tokens), str(seed))
+    kept = cache.read(KIND, name)
+    # Other processes may see another disk, and with divided weights all of them write, or none.
+    if all(gathered(kept is not None)) and kept is not None:
+        return list(json.loads(kept[TEXTS].numpy().tobytes()))
+    texts = sample_texts(model, tokenizer, tokens, seed, report)
+    content = torch.frombuffer(bytearray(json.dumps(texts).encode()), dtype=torch.uint8)
+    described = {"model": getattr(model, "name_or_path", ""), "tokens": tokens, "seed": seed, "parts": parts}
+    if first_of_machine():
+        cache.write(KIND, name, {TEXTS: content}, described)
     return texts

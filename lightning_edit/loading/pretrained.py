@@ -11,6 +11,7 @@ from lightning_edit.asking.tokenization import require_offsets
 from lightning_edit.errors import EditError
 from lightning_edit.loading.dequantization import keep_usable, make_plain, unmark_dequantized
 from lightning_edit.loading.gguf_file import as_ordinary
+from lightning_edit.loading.gguf_reader import read_once
 from lightning_edit.loading.loaded_weights import check_finite, check_loaded
 from lightning_edit.loading.model_files import short, source
 from lightning_edit.loading.offloading import DeviceMap
@@ -100,7 +101,7 @@ def load_model(
     if file and dtype == "auto":
         precision = torch.float32
     places = {} if device_map is None else {"device_map": device_map, "offload_folder": offload_folder}
-    with loading("causal language model", name):
+    with loading("causal language model", name), read_once(name):
         # Weights of another shape are told of with the missing ones, by name.
         how = {"trust_remote_code": trust_remote_code, "ignore_mismatched_sizes": True, "output_loading_info": True}
         if skeleton is not None:
@@ -144,7 +145,7 @@ def load_skeleton(
                 "load_model(FILE).save_pretrained(FOLDER), and the tokenizer beside it."
             )
         return None
-    with loading("causal language model", name):
+    with loading("causal language model", name), read_once(name):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         method = stated_method(config)
         check_stated(method, quantization, name)

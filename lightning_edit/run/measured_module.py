@@ -14,6 +14,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.named_prompts import Prompts
 from lightning_edit.loading.editable import Loaded, ModelSource, check_quantized, load_editable
+from lightning_edit.loading.gguf_reader import read_once
 from lightning_edit.loading.loaded_weights import check_vocabulary
 from lightning_edit.loading.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
 from lightning_edit.loading.pretrained import load_tokenizer
@@ -184,7 +185,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
     def configure_model(self) -> None:
         """Loads the model once, and refuses a layer or a model that cannot be edited."""
         if self.model is None:
-            self._load()
+            with read_once(self.model_name):
+                self._load()
         if self._trainer is not None:
             self.trainer.datamodule.ask_questions(self.chat_settings if self.chat else None)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightning_edit.keys.own_text import sample_texts
+from lightning_edit.keys.own_text import kept_texts, sample_texts
 from lightning_edit.tiny import MODEL_PATH
 
 
@@ -21,6 +21,35 @@ def test_the_same_seed_gives_the_same_texts_and_leaves_the_random_state(tiny):
     first = sample_texts(*tiny, tokens=20, seed=3)
     assert first == sample_texts(*tiny, tokens=20, seed=3) != sample_texts(*tiny, tokens=20, seed=4)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_texts_are_written_once(tiny, tmp_path):
+    model, tokenizer = tiny
+    written = list[float]()
+
+    def report(_, done, *__, **___):
+        written.append(done)
+
+    def texts(seed=0):
+        return kept_texts(model, tokenizer, 20, seed, str(tmp_path), report)
+
+    first = texts()
+    assert first == sample_texts(model, tokenizer, 20, 0)
+    once = len(written)
+    assert texts() == first
+    assert len(written) == once
+    assert texts(seed=1) != first
+    # Other weights write another text.
+    bias = model.transformer.ln_f.bias
+    with torch.no_grad():
+        bias += 1
+        try:
+            assert texts() != first
+        finally:
+            bias -= 1
+    (damaged, *_) = sorted(tmp_path.iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert texts() == first
 
 
 def test_no_mask_is_said_to_be_missing(tiny, monkeypatch):

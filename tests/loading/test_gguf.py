@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.errors import EditError
+from lightning_edit.loading.gguf_reader import read_once
 from lightning_edit.loading.pretrained import depth_of, load_model, load_tokenizer
 
 pytest.importorskip("gguf")
@@ -64,3 +65,24 @@ def test_the_package_that_reads_it_is_named_where_it_is_missing(file, monkeypatc
     monkeypatch.setattr("lightning_edit.loading.gguf_file.find_spec", lambda name: None)
     with pytest.raises(EditError, match=r"pip install 'lightning-edit\[gguf\]'"):
         load_tokenizer(str(file))
+
+
+def test_a_file_is_read_once_while_it_is_asked_for(file, monkeypatch):
+    import gguf
+
+    read, reader_of = [], gguf.GGUFReader
+
+    def counted(path, mode="r"):
+        read.append(path)
+        return reader_of(path, mode)
+
+    monkeypatch.setattr(gguf, "GGUFReader", counted)
+    with read_once(str(file)):
+        load_tokenizer(str(file))
+        model = load_model(str(file))
+    assert len(read) == 1
+    assert gguf.GGUFReader is counted
+    again = load_model(str(file))
+    assert len(read) > 1
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
