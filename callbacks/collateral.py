@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning_edit.callbacks.scheduled import Scheduled, untouched
 from lightning_edit.collateral import Asking, Budget, Reference, figures_of, lines_of, make_reference, worst
+from lightning_edit.collateral.long_context import long_context
 from lightning_edit.collateral.probe import GENERAL, REWORDED, Probe
 from lightning_edit.collateral.reference import mark_of
 from lightning_edit.collateral.routes import changed_routes
@@ -23,7 +24,8 @@ class Collateral(Scheduled):
 
     What the model said before is the reference, so nobody has to write anything. Figures are named
     ``collateral/general_worse`` and so on, see `lightning_edit.collateral`; all answers go to ``collateral.jsonl`` in
-    the run's folder, figures and the worst changes to the section ``collateral`` of ``metrics.json``.
+    the run's folder, figures and the worst changes to the section ``collateral`` of ``metrics.json``. Beside them is
+    the perplexity of long rows of the general prompts and their answers, before and after, see `long_context`.
 
     Where each update starts from the unedited model there is no edited model in the end, and nothing is asked.
 
@@ -63,10 +65,11 @@ class Collateral(Scheduled):
             if not module.loop.edits_written + module.loop.queue.waiting:
                 return {}
             probes = _due(reference.probes, module)
-            general = [probe.kind == GENERAL for probe in probes]
-            asked = asking.now([probe.prompt for probe in probes], general)
-            routes = changed_routes(asking, [probe.prompt for probe in probes if probe.kind == GENERAL])
-        figures = figures_of(probes, asked) | ({} if routes is None else {ROUTES: routes})
+            general = [probe for probe in probes if probe.kind == GENERAL]
+            asked = asking.now([probe.prompt for probe in probes], [probe.kind == GENERAL for probe in probes])
+            routes = changed_routes(asking, [probe.prompt for probe in general])
+            behind = long_context(asking, general)
+        figures = figures_of(probes, asked) | ({} if routes is None else {ROUTES: routes}) | behind
         module.sections[NAME] = {
             "figures": figures,
             "asked": {kind: sum(probe.kind == kind for probe in probes) for kind in reference.possible},

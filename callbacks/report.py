@@ -113,8 +113,16 @@ class EditReport(NotesFailures):
             after=pl_module.results["after"],
             collateral=pl_module.sections.get("collateral", {}).get("figures", {}),
             kind=pl_module.kind,
+            single_texts=_of_single_texts(pl_module),
         )
         return advice(figures)
+
+
+def _of_single_texts(module: EditingRun) -> bool:
+    """Whether a run has a second moment of ordinary text that is not joined."""
+    settings, solver = getattr(module, "moment_settings", None), getattr(module, "solver", None)
+    needed = solver is None or solver.needs_second_moment
+    return settings is not None and settings.source == "text" and not settings.join_texts and needed
 
 
 def _versions() -> dict[str, str]:

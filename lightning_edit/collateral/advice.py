@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lightning_edit.collateral.long_context import AFTER, BEFORE, RATIO
+
 Kind = Literal["searched", "differentiated", "trained", "told", "remembered"]
 # From these shares on there is something to say.
 FAILED, FORGOTTEN, WORSE, LOST, FALLEN = 0.05, 0.2, 0.05, 0.1, 0.1
+# And from this ratio on of perplexities behind long contexts.
+RISEN = 1.5
 # A mean loss, in nats a token, from which on values were not found; below it they were, and were not written.
 NOT_FOUND = 0.1
 GROWTH = 2.0
@@ -38,6 +42,7 @@ class RunFigures:
         collateral: Figures of collateral, without their prefix.
         kind: How the edits were made: values ``searched`` or ``differentiated``, taken from gradients, weights
             ``trained``, facts ``told`` before each prompt, or ``remembered`` in a memory beside a layer.
+        single_texts: Whether ordinary text was preserved of which each text stood for itself.
     """
 
     edits: int
@@ -48,6 +53,7 @@ class RunFigures:
     after: Mapping[str, float] = field(default_factory=dict)
     collateral: Mapping[str, float] = field(default_factory=dict)
     kind: Kind = "searched"
+    single_texts: bool = False
 
 
 def advice(run: RunFigures) -> list[str]:
@@ -123,4 +129,13 @@ def _damage(run: RunFigures) -> str | None:
     return f"{'; '.join(harm)}: {LESS_HARM[run.kind]}."
 
 
-RULES: tuple[Callable[[RunFigures], str | None], ...] = (_failures, _growth, _wordings, _damage)
+def _behind_long_contexts(run: RunFigures) -> str | None:
+    figures = run.collateral
+    if RATIO not in figures or figures[RATIO] < RISEN:
+        return None
+    joined = "try `model.second_moment.join_texts: true`, with which what follows long contexts is preserved, too"
+    todo = joined if run.single_texts else LESS_HARM[run.kind]
+    return f"The perplexity behind long contexts rose from {figures[BEFORE]:.3g} to {figures[AFTER]:.3g}: {todo}."
+
+
+RULES: tuple[Callable[[RunFigures], str | None], ...] = (_failures, _growth, _wordings, _damage, _behind_long_contexts)

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from lightning_edit.collateral.judging import LOOP, first_sentence
+from lightning_edit.collateral.long_context import AFTER, BEFORE, RATIO
 from lightning_edit.messages import cells, counted
 
 TITLES = {
@@ -30,6 +31,9 @@ def tables(section: Mapping[str, Any]) -> Iterator[Table | str]:
     yield _figures(section)
     if (routes := section["figures"].get("routes_changed")) is not None:
         yield f"Of the routes of the general prompts' tokens to experts, {100 * routes:.1f} % are not as before."
+    if (now := section["figures"].get(AFTER)) is not None:
+        before, ratio = section["figures"][BEFORE], section["figures"][RATIO]
+        yield f"Perplexity behind long contexts: {before:.3g} before, {now:.3g} after ({ratio:.3g} times as high)."
     if section["worst"]:
         yield _worst(section["worst"])
     cut = [

@@ -40,6 +40,7 @@ COLLATERAL = {
     "old_object_lost": "of questions that the old answers are right for are not answered with them any more",
     "reworded_said": "of the edits are said when asked in free rewordings",
 }
+PERPLEXITIES = ("long_context_perplexity_before", "long_context_perplexity")
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,9 @@ def _collateral(facts: CardFacts) -> str:
     if not known:
         return "## What else changed\n\nIt was not measured which other answers changed."
     shares = [f"- {100 * figures[name]:.1f} % {COLLATERAL[name]}" for name in known]
+    was, now = (figures.get(name) for name in PERPLEXITIES)
+    if isinstance(was, int | float) and isinstance(now, int | float):
+        shares.append(f"- {now:.3g} is the perplexity of text behind long contexts, which was {was:.3g} before")
     rows = [f"| {' | '.join(_text(str(one.get(key, ''))) for key in ('prompt', 'before', 'after'))} |" for one in worst]
     table = ["", "The worst changes:", "", "| prompt | before | after |", "|---|---|---|", *rows] if rows else []
     return "\n".join(["## What else changed", "", *shares, *table])

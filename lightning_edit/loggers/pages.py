@@ -28,6 +28,8 @@ PAGES: dict[str, dict[str, str]] = {
         "Other answers that got worse (shares)": "collateral/(.*_worse|.*_lost)",
         "Other answers that did not get worse (mean share)": "collateral/kept",
         "Next token after general prompts: KL(before || after) (nats)": "collateral/general_kl",
+        "Perplexity behind long contexts, now and before": "collateral/long_context_perplexity(_before)?",
+        "Perplexity behind long contexts: now over before": "collateral/long_context_perplexity_ratio",
         "Perplexity of your own text": "update/perplexity",
         "Perplexity of running text": "downstream/[^/]+",
         "Tasks: right answers (shares)": "downstream/.+_accuracy",

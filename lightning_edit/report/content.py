@@ -29,7 +29,10 @@ FIGURES = (
     *("collateral/kept", "update/retention_score", "update/edits_per_second"),
 )
 # And these where a run has them.
-FURTHER = re.compile(r"edit/(efficacy_accuracy|generated_rouge_l)|update/perplexity|layer_[^/]+/weight_growth")
+FURTHER = re.compile(
+    r"edit/(efficacy_accuracy|generated_rouge_l)|update/perplexity|collateral/long_context_perplexity_ratio|"
+    r"layer_[^/]+/weight_growth"
+)
 # Settings that say little, or that are said otherwise.
 UNSAID = (
     *("model", METHOD, ONCE, MODEL, LAYERS, "model.context_templates", "model.chat_settings", "model.down_projection"),

@@ -10,6 +10,7 @@ from lightning_edit.commands.comparison.runs import Figures, Run
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.report.charts import MOST_LINES, Line, Panel
+from lightning_edit.report.losses import BEHIND, LONG_CONTEXT
 from lightning_edit.storage.user_files import csv_rows
 
 FILE = "updates.csv"
@@ -132,6 +133,8 @@ def _perplexities(measured: Mapping[int, Figures]) -> Iterator[tuple[str, str]]:
     for name in dict.fromkeys(name for figures in measured.values() for name in figures):
         if name == "perplexity":
             yield "your own text", name
+        elif name == f"collateral/{LONG_CONTEXT}":
+            yield BEHIND, name
         elif name.startswith("downstream/") and name.count("/") == 1 and not name.endswith(("_stderr", "_n")):
             yield name.partition("/")[2], name
 

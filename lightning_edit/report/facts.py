@@ -174,7 +174,7 @@ def facts_of(run: Run) -> Facts:
     """
     content, records, rows = read_json(run.folder / FILE), read_records(run.folder), read_rows(run.folder)
     figures, counts, changes = collateral_of(content, str(run.folder / FILE))
-    groups, abilities = groups_of(run, figures), abilities_of(run, rows)
+    groups, abilities = groups_of(run, figures), abilities_of(run, rows, figures)
     updates, removed, when = _updates(run.folder)
     undo, commands = undo_of(run, updates)
     return Facts(

@@ -26,6 +26,8 @@ REASONS = {
 }
 REWORDED = "reworded"
 PERPLEXITY = "perplexity"
+# Its name among the figures of what else changed, and how the report calls it.
+LONG_CONTEXT, BEHIND = "long_context_perplexity", "text behind long contexts"
 # Of a task's figures those that anybody understands.
 OF_TASKS = {
     "generated_accuracy": "right answers, written by the model",
@@ -129,18 +131,21 @@ def _changed(line: Mapping[str, Any]) -> Changed:
     return Changed(str(line["prompt"]), before, after, reason, line["kind"] == REWORDED)
 
 
-def abilities_of(run: Run, rows: Sequence[Mapping[str, float]]) -> list[Ability]:
+def abilities_of(run: Run, rows: Sequence[Mapping[str, float]], collateral: Figures) -> list[Ability]:
     """Perplexity and tasks, before and after.
 
     Args:
         run: The run.
         rows: Those of its ``updates.csv``.
+        collateral: The figures of what else changed.
     """
     found = [
         _ability(title, name, run.before.get(name), run.after[name])
         for name in run.after
         if not name.endswith(("_stderr", "_n")) and (title := _title(name)) is not None
     ]
+    if (now := collateral.get(LONG_CONTEXT)) is not None:
+        found.append(_ability(f"{BEHIND}: {PERPLEXITY}", PERPLEXITY, collateral.get(f"{LONG_CONTEXT}_before"), now))
     watched = [row["perplexity"] for row in rows if "perplexity" in row]
     if len(watched) > 1:
         title = "own text: perplexity, after the first and the last update"

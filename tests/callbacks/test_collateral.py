@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_edit import MEMIT, EditError, ValueSettings
 from lightning_edit.callbacks import Collateral, EditReport, Watch
 from lightning_edit.collateral import FIGURES, KINDS, Asked, Probe, figures_of, judge
+from lightning_edit.collateral.long_context import AFTER, BEFORE, LONG_CONTEXT, RATIO
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.run.edit_callback import EditCallback
@@ -70,8 +71,10 @@ def test_all_answers_give_the_figures_of_the_section(measured):
         line["worse"] for line in found
     ]
     figures = figures_of(probes, [Asked(line["after"], line["kl"]) for line in found])
+    behind = {name: section["figures"].pop(name) for name in LONG_CONTEXT}
     assert figures == pytest.approx(section["figures"])
     assert set(FIGURES) <= set(figures)
+    assert behind[RATIO] == pytest.approx(behind[AFTER] / behind[BEFORE]) and behind[RATIO] != 1
     assert section["figures"]["reworded_said"] > 0.5 and section["figures"]["general_kl"] > 0
     assert all((line["kl"] is not None) == (line["kind"] == "general") for line in found)
     assert set(made.seconds) >= {"collateral"} and section["worst"]
@@ -89,7 +92,7 @@ def test_figures_reach_tensorboard_and_the_curve(measured):
     _, folder = measured
     events = EventAccumulator(str(folder)).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("collateral/")]
-    assert sorted(tags) == sorted(f"collateral/{name}" for name in FIGURES)
+    assert sorted(tags) == sorted(f"collateral/{name}" for name in (*FIGURES, *LONG_CONTEXT))
     assert all(events.SummaryMetadata(tag).summary_description == description(tag) != "" for tag in tags)
     assert [line["edits"] for line in lines(folder / "curves.jsonl")] == [6]
 
@@ -105,6 +108,7 @@ def test_the_table_shows_figures_and_the_worst_changes(measured, capsys, monkeyp
     shown = capsys.readouterr().out
     assert "collateral" in shown and "general prompts" in shown and "KL (nats)" in shown
     assert made.sections["collateral"]["worst"][0]["prompt"] in shown
+    assert f"Perplexity behind long contexts: {made.sections['collateral']['figures'][BEFORE]:.3g} before, " in shown
     assert "only some were asked" in shown and "`collateral.prompts`" in shown
     loss = (made.value_losses[0] + made.value_losses[1]) / 2
     assert len(made.value_losses) == 6 and loss > 0

@@ -6,6 +6,11 @@ import pytest
 
 from lightning_edit.collateral import advice as room
 from lightning_edit.collateral.advice import RunFigures, advice
+from lightning_edit.collateral.long_context import AFTER, BEFORE, RATIO
+
+
+def behind(before, after):
+    return {BEFORE: before, AFTER: after, RATIO: after / before}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +32,19 @@ from lightning_edit.collateral.advice import RunFigures, advice
         ),
         ({"collateral": {"old_object_lost": 1 / 3, "old_object_lost_n": 3.0}}, []),
         ({"growth": {3: float("nan")}}, ["The weight of layer 3 grew nan times"]),
+        ({"collateral": behind(4.0, 5.9), "single_texts": True}, []),
+        (
+            {"collateral": behind(3.7, 141.6), "single_texts": True},
+            ["The perplexity behind long contexts rose from 3.7 to 142: try `model.second_moment.join_texts: true`"],
+        ),
+        (
+            {"collateral": behind(4.0, 8.0)},
+            ["The perplexity behind long contexts rose from 4 to 8: raise the solver's `second_moment_weight`"],
+        ),
+        (
+            {"collateral": behind(4.0, float("nan")), "kind": "trained"},
+            ["The perplexity behind long contexts rose from 4 to nan: train for fewer epochs"],
+        ),
         (
             {"after": {"generated_match": 0.96, "generated_paraphrase": 0.5}},
             ["The new answer is given to 96 % of the edited prompts, but only to 50 % of other wordings"],

@@ -42,10 +42,12 @@ def test_a_license_is_carried_over_and_none_is_made_up(tmp_path):
 
 def test_figures_and_what_else_changed_are_told_with_their_errors():
     after = {"efficacy_score": 0.9, "efficacy_score_stderr": 0.05, "unknown": 1.0}
-    section = {"figures": {"general_worse": 0.25}, "worst": [{"prompt": "p", "before": "b", "after": "a", "kind": "x"}]}
+    figures = {"general_worse": 0.25, "long_context_perplexity_before": 4.0, "long_context_perplexity": 8.25}
+    section = {"figures": figures, "worst": [{"prompt": "p", "before": "b", "after": "a", "kind": "x"}]}
     content = card_of(facts(before={"efficacy_score": 0.1}, after=after, collateral=section)).content
     assert "| prefers the new answer to the old one | 10.0 % | 90.0 % ± 5.0 |" in content
     assert "- 25.0 % of general prompts are answered worse" in content
+    assert "- 8.25 is the perplexity of text behind long contexts, which was 4 before" in content
     assert "| p | b | a |" in content
     assert "unknown" not in content
     content = card_of(facts(sample=[])).content
