@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: quickstart quickstart-moe real real-model test test-all test-oldest test-newest test-quantized test-loggers coverage lint docs benchmark clean
 
 quickstart: $(INSTALLED)
-	$(BIN)/python cli.py fit
+	$(BIN)/python cli.py fit --config configs/models/tiny.yaml
 
 # The embedded model with experts.
 quickstart-moe: $(INSTALLED)

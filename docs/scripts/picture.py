@@ -1,4 +1,4 @@
-"""Makes a picture of the tables that a run prints: ``lightning-edit fit | python docs/scripts/picture.py FILE.svg``."""
+"""Makes a picture of the tables that a run prints: ``make quickstart | python docs/scripts/picture.py FILE.svg``."""
 
 import io
 import re

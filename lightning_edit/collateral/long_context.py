@@ -17,7 +17,7 @@ from lightning_edit.metrics.token_scores import score_tokens
 from lightning_edit.models.decoder import Decoder
 
 # Tokens of a row, fewer where the context ends, and of all rows: a small part of what answers to the prompts take.
-LENGTH, MOST = 512, 2**14
+LENGTH, MOST = 512, 2**12
 # Behind fewer tokens nothing is behind a long context.
 SHORTEST = 32
 AFTER = "long_context_perplexity"

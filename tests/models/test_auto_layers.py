@@ -85,7 +85,7 @@ def test_the_function_takes_it_too(tiny_tokenizer, caplog):
     request = EditRequest(record["subject"], record["prompt"], record["target_new"])
     settings = {"values": ValueSettings(steps=2), "texts": World.generate().sentences(0), "progress": False}
     assert list(edit(load_model("tiny"), tiny_tokenizer, [request], **settings).layers) == [0]
-    assert "layers: [0], a quarter of the way up" in caplog.text
+    assert "layers: [0], from configs/models/tiny.yaml" in caplog.text
 
 
 @pytest.mark.slow
