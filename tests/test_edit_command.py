@@ -65,7 +65,7 @@ def test_it_edits_and_the_command_that_it_prints_does_the_same(folder, capsys):
 def test_the_equal_command_holds_what_was_asked_for_and_no_more(folder, capsys):
     words = printed(capsys, "tiny", "edits.csv", "--layers", "0-1", "--preserve", "text.txt", "--limit", "1")
     assert words == [
-        *("lightning-edit", "fit", "--config", "configs/solvers/emmet.yaml"),
+        *("lightning-edit", "fit", "--config", "configs/models/tiny.yaml"),
         *("--model.model", "tiny", "--model.layers", "[0, 1]"),
         *("--data", "OwnEdits", "--data.path", "edits.csv", "--data.limit", "1"),
         *("--data.preservation", "TextFile", "--data.preservation.path", "text.txt"),

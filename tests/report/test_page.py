@@ -166,7 +166,8 @@ def test_what_got_worse_is_listed_by_name(measured, tmp_path):
     for line in section["worst"]:
         assert " ".join(line["prompt"].split()) in text
     assert "own text: perplexity" in text
-    assert f"{section['figures']['long_context_perplexity']:.4g}" in text.partition("behind long contexts: perplexity")[2]
+    behind = text.partition("behind long contexts: perplexity")[2]
+    assert f"{section['figures']['long_context_perplexity']:.4g}" in behind
     asked = {kind: number for kind, number in section["asked"].items() if kind != "reworded"}
     worse = ("general_worse", "old_object_lost", "other_subjects_worse", "same_subject_worse")
     expected = sum(round(section["figures"][name] * asked[kind]) for kind, name in zip(asked, worse, strict=True))
