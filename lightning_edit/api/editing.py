@@ -13,7 +13,7 @@ from lightning_edit.api.how import How
 from lightning_edit.api.preparation import contexts, editor_of, in_own_words, prepare, preserved_prompts
 from lightning_edit.api.result import EditResult
 from lightning_edit.api.writing import write_all
-from lightning_edit.asking.chat import ChatSettings, settle_chat
+from lightning_edit.asking.chat import ChatSettings, check_chat, settle_chat
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
@@ -116,6 +116,7 @@ def edit(
     """
     given = {"distribution": distribution, "micro_batch": micro_batch, "seed": seed, "chat": chat, "memory": memory}
     check(edit, {**given, "previous_keys": previous_keys})
+    check_chat(chat, chat_settings or ChatSettings())
     check_model(model, tokenizer)
     maps = [] if source is None else list(source.maps)
     asking, decoder = chat_settings or ChatSettings(), structure_of(model, sites, maps)
@@ -125,7 +126,7 @@ def edit(
     found = (values or ValueSettings(), second_moment or SecondMomentSettings())
     preserve = solver.preserves_edits if previous_keys is None else previous_keys
     how = How(solver, *found, source, distribution, micro_batch, seed, preserve)
-    check_how(how, requests)
+    check_how(how, requests, moments)
     several = not is_searched(source) or how.values.site == "block"
     layers = settle_places(layers, decoder, type(solver).__name__, several, maps)
     if moments is not None:
