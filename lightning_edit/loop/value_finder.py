@@ -8,7 +8,7 @@ from lightning_edit.editor import Editor
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.storage.cache import Cache
-from lightning_edit.values.cache import cached_values, edited_part, value_parts
+from lightning_edit.values.cache import cached_values, edited_part, value_parts, weights_of
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
 
@@ -23,11 +23,12 @@ class ValueFinder:
 
     def __init__(self, editor: Editor, caches: Sequence[Cache]) -> None:
         self.editor, self.caches = editor, caches
-        self._parts: dict[str, str] = {}
+        self._parts, self._before = dict[str, str](), dict[str, str]()
         if caches:
             decoder, tokenizer = editor.weights.decoder, editor.tokenizer
             with editor.weights.unedited():
                 self._parts = value_parts(decoder, tokenizer, editor.templates, editor.value_layer, editor.values)
+                self._before = weights_of(decoder, editor.layers)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -53,7 +54,7 @@ class ValueFinder:
             return self.editor.find_values(requests, report)
         decoder = self.editor.weights.decoder
         with self.editor.searched():
-            parts = self._parts | edited_part(decoder, self.editor.layers)
+            parts = self._parts | edited_part(decoder, self.editor.layers, self._before)
             return cached_values(
                 self.caches,
                 parts,

@@ -19,11 +19,13 @@ EDITS = [
 TOKENIZER = make_tokenizer()
 
 
-def made(model, folder, requests=EDITS, **changes):
+def made(model, folder, requests=EDITS, layers=(0,), distribution="uniform", **changes):
     values = replace(ValueSettings(steps=3, cache_dir=str(folder)), **changes)
-    moments = {0: torch.eye(find_decoder(model).moment_shape(0)[0], dtype=torch.float64)}
+    size = find_decoder(model).moment_shape(0)[0]
+    moments = {layer: torch.eye(size, dtype=torch.float64) for layer in layers}
     how = {"moments": moments, "templates": ContextTemplates(), "values": values, "micro_batch": 2}
-    return edit(model, TOKENIZER, requests, MEMIT(20.0), [0], progress=False, **how)
+    how |= {"distribution": distribution, "progress": False}
+    return edit(model, TOKENIZER, requests, MEMIT(20.0), list(layers), **how)
 
 
 @pytest.fixture
@@ -51,6 +53,17 @@ def test_a_call_after_another_finds_nothing_of_the_weights_before(tmp_path):
     again = made(model, tmp_path, EDITS[:1])
     assert len(list(Cache(tmp_path).entries())) == 2
     assert not torch.equal(first.layers[0].factors.dense(), again.layers[0].factors.dense())
+
+
+def test_values_are_found_again_whatever_layers_below_are_edited(tmp_path, nothing_is_searched):
+    made(make_gpt2(n_layer=3), tmp_path, layers=(0, 1))
+    # With replay they are found at the lowest layer.
+    first = made(make_gpt2(n_layer=3), tmp_path, layers=(0, 1), distribution="replay")
+    assert len(list(Cache(tmp_path).entries())) == 4
+    nothing_is_searched()
+    for layers, distribution in (((1,), "uniform"), ((0,), "uniform"), ((0, 1), "last"), ((0, 1), "replay")):
+        again = made(make_gpt2(n_layer=3), tmp_path, layers=layers, distribution=distribution)
+    assert torch.equal(first.layers[1].factors.dense(), again.layers[1].factors.dense())
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
