@@ -96,7 +96,8 @@ def edit(
     Returns:
         The update, which is in the model: ``result.summary()`` shows its figures, ``result.before`` and
         ``result.after``; ``result.ask(question)`` the answers before and after it; ``result.remove()`` takes it out
-        again, ``result.save(path)`` keeps it, ``result.to_lora(folder)`` makes it a LoRA adapter.
+        again, ``result.save(path)`` keeps it, ``result.to_lora(folder)`` makes it a LoRA adapter, and
+        ``result.to_gguf(folder)`` writes it into the GGUF file that the model was read from.
 
     Raises:
         EditError: If the input cannot be edited; the model is then as it was.
