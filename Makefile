@@ -68,7 +68,7 @@ test-newest: .venv-newest/.installed
 test-quantized: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bnb,torchao]'
 	$(BIN)/python -m pytest tests/loading/test_quantization.py tests/export/test_quantized.py tests/real/test_quantized.py
-	$(BIN)/python -m pytest tests/docs/test_examples.py -k quantized
+	$(BIN)/python -m pytest tests/docs/test_examples.py tests/survival/test_command.py -k quantized
 
 # W&B and MLflow bring many packages that nothing else needs.
 test-loggers: $(INSTALLED)

@@ -7,7 +7,7 @@ import torch
 from lightning_edit import ContextTemplates, ValueSettings
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.storage.cache import Cache
-from lightning_edit.values.cache import cached_values, edited_part, value_parts
+from lightning_edit.values.cache import cached_values, edited_part, value_parts, weights_of
 from lightning_edit.values.optimize import optimize_values
 from lightning_edit.values.vectors import Values
 from tests.small_models import make_gpt2, make_request, make_tokenizer
@@ -22,6 +22,7 @@ class Run:
     def __init__(self, *folders):
         self.caches = [Cache(folder) for folder in folders]
         self.model, self.tokenizer, self.layer = make_gpt2(), make_tokenizer(), 1
+        self.layers = LAYERS
         self.templates = ContextTemplates(("{}", "I think. {}"))
         self.settings = ValueSettings(steps=2)
         self.requests = [make_request(), make_request(**FRENCH), make_request(subject="Rome", target_new="Paris")]
@@ -29,7 +30,9 @@ class Run:
 
     def start(self):
         """What is asked once, before the first edit."""
-        self.base = value_parts(find_decoder(self.model), self.tokenizer, self.templates, self.layer, self.settings)
+        decoder = find_decoder(self.model)
+        self.base = value_parts(decoder, self.tokenizer, self.templates, self.layer, self.settings)
+        self.before = weights_of(decoder, self.layers)
         return self
 
     def values(self):
@@ -45,9 +48,8 @@ class Run:
         def report(*told, **figures):
             self.told.append((*told, figures))
 
-        return cached_values(
-            self.caches, self.base | edited_part(decoder, LAYERS), self.requests, compute, report, decoder.device
-        )
+        parts = self.base | edited_part(decoder, self.layers, self.before)
+        return cached_values(self.caches, parts, self.requests, compute, report, decoder.device)
 
 
 def same_bits(first, second):

@@ -54,7 +54,7 @@ def qwen3moe():
 MODELS = {"llama": llama, "gpt2": gpt2, "qwen3moe": qwen3moe}
 
 
-def write(path, architecture="llama", kind=TYPES.Q8_0, made="llama"):
+def write(path, architecture="llama", kind=TYPES.Q8_0, made="llama", license="apache-2.0", **licensed):
     """Writes a model, its matrices in one type and the rest in float32.
 
     Args:
@@ -62,10 +62,14 @@ def write(path, architecture="llama", kind=TYPES.Q8_0, made="llama"):
         architecture: What the file says it is.
         kind: The type of the matrices.
         made: Which of `MODELS`.
+        license: What it says of its license, None for nothing.
+        **licensed: What more, as ``license_name``.
     """
     model = MODELS[made]()
     writer = gguf.GGUFWriter(path, architecture)
-    writer.add_string("general.license", "apache-2.0")
+    for name, said in {"license": license, **licensed}.items():
+        if said is not None:
+            writer.add_string(f"general.{name.replace('_', '.')}", said)
     writer.add_context_length(POSITIONS if made == "gpt2" else 128)
     writer.add_embedding_length(64)
     writer.add_block_count(2)

@@ -8,7 +8,19 @@ import torch
 import yaml
 
 import lightning_edit
-from lightning_edit import MEMIT, RECT, EditingModule, FineTuning, ModelUpdate
+from lightning_edit import (
+    MEMIT,
+    PRUNE,
+    RECT,
+    REVIVE,
+    SPHERE,
+    EditingModule,
+    EvoEdit,
+    FineTuning,
+    LyapLock,
+    ModelUpdate,
+    SimIE,
+)
 from lightning_edit.callbacks import EditReport
 from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import CounterFact
@@ -70,6 +82,12 @@ def test_every_public_class_has_a_public_path():
         (("lightning_edit", "fine_tuning"), FineTuning),
         (("lightning_edit", "solvers", "memit"), MEMIT),
         (("lightning_edit", "solvers", "post_processing"), RECT),
+        (("lightning_edit", "solvers", "post_processing"), PRUNE),
+        (("lightning_edit", "solvers", "spectral"), REVIVE),
+        (("lightning_edit", "solvers", "spectral"), SPHERE),
+        (("lightning_edit", "solvers", "anchors"), LyapLock),
+        (("lightning_edit", "solvers", "anchors"), SimIE),
+        (("lightning_edit", "solvers", "evoedit"), EvoEdit),
         (("callbacks",), EditReport),
         (("callbacks", "report"), EditReport),
         (("datamodules",), CounterFact),

@@ -1,6 +1,6 @@
 """What cannot be edited, or not like that, refused before any expensive work."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,15 +12,16 @@ from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import require_offsets
 from lightning_edit.distributed.process_group import Together
 from lightning_edit.errors import EditError
+from lightning_edit.keys.layer_stats import check_counted
 from lightning_edit.loading.editable import check_quantized
 from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
-from lightning_edit.loop.sourced import check_source, check_subjects, check_sum, is_searched
+from lightning_edit.loop.sourced import check_source, check_subjects, check_sum, is_searched, without_moments
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.probe import check_projections
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import Solver
-from lightning_edit.values.settings import ValueSettings, check_site, settle_site
+from lightning_edit.values.settings import ValueSettings, check_anchored, check_site, settle_site
 
 
 def check_model(model: Any, tokenizer: Any) -> None:
@@ -57,13 +58,19 @@ def as_asked(requests: Sequence[EditRequest], tokenizer: Any, settings: ChatSett
     return [as_question(one, settings.complete, settings.in_sentences) for one in requests]
 
 
-def check_how(how: How, requests: Sequence[EditRequest]) -> None:
+def check_how(how: How, requests: Sequence[EditRequest], moments: Mapping[int, Tensor] | None = None) -> None:
     """Refuses settings that mean nothing together, or not for these edits.
 
     Args:
         how: The settings.
         requests: The edits.
+        moments: Finished second moments, None where they are to be counted.
     """
+    check_anchored(how.values)
+    if moments is not None:
+        check_counted(how.second_moment, "`moments`, which are finished", "Give `texts` instead")
+    elif not how.solver.needs_second_moment:
+        check_counted(how.second_moment, *without_moments(how.solver))
     check_subjects(requests, how.source)
     check_sum(how.solver, how.source)
     if how.source is not None:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
@@ -93,17 +92,23 @@ class Earlier:
         return found
 
     def statistics(self, source: Source | None, decoder: Decoder, layers: Sequence[int]) -> Mapping[str, Statistics]:
-        """What a source had seen once the last earlier edits were made; nothing where it is of no use to this one.
+        """What a source had seen once all earlier edits were made; nothing where it is of no use to this one.
+
+        Each call goes on with what was seen before it, so of each shape the statistics of the most tokens are the last.
 
         Args:
             source: Where keys and residuals come from.
             decoder: The model.
             layers: The edited places.
         """
-        parts = [part for level in self.levels.values() for part in level.parts.values() if part.statistics]
-        if source is None or not parts:
+        seen: dict[str, Statistics] = {}
+        for level in self.levels.values():
+            for part in level.parts.values():
+                for shape, own in part.statistics.items():
+                    if shape not in seen or own.tokens > seen[shape].tokens:
+                        seen[shape] = own
+        if source is None or not seen:
             return {}
-        seen: Mapping[str, Any] = parts[-1].statistics
         try:
             source.check_places(decoder, layers, seen)
         except EditError as error:

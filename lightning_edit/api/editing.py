@@ -13,7 +13,7 @@ from lightning_edit.api.how import How
 from lightning_edit.api.preparation import contexts, editor_of, in_own_words, prepare, preserved_prompts
 from lightning_edit.api.result import EditResult
 from lightning_edit.api.writing import write_all
-from lightning_edit.asking.chat import ChatSettings, settle_chat
+from lightning_edit.asking.chat import ChatSettings, check_chat, settle_chat
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
@@ -96,7 +96,8 @@ def edit(
     Returns:
         The update, which is in the model: ``result.summary()`` shows its figures, ``result.before`` and
         ``result.after``; ``result.ask(question)`` the answers before and after it; ``result.remove()`` takes it out
-        again, ``result.save(path)`` keeps it, ``result.to_lora(folder)`` makes it a LoRA adapter.
+        again, ``result.save(path)`` keeps it, ``result.to_lora(folder)`` makes it a LoRA adapter, and
+        ``result.to_gguf(folder)`` writes it into the GGUF file that the model was read from.
 
     Raises:
         EditError: If the input cannot be edited; the model is then as it was.
@@ -116,6 +117,7 @@ def edit(
     """
     given = {"distribution": distribution, "micro_batch": micro_batch, "seed": seed, "chat": chat, "memory": memory}
     check(edit, {**given, "previous_keys": previous_keys})
+    check_chat(chat, chat_settings or ChatSettings())
     check_model(model, tokenizer)
     maps = [] if source is None else list(source.maps)
     asking, decoder = chat_settings or ChatSettings(), structure_of(model, sites, maps)
@@ -125,7 +127,7 @@ def edit(
     found = (values or ValueSettings(), second_moment or SecondMomentSettings())
     preserve = solver.preserves_edits if previous_keys is None else previous_keys
     how = How(solver, *found, source, distribution, micro_batch, seed, preserve)
-    check_how(how, requests)
+    check_how(how, requests, moments)
     several = not is_searched(source) or how.values.site == "block"
     layers = settle_places(layers, decoder, type(solver).__name__, several, maps)
     if moments is not None:

@@ -1,6 +1,7 @@
 """What edits need before they are written: their words, an editor, and second moments."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +20,7 @@ from lightning_edit.keys.named_prompts import named_groups
 from lightning_edit.keys.questions import preserving_questions
 from lightning_edit.loop.norm_anchor import settle_norm
 from lightning_edit.loop.sourced import warm_up
+from lightning_edit.loop.value_finder import silent_finder, value_caches
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
@@ -155,5 +157,6 @@ def prepare(
         with shown(decoder.model, earlier.unedited):
             found = prepare_second_moments(decoder, tokenizer, texts, editor.layers, *wanted)
         editor.moments, editor.output_moments = found, found.outputs
-    settle_norm(editor, requests, how.micro_batch, lambda free: free.find_values)
+    find = partial(silent_finder, caches=value_caches(editor.values))
+    settle_norm(editor, requests, how.micro_batch, find)
     warm_up(editor, requests, Sources.shipped(), how.seed, report)

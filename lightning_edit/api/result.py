@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_edit.api.figures import Figures, Summary
+from lightning_edit.api.gguf import GGUFExport, GGUFType, base_file, write_gguf
 from lightning_edit.api.writing import Made
 from lightning_edit.asking.answers import Answers
 from lightning_edit.editor import Editor
@@ -225,11 +226,42 @@ class EditResult(ModelUpdate):
         if not self.is_inserted:
             self.check(model)
         adapter = make_adapter(model, {one.module: one.factors for one in self.layers.values()}, settings)
-        edits = [{name: getattr(request, name) for name in EDIT_FIELDS} for request in self._requests]
         base = str(self.info.get("model") or "")
-        facts = lora_facts(adapter, base, hub_revision(model), self.info, edits)
+        facts = lora_facts(adapter, base, hub_revision(model), self.info, self._edits())
         write_lora(Path(folder).expanduser(), adapter, facts)
         return adapter
+
+    def to_gguf(
+        self,
+        folder: str | Path,
+        base: str | Path | None = None,
+        gguf_type: GGUFType = "auto",
+        max_error: RelativeError | None = None,
+    ) -> GGUFExport:
+        """Writes the GGUF file that the model was read from with the update in it, and a model card.
+
+        All but the edited matrices is copied byte for byte. Edits of earlier calls are not in the file.
+
+        Args:
+            folder: A new folder.
+            base: The GGUF file; if not given, the only one in the folder that the model was read from.
+            gguf_type: What the edited matrices are rounded to; ``auto`` is F16, or F32 where F16 is too coarse.
+            max_error: Refuses to round them by more than this, relative to the update; None for any that leaves it.
+
+        Returns:
+            The ``path`` of the file, and for each matrix what rounding left of its update, ``rounded``.
+
+        Raises:
+            EditError: If the package gguf is missing, the folder holds something, the file is not that of the model,
+                the edits would not survive, or the weights were changed by something else since.
+        """
+        check(EditResult.to_gguf, {"gguf_type": gguf_type, "max_error": max_error})
+        file = base_file(base, self.info)
+        how = (self._decoder.model, self, self._edits(), self._found, gguf_type, max_error)
+        return write_gguf(Path(folder).expanduser(), file, *how)
+
+    def _edits(self) -> list[dict[str, str]]:
+        return [{name: getattr(request, name) for name in EDIT_FIELDS} for request in self._requests]
 
 
 class _AsMade(BeforeAfter):

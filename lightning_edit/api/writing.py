@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.editor import Editor
+from lightning_edit.loop.value_finder import ValueFinder, value_caches
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest, batches_of, fact_of
 from lightning_edit.solvers import Factors
@@ -74,8 +75,9 @@ def write_all(editor: Editor, requests: Sequence[EditRequest], micro_batch: int,
         made.add(requests, editor.write(requests, torch.zeros(len(requests), 0), report=report), device)
         made.statistics = dict(editor.statistics)
         return made
+    find = ValueFinder(editor, value_caches(editor.values))
     for update in batches_of(requests, editor.solver.edits_per_update):
-        values = Values.join([editor.find_values(part, report) for part in batches_of(update, micro_batch)])
+        values = Values.join([find(part, report) for part in batches_of(update, micro_batch)])
         kept = [request for request, ok in zip(update, values.finite.tolist(), strict=True) if ok]
         if kept:
             made.add(kept, editor.write(kept, values.z[values.finite]), device)

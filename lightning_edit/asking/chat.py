@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from lightning_edit.errors import EditError
 from lightning_edit.messages import one_line
 from lightning_edit.settings import Settings
+from lightning_edit.without_effect import refuse_changed
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,21 @@ class ChatSettings(Settings):
             raise EditError(f"`complete` must hold exactly one {{}} for the prompt, got {self.complete!r}.")
         if not self.contexts or len(set(self.contexts)) < len(self.contexts):
             raise EditError(f"`contexts` must name chat, plain or both, each once, got {list(self.contexts)}.")
+
+
+def check_chat(chat: bool | Literal["auto"], settings: ChatSettings) -> None:
+    """Refuses settings of a chat where prompts are asked in plain text; `train_end` counts there too.
+
+    Args:
+        chat: As it was given.
+        settings: How a chat is asked.
+
+    Raises:
+        EditError: Names the settings.
+    """
+    if chat is False:
+        of_chat = ("contexts", "answers", "system", "complete", "arguments")
+        refuse_changed(settings, of_chat, "`chat: false`", "Set `chat` to true or auto")
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,10 @@ from lightning_edit.export.folder import base_facts, hub_revision, write_folder
 from lightning_edit.export.ranks import RankSettings
 from lightning_edit.loading.model_files import source
 from lightning_edit.messages import terminal
-from lightning_edit.solvers import Factors
 from lightning_edit.updates.base_model import settings_of
 from lightning_edit.updates.saved import Saved, run_of
 
 if TYPE_CHECKING:
-    from lightning_edit.export.gguf_base import Place
     from lightning_edit.export.gguf_types import Rounded
 
 NEEDED = "`--to {}` is written by the package gguf: pip install 'lightning-edit[gguf]'."
@@ -76,53 +74,19 @@ def write_whole(saved: Saved, out: Path, given: Namespace) -> None:
         EditError: If the edits would not survive, or the file is not the one that was edited.
         OSError: If it cannot be written; nothing is left then.
     """
-    from lightning_edit.export.gguf_base import find_places, open_gguf
-    from lightning_edit.export.gguf_card import MODEL, model_card
-    from lightning_edit.export.gguf_copy import write_copy
+    from lightning_edit.export.gguf_card import model_card
+    from lightning_edit.export.gguf_edited import EditedFile
     from lightning_edit.export.gguf_types import NOTABLE
 
-    reader, model = open_gguf(base_file(saved.source.name)), saved.base.model
-    modules = {layer.module: model.get_submodule(layer.module) for layer in saved.update.layers.values()}
-    places = find_places(reader, model, modules)
-    rounded = _rounded(saved, places, modules, given.gguf_type, given.max_error)
-    terminal().print(_table(rounded))
+    updates = {layer.module: layer.factors for layer in saved.update.layers.values()}
+    how = (given.gguf_type, given.max_error)
+    edited = EditedFile.of(base_file(saved.source.name), saved.base.model, updates, *how)
+    terminal().print(_table(edited.rounded))
     facts = base_facts(saved.source.name, None, saved.update.info, saved.edits)
-    facts = with_run(model_card(facts, list(rounded.values())), saved, given.all_edits)
-    if given.check and any(one.error > NOTABLE for one in rounded.values()):
-        left = _left(rounded, places, modules)
-        facts = asked_again(saved, left, facts, given.check, "rounded")
-    edited = {one.name: one for one in rounded.values()}
-    write_folder(out, facts, lambda scratch: write_copy(reader, scratch / MODEL, edited))
-    terminal().print(f"The edited GGUF file is {out / MODEL}.", soft_wrap=True)
-
-
-def _rounded(
-    saved: Saved, places: Mapping[str, "Place"], modules: Mapping[str, Any], kind: str, most: float | None
-) -> dict[str, "Rounded"]:
-    from lightning_edit.export.gguf_base import in_file
-    from lightning_edit.export.gguf_types import check_rounded, round_to
-
-    rounded = {}
-    for layer in saved.update.layers.values():
-        place = places[layer.module]
-        update = in_file(layer.factors.dense(), modules[layer.module], place)
-        one = round_to(place.tensor.name, place.weight, update, place.tensor.tensor_type, kind)
-        check_rounded(one, most)
-        rounded[layer.module] = one
-    return rounded
-
-
-def _left(
-    rounded: Mapping[str, "Rounded"], places: Mapping[str, "Place"], modules: Mapping[str, Any]
-) -> dict[str, Factors]:
-    """What the file holds of the update of each module."""
-    from lightning_edit.export.gguf_base import out_of_file
-
-    left = {}
-    for name, one in rounded.items():
-        change = one.matrix().double() - places[name].weight.double()
-        left[name] = Factors(out_of_file(change, modules[name], places[name]).contiguous())
-    return left
+    facts = with_run(model_card(facts, list(edited.rounded.values())), saved, given.all_edits)
+    if given.check and any(one.error > NOTABLE for one in edited.rounded.values()):
+        facts = asked_again(saved, edited.left(), facts, given.check, "rounded")
+    terminal().print(f"The edited GGUF file is {edited.write(out, facts)}.", soft_wrap=True)
 
 
 def _table(rounded: Mapping[str, "Rounded"]) -> Table:

@@ -117,11 +117,9 @@ def _survive(
     run: Path, given: Namespace, settings: "SurvivalSettings", variants: "list[Variant]", report: Any
 ) -> "tuple[list[Result], Path]":
     from lightning_edit.cli.measured_run import measured_run
+    from lightning_edit.storage.run_lock import RunLock
     from lightning_edit.survival.bench import run_folder_of
-    from lightning_edit.survival.identity import identity_of
     from lightning_edit.survival.refusals import refuse_without_weights
-    from lightning_edit.survival.results import SurvivalFile
-    from lightning_edit.survival.survive import survive
     from lightning_edit.updates.saved import run_of, update_of
 
     run = run_folder_of(run)
@@ -130,14 +128,33 @@ def _survive(
     folder = run_of(update_of(run) if run.is_dir() else run)
     output = Path(given.output).expanduser() if given.output else (folder or run.parent) / NAME
     measured = measured_run(folder, _checkpoint(run, folder), given.trust_config)
-    measured.data.setup("test")
-    bench = _bench(run, given, measured)
-    measures, text = _prepared(bench, measured, settings, given.text, report)
-    variants = [_on_text(variant, text) for variant in variants]
+    # Two commands on one file would write over each other's results.
+    with RunLock.of_file(output):
+        measured.data.setup("test")
+        bench = _bench(run, given, measured)
+        measures, text = _prepared(bench, measured, settings, given.text, report)
+        variants = [_on_text(variant, text) for variant in variants]
+        return _measured(bench, variants, measures, text, settings, folder, output, report), output
+
+
+def _measured(
+    bench: "Bench",
+    variants: "list[Variant]",
+    measures: "Measures",
+    text: "OrdinaryText",
+    settings: "SurvivalSettings",
+    folder: Path | None,
+    output: Path,
+    report: Any,
+) -> "list[Result]":
+    from lightning_edit.survival.identity import identity_of
+    from lightning_edit.survival.results import SurvivalFile
+    from lightning_edit.survival.survive import survive
+
     kept = SurvivalFile(output, identity_of(bench.update, measures))
     _note(folder, measures, kept, variants)
     try:
-        return survive(bench, variants, measures, text, settings, kept, report), output
+        return survive(bench, variants, measures, text, settings, kept, report)
     except KeyboardInterrupt:
         terminal(stderr=True).print(f"The results so far are in {output}; the same command goes on.", soft_wrap=True)
         raise

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 from yaml import YAMLError
 
+from lightning_edit.errors import EditError
+from lightning_edit.loading.gguf_file import is_gguf
 from lightning_edit.messages import bounded, counted
 from lightning_edit.storage.user_files import is_there, read_text
 
@@ -51,7 +54,7 @@ class CardFacts:
         base: The folder or hub name of the unedited model.
         method: The display name of the method.
         revision: Of the base model on the hub.
-        folder: Where the base model's files are, if they are at hand.
+        folder: Where the base model's files are, if they are at hand, or its GGUF file.
         settings: The settings of the method that a reader may want.
         edits: How many edits there are.
         sample: Those that are listed: of each ``subject``, ``prompt`` and ``target_new``.
@@ -112,11 +115,13 @@ def card_of(facts: CardFacts) -> ModelCard:
 
 
 def license_of(folder: str | None) -> dict[str, str]:
-    """The license that the card of a base model names.
+    """The license that the card of a base model names, or its GGUF file.
 
     Args:
-        folder: Where the base model's files are.
+        folder: Where the base model's files are, or that file.
     """
+    if folder is not None and is_gguf(Path(folder)):
+        return _license_in(Path(folder))
     if folder is None or not (Path(folder) / CARD).is_file():
         return {}
     try:
@@ -126,6 +131,22 @@ def license_of(folder: str | None) -> dict[str, str]:
         # A card that cannot be read names nothing.
         return {}
     return {name: str(said[name]) for name in LICENSE if said.get(name)}
+
+
+def _license_in(file: Path) -> dict[str, str]:
+    """The license that a GGUF file names, under the names that cards have for it."""
+    if find_spec("gguf") is None:
+        return {}
+    from lightning_edit.export.gguf_base import open_gguf
+
+    try:
+        reader = open_gguf(file)
+    except EditError:
+        # Nor does a file.
+        return {}
+    fields = {name: reader.get_field(f"general.{name.replace('_', '.')}") for name in LICENSE}
+    said = {name: field.contents() for name, field in fields.items() if field is not None}
+    return {name: text for name, text in said.items() if isinstance(text, str) and text}
 
 
 def _head(facts: CardFacts) -> str:

@@ -24,6 +24,7 @@ from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, CountOrZero, Positive
 from lightning_edit.values.memory import DOUBLE, LOGITS, activation_width
+from lightning_edit.without_effect import refuse_changed
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,16 @@ class Gradient(Source):
     It was trained with some of these settings, which must be the same. A run begins with its statistics.
     """
 
+    section: ClassVar[str] = "source"
     needs_subject: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.normalize != "whitened":
+            beside = f"`source.normalize: {self.normalize}`"
+            refuse_changed(self, ("floor",), beside, "Set `source.normalize` to whitened")
+        if self.normalize == "none":
+            remedy = "Set `source.normalize` to standard or whitened"
+            refuse_changed(self, ("warmup",), "`source.normalize: none`, which keeps no statistics", remedy)
 
     def check(
         self, tokenizer: Any, requests: Sequence[EditRequest], templates: ContextTemplates, decoder: Decoder

@@ -21,10 +21,14 @@ from lightning_edit.settings import NO_EFFECT, Count, NotNegative, Settings, Sha
 from lightning_edit.solvers.base import Solver
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.storage.cache import Cache
+from lightning_edit.without_effect import refuse_changed
 
 Source = Literal["text", "identity", "none"]
 TOKENS_PER_DIMENSION = 10
 CHAT_SHARE = 0.7
+OF_QUESTIONS = ("questions", "subject_share", "subjects")
+# Presets of models name `tokens`, whatever a run then does without text.
+OF_TEXT = ("length", "join_texts", "question_share", *OF_QUESTIONS)
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class SecondMomentSettings(Settings):
     """From what and how much text second moments are computed, and where the result is kept.
 
     Raises:
-        EditError: If a number is out of its range.
+        EditError: If a number is out of its range, or a setting has no effect beside another one.
     """
 
     section: ClassVar[str] = "second_moment"
@@ -87,6 +91,17 @@ class SecondMomentSettings(Settings):
     If each text is a sentence, C knows nothing of keys far from the beginning of a text, where edits may do harm.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.source != "text":
+            beside = f"`second_moment.source: {self.source}`, which reads no text"
+            refuse_changed(self, OF_TEXT, beside, "Set `second_moment.source` to text")
+        if self.question_share == 0:
+            remedy = "Raise `second_moment.question_share`, or set it to null"
+            refuse_changed(self, OF_QUESTIONS, "`second_moment.question_share: 0`", remedy)
+        if not self.preserve:
+            refuse_changed(self, ("preserve_weight",), "an empty `second_moment.preserve`", "Name prompts to preserve")
+
     def share_of_questions(self, chat: bool) -> float:
         """How much of C is from questions.
 
@@ -95,6 +110,20 @@ class SecondMomentSettings(Settings):
         """
         usual = CHAT_SHARE if chat else 0.0
         return 0.0 if self.source != "text" else usual if self.question_share is None else self.question_share
+
+
+def check_counted(settings: SecondMomentSettings, beside: str, remedy: str) -> None:
+    """Refuses settings of second moments where none are counted; how many tokens they take may stay.
+
+    Args:
+        settings: See `SecondMomentSettings`.
+        beside: Why none are counted, for the message.
+        remedy: What would have them counted.
+
+    Raises:
+        EditError: Names the settings.
+    """
+    refuse_changed(settings, (*OF_TEXT, "preserve"), beside, remedy)
 
 
 def tokens_wanted(decoder: Decoder, layers: Sequence[int], settings: SecondMomentSettings) -> int:

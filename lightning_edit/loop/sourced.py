@@ -104,6 +104,15 @@ def check_sum(solver: Solver, source: Source | None, preserving: str | None = No
         )
 
 
+def without_moments(solver: Solver) -> tuple[str, str]:
+    """Why nothing is counted for a solver that looks at no second moment, and what would change that, for messages.
+
+    Args:
+        solver: Which member of the family writes.
+    """
+    return f"`solver: {type(solver).__name__}`, which looks at no second moment", "Take one that does, such as MEMIT"
+
+
 def check_subjects(requests: Sequence[EditRequest], source: Source | None) -> None:
     """Refuses edits without a subject where it must be known.
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
-from lightning_edit.keys.layer_stats import SecondMomentSettings
+from lightning_edit.keys.layer_stats import SecondMomentSettings, check_counted
 from lightning_edit.keys.text_moments import check_outputs
-from lightning_edit.loop.sourced import check_source, check_sum
+from lightning_edit.loop.sourced import check_source, check_sum, without_moments
 from lightning_edit.requests import replaced_by
 from lightning_edit.settings import compared_fields
 from lightning_edit.solvers import Anchor, EvoEdit, LyapLock, SimIE
-from lightning_edit.values.settings import ValueSettings, check_replay
+from lightning_edit.values.settings import ValueSettings, check_anchored, check_replay
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule
@@ -33,6 +33,9 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
     """
     single = module.loop.queue.size is None
     check_outputs(module.moment_settings.source, module.solver)
+    check_anchored(module.value_settings)
+    if not module.solver.needs_second_moment:
+        check_counted(module.moment_settings, *without_moments(module.solver))
     check_sum(
         module.solver,
         module.pairs_from,

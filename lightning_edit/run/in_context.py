@@ -81,6 +81,11 @@ class InContext(MeasuredModule):
         self.save_hyperparameters(ignore="trust_remote_code")
         if preface.count("{}") != 1:
             raise EditError(f"`preface` must hold exactly one {{}} for the fact, got {preface!r}.")
+        if facts == "own" and (nearest, threshold) != (4, 0.0):
+            raise EditError(
+                "`nearest` and `threshold` have no effect with `facts: own`, where nothing is looked up. Set `facts` "
+                "to tfidf or states, or leave them out."
+            )
         self.loop = UpdateLoop(EditQueue(None))
         self.automatic_optimization = False
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_edit.asking.chat import ChatSettings, World, settle_chat
+from lightning_edit.asking.chat import ChatSettings, World, check_chat, settle_chat
 from lightning_edit.distributed.process_group import in_a_group, is_sharded
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
@@ -101,6 +101,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         chat_settings: ChatSettings = ChatSettings(),  # noqa: B008
     ) -> None:
         super().__init__()
+        check_chat(chat, chat_settings)
         self.chat, self.chat_settings, self.trust_remote_code = chat, chat_settings, trust_remote_code
         self.model_name, self.down_projection, self.device_map = model, down_projection, device_map
         where = (device_map, offload_folder, trust_remote_code)

@@ -19,6 +19,7 @@ from lightning_edit.loop.norm_anchor import settle_norm
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.sourced import check_subjects, is_searched, usual_solver, waiting
 from lightning_edit.loop.update_loop import UpdateLoop
+from lightning_edit.loop.value_finder import ValueFinder, silent_finder, value_caches
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.decoder import Memory
 from lightning_edit.models.sites import SiteKind
@@ -30,11 +31,10 @@ from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.preparation import check_texts, check_warm_up, editor_of, templates_of, warm_up_run
 from lightning_edit.run.preserved import check_files, find_preserved, noted, run_second_moments
 from lightning_edit.run.updating_module import UpdatingModule
-from lightning_edit.run.value_finder import ValueFinder, log_values, logged, silent_finder
+from lightning_edit.run.value_figures import log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
-from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.checkpoint_file import check_sound
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
@@ -119,7 +119,7 @@ class EditingModule(UpdatingModule):
         limits = [n for n in (edits_per_update, self.solver.edits_per_update) if n is not None]
         together = independent_updates or values.weights == "unedited"
         self.loop = UpdateLoop(EditQueue(min(limits, default=None), together), independent_updates)
-        self.loop.value_caches = [] if values.cache_dir is None else [Cache(values.cache_dir)]
+        self.loop.value_caches = value_caches(values)
         published = self.solver.preserves_edits and not independent_updates if anchor is None else anchor.keeps_keys
         self.previous_keys = published if previous_keys is None else previous_keys
         given = [post_processing] if isinstance(post_processing, PostProcessor) else post_processing

@@ -21,7 +21,7 @@ from lightning_edit.errors import EditError
 ROOTS = ("lightning_edit", "datamodules", "callbacks")
 # Where classes stood in earlier versions: files that were written then still name them so.
 FORMER_MODULES = {
-    "lightning_edit": ("module", "fine_tuning", "measured_module"),
+    "lightning_edit": ("module", "fine_tuning", "measured_module", "solvers.evoedit", "solvers.spectral"),
     "callbacks": (
         *("", "checkpoint", "downstream", "examples", "export", "harness", "progress", "records", "report"),
         *("retention", "scheduled", "watch"),

@@ -1,4 +1,4 @@
-"""One process at a time works on a run: a lock on its folder."""
+"""One process at a time works on a run, or on a file of results: a lock on its folder, or beside the file."""
 
 import json
 import logging
@@ -39,15 +39,36 @@ class RunLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self._file = self._taken(folder)
+        self._take(folder / FILE, folder)
 
-    def _taken(self, folder: Path) -> TextIOWrapper | None:
+    @classmethod
+    def of_file(cls, file: Path) -> "RunLock":
+        """A lock on a file of results alone, which need not be there yet; its folder is made.
+
+        Args:
+            file: The file; the lock lies beside it.
+
+        Raises:
+            EditError: If another process works on the file, or nothing can be written there.
+        """
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EditError(f"{file.parent}, the folder of the results, cannot be made ({error}).") from error
+        lock = cls.__new__(cls)
+        lock._take(file.parent / f".{file.name}{FILE}", file)
+        return lock
+
+    def _take(self, path: Path, what: Path) -> None:
+        self.path = path
+        self._file = self._taken(what)
+
+    def _taken(self, what: Path) -> TextIOWrapper | None:
         while True:
             try:
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
             except OSError as error:
-                raise EditError(f"{self.path}, the lock of the run, cannot be written ({error}).") from error
+                raise EditError(f"{self.path}, the lock of {what}, cannot be written ({error}).") from error
             file = os.fdopen(handle, "r+", encoding="utf-8")
             holder = _holder(file)
             if holder.get("token") == TOKEN:
@@ -58,7 +79,7 @@ class RunLock:
             if locked is False or (locked is None and _is_alive(holder)):
                 file.close()
                 raise EditError(
-                    f"{folder} is in use: process {holder.get('pid', '(unknown)')} on "
+                    f"{what} is in use: process {holder.get('pid', '(unknown)')} on "
                     f"{holder.get('host', 'an unknown machine')} has been working on it since "
                     f"{holder.get('since', 'an unknown time')}. Wait until it ends, or stop it; nothing was changed."
                 )
@@ -66,7 +87,7 @@ class RunLock:
                 break
             # Whoever held it has deleted the file between the two steps.
             file.close()
-        _warn(folder, holder, locked is None)
+        _warn(what, holder, locked is None)
         file.seek(0)
         file.truncate()
         since = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -127,13 +148,13 @@ def _is_alive(holder: dict[str, str | int]) -> bool:
     return True
 
 
-def _warn(folder: Path, holder: dict[str, str | int], unsupported: bool) -> None:
+def _warn(what: Path, holder: dict[str, str | int], unsupported: bool) -> None:
     elsewhere = holder.get("host") not in (None, socket.gethostname())
     if unsupported:
         logger.warning(
-            "The file system of %s has no locks, so another process working on this run cannot be detected. Make sure "
-            "that there is none.",
-            folder,
+            "The file system of %s has no locks, so another process working there cannot be detected. Make sure that "
+            "there is none.",
+            what,
         )
     elif elsewhere:
         logger.warning(
@@ -141,5 +162,5 @@ def _warn(folder: Path, holder: dict[str, str | int], unsupported: bool) -> None
             "one machine only: on such a one, make sure that it has.",
             holder.get("pid"),
             holder.get("host"),
-            folder,
+            what,
         )

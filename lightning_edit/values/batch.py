@@ -17,11 +17,9 @@ from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.models.batches import TokenBatch, pad
 from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.hooks import by_position, capture_output, change_output, logits_at, resume_from, run_until
-from lightning_edit.models.prefix_cache import PrefixCache, cache_texts
-from lightning_edit.models.shared_prefixes import aligned_right, cache_prefixes
-
-# Where earlier values of a text stand ``(k,)``, and their deltas ``(k, d_model)``.
-Held = tuple[Tensor, Tensor]
+from lightning_edit.models.prefix_cache import PrefixCache
+from lightning_edit.models.shared_prefixes import aligned_right
+from lightning_edit.values.held import Held, in_place, plus, prefixes
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class ValueBatch:
             first = (hidden[:, :1].to(moved.dtype) + moved[:, None].to(hidden.device)).to(hidden.dtype)
             return torch.cat([first, hidden[:, 1:]], dim=1)
         places = torch.arange(len(self), device=hidden.device), self.subjects.to(hidden.device)
-        changed = hidden.clone() if self.held is None else _plus(hidden, self.held)
+        changed = hidden.clone() if self.held is None else plus(hidden, self.held)
         changed[places] = (hidden[places].to(moved.dtype) + moved.to(hidden.device)).to(hidden.dtype)
         return changed
 
@@ -196,38 +194,6 @@ def _picks(
     return Picks(rows_, columns, edits, targets_, weights, decides_)
 
 
-def _prefixes(
-    decoder: Decoder, layer: int, site: ValueSite, texts: Sequence[Encoded], held: Sequence[Held] | None
-) -> PrefixCache:
-    """The cache of all that stands before the subjects' last tokens, with earlier values in their places."""
-    rows = [text.ids[: text.subject_last] for text in texts]
-    if held is None:
-        return cache_prefixes(decoder, rows)
-    # Texts that begin alike have values of their own, so each is run by itself.
-    added = _in_place(held, max(map(len, rows)), decoder.device)
-    module = decoder.blocks[layer] if site == "block" else decoder.down_projection(layer)
-
-    def add(states: Tensor) -> Tensor:
-        return _plus(by_position(states, len(rows)), added).reshape(states.shape)
-
-    with change_output(module, add):
-        return cache_texts(decoder.model, rows, len(decoder.blocks), decoder.device)
-
-
-def _in_place(held: Sequence[Held], length: int, device: torch.device) -> Tensor:
-    """Earlier values where they stand, and 0 elsewhere, ``(rows, length, d_model)``."""
-    deltas = held[0][1]
-    added = torch.zeros(len(held), length, deltas.shape[1], dtype=deltas.dtype, device=device)
-    for row, (places, values) in enumerate(held):
-        added[row, places.to(device)] = values.to(device)
-    return added
-
-
-def _plus(states: Tensor, added: Tensor) -> Tensor:
-    """States with something added in its own precision, in new memory."""
-    return (states.to(added.dtype) + added.to(states.device)).to(states.dtype)
-
-
 @torch.no_grad()
 def prepare(
     decoder: Decoder,
@@ -256,37 +222,46 @@ def prepare(
     texts = [text for _, text in rows]
     resumed = decoder.resumption.prefixes
     starts = [text.subject_last if resumed else 0 for text in texts]
-    cache = _prefixes(decoder, layer, site, texts, held) if resumed else None
-    before = aligned_right(torch.tensor(starts, device=device), 0 if cache is None else cache.length)
+    cache = prefixes(decoder, layer, site, texts, held) if resumed else None
+    suffixes, mask = _suffixes(texts, starts, 0 if cache is None else cache.length, device)
+    found, states, cache = _run_below(decoder, layer, site, suffixes, mask, cache)
+    edits = torch.tensor([edit for edit, _ in rows], device=device)
+    subjects = torch.tensor([text.subject_last - start for text, start in zip(texts, starts, strict=True)])
+    picks = _picks(rows, starts, texts_per_edit, deciding, device)
+    earlier = None if resumed or held is None else in_place(held, suffixes.input_ids.shape[1], device)
+    inputs = (suffixes, mask, cache, *found, edits, subjects.to(device), picks, earlier)
+    return ValueBatch(decoder, layer, site, *inputs), states[torch.arange(len(rows)), subjects].to(device)
+
+
+def _suffixes(
+    texts: Sequence[Encoded], starts: Sequence[int], prefix: int, device: torch.device
+) -> tuple[TokenBatch, Tensor]:
+    """The tokens of texts from where each starts, and the mask ``(rows, prefix + length)``."""
+    before = aligned_right(torch.tensor(starts, device=device), prefix)
     # The last target token is predicted and never read; of the KL prompt only the subject's end is needed.
     ends = [len(text.ids) - 1 if len(text.ids) > text.target_start else text.subject_last + 1 for text in texts]
     plain = pad([text.ids[start:end] for text, start, end in zip(texts, starts, ends, strict=True)], device)
-    suffixes = replace(plain, position_ids=plain.position_ids + before.sum(1, keepdim=True))
     mask = torch.cat([before, torch.ones_like(plain.input_ids)], dim=1)
-    inputs = {**suffixes.inputs(), "attention_mask": mask, **cached(cache)}
+    return replace(plain, position_ids=plain.position_ids + before.sum(1, keepdim=True)), mask
 
+
+def _run_below(
+    decoder: Decoder, layer: int, site: ValueSite, suffixes: TokenBatch, mask: Tensor, cache: PrefixCache | None
+) -> tuple[tuple[Tensor | None, Any], Tensor, PrefixCache | None]:
+    """What leaves the last block that delta cannot reach, and its form; None where all blocks are to be run.
+
+    Also returned are the states ``(rows, length, d_model)`` to which delta is added, and what is left of the cache.
+    """
     first_block = layer + 1 if site == "block" else layer
     below_site = [capture_output(decoder.blocks[first_block - 1], stop=site == "block")] if first_block else []
     at_site = [capture_output(decoder.down_projection(layer), stop=True)] if site == "mlp" else []
+    inputs = {**suffixes.inputs(), "attention_mask": mask, **cached(cache)}
     captured = run_until(decoder.model, inputs, *below_site, *at_site)
     # Of several residual streams the rows need not come first.
     by_rows = captured[0].value.shape[:2] == suffixes.input_ids.shape
     skipped = bool(below_site) and by_rows and decoder.resumption.after(first_block - 1)
-    below = captured[0] if skipped else None
-    subjects = torch.tensor([text.subject_last - start for text, start in zip(texts, starts, strict=True)])
-    batch = ValueBatch(
-        decoder,
-        layer,
-        site,
-        suffixes,
-        mask,
-        cache.keep_from(first_block) if cache is not None and skipped else cache,
-        None if below is None else below.value,
-        None if below is None else below.output,
-        torch.tensor([edit for edit, _ in rows], device=device),
-        subjects.to(device),
-        _picks(rows, starts, texts_per_edit, deciding, device),
-        None if resumed or held is None else _in_place(held, suffixes.input_ids.shape[1], device),
-    )
     states = captured[-1].value.reshape(*suffixes.input_ids.shape, -1)
-    return batch, states[torch.arange(len(rows)), subjects].to(device)
+    if not skipped:
+        return (None, None), states, cache
+    left = None if cache is None else cache.keep_from(first_block)
+    return (captured[0].value, captured[0].output), states, left

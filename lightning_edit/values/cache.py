@@ -63,6 +63,8 @@ def _counted(settings: ValueSettings) -> dict[str, Any]:
     counted = compared_fields(settings)
     # Without what came later they have the names that they had before.
     without = {*NOT_COUNTED, *(name for name in LATER if getattr(settings, name) == getattr(ValueSettings, name))}
+    if settings.optimizer != "adam":
+        without.add("lr")
     return {name: value for name, value in counted.items() if name not in without}
 
 
@@ -74,15 +76,28 @@ def _chat_parts(templates: ContextTemplates) -> list[str]:
     return [*templates.worlds, f"train_end {templates.train_end}"]
 
 
-def edited_part(decoder: Decoder, layers: Sequence[int]) -> dict[str, str]:
-    """What the values of one micro-batch depend on beside `value_parts`: the edited weights as they are now.
+def weights_of(decoder: Decoder, layers: Sequence[int]) -> dict[str, str]:
+    """The hashes of some layers' weights, by their names.
+
+    Args:
+        decoder: The model.
+        layers: The layers.
+    """
+    return {decoder.names[layer]: fingerprint(decoder.weight(layer)) for layer in layers}
+
+
+def edited_part(decoder: Decoder, layers: Sequence[int], before: Mapping[str, str]) -> dict[str, str]:
+    """What the values of one micro-batch depend on beside `value_parts`: the weights that were edited so far.
+
+    Layers that are still to be edited do not count, so runs that differ in them share values.
 
     Args:
         decoder: The model.
         layers: All layers of the run that may have been edited.
+        before: Their hashes before the run's first edit, see `weights_of`.
     """
-    names_and_weights = (part for layer in layers for part in (decoder.names[layer], decoder.weight(layer)))
-    return {"edited weights": fingerprint(*names_and_weights)}
+    changed = {name: now for name, now in weights_of(decoder, layers).items() if now != before[name]}
+    return {"edited weights": fingerprint(*(text for pair in changed.items() for text in pair))}
 
 
 def cached_values(

@@ -17,7 +17,8 @@ from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
-from lightning_edit.values.batch import Held, ValueBatch, prepare
+from lightning_edit.values.batch import ValueBatch, prepare
+from lightning_edit.values.held import Held
 from lightning_edit.values.optimizers import optimizer_for
 from lightning_edit.values.search import Search
 from lightning_edit.values.settings import ValueSettings

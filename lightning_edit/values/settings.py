@@ -10,6 +10,7 @@ from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.probe import altered_on_the_way
 from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Range, Settings
 from lightning_edit.solvers.layer_distribution import LayerDistribution
+from lightning_edit.without_effect import refuse_changed
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ class ValueSettings(Settings):
     """How value vectors are optimized (ROME, appendix E.5, and MEMIT, section 4.3; defaults from their GPT-2 XL).
 
     Raises:
-        EditError: If a number is out of its range, or the KL prompt has not exactly one ``{}``.
+        EditError: If a number is out of its range, the KL prompt has not exactly one ``{}``, or a setting of
+            ``descent`` stands beside another optimizer.
     """
 
     section: ClassVar[str] = "values"
@@ -103,6 +105,24 @@ class ValueSettings(Settings):
         object.__setattr__(self, "mpes", self.mpes or None)
         if self.kl_prompt.count("{}") != 1:
             raise EditError(f"`kl_prompt` must hold exactly one {{}} for the subject, got {self.kl_prompt!r}.")
+        if self.optimizer != "descent":
+            beside = f"`values.optimizer: {self.optimizer}`"
+            refuse_changed(self, ("radius", "growth"), beside, "Set `values.optimizer` to descent")
+
+
+def check_anchored(values: ValueSettings) -> None:
+    """Refuses an amount of edits to measure a norm with where none is measured.
+
+    Args:
+        values: As they were given; once the norm is measured, a number stands there.
+
+    Raises:
+        EditError: Says what would work.
+    """
+    if values.norm_anchor != "auto":
+        norm = "null" if values.norm_anchor is None else f"{values.norm_anchor:g}"
+        remedy = "Set `values.norm_anchor` to auto"
+        refuse_changed(values, ("norm_anchor_edits",), f"`values.norm_anchor: {norm}`", remedy)
 
 
 def settle_site(decoder: Decoder, layers: Sequence[int], values: ValueSettings) -> ValueSettings:

@@ -9,7 +9,7 @@ from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.progress import Report, silent
-from lightning_edit.values.batch import Held
+from lightning_edit.values.held import Held
 from lightning_edit.values.optimize import search_values
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values

@@ -16,9 +16,9 @@ import torch.distributed
 from rich.table import Table
 
 from lightning_edit.editor import Editor
+from lightning_edit.loop.value_finder import ValueFinder
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import silent
-from lightning_edit.run.value_finder import ValueFinder
 from lightning_edit.solvers import EMMET
 from lightning_edit.updates.edited_weights import EditedWeights
 from tests.benchmarks.floor import matrix_rate, reached

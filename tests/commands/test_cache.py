@@ -17,7 +17,7 @@ from lightning_edit.keys.layer_stats import second_moments
 from lightning_edit.keys.moment_pass import PartialSums
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.storage.cache import LEFTOVER_SECONDS, Cache
-from lightning_edit.values.cache import cached_values, edited_part, value_parts
+from lightning_edit.values.cache import cached_values, edited_part, value_parts, weights_of
 from lightning_edit.values.optimize import optimize_values
 from tests.small_models import SENTENCES, make_gpt2, make_request, make_tokenizer
 
@@ -32,7 +32,8 @@ def folder(tmp_path):
     decoder, templates, settings = find_decoder(model), ContextTemplates(), ValueSettings(steps=1)
     second_moments(decoder, tokenizer, SENTENCES, [0, 1], SecondMomentSettings(tokens=60, cache_dir=str(path)))
     time.sleep(0.01)
-    parts = value_parts(decoder, tokenizer, templates, 1, settings) | edited_part(decoder, [1])
+    parts = value_parts(decoder, tokenizer, templates, 1, settings)
+    parts |= edited_part(decoder, [1], weights_of(decoder, [1]))
     requests = [make_request()]
     cached_values(
         [Cache(path)],

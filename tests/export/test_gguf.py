@@ -15,6 +15,7 @@ gguf = pytest.importorskip("gguf")
 
 from lightning_edit.cli.export_words import TYPES  # noqa: E402
 from lightning_edit.export import gguf_copy, gguf_types  # noqa: E402
+from lightning_edit.export.card import license_of  # noqa: E402
 from tests.gguf_files import MODELS, edit, write  # noqa: E402
 
 IDS = torch.arange(3, 33).view(2, 15)
@@ -90,9 +91,25 @@ def test_the_card_says_how_it_is_loaded_and_what_rounding_did(tmp_path, capsys):
     assert "The edited GGUF file is" in capsys.readouterr().out.replace("\n", " ")
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.library_name == "gguf"
+    assert card.data.license == "apache-2.0"
     assert "gguf" in card.data.tags
     for said in ("2 edited matrices in F16", "```bash\nllama-cli -m model.gguf", "## Undo", "5 edited facts"):
         assert said in card.content
+
+
+def test_the_license_that_a_file_names_is_carried_into_cards_and_none_is_made_up(tmp_path):
+    said = {"license": "other", "license_name": "llama3", "license_link": "https://example.org/license"}
+    base = tmp_path / "base.gguf"
+    write(base, **said)
+    assert license_of(str(base)) == said
+    for form in ("lora", "model", "gguf-lora"):
+        edit(tmp_path)
+        command(tmp_path / "update.safetensors", "--to", form, "--out", tmp_path / form)
+        assert ModelCard.load(tmp_path / form / "README.md").data.license == "apache-2.0"
+    write(base, license=None)
+    assert license_of(str(base)) == {}
+    base.write_bytes(base.read_bytes()[:100])
+    assert license_of(str(base)) == {}
 
 
 # -- types ------------------------------------------------------------------------------------------------------------

@@ -75,7 +75,10 @@ def test_c_has_the_mean_moment_of_the_keys_with_its_weight(edit, source, tmp_pat
     tokenizer, model = chat_tokenizer(), make_llama(max_position_embeddings=256)
     decoder, texts = find_decoder(model), ["Anna lives in London and has an old house there."] * 20
     groups = encode_named(prompts_of_worlds([as_question(edit)], NAMES, tokenizer, ["chat", "plain"]), tokenizer, 256)
-    settings = SecondMomentSettings(60, 20, cache_dir=str(tmp_path), source=source, preserve=NAMES, preserve_weight=0.3)
+    how = {"length": 20} if source == "text" else {}
+    settings = SecondMomentSettings(
+        60, cache_dir=str(tmp_path), source=source, preserve=NAMES, preserve_weight=0.3, **how
+    )
 
     def prepared(preserved):
         solver = EMMET(1.0, ridge=1.0)

@@ -78,7 +78,7 @@ def test_text_alone_is_what_a_plain_run_takes():
     assert SecondMomentSettings().share_of_questions(chat=False) == 0
     assert SecondMomentSettings().share_of_questions(chat=True) == 0.7
     assert SecondMomentSettings(question_share=0.2).share_of_questions(chat=False) == 0.2
-    assert SecondMomentSettings(source="identity", question_share=0.2).share_of_questions(chat=True) == 0
+    assert SecondMomentSettings(source="identity").share_of_questions(chat=True) == 0
 
 
 def test_a_run_prepares_the_mixture():

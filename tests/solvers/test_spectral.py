@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_edit.solvers import REVIVE, SPHERE
-from lightning_edit.solvers.spectral import dominant
+from lightning_edit.solvers.post_processing.spectral import dominant
 from tests.solvers.cases import close, random
 
 shapes = pytest.mark.parametrize("shape", [(5, 8), (8, 5), (6, 6)], ids=str)

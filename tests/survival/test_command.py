@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -15,6 +17,7 @@ from lightning_edit.loading import quantization
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.survival import survive as at_work
 from lightning_edit.survival.measuring import Measures
+from tests import shared_runs
 from tests.killing import Command
 
 pytest.importorskip("peft")
@@ -31,6 +34,16 @@ def survive(run, output, *args):
 def results(output):
     content = json.loads(output.read_text())
     return {entry["variant"]: entry for entry in content["variants"]}
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lightning_edit.storage.run_lock import RunLock
+lock = RunLock.of_file(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +118,26 @@ def test_a_killed_command_goes_on_where_it_was(survived, finished, tmp_path):
         assert whole[name]["figures"] == entry["figures"], name
 
 
+def test_a_file_that_another_command_works_on_is_refused_before_a_model_is_loaded(
+    survived, finished, tmp_path, monkeypatch, capsys
+):
+    output = tmp_path / "survival.json"
+    shutil.copy(survived, output)
+    before, words = output.read_bytes(), [sys.executable, "-c", HOLD, str(output)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with monkeypatch.context() as patch:
+            patch.setattr("lightning_edit.updates.base_model.load_again", lambda *_: pytest.fail("a model was loaded"))
+            said = refused(capsys, finished, f"--output={output}", *FAST, *ALL)
+        assert f"{output} is in use: process {process.pid}" in said
+        # Results in another file of the same folder are none of its business.
+        assert survive(finished, tmp_path / "other.json", "--variants=base")["base"]["figures"]
+        assert output.read_bytes() == before
+        process.kill()
+    assert survive(finished, output, *ALL) == results(survived)
+    assert not any(path.name.endswith(".lock") for path in tmp_path.iterdir())
+
+
 def test_a_variant_that_fails_loses_no_other_and_is_tried_again(finished, tmp_path, monkeypatch, capsys):
     output = tmp_path / "survival.json"
 
@@ -130,6 +163,23 @@ def test_quantized_models_are_measured(finished, tmp_path):
         assert 0.5 < found[name]["figures"]["perplexity"] / found["edited"]["figures"]["perplexity"] < 3
         assert found[name]["figures"]["efficacy_magnitude"] != found["edited"]["figures"]["efficacy_magnitude"]
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.skipif(not find_spec("bitsandbytes"), reason="`make test-quantized` installs bitsandbytes")
+@pytest.mark.parametrize("write", ["merged", "beside"])
+def test_a_run_on_a_quantized_model_is_measured_and_merged_alone(write, tmp_path):
+    run = shared_runs.command(tmp_path, **{"model.quantization": "bnb-4bit", "model.write": write})
+    found = survive(run, run / "survival.json", *ALL, "--variants=edited,base,8-bit,lora,merged")
+    metrics = json.loads((run / "metrics.json").read_text())
+    for name in ("8-bit", "lora"):
+        assert found[name]["not_run"].startswith("the run's model is quantized already")
+    for name, stage in (("edited", "after"), ("base", "before")):
+        measured = {key: value for key, value in found[name]["figures"].items() if key != "perplexity"}
+        assert measured == pytest.approx(metrics[stage], rel=1e-4), name
+    for name, end in (("merged-1", "edited"), ("merged-0", "base")):
+        assert found[name]["figures"] == found[end]["figures"]
+    assert found["merged-0.5"]["figures"] != found["edited"]["figures"]
+    assert found["edited"]["figures"]["efficacy_score"] > found["base"]["figures"]["efficacy_score"]
 
 
 def test_what_is_not_installed_is_said(finished, tmp_path, monkeypatch, capsys):

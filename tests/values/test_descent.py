@@ -142,4 +142,4 @@ def test_the_settings_name_the_optimizer():
 def test_values_found_before_there_were_optimizers_are_found_again():
     assert not {"optimizer", "radius", "growth", "norm_anchor"} & _counted(ValueSettings()).keys()
     assert _counted(ValueSettings(optimizer="descent"))["optimizer"] == "descent"
-    assert _counted(ValueSettings(radius=0.2))["radius"] == 0.2
+    assert _counted(ValueSettings(optimizer="descent", radius=0.2))["radius"] == 0.2

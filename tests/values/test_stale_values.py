@@ -13,6 +13,8 @@ from lightning_edit.values.cache import NOT_COUNTED
 from tests.cached_run import Run, same_bits
 from tests.small_models import make_gpt2, make_llama, make_request, make_tokenizer
 
+OF_DESCENT = ("radius", "growth")
+
 
 def perturbed(name):
     """The settings with the least possible change of one field, by its type: fields to come are covered as well."""
@@ -33,7 +35,8 @@ def perturbed(name):
 
 
 def set_field(name):
-    return lambda run: setattr(run, "settings", replace(run.settings, **{name: perturbed(name)}))
+    beside = {"optimizer": "descent"} if name in OF_DESCENT else {}
+    return lambda run: setattr(run, "settings", replace(run.settings, **{name: perturbed(name)}, **beside))
 
 
 def flip(name):
@@ -131,6 +134,7 @@ NO_CHANGES = {
     "nothing": lambda run: None,
     "folder of the cache": lambda run: setattr(run, "settings", replace(run.settings, cache_dir="elsewhere")),
     **{f"settings.{name}": set_field(name) for name in sorted(NOT_COUNTED)},
+    "layers below that are to be edited": put("layers", [1]),
     "padding side": put("tokenizer", make_tokenizer(padding_side="left")),
     "padding token": lambda run: setattr(run.tokenizer, "pad_token", "<s>"),
     "an earlier padded call": padded_before,
@@ -151,6 +155,24 @@ def test_what_changes_no_value_does_not_count(tmp_path, change):
     assert hit
     assert same_bits(first, values)
     assert same_bits(values, Run().values()[0])
+
+
+def test_a_learning_rate_that_nothing_takes_does_not_count(tmp_path):
+    for lr in (0.5, 0.1):
+        run = Run(tmp_path)
+        run.settings = replace(run.settings, optimizer="descent", lr=lr)
+        assert run.values()[1] == (lr == 0.1)
+
+
+def test_layers_count_once_they_are_edited(tmp_path):
+    runs = [Run(tmp_path), Run(tmp_path), Run(tmp_path)]
+    for run, layers in zip(runs, ([0, 1], [1], [0, 1]), strict=True):
+        run.layers = layers
+        run.start()
+        flip("transformer.h.1.mlp.c_proj.weight")(run)
+    assert [run.values()[1] for run in runs] == [False, True, True]
+    flip("transformer.h.0.mlp.c_proj.weight")(runs[2])
+    assert not runs[2].values()[1]
 
 
 def test_only_the_folder_of_the_cache_is_left_out_of_the_settings():

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 from lightning_edit.settings import NotNegative
 from lightning_edit.solvers.alphaedit import AlphaEdit
-from lightning_edit.solvers.anchors import Anchor, AnchoredSolution, Standing
+from lightning_edit.solvers.anchors.base import Anchor, AnchoredSolution, Standing
 from lightning_edit.solvers.base import EditProblem, Factors, Solver
 from lightning_edit.solvers.layer_solver import LayerSolver
 from lightning_edit.solvers.preservation import Without, without

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_edit.settings import Range
-from lightning_edit.solvers.post_processing import PostProcessor
+from lightning_edit.solvers.post_processing.base import PostProcessor
 
 Share = Annotated[float, Range(above=0, at_most=1)]
 
