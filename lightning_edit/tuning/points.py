@@ -69,13 +69,26 @@ class Space:
 
     def start(self) -> list[Point]:
         """Where a search begins: all layers, with a few settings that lie far apart."""
-        weights = [
-            min(self.weights, key=lambda weight: abs(math.log(weight * share / self.d_in))) for share in FIRST_SHARES
-        ]
         return [
             Point(layers, lr, clamp, weight)
-            for layers, (lr, clamp), weight in product(self.layer_sets, FIRST_VALUES, dict.fromkeys(weights))
+            for layers, (lr, clamp), weight in product(self.layer_sets, FIRST_VALUES, self._first_weights())
         ]
+
+    def coarse(self, layer_sets: Sequence[tuple[int, ...]]) -> list[Point]:
+        """Every second learning rate and clamp, so that each pair of them has one of these beside it.
+
+        A rate suits only some clamps: with a small one values do not get far, with a large one in a wide ball too far.
+        From one good pair to another the way leads through worse ones, which neighbors alone do not cross.
+
+        Args:
+            layer_sets: With which layers.
+        """
+        values = product(layer_sets, self.rates[::2], self.clamps[::2], self._first_weights())
+        return [Point(layers, lr, clamp, weight) for layers, lr, clamp, weight in values]
+
+    def _first_weights(self) -> list[float]:
+        nearest = [min(self.weights, key=lambda w: abs(math.log(w * share / self.d_in))) for share in FIRST_SHARES]
+        return list(dict.fromkeys(nearest))
 
     def neighbors(self, point: Point) -> list[Point]:
         """The points one step away in one setting; layers are not changed."""

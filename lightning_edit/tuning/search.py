@@ -7,8 +7,11 @@ from lightning_edit.tuning.bench import Trial
 from lightning_edit.tuning.judge import Favor
 from lightning_edit.tuning.points import Point, Space
 
-# For each rung: the share of edits, how many points of the rung before stay, and of how many the neighbors are tried.
-RUNGS = ((1 / 4, 0, 0), (1 / 2, 6, 2), (1.0, 4, 2))
+# The share of edits that choose layers, and then pairs of learning rate and clamp for so many sets of them.
+FIRST, LAYER_SETS = 1 / 4, 2
+# For each rung after that: the share of edits, how many points of the rung before stay, and of how many the neighbors
+# are tried.
+RUNGS = ((1 / 2, 6, 2), (1.0, 4, 2))
 FEWEST_EDITS, CLIMBS = 4, 3
 
 
@@ -27,12 +30,13 @@ def search(
     Returns:
         All trials in their order; those with all edits compare with each other.
     """
-    trials, last = list[Trial](), list[Trial]()
-    for number, (share, stay, widened) in enumerate(RUNGS, start=1):
-        count = min(edits, max(FEWEST_EDITS, round(edits * share)))
-        best = [trial.point for trial in sorted(last, key=lambda t: t.rank(favor), reverse=True)[:stay]]
-        points = with_neighbors(space, best, widened) if best else space.start()
-        last = _rung(points, count, run, f"trials {number}/{len(RUNGS)} ({count} edits)", report, favor)
+    last = _first(space, run, edits, favor, report)
+    trials = list(last)
+    for number, (share, stay, widened) in enumerate(RUNGS, start=3):
+        count = _count(edits, share)
+        best = [trial.point for trial in _ranked(last, favor)[:stay]]
+        points = with_neighbors(space, best, widened)
+        last = _rung(points, count, run, f"trials {number}/{len(RUNGS) + 2} ({count} edits)", report, favor)
         trials += last
     tried = {trial.point for trial in last}
     for _ in range(CLIMBS):
@@ -46,6 +50,25 @@ def search(
         if max(last, key=lambda trial: trial.rank(favor)) is best_trial:
             break
     return trials
+
+
+def _first(space: Space, run: Callable[[Point, int], Trial], edits: int, favor: Favor, report: Report) -> list[Trial]:
+    """A few settings for all layers, then many for the best of these."""
+    count, rungs = _count(edits, FIRST), len(RUNGS) + 2
+    start = _rung(space.start(), count, run, f"trials 1/{rungs} ({count} edits)", report, favor)
+    layer_sets = list(dict.fromkeys(trial.point.layers for trial in _ranked(start, favor)))[:LAYER_SETS]
+    tried = {trial.point for trial in start}
+    points = [point for point in space.coarse(layer_sets) if point not in tried]
+    return [*start, *_rung(points, count, run, f"trials 2/{rungs} ({count} edits)", report, favor)]
+
+
+def _count(edits: int, share: float) -> int:
+    return min(edits, max(FEWEST_EDITS, round(edits * share)))
+
+
+def _ranked(trials: Iterable[Trial], favor: Favor) -> list[Trial]:
+    """The best first."""
+    return sorted(trials, key=lambda trial: trial.rank(favor), reverse=True)
 
 
 def best_of(trials: Iterable[Trial], favor: Favor) -> Trial:

@@ -39,6 +39,25 @@ def test_the_search_comes_near_the_best_of_the_grid_at_a_tenth_of_its_cost(peak,
     assert sum(trial.edits for trial in trials) < 0.1 * EDITS * len(SPACE)
 
 
+def two_peaks(point, edits):
+    """A score as a real model has it: small steps far away and large steps in a narrow ball are good, between is worse."""
+    small = math.exp(-((math.log(point.lr / 0.05) / 0.5) ** 2) - (math.log(point.clamp / 6) / 0.8) ** 2)
+    large = math.exp(-((math.log(point.lr / 1.0) / 0.5) ** 2) - (math.log(point.clamp / 1.5) / 0.5) ** 2)
+    weight = math.exp(-((math.log(point.weight / 100) / 3) ** 2))
+    near = math.exp(-(((point.layers[-1] - 4) / 6) ** 2))
+    return Trial(point, edits, Score(near * weight * max(0.8 * small, 0.9 * large, 0.5)), growth=1.0)
+
+
+def test_the_search_finds_the_better_of_two_peaks(monkeypatch):
+    best = max(two_peaks(point, EDITS).score.mean("balance") for point in SPACE)
+    found = search(SPACE, two_peaks, EDITS, "balance")
+    assert best_of(found, "balance").score.mean("balance") > best - 0.02
+    assert sum(trial.edits for trial in found) < 0.1 * EDITS * len(SPACE)
+    monkeypatch.setattr(Space, "coarse", lambda *_: [])
+    alone = best_of(search(SPACE, two_peaks, EDITS, "balance"), "balance")
+    assert alone.score.mean("balance") < best - 0.02, "neighbors alone do not cross what lies between"
+
+
 def test_a_search_makes_no_trial_twice_and_ends_where_no_neighbor_is_better():
     made = []
     run = surface(10)
@@ -61,7 +80,7 @@ def test_few_edits_are_all_used():
 def test_a_search_tells_how_far_it_is():
     told = []
     search(SPACE, surface(10), EDITS, "balance", lambda *call, **figures: told.append((*call, figures)))
-    assert told[0] == ("trials 1/3 (8 edits)", 0, len(SPACE.start()), {})
+    assert told[0] == ("trials 1/4 (8 edits)", 0, len(SPACE.start()), {})
     assert [call[1] for call in told[: 1 + len(SPACE.start())]] == list(range(1 + len(SPACE.start())))
 
 
