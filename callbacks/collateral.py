@@ -58,17 +58,16 @@ class Collateral(Scheduled):
 
     def measure(self, trainer: Any, module: EditingRun) -> dict[str, float]:
         """Asks the model as it is now; the first time also as it was before the run."""
-        with module.timed(NAME):
-            how = (self.tokens, module.loop.before_run, module.report, module.layers)
-            asking = Asking(module.decoder, module.tokenizer, *how)
-            reference = self._of_run(trainer, module, asking)
-            if not module.loop.edits_written + module.loop.queue.waiting:
-                return {}
-            probes = _due(reference.probes, module)
-            general = [probe for probe in probes if probe.kind == GENERAL]
-            asked = asking.now([probe.prompt for probe in probes], [probe.kind == GENERAL for probe in probes])
-            routes = changed_routes(asking, [probe.prompt for probe in general])
-            behind = long_context(asking, general)
+        how = (self.tokens, module.loop.before_run, module.report, module.layers)
+        asking = Asking(module.decoder, module.tokenizer, *how)
+        reference = self._of_run(trainer, module, asking)
+        if not module.loop.edits_written + module.loop.queue.waiting:
+            return {}
+        probes = _due(reference.probes, module)
+        general = [probe for probe in probes if probe.kind == GENERAL]
+        asked = asking.now([probe.prompt for probe in probes], [probe.kind == GENERAL for probe in probes])
+        routes = changed_routes(asking, [probe.prompt for probe in general])
+        behind = long_context(asking, general)
         figures = figures_of(probes, asked) | ({} if routes is None else {ROUTES: routes}) | behind
         module.sections[NAME] = {
             "figures": figures,

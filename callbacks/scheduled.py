@@ -54,6 +54,11 @@ class Scheduled(EditCallback, ABC):
         """Whether there is anything to measure; a callback that is not active costs nothing."""
         return True
 
+    @property
+    def stage(self) -> str:
+        """What the time that it takes is called among those of the run."""
+        return type(self).__name__.lower()
+
     @abstractmethod
     def check(self, trainer: Any, module: EditingRun) -> None:
         """Refuses bad settings before any editing; the model is loaded.
@@ -142,7 +147,7 @@ class Scheduled(EditCallback, ABC):
         edits = module.loop.edits_written + module.loop.queue.waiting
         if not self.active or edits in self._measured_at:
             return
-        with untouched(module), module.loop.edits_so_far(module.requests):
+        with untouched(module), module.loop.edits_so_far(module.requests), module.timed(self.stage):
             figures = self.measure(trainer, module)
         self._measured_at.add(edits)
         if module.loop.independent and edits:

@@ -140,7 +140,7 @@ class Watch(EditCallback):
             **dict.fromkeys(self._columns(pl_module)),
         }
         if self.every_n_updates is not None and last.number % self.every_n_updates == 0:
-            with untouched(pl_module):
+            with untouched(pl_module), pl_module.timed("watch"):
                 self._row |= self._measure(pl_module, last.positions)
         self._row |= {"seconds": last.seconds, "edits_per_second": len(last.requests) / max(last.seconds, 1e-9)}
         self._row |= {"seconds_to_go": None, **last.figures}

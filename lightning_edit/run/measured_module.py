@@ -186,7 +186,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
     def configure_model(self) -> None:
         """Loads the model once, and refuses a layer or a model that cannot be edited."""
         if self.model is None:
-            with read_once(self.model_name):
+            with self.timed("load"), read_once(self.model_name):
                 self._load()
         if self._trainer is not None:
             self.trainer.datamodule.ask_questions(self.chat_settings if self.chat else None)

@@ -36,6 +36,8 @@ SCORES = {"ES": "efficacy_score", "PS": "paraphrase_score", "NS": "neighborhood_
 SAID = {"says it": "generated_match", "reworded": "generated_paraphrase"}
 WORSE = {"general worse": "general_worse", "old objects lost": "old_object_lost"}
 FIRST = "first kept"
+# Stages that are no part of editing.
+MEASURED = ("load", "evaluate", "collateral", "watch", "retention", "downstream")
 
 
 def _perplexity_task(case: Case, folder: Path) -> Path:
@@ -156,7 +158,7 @@ def row_of(name: str, done: Finished, first: int) -> Row:
         "perplexity_after": done.after[PERPLEXITY],
         "weight_growth": done.after.get(GROWTH),
         **{f"{stage}_seconds": spent.get(stage, 0.0) for stage in ("values", "solve", "checkpoints")},
-        "total_seconds": sum(seconds for stage, seconds in spent.items() if stage != "evaluate"),
+        "total_seconds": sum(seconds for stage, seconds in spent.items() if stage not in MEASURED),
     }
 
 

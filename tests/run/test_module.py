@@ -84,7 +84,7 @@ def test_metrics_json_holds_what_is_promised(finished):
         *("records_left_out", "seconds", "config", "command", "settings_without_effect", "memory", "versions"),
     }
     assert written["edits"] == 6
-    assert set(written["seconds"]) == {"values", "second_moments", "solve", "checkpoints", "evaluate"}
+    assert set(written["seconds"]) == {"values", "second_moments", "solve", "checkpoints", "evaluate", "load"}
     assert all(seconds > 0 for stage, seconds in written["seconds"].items() if stage != "checkpoints")
     assert written["after"] == pytest.approx(made.results["after"])
     assert written["before"]["efficacy_score"] == 0
