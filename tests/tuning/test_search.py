@@ -40,7 +40,7 @@ def test_the_search_comes_near_the_best_of_the_grid_at_a_tenth_of_its_cost(peak,
 
 
 def two_peaks(point, edits):
-    """A score as a real model has it: small steps in a wide ball and large ones in a narrow one are good, not others."""
+    """A score as a real model has it: small steps in a wide ball and large ones in a narrow one are good."""
     small = math.exp(-((math.log(point.lr / 0.05) / 0.5) ** 2) - (math.log(point.clamp / 6) / 0.8) ** 2)
     large = math.exp(-((math.log(point.lr / 1.0) / 0.5) ** 2) - (math.log(point.clamp / 1.5) / 0.5) ** 2)
     weight = math.exp(-((math.log(point.weight / 100) / 3) ** 2))
