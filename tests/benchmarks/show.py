@@ -78,4 +78,4 @@ def percent(row: Row) -> str:
 
 def mebibytes(count: int) -> str:
     """Memory for people."""
-    return f"{count / 2**20:,.0f} MiB"
+    return f"{max(count, 0) / 2**20:,.0f} MiB"
