@@ -75,7 +75,7 @@ class Space:
         ]
 
     def coarse(self, layer_sets: Sequence[tuple[int, ...]]) -> list[Point]:
-        """Every second learning rate and clamp, so that each pair of them has one of these beside it.
+        """Every second learning rate and clamp, so that no pair of them is more than two steps away from one of these.
 
         A rate suits only some clamps: with a small one values do not get far, with a large one in a wide ball too far.
         From one good pair to another the way leads through worse ones, which neighbors alone do not cross.
