@@ -61,12 +61,14 @@ def logits(model):
     ids=("searched", "offloaded", "null space", "gradients", "experts"),
 )
 def test_an_edit_is_the_same_on_both(settings):
+    # Routers weigh their experts in float32, whatever the model is in.
+    alike = ALIKE if settings.get("sites") is None else {"rtol": 0, "atol": 1e-4}
     (there, update), (here, expected) = edited(DEVICE, **settings), edited("cpu", **settings)
     assert there.device.type == DEVICE
-    torch.testing.assert_close(logits(there), logits(here), **ALIKE)
+    torch.testing.assert_close(logits(there), logits(here), **alike)
     update.remove(there)
     expected.remove(here)
-    torch.testing.assert_close(logits(there), logits(here), **ALIKE)
+    torch.testing.assert_close(logits(there), logits(here), **alike)
 
 
 @pytest.mark.parametrize(

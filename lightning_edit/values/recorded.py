@@ -21,10 +21,19 @@ logger = logging.getLogger(__name__)
 
 # A recording costs about a pass, so it is made anew for fewer rows only where no more than this share of them is left.
 WORTH = 0.75
-# Experts one after the other, each with the tokens that a processor has found for it.
 LOOPED = "eager"
 # Loss terms ``(2, n)`` and their gradient ``(n, d_model)``.
 Pass = tuple[Tensor, Tensor]
+
+
+def looped(model: Any) -> bool:
+    """Whether a model's experts are run one after the other, each with the tokens that a processor has found for it.
+
+    Args:
+        model: The model; one without experts says of its experts what it says of others, but cannot be set to another
+            way of running them.
+    """
+    return model._can_set_experts_implementation() and model.config.get_text_config()._experts_implementation == LOOPED
 
 
 @dataclass
@@ -51,8 +60,7 @@ class Recordings:
             device: Of delta.
         """
         places = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
-        looped = getattr(model.config.get_text_config(), "_experts_implementation", None) == LOOPED
-        return Recordings(device.type == "cuda" and places == {device} and not is_sharded(model) and not looped)
+        return Recordings(device.type == "cuda" and places == {device} and not is_sharded(model) and not looped(model))
 
     def replayed(self, group: ValueBatch, job: Callable[[], Pass]) -> Pass | None:
         """What a pass gives, replayed, and before that recorded where it is not yet; None where it has to be made.

@@ -31,6 +31,12 @@ ALL, ONE = values.BATCHED, values.SINGLE
 Jobs = dict[str, Callable[[], list[Row]]]
 
 
+def _values(choice: Choice, how: str, edits: int | None) -> list[Row]:
+    # Pays for the first use of these shapes.
+    values.measure(how, choice, edits, FEW)
+    return [values.measure(each, choice, edits, STEPS) for each in (how, f"{how}, not recorded")]
+
+
 def _moments(choice: Choice, tokens: int) -> list[Row]:
     bare, library = moments.measure((moments.BARE, moments.LIBRARY), choice, tokens, 2)
     return [library | reached(library["seconds"], bare["seconds"])]
@@ -45,9 +51,8 @@ def jobs(choice: Choice, gradient_edits: Sequence[int], tokens: int, solved: Seq
     """What is measured on a loaded model, by stage."""
     dense = not find_decoder(load(choice).model).experts(load(choice).layer)
     found: Jobs = {
-        # What comes first also pays for the first use of these shapes, so it is measured once more.
-        "values": lambda: [values.measure(how, choice, None, STEPS) for how in (ALL, f"{ALL}, not recorded", ALL)],
-        "one value": lambda: [values.measure(how, choice, 1, STEPS) for how in (ONE, f"{ONE}, not recorded", ONE)],
+        "values": lambda: _values(choice, ALL, None),
+        "one value": lambda: _values(choice, ONE, 1),
         "published values": lambda: [values.measure(values.PLAIN, choice, FEW, STEPS)],
         "keys": lambda: [keys.measure(keys.LIBRARY, choice, 2)],
         "second moments": lambda: _moments(choice, tokens),

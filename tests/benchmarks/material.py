@@ -113,6 +113,7 @@ class Shape:
         narrow: Those of a small model with two blocks that is otherwise like it.
         layer: The edited block, the highest of the published ones.
         dtype: Of its weights.
+        dtype_cuda: Of its weights on a GPU, None for the same.
     """
 
     name: str
@@ -121,6 +122,11 @@ class Shape:
     narrow: dict[str, Any]
     layer: int
     dtype: torch.dtype = torch.float32
+    dtype_cuda: torch.dtype | None = None
+
+    def dtype_on(self, device: str) -> torch.dtype:
+        """Of its weights on a device."""
+        return self.dtype_cuda or self.dtype if device == "cuda" else self.dtype
 
 
 _NARROW = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 4096}
@@ -161,6 +167,7 @@ SHAPES = {
         {"hidden_size": 1600, "num_hidden_layers": 48, "num_attention_heads": 25},
         _NARROW,
         layer=17,
+        dtype_cuda=torch.bfloat16,
     ),
     "gpt-j": Shape("GPT-J, 6 B, random", "GPTJ", {}, {**_NARROW, "rotary_dim": 8}, layer=8, dtype=torch.bfloat16),
     "llama-3-8b": Shape(
@@ -222,8 +229,8 @@ def build(name: str, dtype: torch.dtype | None = None, device: str = "cpu", shru
     config = getattr(transformers, f"{shape.family}Config")(**shape.sizes | (shape.narrow if shrunk else {}))
     torch.manual_seed(0)
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=shape.dtype)
-    return model.to(dtype or shape.dtype).eval().requires_grad_(False)
+        model = AutoModelForCausalLM.from_config(config, dtype=shape.dtype_on(device))
+    return model.to(dtype or shape.dtype_on(device)).eval().requires_grad_(False)
 
 
 def gpt2_small(dtype: torch.dtype = torch.float32) -> Any:
@@ -257,7 +264,7 @@ class Choice:
     @property
     def dtype(self) -> torch.dtype:
         """Of the model's weights."""
-        return SHAPES[self.model].dtype if self.model in SHAPES else torch.float32
+        return SHAPES[self.model].dtype_on(self.device) if self.model in SHAPES else torch.float32
 
 
 def load(choice: Choice, dtype: torch.dtype | None = None) -> Material:

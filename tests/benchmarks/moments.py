@@ -21,7 +21,9 @@ from tests.plain import plain_second_moment
 LIBRARY, STOPPED, WHOLE = "library, one pass for all", "a pass for each, up to the layer", "a whole pass for each"
 BARE = "bare forward pass"
 BATCH_TOKENS = 2048
-Moments = dict[int, torch.Tensor]
+# The sum of each moment's diagonal. The moments themselves stay where they were counted: to copy gigabytes from a GPU
+# takes seconds, whatever was counted.
+Traces = list[float]
 
 
 def batches(rows: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
@@ -35,25 +37,28 @@ def batches(rows: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
     return found
 
 
-def _plain(decoder: Decoder, layers: Sequence[int], rows: Sequence[Sequence[int]], stop: bool) -> Moments:
-    modules = {layer: decoder.down_projection(layer) for layer in layers}
-    found = {layer: plain_second_moment(decoder.model, modules[layer], batches(rows), stop) for layer in layers}
-    return {layer: moment.cpu() for layer, moment in found.items()}
+def _trace(moment: torch.Tensor) -> float:
+    return float(moment.diagonal(dim1=-2, dim2=-1).double().sum())
 
 
-def _library(decoder: Decoder, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> Moments:
-    return {layer: moment.cpu() for layer, moment in compute_second_moments(decoder, rows, layers).items()}
+def _plain(decoder: Decoder, layers: Sequence[int], rows: Sequence[Sequence[int]], stop: bool) -> Traces:
+    modules = [decoder.down_projection(layer) for layer in layers]
+    return [_trace(plain_second_moment(decoder.model, module, batches(rows), stop)) for module in modules]
 
 
-def _bare(decoder: Decoder, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> Moments:
+def _library(decoder: Decoder, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> Traces:
+    return list(map(_trace, compute_second_moments(decoder, rows, layers).values()))
+
+
+def _bare(decoder: Decoder, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> Traces:
     """The library's batches through the model up to where its pass ends, and nothing else."""
     last = decoder.down_projection(max(layers))
     for batch in text_batches(decoder, rows):
         run_until(decoder.model, pad([rows[i] for i in batch], decoder.device).inputs(), capture_input(last, stop=True))
-    return {}
+    return []
 
 
-WAYS: dict[str, Callable[..., Moments]] = {
+WAYS: dict[str, Callable[..., Traces]] = {
     WHOLE: partial(_plain, stop=False),
     STOPPED: partial(_plain, stop=True),
     BARE: _bare,
@@ -67,7 +72,7 @@ def measure(hows: Sequence[str], choice: Choice, tokens: int, repeats: int) -> l
     decoder, config = find_decoder(case.model), case.model.config
     layers = [layer for layer in range(case.layer - 1, case.layer + 2) if layer in range(len(decoder.blocks))]
     rows = random_rows(tokens, config.vocab_size, longest=min(256, decoder.context or 256))
-    memory, taken, moments = dict[str, int](), dict[str, list[float]](), dict[str, Moments]()
+    memory, taken, traces = dict[str, int](), dict[str, list[float]](), dict[str, Traces]()
     for turn in range(1 + repeats):
         for how in hows:
             growth = MemoryGrowth()
@@ -76,17 +81,17 @@ def measure(hows: Sequence[str], choice: Choice, tokens: int, repeats: int) -> l
             if turn:
                 taken.setdefault(how, []).append(time)
                 memory.setdefault(how, growth())
-                moments[how] = found
-    return [_row(choice, how, layers, tokens, taken[how], memory[how], moments[how]) for how in hows]
+                traces[how] = found
+    return [_row(choice, how, layers, tokens, taken[how], memory[how], traces[how]) for how in hows]
 
 
 def _row(
-    choice: Choice, how: str, layers: Sequence[int], tokens: int, taken: list[float], memory: int, moments: Moments
+    choice: Choice, how: str, layers: Sequence[int], tokens: int, taken: list[float], memory: int, traces: Traces
 ) -> Row:
     median = statistics.median(taken)
     about = {"model": choice.title, "method": how, "layers": list(layers), "tokens": tokens}
     about |= {"seconds": median, "tokens_per_second": tokens / median, "memory_bytes": memory}
-    return about | {"traces": [float(moment.double().diagonal(dim1=-2, dim2=-1).sum()) for moment in moments.values()]}
+    return about | {"traces": traces}
 
 
 def stage(run: Run, quick: bool) -> dict[str, list[Row]]:

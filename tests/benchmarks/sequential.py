@@ -216,10 +216,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=methods(CASES["tiny"]), help="which methods")
     parser.add_argument("--points", type=int, default=POINTS, help="how often a run is measured on its way")
     parser.add_argument("--eta", type=float, help="of values from gradients, in place of the case's own")
+    parser.add_argument("--weight", type=float, help="w of MEMIT and EMMET, in place of the case's own")
     parser.add_argument("--gradient_layers", help="whose maps those change, e.g. [3]")
     parser.add_argument("--threads", type=int, help="torch's threads; its own choice if not given")
     args, console = parser.parse_args(), Console()
-    given = {name: getattr(args, name) for name in ("edits", "eta", "gradient_layers") if getattr(args, name)}
+    given = {name: getattr(args, name) for name in ("edits", "eta", "weight", "gradient_layers") if getattr(args, name)}
     case = replace(CASES[args.case], **given)
 
     run = Run(console, args.threads)
