@@ -1,7 +1,11 @@
-"""Reading a GGUF file once: transformers reads it anew for the configuration, the tokenizer and the weights."""
+"""Reading a GGUF file once: transformers reads it anew for the configuration, the tokenizer and the weights.
+
+For each module of a model it also makes anew the table of what tensors are called in such a file.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,8 @@ from lightning_edit.loading.gguf_file import is_gguf
 def read_once(name: str) -> Iterator[None]:
     """While it lasts, a GGUF file is read once however often it is opened; what is read of it is not changed.
 
-    Going through the fields of a file, one for each token of the vocabulary, takes some seconds.
+    Going through the fields of a file, one for each token of the vocabulary, takes some seconds; so do the tables of
+    tensors' names, of which a single one is made.
 
     Args:
         name: The model, see `resolve`; other forms are left alone.
@@ -24,7 +29,7 @@ def read_once(name: str) -> Iterator[None]:
         return
     import gguf
 
-    readers, reader_of = dict[str, Any](), gguf.GGUFReader
+    readers, reader_of, names_of = dict[str, Any](), gguf.GGUFReader, gguf.get_tensor_name_map
 
     def reader(path: Any, mode: Any = "r") -> Any:
         key = str(path)
@@ -35,8 +40,8 @@ def read_once(name: str) -> Iterator[None]:
         return readers[key]
 
     package: Any = gguf
-    package.GGUFReader = reader
+    package.GGUFReader, package.get_tensor_name_map = reader, cache(names_of)
     try:
         yield
     finally:
-        package.GGUFReader = reader_of
+        package.GGUFReader, package.get_tensor_name_map = reader_of, names_of

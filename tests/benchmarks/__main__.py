@@ -19,13 +19,14 @@ is the bare forward pass. Weights of published shapes are random, so nothing is 
     updates     the same over thousands of updates of one edit
     sequential  methods side by side, one update after the other: quality, not only speed
 
-The last three are run where ``--only`` names them. Tables go to the screen, and all figures to a JSON file. On a GPU:
-``--device cuda --models gpt2-xl gpt-j llama-3-8b``.
+The last five are run where ``--only`` names them, the others in about a quarter of an hour. Tables go to the screen,
+and all figures to a JSON file. On a GPU: ``--device cuda --models gpt2-xl gpt-j llama-3-8b``.
 """
 
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,7 +70,7 @@ STAGES = {
 }
 
 # These take as long as all others together, and are run by name.
-LONG = ("stream", "updates", "sequential")
+LONG = ("size", "scaling", "stream", "updates", "sequential")
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -102,15 +103,19 @@ def main(words: Sequence[str] | None = None) -> None:
         "quick": args.quick,
         "machine": machine(args.threads, args.device),
     }
+    taken = results["stage_seconds"] = dict[str, float]()
     for name in args.only:
         progress.rule(name)
+        start = time.perf_counter()
         results[name] = STAGES[name].stage(run, args.quick)
+        taken[name] = time.perf_counter() - start
         for table in STAGES[name].tables(results[name]):
             console.print(table)
         # Written after each stage, so that a long run that is ended leaves what it had.
         args.output.write_text(json.dumps(results, indent=1) + "\n")
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     console.print(f"{'Quick run, not for quoting. ' if args.quick else ''}Measured with {about}.")
+    console.print(f"Seconds: {', '.join(f'{name} {seconds:.0f}' for name, seconds in taken.items())}")
     console.print(f"Figures: {args.output}")
 
 

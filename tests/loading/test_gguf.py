@@ -70,18 +70,23 @@ def test_the_package_that_reads_it_is_named_where_it_is_missing(file, monkeypatc
 def test_a_file_is_read_once_while_it_is_asked_for(file, monkeypatch):
     import gguf
 
-    read, reader_of = [], gguf.GGUFReader
+    read, reader_of, named, names_of = [], gguf.GGUFReader, [], gguf.get_tensor_name_map
 
     def counted(path, mode="r"):
         read.append(path)
         return reader_of(path, mode)
 
+    def counted_names(architecture, layers):
+        named.append(layers)
+        return names_of(architecture, layers)
+
     monkeypatch.setattr(gguf, "GGUFReader", counted)
+    monkeypatch.setattr(gguf, "get_tensor_name_map", counted_names)
     with read_once(str(file)):
         load_tokenizer(str(file))
         model = load_model(str(file))
-    assert len(read) == 1
-    assert gguf.GGUFReader is counted
+    assert len(read) == 1 and len(named) == 1
+    assert gguf.GGUFReader is counted and gguf.get_tensor_name_map is counted_names
     again = load_model(str(file))
     assert len(read) > 1
     for name, tensor in model.state_dict().items():
