@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lightning_edit.callbacks.collateral import Collateral
 from lightning_edit.downstream import Fitting, Source, TextTask
 from lightning_edit.downstream.rows import Table, read_jsonl
 from lightning_edit.downstream.running_text import PreparedText
@@ -15,6 +16,7 @@ from lightning_edit.metrics.perplexity import perplexity_error, perplexity_of
 from lightning_edit.progress import silent
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.storage.user_files import check_file, lines_of
+from lightning_edit.without_effect import refuse_given
 
 WORSE = "collateral/general_worse"
 REMEDY = (
@@ -78,6 +80,38 @@ class Limits:
                 f"`watch.max_worse` {self.worse:g}"
             )
         return messages
+
+
+def refuse_without_text(watch: Any, windows: int, perplexity_factor: float | None) -> None:
+    """Refuses settings of perplexity where there is no text.
+
+    Args:
+        watch: Whose settings they are.
+        windows: Its ``perplexity_windows``.
+        perplexity_factor: Its ``max_perplexity_factor``; no limit is none with a text either.
+
+    Raises:
+        EditError: If one of them was changed.
+    """
+    limit = {} if perplexity_factor is None else {"max_perplexity_factor": perplexity_factor}
+    remedy = "Set `watch.perplexity_file` to ordinary text"
+    refuse_given(watch, {"perplexity_windows": windows} | limit, "`watch.perplexity_file: null`", remedy)
+
+
+def refuse_without_answers(watch: Any, trainer: Any) -> None:
+    """Refuses a limit on general answers where no prompt is asked.
+
+    Args:
+        watch: Whose limit it is.
+        trainer: Whose callbacks ask.
+
+    Raises:
+        EditError: If the limit was changed.
+    """
+    asked = any(isinstance(one, Collateral) and one.active for one in trainer.callbacks)
+    if not asked and watch.limits.worse is not None:
+        limit = {"max_worse": watch.limits.worse}
+        refuse_given(watch, limit, "`collateral.prompts: 0`", "Let `collateral` ask some prompts")
 
 
 class WatchedText:

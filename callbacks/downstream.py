@@ -17,6 +17,7 @@ from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, CountOrZero
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
+from lightning_edit.without_effect import refuse_given
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ class Downstream(Scheduled):
             error before anything is edited, ``cut`` leaves out its beginning.
         generations: Whether to write what the model answered to each row to ``downstream.jsonl`` in the run's folder.
         **schedule: See `Scheduled`.
+
+    Raises:
+        EditError: If a task or folder is not there, or settings of tasks are given without any.
     """
 
     def __init__(
@@ -56,6 +60,9 @@ class Downstream(Scheduled):
     ) -> None:
         super().__init__(**schedule)
         self.tasks = names_of(tasks, "Downstream")
+        if not self.tasks:
+            given = {"shots": shots, "tests": tests, "data_dir": data_dir, "too_long": too_long}
+            refuse_given(self, given, "`downstream.tasks` empty", "Name tasks in it")
         self.shots = numbers_for("shots", shots, self.tasks, least=0)
         self.tests = numbers_for("tests", tests, self.tasks, least=1)
         self._tasks = load_tasks(self.tasks)

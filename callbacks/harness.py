@@ -23,6 +23,7 @@ from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.errors import EditError
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, CountOrZero
+from lightning_edit.without_effect import refuse_given
 
 # What the harness seeds numpy, torch and the choice of shots with, unless told otherwise.
 SEED = 1234
@@ -47,6 +48,9 @@ class Harness(Scheduled):
         chat: Whether tasks are asked in the chat template, with solved examples as earlier turns; ``auto`` does so
             where the tokenizer has one.
         **schedule: See `Scheduled`.
+
+    Raises:
+        EditError: If the folder is not there, or settings of tasks are given without any.
     """
 
     def __init__(
@@ -62,6 +66,9 @@ class Harness(Scheduled):
     ) -> None:
         super().__init__(**schedule)
         self.tasks = names_of(tasks, "Harness")
+        if not self.tasks:
+            given = {"include_path": include_path, "limit": limit, "num_fewshot": num_fewshot}
+            refuse_given(self, given, "`harness.tasks` empty", "Name tasks in it")
         if isinstance(batch_size, str) and not batch_size.startswith("auto"):
             raise EditError(f"Harness: `batch_size` must be a number or auto, got {batch_size!r}.")
         self.include_path = None if include_path is None else Path(include_path).expanduser()

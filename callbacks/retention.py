@@ -14,6 +14,7 @@ from lightning_edit.metrics.settings import TEACHER_FORCED
 from lightning_edit.requests import EditRequest, repeated, replaced_by
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, Seed
+from lightning_edit.without_effect import refuse_given
 
 NAME = "retention/efficacy_score"
 
@@ -29,6 +30,9 @@ class Retention(Scheduled):
         seed: Which ones; the same seed draws the same sample of the same edits.
         every_n_updates: Measure after this many updates; None and None measures nothing.
         every_n_micro_batches: Measure after this many micro-batches of edits.
+
+    Raises:
+        EditError: If there is a sample or seed, and nothing is measured.
     """
 
     def __init__(
@@ -40,6 +44,9 @@ class Retention(Scheduled):
     ) -> None:
         super().__init__(every_n_updates, every_n_micro_batches, before=False)
         self.sample, self.seed, self._samples = sample, seed, Samples(seed)
+        if not self.active:
+            remedy = "Set `retention.every_n_updates` to a number"
+            refuse_given(self, {"sample": sample, "seed": seed}, "`retention.every_n_updates: null`", remedy)
 
     @property
     def active(self) -> bool:

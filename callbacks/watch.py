@@ -7,7 +7,13 @@ from typing import Annotated, Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_edit.callbacks.degradation import REMEDY, Limits, WatchedText
+from lightning_edit.callbacks.degradation import (
+    REMEDY,
+    Limits,
+    WatchedText,
+    refuse_without_answers,
+    refuse_without_text,
+)
 from lightning_edit.callbacks.retention import Samples, valid_positions
 from lightning_edit.callbacks.scheduled import SPREAD, untouched
 from lightning_edit.callbacks.updates_csv import UpdatesCSV
@@ -89,6 +95,8 @@ class Watch(EditCallback):
         self._samples = Samples(seed)
         self.limits, self.on_degradation = Limits(max_growth, max_perplexity_factor, max_worse), on_degradation
         self.text = None if perplexity_file is None else WatchedText(perplexity_file, perplexity_windows)
+        if self.text is None:
+            refuse_without_text(self, perplexity_windows, max_perplexity_factor)
         self._table: UpdatesCSV | None = None
         self._prepared_for: Any = None
         self._loaded: dict[str, Any] = {}
@@ -108,8 +116,9 @@ class Watch(EditCallback):
         """Reads the text whose perplexity is watched, before any editing.
 
         Raises:
-            EditError: If it cannot be measured.
+            EditError: If it cannot be measured, or a limit is set on general answers, and nothing asks for them.
         """
+        refuse_without_answers(self, trainer)
         if stage == "fit" and self.text is not None and self._prepared_for is not pl_module:
             pl_module.configure_model()
             self.text.prepare(pl_module)

@@ -1,7 +1,7 @@
 """Ordinary text, whose keys an edit must leave alone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class HubText(PreservationText):
         except Exception as error:
             # It stands for many readers and for the hub, each with errors of its own.
             raise EditError(f"{NAMED}{self.name} could not be opened: {one_line(error)}") from error
-        for row in rows:
+        for row in self._read(rows):
             if self.field not in row:
                 raise EditError(f"{NAMED}{self.name} has no column {self.field!r}, only {listed(sorted(row))}.")
             text = row[self.field]
@@ -120,3 +120,10 @@ class HubText(PreservationText):
                 raise EditError(f"{NAMED}the column {self.field!r} of {self.name} holds no text: {quoted(text)}.")
             if text and text.strip():
                 yield text
+
+    def _read(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        try:
+            yield from rows
+        except Exception as error:
+            # What is streamed may break off at any row, with as many kinds of errors.
+            raise EditError(f"{NAMED}{self.name} could not be read to its end: {one_line(error)}") from error

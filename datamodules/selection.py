@@ -88,6 +88,8 @@ def at_positions(entries: Iterable[Entry], wanted: Sequence[int]) -> Iterator[En
             missing.remove(position)
             if not missing:
                 break
+    if missing and not count:
+        raise EditError("`data.indices`: the data set has no records.")
     if missing:
         raise EditError(f"`data.indices`: {listed(sorted(missing))}: the data set has the records 0 to {count - 1}.")
     return (records[position] for position in wanted)

@@ -1,6 +1,7 @@
 """Settings that have no effect beside another one, refused so that nobody takes them for effective."""
 
-from collections.abc import Collection
+import inspect
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -21,10 +22,32 @@ def refuse_changed(settings: Any, names: Collection[str], beside: str, remedy: s
         EditError: If one of them was changed; says what to do.
     """
     own = [field for field in fields(settings) if field.name in names]
-    changed = [f"`{settings.section}.{one.name}`" for one in own if getattr(settings, one.name) != _default(one)]
+    changed = [one.name for one in own if getattr(settings, one.name) != _default(one)]
+    _refuse(settings.section, changed, beside, remedy)
+
+
+def refuse_given(callback: Any, given: Mapping[str, Any], beside: str, remedy: str) -> None:
+    """Refuses arguments of a callback that are not what they are by default, where they have no effect.
+
+    Args:
+        callback: Whose constructor takes them; its settings are called like its class in small letters.
+        given: Arguments by name.
+        beside: Because of what, such as "`downstream.tasks` empty".
+        remedy: What gives them an effect, such as "Set `downstream.tasks`".
+
+    Raises:
+        EditError: If one of them was changed; says what to do.
+    """
+    parameters = inspect.signature(type(callback).__init__).parameters
+    changed = [name for name, value in given.items() if value != parameters[name].default]
+    _refuse(type(callback).__name__.lower(), changed, beside, remedy)
+
+
+def _refuse(section: str, changed: Collection[str], beside: str, remedy: str) -> None:
     if changed:
         have, them = ("has", "it") if len(changed) == 1 else ("have", "them")
-        raise EditError(f"{listed(changed)} {have} no effect with {beside}. {remedy}, or leave {them} out.")
+        names = listed(f"`{section}.{name}`" for name in changed)
+        raise EditError(f"{names} {have} no effect with {beside}. {remedy}, or leave {them} out.")
 
 
 def _default(field: Field[Any]) -> Any:

@@ -174,7 +174,8 @@ def test_a_stage_that_fails_is_reported_and_the_others_go_on(tmp_path, monkeypat
     monkeypatch.setattr("tests.benchmarks.keys.measure", fail)
     output = tmp_path / "gpu.json"
     few = ["--models", "llama-3-8b", "--edits", "2", "--gradient_edits", "10", "--tokens", "512", "--solved", "2"]
-    measure_sizes(["--device", "cpu", "--shrunk", "--here", *few, "--output", str(output)])
+    with pytest.raises(SystemExit, match=r"These stages failed: .*keys"):
+        measure_sizes(["--device", "cpu", "--shrunk", "--here", *few, "--output", str(output)])
     (found,) = json.loads(output.read_text())["models"].values()
     assert found["keys"] == [{"error": "RuntimeError: no such thing"}]
     assert found["second moments"][0]["seconds"] > 0

@@ -73,8 +73,8 @@ def test_an_edit_is_the_same_on_both(settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"mpes": 2}, {"early_stop_loss": 1.0}, {"optimizer": "descent"}, {"site": "mlp"}],
-    ids=("all steps", "mpes", "early ends", "descent", "mlp"),
+    [{}, {"mpes": 2}, {"early_stop_loss": 1.0}, {"early_stop_loss": 2.0}, {"optimizer": "descent"}, {"site": "mlp"}],
+    ids=("all steps", "mpes", "few early ends", "many early ends", "descent", "mlp"),
 )
 def test_recorded_passes_give_what_passes_give(settings, monkeypatch):
     model = load_model("tiny", "float32").to(DEVICE).eval()
@@ -91,7 +91,8 @@ def test_recorded_passes_give_what_passes_give(settings, monkeypatch):
         return optimize_values(decoder, tokenizer, requests(20), CONTEXTS, 1, wanted)
 
     plain, recorded = find(False), find(True)
-    assert made[1].possible and made[1].recorded
+    # The texts are in three groups; where a quarter of the edits has ended, those of the others are recorded anew.
+    assert made[1].possible and made[1].recorded >= (4 if settings.get("early_stop_loss") == 2.0 else 3)
     assert not made[0].recorded
     assert torch.equal(recorded.steps, plain.steps)
     torch.testing.assert_close(recorded.z, plain.z, rtol=1e-5, atol=1e-5)
@@ -132,6 +133,7 @@ def test_two_runs_give_the_same_figures_and_a_checkpoint_goes_on(tmp_path):
     one, two = (command(tmp_path / name, "--checkpoints.keep=3") for name in ("one", "two"))
     expected = json.loads((one / "metrics.json").read_text())["after"]
     assert json.loads((two / "metrics.json").read_text())["after"] == expected
+    (two / "metrics.json").unlink()
     cli.main(["fit", "--ckpt_path", str(two / "checkpoints" / "update-000001.ckpt")])
     again = max(tmp_path.rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
     assert again != one / "metrics.json"

@@ -1,6 +1,6 @@
 """What cannot be edited, or not like that, refused before any expensive work."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +17,56 @@ from lightning_edit.loading.editable import check_quantized
 from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
 from lightning_edit.loop.sourced import check_source, check_subjects, check_sum, is_searched, without_moments
+from lightning_edit.messages import quoted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.probe import check_projections
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import Solver
 from lightning_edit.values.settings import ValueSettings, check_anchored, check_site, settle_site
+
+
+def check_requests(requests: Any) -> None:
+    """Refuses what is no list of edits.
+
+    Args:
+        requests: What was given as the edits.
+
+    Raises:
+        EditError: Says what was got, and what to write.
+    """
+    if isinstance(requests, EditRequest):
+        raise EditError("`requests` must be a list of EditRequest, got a single one: put it into a list, `[request]`.")
+    if isinstance(requests, str | bytes) or not isinstance(requests, Sequence):
+        raise EditError(
+            f"`requests` must be a list of EditRequest, got {quoted(requests)}. A file of edits is read by a data "
+            'module, e.g. `OwnEdits("facts.csv").requests`.'
+        )
+    for place, one in enumerate(requests):
+        if not isinstance(one, EditRequest):
+            raise EditError(
+                f"`requests`: entry {place} must be an EditRequest, got {quoted(one)}. Write "
+                '`EditRequest(subject, prompt, target_new)`, e.g. `EditRequest("Eiffel Tower", "{} is in", "Rome")`.'
+            )
+
+
+def checked_texts(texts: Any) -> Iterable[str] | None:
+    """Ordinary text, each entry of which is refused where it is no text.
+
+    Args:
+        texts: What was given; None for none.
+
+    Raises:
+        EditError: If it is a single text, or, as soon as one is read, if an entry is none.
+    """
+    if isinstance(texts, str):
+        raise EditError(f"`texts` must be a list of texts, got a single one, {quoted(texts)}: put it into a list.")
+    return None if texts is None else map(_checked_text, texts)
+
+
+def _checked_text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise EditError(f"`texts` must be texts, got {quoted(text)} among them.")
+    return text
 
 
 def check_model(model: Any, tokenizer: Any) -> None:
@@ -30,7 +75,15 @@ def check_model(model: Any, tokenizer: Any) -> None:
     Args:
         model: The model.
         tokenizer: Its tokenizer.
+
+    Raises:
+        EditError: Says what to do instead.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise EditError(
+            f"`model` must be a transformers model, got {quoted(type(model).__name__)}: edit(model, tokenizer, "
+            "requests), with the model that `AutoModelForCausalLM.from_pretrained` returns."
+        )
     if torch.is_inference_mode_enabled() or any(parameter.is_inference() for parameter in model.parameters()):
         raise EditError(
             "Values are found with gradients, which `torch.inference_mode` rules out. Load the model and call edit() "

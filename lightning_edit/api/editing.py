@@ -7,7 +7,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lightning_edit.api.checks import as_asked, check_how, check_model, check_moments, check_weights
+from lightning_edit.api.checks import (
+    as_asked,
+    check_how,
+    check_model,
+    check_moments,
+    check_requests,
+    check_weights,
+    checked_texts,
+)
 from lightning_edit.api.earlier import Earlier
 from lightning_edit.api.how import How
 from lightning_edit.api.preparation import contexts, editor_of, in_own_words, prepare, preserved_prompts
@@ -115,8 +123,12 @@ def edit(
         (0.0, 1.0)
         >>> result.remove()
     """
-    given = {"distribution": distribution, "micro_batch": micro_batch, "seed": seed, "chat": chat, "memory": memory}
-    check(edit, {**given, "previous_keys": previous_keys})
+    given = locals().copy()
+    # What these must be is said below.
+    apart = {"model", "tokenizer", "requests", "layers", "texts"}
+    check(edit, {name: value for name, value in given.items() if name not in apart})
+    check_requests(requests)
+    texts = checked_texts(texts)
     check_chat(chat, chat_settings or ChatSettings())
     check_model(model, tokenizer)
     maps = [] if source is None else list(source.maps)

@@ -6,8 +6,7 @@ prefix of each text goes into a frozen cache, and each step runs the blocks abov
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -33,6 +32,8 @@ class Picks:
         targets: ``(picks,)`` token to predict, or -1 where the whole distribution is wanted (the KL prompt).
         weights: ``(picks,)`` weight in the edit's loss: one over templates times target tokens.
         deciding: ``(picks,)`` whether most-probable early stopping looks at it.
+        answers: How many have a token to predict. Known from the beginning: a pass that is being recorded on a GPU must
+            not wait for it.
     """
 
     rows: Tensor
@@ -41,15 +42,12 @@ class Picks:
     targets: Tensor
     weights: Tensor
     deciding: Tensor
-
-    @cached_property
-    def answers(self) -> int:
-        """How many have a token to predict."""
-        return int((self.targets >= 0).sum())
+    answers: int
 
     def where(self, mask: Tensor) -> "Picks":
         """Those picks for which ``mask (picks,)`` is true."""
-        return Picks(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
+        kept = {field.name: getattr(self, field.name)[mask] for field in fields(self) if field.name != "answers"}
+        return Picks(**kept, answers=int((kept["targets"] >= 0).sum()))
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,8 @@ def _picks(
     rows_, columns, edits, targets_ = torch.tensor([entry[:4] for entry in entries], device=device).T
     decides_ = torch.tensor([entry[4] for entry in entries], device=device)
     weights = torch.tensor([entry[5] for entry in entries], dtype=torch.float64, device=device)
-    return Picks(rows_, columns, edits, targets_, weights, decides_)
+    answers = sum(entry[3] >= 0 for entry in entries)
+    return Picks(rows_, columns, edits, targets_, weights, decides_, answers)
 
 
 @torch.no_grad()

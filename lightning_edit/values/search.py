@@ -94,6 +94,7 @@ class Search:
             job = partial(self._pass, group, first, last)
             for part, terms, slope in halving(job, range(len(group)), group.decoder.model):
                 fitting.append(part)
+                self.recordings.passed(part)
                 parts[:2] += terms
                 gradient += slope
         with torch.enable_grad():

@@ -79,9 +79,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small cases, to see that everything runs")
     usual = [name for name in STAGES if name not in LONG]
     parser.add_argument("--only", choices=STAGES, nargs="+", default=usual, help="which stages to run")
-    parser.add_argument(
-        "--models", choices=("tiny", "tiny-moe", *SHAPES), nargs="+", help="in place of each stage's own"
-    )
+    parser.add_argument("--models", choices=("tiny", *SHAPES), nargs="+", help="in place of each stage's own")
     parser.add_argument("--edits", type=int, help="how many edits or records, in place of each stage's own number")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where models are")
     parser.add_argument("--shrunk", action="store_true", help="random models get two narrow blocks")

@@ -164,6 +164,14 @@ def main(words: Sequence[str] | None = None) -> None:
         console.print(table)
         spent = {key.partition(":")[0]: f"{value:.0f}" for key, value in found.items() if key.endswith("in all")}
         console.print(f"seconds in all: load {found['load seconds']:.0f}, {spent}")
+    failed = [
+        f"{model}: {stage}"
+        for model, found in json.loads(args.output.read_text(encoding="utf-8"))["models"].items()
+        for stage, rows in found.items()
+        if isinstance(rows, list) and any("error" in row for row in rows)
+    ]
+    if failed:
+        raise SystemExit(f"These stages failed: {', '.join(failed)}. Their messages are in {args.output}.")
 
 
 if __name__ == "__main__":

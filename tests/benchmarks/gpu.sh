@@ -18,6 +18,7 @@ fi
 # The folders at the top are parts of the one package; this machine has nothing to install it with.
 "$python" -c 'import lightning_edit.callbacks' 2>/dev/null ||
   for folder in callbacks configs datamodules; do ln -sfn "../$folder" "lightning_edit/$folder"; done
+tests=0
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 case " $* " in
   *" --device cpu "*) ;;
@@ -25,6 +26,8 @@ case " $* " in
     "$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())' || exit 2
     "$python" -m pytest -q -rf --tb=short -n 6 -p no:cacheprovider tests/test_cuda.py tests/keys/test_second_moment.py 2>&1 |
       tee "$out/tests.txt" | tail -15
+    tests=${PIPESTATUS[0]}
     ;;
 esac
-timeout "${LIMIT:-480}" "$python" -m tests.benchmarks.gpu --output "$out/gpu.json" "$@"
+timeout "${LIMIT:-480}" "$python" -m tests.benchmarks.gpu --output "$out/gpu.json" "$@" || exit
+exit "$tests"

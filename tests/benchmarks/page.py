@@ -78,6 +78,8 @@ def main(words: Sequence[str] | None = None) -> None:
         with atomic_path(MEASURED / f"{given.name}.json") as scratch:
             shutil.copyfile(given.file, scratch)
     page = PAGE.read_text(encoding="utf-8")
+    if not PART.search(page):
+        raise EditError(f"{PAGE} has no marks `<!-- measured -->` and `<!-- end of measured -->`: put them back.")
     with atomic_path(PAGE) as scratch:
         scratch.write_text(PART.sub(lambda _: part(), page), encoding="utf-8")
 

@@ -106,6 +106,9 @@ def compare(
         again: Whether a method that has a finished run in the folder is run again.
         points: How often a run is measured on its way.
 
+    Raises:
+        EditError: If the folder has runs of a method with other options.
+
     Returns:
         ``rows``, one for each method, and the path of the ``figure``.
     """
@@ -114,8 +117,13 @@ def compare(
     task, lines, rows = _perplexity_task(case, folder), [], []
     for name in names:
         place = folder / name.replace(", ", "_").replace(" ", "_")
+        words, told = command(case, name, task, place, points), place / "command.json"
+        if not again and told.is_file() and json.loads(told.read_text(encoding="utf-8")) != words:
+            raise EditError(f"{place} has runs with other options: choose another folder, or delete that one.")
         if again or finished(place) is None:
-            run(f"{name}: {case.edits} edits", fit, command(case, name, task, place, points))
+            place.mkdir(parents=True, exist_ok=True)
+            told.write_text(json.dumps(words) + "\n", encoding="utf-8")
+            run(f"{name}: {case.edits} edits", fit, words)
         done = finished(place)
         assert done is not None
         lines.append(Line(name, (done,)))
@@ -220,7 +228,10 @@ def main() -> None:
     parser.add_argument("--gradient_layers", help="whose maps those change, e.g. [3]")
     parser.add_argument("--threads", type=int, help="torch's threads; its own choice if not given")
     args, console = parser.parse_args(), Console()
-    given = {name: getattr(args, name) for name in ("edits", "eta", "weight", "gradient_layers") if getattr(args, name)}
+    names = ("edits", "eta", "weight", "gradient_layers")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.points < 1:
+        raise SystemExit(f"--points must be 1 or more, got {args.points}.")
     case = replace(CASES[args.case], **given)
 
     run = Run(console, args.threads)
