@@ -30,10 +30,7 @@ SETTINGS = {
     "model.evaluation.generate": "true",
     "model.evaluation.max_length": 16,
     "model.evaluation.generated_match": "true",
-    "downstream.shots": 1,
-    "downstream.tests": "5,4,2",
     "retention.every_n_updates": 1,
-    "watch.perplexity_windows": 3,
 }
 
 
@@ -70,7 +67,13 @@ class Runs(dict):
     def __init__(self, folder):
         super().__init__()
         self._folder = folder
-        self._changes = {"downstream.tasks": tasks(folder), "watch.perplexity_file": folder / "ordinary.txt"}
+        self._changes = {
+            "downstream.tasks": tasks(folder),
+            "downstream.shots": 1,
+            "downstream.tests": "5,4,2",
+            "watch.perplexity_file": folder / "ordinary.txt",
+            "watch.perplexity_windows": 3,
+        }
 
     def __missing__(self, processes):
         command = start(self._folder, str(processes), processes, **self._changes, **{"model.dtype": "float64"})
