@@ -118,8 +118,10 @@ class Watch(EditCallback):
         Raises:
             EditError: If it cannot be measured, or a limit is set on general answers, and nothing asks for them.
         """
+        if stage != "fit":
+            return
         refuse_without_answers(self, trainer)
-        if stage == "fit" and self.text is not None and self._prepared_for is not pl_module:
+        if self.text is not None and self._prepared_for is not pl_module:
             pl_module.configure_model()
             self.text.prepare(pl_module)
             self._prepared_for = pl_module
