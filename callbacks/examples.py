@@ -38,12 +38,13 @@ class ShowExamples(Checked, NotesFailures):
         if not chosen:
             return
         # All processes write, for each may hold a part of the model only.
-        with pl_module.loop.before_run():
-            before = self._answers(pl_module, chosen)
-        after = []
-        for part in pl_module.loop.written_together(chosen):
-            with pl_module.loop.as_edited(part):
-                after += self._answers(pl_module, part)
+        with pl_module.timed("examples"):
+            with pl_module.loop.before_run():
+                before = self._answers(pl_module, chosen)
+            after = []
+            for part in pl_module.loop.written_together(chosen):
+                with pl_module.loop.as_edited(part):
+                    after += self._answers(pl_module, part)
         if trainer.is_global_zero:
             self._print(chosen, before, after, len(requests))
 

@@ -229,3 +229,16 @@ def test_a_quick_run_is_not_taken_for_the_page(tmp_path):
         page.main([str(file), "--name", "here"])
     with pytest.raises(EditError, match="small letters"):
         page.main(["--name", "../here"])
+
+
+def test_figures_of_other_stages_stay_where_the_machine_is_the_same():
+    former = {
+        "date": "1",
+        "machine": {"processor": "a", "load_at_start": 2.0},
+        "size": {"timed": [1]},
+        "keys": {"timed": [2]},
+    }
+    new = {"date": "2", "machine": {"processor": "a", "load_at_start": 0.1}, "keys": {"timed": [3]}}
+    assert page.taken_in(new, former) == {**new, "size": {"timed": [1]}}
+    assert page.taken_in({**new, "machine": {"processor": "b"}}, former) == {**new, "machine": {"processor": "b"}}
+    assert page.taken_in(new, {}) == new

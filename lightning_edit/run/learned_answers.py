@@ -18,7 +18,8 @@ def find_answers(module: "MeasuredModule") -> None:
     if not module.chat or module.chat_settings.answers != "own":
         return
     if module.own_answers is None:
-        found = own_answers(module.decoder, module.tokenizer, module.requests, module.report)
-        # Unlike machines may write other texts.
-        module.own_answers = gathered(found)[0]
+        with module.timed("answers"):
+            found = own_answers(module.decoder, module.tokenizer, module.requests, module.report)
+            # Unlike machines may write other texts.
+            module.own_answers = gathered(found)[0]
     module.trainer.datamodule.learn(module.own_answers)

@@ -57,9 +57,10 @@ def templates_of(module: "EditingModule") -> ContextTemplates:
     """
     if module.pairs_from is not None:
         return ContextTemplates()
-    own = generate_templates(module.model, module.tokenizer, module.seed, module.key_average)
-    # Unlike machines may write other texts.
-    return gathered(own)[0]
+    with module.timed("contexts"):
+        own = generate_templates(module.model, module.tokenizer, module.seed, module.key_average)
+        # Unlike machines may write other texts.
+        return gathered(own)[0]
 
 
 def editor_of(module: "EditingModule", templates: ContextTemplates) -> Editor:

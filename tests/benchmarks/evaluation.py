@@ -132,7 +132,7 @@ def measure(choice: Choice, few: int) -> list[Row]:
 
 def stage(run: Run, quick: bool) -> dict[str, list[Row]]:
     """Measures every model that is there; see the module."""
-    records, few = (20, 4) if quick else (40, 5)
+    records, few = (20, 4) if quick else (20, 3)
     there = [name for name in MODELS if name != KNOWING or (SHARED / "models" / name).is_dir()]
     rows = []
     for choice in run.choices(there, records):

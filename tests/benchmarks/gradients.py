@@ -37,7 +37,7 @@ from tests.plain import right_padded
 PUBLISHED, LIBRARY = "published way", "library"
 MODELS = ("gpt2", "tiny")
 MAPS, ETA, BATCH = ["mlp.*"], 1e-6, 10
-FULL, QUICK, COMPARED = 256, 64, 8
+FULL, QUICK, COMPARED = 128, 64, 8
 Job = Callable[[], dict[str, Tensor]]
 
 
@@ -188,7 +188,7 @@ def stage(run: Run, quick: bool) -> dict[str, list[Row]]:
     timings, compared = list[Row](), list[Row]()
     for choice in run.choices(MODELS, QUICK if quick else FULL):
         what = f"{choice.title}: values from gradients, {choice.edits} edits"
-        timings += run(what, measure, choice, 1 if quick else 3)
+        timings += run(what, measure, choice, 1 if quick else 2)
         if choice.dtype == torch.float32:
             some = replace(choice, edits=min(COMPARED, choice.edits))
             compared.append(run(f"{choice.title}: equality in float64, {some.edits} edits", compare, some))

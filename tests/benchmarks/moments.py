@@ -97,7 +97,7 @@ def _row(
 def stage(run: Run, quick: bool) -> dict[str, list[Row]]:
     """Measures every model; see the module."""
     # Enough that beginning and end, the same for any number of tokens, count for little.
-    tokens = (512 if quick else 8192) * (1 if run.device == "cpu" else 16)
+    tokens = (512 if quick else 4096) * (1 if run.device == "cpu" else 16)
     timed: list[Row] = []
     for choice in run.choices(("gpt2",), 1):
         rows: list[Row] = []

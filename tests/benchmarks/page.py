@@ -1,13 +1,13 @@
 """The measured tables of ``docs/benchmarks.md``: ``python -m tests.benchmarks.page`` writes them anew.
 
 They come from the files in ``docs/measured/``, one for each machine, as ``make benchmark`` writes them:
-``python -m tests.benchmarks.page benchmarks.json --name two-cores`` takes in one more.
+``python -m tests.benchmarks.page benchmarks.json --name two-cores`` takes in one more. Stages that the new
+file lacks keep their figures, where the machine and its packages are the same.
 """
 
 import argparse
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,20 @@ def part() -> str:
     return "\n\n".join(section(json.loads(file.read_text(encoding="utf-8"))) for file in files)
 
 
+def taken_in(new: dict[str, Any], former: dict[str, Any]) -> dict[str, Any]:
+    """New figures, and those of stages that were measured earlier on the same machine alone.
+
+    Args:
+        new: As `tests.benchmarks` writes them.
+        former: The same, or empty.
+    """
+    machine, before = (
+        {name: value for name, value in results.get("machine", {}).items() if name != "load_at_start"}
+        for results in (new, former)
+    )
+    return new | {name: former[name] for name in STAGES if machine == before and name in former and name not in new}
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Takes in a file, if one is given, and writes the page.
 
@@ -72,11 +86,14 @@ def main(words: Sequence[str] | None = None) -> None:
     if not NAME.fullmatch(given.name):
         raise EditError(f"`--name` must be small letters, digits and hyphens, e.g. two-cores, not {given.name!r}.")
     if given.file is not None:
-        if json.loads(given.file.read_text(encoding="utf-8"))["quick"]:
+        figures = json.loads(given.file.read_text(encoding="utf-8"))
+        if figures["quick"]:
             raise EditError(f"{given.file} is of a quick run, which is not for quoting: measure without `--quick`.")
         MEASURED.mkdir(exist_ok=True)
-        with atomic_path(MEASURED / f"{given.name}.json") as scratch:
-            shutil.copyfile(given.file, scratch)
+        file = MEASURED / f"{given.name}.json"
+        former = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        with atomic_path(file) as scratch:
+            scratch.write_text(json.dumps(taken_in(figures, former), indent=1) + "\n", encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
     if not PART.search(page):
         raise EditError(f"{PAGE} has no marks `<!-- measured -->` and `<!-- end of measured -->`: put them back.")

@@ -37,7 +37,7 @@ SAID = {"says it": "generated_match", "reworded": "generated_paraphrase"}
 WORSE = {"general worse": "general_worse", "old objects lost": "old_object_lost"}
 FIRST = "first kept"
 # Stages that are no part of editing.
-MEASURED = ("load", "evaluate", "collateral", "watch", "retention", "downstream")
+MEASURED = ("load", "evaluate", "collateral", "watch", "retention", "downstream", "examples")
 
 
 def _perplexity_task(case: Case, folder: Path) -> Path:

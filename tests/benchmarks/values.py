@@ -22,7 +22,8 @@ PLAIN, SINGLE, BATCHED = "published loop", "library, one by one", "library, all 
 # On a GPU, where passes are recorded otherwise.
 UNRECORDED = {f"{how}, not recorded": how for how in (SINGLE, BATCHED)}
 # With another optimizer and fewer passes; what they are worth is not measured here.
-FEWER = {"descent, one by one": SINGLE, "descent, all at once": BATCHED}
+DESCENT = "descent, all at once"
+FEWER = {"descent, one by one": SINGLE, DESCENT: BATCHED}
 MODELS = ("gpt2", "tiny")
 DOUBLE = torch.float64
 

@@ -84,7 +84,8 @@ def test_metrics_json_holds_what_is_promised(finished):
         *("records_left_out", "seconds", "config", "command", "settings_without_effect", "memory", "versions"),
     }
     assert written["edits"] == 6
-    assert set(written["seconds"]) == {"values", "second_moments", "solve", "checkpoints", "evaluate", "load"}
+    stages = {"contexts", "values", "second_moments", "solve", "checkpoints", "evaluate", "load"}
+    assert set(written["seconds"]) == stages
     assert all(seconds > 0 for stage, seconds in written["seconds"].items() if stage != "checkpoints")
     assert written["after"] == pytest.approx(made.results["after"])
     assert written["before"]["efficacy_score"] == 0
