@@ -76,7 +76,7 @@ def test_the_equal_command_holds_what_was_asked_for_and_no_more(folder, capsys):
 @pytest.mark.slow
 def test_every_method_makes_settings_that_the_fit_takes(method, folder, capsys):
     kind, options = module_of(method), ["--batch-size=2", "--device=cpu"]
-    options += ["--edits-per-update=1"] if kind == "EditingModule" else []
+    options += ["--edits-per-update=1"] if kind in ("EditingModule", "CrispEdit", "MemoryEditing") else []
     options += [] if kind == "InContext" else ["--layers=1"]
     words = printed(capsys, "tiny", "edits.csv", "--method", method, "--out=7", *options)
     with pytest.raises(SystemExit) as left:
@@ -165,8 +165,8 @@ def test_without_a_preset_the_layers_are_left_to_the_fit(folder, capsys):
         (["tiny", "none.csv"], "there is no file none.csv"),
         (["tiny", "edits.csv", "--preserve", "none.txt"], "there is no file none.txt"),
         (
-            ["tiny", "edits.csv", "--method=grace", "--edits-per-update=2"],
-            "grace writes no updates one after the other",
+            ["tiny", "edits.csv", "--method=lora", "--edits-per-update=2"],
+            "lora writes no updates one after the other",
         ),
         (["tiny", "edits.csv", "--method=retrieval", "--layers=1"], "retrieval changes no layer"),
         (["tiny", "edits.csv", "--method", "FOO"], "there is no method FOO. There are: alphaedit, "),

@@ -16,7 +16,14 @@ from lightning_edit.keys.layer_stats import check_counted
 from lightning_edit.loading.editable import check_quantized
 from lightning_edit.loading.loaded_weights import check_finite, check_vocabulary
 from lightning_edit.loading.offloading import keep_in_memory
-from lightning_edit.loop.sourced import check_source, check_subjects, check_sum, is_searched, without_moments
+from lightning_edit.loop.sourced import (
+    check_source,
+    check_subjects,
+    check_sum,
+    is_searched,
+    warn_of_search,
+    without_moments,
+)
 from lightning_edit.messages import quoted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.probe import check_projections
@@ -125,8 +132,9 @@ def check_how(how: How, requests: Sequence[EditRequest], moments: Mapping[int, T
     elif not how.solver.needs_second_moment:
         check_counted(how.second_moment, *without_moments(how.solver))
     check_subjects(requests, how.source)
-    check_sum(how.solver, how.source)
+    check_sum(how.solver, how.source, "previous_keys" if how.previous_keys else None)
     if how.source is not None:
+        warn_of_search(how.values, how.source)
         check_source(how.source, how.solver, how.distribution, how.values)
 
 

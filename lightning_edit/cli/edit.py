@@ -149,7 +149,7 @@ def _check(given: Namespace) -> None:
 def _check_method(given: Namespace, method: str) -> None:
     """Refuses options that mean nothing to a method."""
     kind = module_of(method)
-    if given.edits_per_update is not None and kind != "EditingModule":
+    if given.edits_per_update is not None and kind not in ("EditingModule", "CrispEdit", "MemoryEditing"):
         raise EditError(
             f"`--edits-per-update`: {method} writes no updates one after the other, it takes up all edits in one run. "
             "Leave the option out."

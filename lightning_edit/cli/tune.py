@@ -125,13 +125,14 @@ def _tune(
 ) -> "Outcome":
     from lightning_edit.datamodules.preservation import TextFile
     from lightning_edit.keys.layer_stats import SecondMomentSettings
-    from lightning_edit.tuning.tune import bench_for, log_for, make_plan, tune
+    from lightning_edit.tuning.tune import bench_for, hash_of, log_for, make_plan, tune
 
     plan = make_plan(decoder, tokenizer, settings, requests, layers, report=report)
-    texts = None if given.preserve is None else TextFile(given.preserve).texts()
+    file = None if given.preserve is None else TextFile(given.preserve)
+    texts, preserved = (None, hash_of(None)) if file is None else (file.texts(), hash_of(file.texts()))
     moments = SecondMomentSettings(given.tokens)
     bench = bench_for(decoder, tokenizer, plan, settings, texts, moments, report)
-    kept = log_for(log, bench, plan, settings, f"{given.preserve} {given.tokens}")
+    kept = log_for(log, bench, plan, settings, f"{preserved} {given.tokens}")
     if kept.known:
         terminal(stderr=True).print(f"{len(kept.known)} trials were made before and are read from {log}.")
     return tune(bench, plan, settings, kept, report)

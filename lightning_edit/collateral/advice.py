@@ -6,7 +6,7 @@ from typing import Literal
 
 from lightning_edit.collateral.long_context import AFTER, BEFORE, RATIO
 
-Kind = Literal["searched", "differentiated", "trained", "told", "remembered"]
+Kind = Literal["searched", "differentiated", "trained", "constrained", "told", "remembered"]
 # From these shares on there is something to say.
 FAILED, FORGOTTEN, WORSE, LOST, FALLEN = 0.05, 0.2, 0.05, 0.1, 0.1
 # And from this ratio on of perplexities behind long contexts.
@@ -18,13 +18,15 @@ LESS_HARM: Mapping[Kind, str] = {
     "searched": "raise the solver's `second_moment_weight` (w), use more `second_moment.tokens`, or edit more layers",
     "differentiated": "lower `source.eta`, raise the solver's `ridge`, or write with AlphaEdit or MEMIT",
     "trained": "train for fewer epochs, lower `model.lr`, or use FT-L (`configs/solvers/ft_l.yaml`)",
-    "told": "raise `model.threshold`, so that prompts about something else get no fact",
-    "remembered": "lower `model.radius`, or raise `model.threshold`, so that fewer tokens belong to an edit",
+    "constrained": "train for fewer `model.epochs`, lower `model.lr`, or raise `model.energy`",
+    "told": "with `model.facts: tfidf` or `states`, raise `model.threshold`: prompts about something else get no fact",
+    "remembered": "lower `model.radius` (GRACE) or raise `model.threshold` (MEMOIR): fewer tokens belong to an edit",
 }
 SMALLER: Mapping[Kind, str] = {
     "searched": "raise the solver's `second_moment_weight` (w), edit more layers, or lower `values.clamp_norm_factor`",
     "differentiated": LESS_HARM["differentiated"],
     "trained": "lower `model.lr`, or use FT-L (`configs/solvers/ft_l.yaml`)",
+    "constrained": "lower `model.lr`, or raise `model.energy`",
 }
 
 
@@ -41,7 +43,8 @@ class RunFigures:
         after: The same after it.
         collateral: Figures of collateral, without their prefix.
         kind: How the edits were made: values ``searched`` or ``differentiated``, taken from gradients, weights
-            ``trained``, facts ``told`` before each prompt, or ``remembered`` in a memory beside a layer.
+            ``trained``, or trained ``constrained`` to what preserves text, facts ``told`` before each prompt, or
+            ``remembered`` in a memory beside a layer.
         single_texts: Whether ordinary text was preserved of which each text stood for itself.
     """
 
@@ -75,6 +78,8 @@ def _failures(run: RunFigures) -> str | None:
     failed = f"{run.failed:,} of {run.edits:,} edits failed"
     if run.kind == "trained":
         return f"{failed}: raise `trainer.max_epochs` or `model.lr`."
+    if run.kind == "constrained":
+        return f"{failed}: raise `model.epochs` or `model.lr`."
     if run.kind == "remembered":
         return f"{failed}: raise `model.steps` or `model.lr`, or choose a lower layer for answers of several tokens."
     if run.kind == "told":

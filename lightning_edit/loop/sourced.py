@@ -1,5 +1,6 @@
 """Runs whose keys and residuals come from a source when an update is written, and not from a search before."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -15,11 +16,14 @@ from lightning_edit.messages import counted, listed
 from lightning_edit.probes import PublicFact, folded, other_answer
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
+from lightning_edit.settings import compared_fields
 from lightning_edit.solvers import EMMET, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.stored_requests import filled_in_all
 from lightning_edit.values.settings import ValueSettings
 from lightning_edit.values.vectors import Values
+
+logger = logging.getLogger(__name__)
 
 
 def usual_solver(source: Source | None) -> Solver:
@@ -194,3 +198,20 @@ def warm_up(editor: Editor, requests: Sequence[EditRequest], sources: Sources, s
         report("warm-up (facts)", done, total, **figures)
 
     editor.statistics = editor.find_pairs(source, made, show).statistics
+
+
+def warn_of_search(values: ValueSettings, source: Source) -> None:
+    """Says which settings have no effect; presets of models bring some, so they are not refused.
+
+    Args:
+        values: The settings of a search.
+        source: Where keys and residuals come from in its place.
+    """
+    usual = compared_fields(ValueSettings())
+    other = [f"values.{name}" for name, value in compared_fields(values).items() if value != usual[name]]
+    what = "Nothing is searched for with `source`"
+    if source.searches:
+        what = f"{type(source).__name__} knows no subject that a KL prompt could name"
+        other = [name for name in other if name in ("values.kl_factor", "values.kl_prompt") and values.kl_factor]
+    if other:
+        logger.warning("%s; these settings have no effect: %s.", what, ", ".join(other))

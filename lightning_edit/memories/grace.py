@@ -17,6 +17,7 @@ class Grace(Memory):
     A token whose key lies within the radius of the nearest stored key gets the value that is stored with it. An edit
     whose key is close to a stored one, closer than both radii together, either widens that one's radius to its own
     key, where both have the same label, or else becomes a key of its own and both radii become half of the distance.
+    One whose key is the same takes the place of the stored one.
 
     Args:
         radius: The radius of a new key.
@@ -50,6 +51,10 @@ class Grace(Memory):
             if distance <= self.radius + self._radii[nearest]:
                 if entry.label == self._labels[nearest]:
                     self._radii[nearest] = max(self._radii[nearest], distance)
+                    return
+                if distance <= 2 * GAP:
+                    # Half of it leaves no room for two, so the later edit takes the place of the earlier.
+                    self._values[nearest], self._labels[nearest] = value, entry.label
                     return
                 radius, self._radii[nearest] = distance / 2, distance / 2 - GAP
         self._keys.append(key)

@@ -53,7 +53,7 @@ class Resumption:
             inputs = {**batch.inputs(), "attention_mask": mask, "position_ids": batch.position_ids + before}
             return self._model(**{**inputs, **cache.inputs()}).logits
 
-        whole = self._whole[0][0]
+        whole = self._whole()[0][0]
         return _equal(self._model, run, torch.stack([whole[PREFIX:], whole[PREFIX - 1 : -1]]))
 
     def after(self, block: int) -> bool:
@@ -66,21 +66,21 @@ class Resumption:
         """
 
         def run() -> Tensor:
-            output = self._whole[1][block]
+            output = captured[block]
             with resume_from(list(self._blocks[: block + 1]), output.output, output.value):
                 return self._model(**self._inputs).logits
 
         if block not in self._after:
-            self._after[block] = _equal(self._model, run, self._whole[0])
+            expected, captured = self._whole()
+            self._after[block] = _equal(self._model, run, expected)
         return self._after[block]
 
     @property
     def _inputs(self) -> dict[str, Any]:
         return pad([self._ids], self._device).inputs()
 
-    @cached_property
     def _whole(self) -> tuple[Tensor, list[Captured]]:
-        """The logits of a whole pass, and what leaves each block in it."""
+        """The logits of a whole pass, and what leaves each block in it; anew for each question, as weights change."""
         with frozen(self._model), torch.no_grad(), ExitStack() as stack:
             captured = [stack.enter_context(capture_output(block)) for block in self._blocks]
             return self._model(**self._inputs).logits, captured

@@ -8,11 +8,10 @@ from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.layer_stats import SecondMomentSettings, check_counted
 from lightning_edit.keys.text_moments import check_outputs
-from lightning_edit.loop.sourced import check_source, check_sum, without_moments
+from lightning_edit.loop.sourced import check_source, check_sum, warn_of_search, without_moments
 from lightning_edit.requests import replaced_by
-from lightning_edit.settings import compared_fields
 from lightning_edit.solvers import Anchor, EvoEdit, LyapLock, SimIE
-from lightning_edit.values.settings import ValueSettings, check_anchored, check_replay
+from lightning_edit.values.settings import check_anchored, check_replay
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule
@@ -44,7 +43,7 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
     if module.pairs_from is not None:
         check_source(module.pairs_from, module.solver, module.distribution, module.value_settings)
         _check_source_anchor(module.pairs_from, module.update_anchor)
-        _warn_of_search(module.value_settings, module.pairs_from)
+        warn_of_search(module.value_settings, module.pairs_from)
     if module.loop.independent and (previous_keys or module.on_top_of or module.update_anchor):
         wrong = "previous_keys" if previous_keys else "on_top_of" if module.on_top_of else "anchor"
         raise EditError(f"`{wrong}`: with `independent_updates` no update knows the earlier ones. Give one of them.")
@@ -69,18 +68,6 @@ def _check_source_anchor(source: Source, anchor: Anchor | None) -> None:
             "`anchor: EvoEdit` preserves by a null space of its own, and the text around the edits is not in it: set "
             "`source.preserve_text: false`, or leave the anchor out."
         )
-
-
-def _warn_of_search(values: ValueSettings, source: Source) -> None:
-    """Says which settings have no effect; presets of models bring some, so they are not refused."""
-    usual = compared_fields(ValueSettings())
-    other = [f"values.{name}" for name, value in compared_fields(values).items() if value != usual[name]]
-    what = "Nothing is searched for with `source`"
-    if source.searches:
-        what = f"{type(source).__name__} knows no subject that a KL prompt could name"
-        other = [name for name in other if name in ("values.kl_factor", "values.kl_prompt") and values.kl_factor]
-    if other:
-        logger.warning("%s; these settings have no effect: %s.", what, ", ".join(other))
 
 
 def _check_anchor(module: "EditingModule", anchor: Anchor, previous_keys: bool | None, single: bool) -> None:

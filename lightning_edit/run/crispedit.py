@@ -56,7 +56,7 @@ class CrispEdit(UpdatingModule):
         trust_remote_code: See `MeasuredModule`.
     """
 
-    kind = "trained"
+    kind = "constrained"
     stages = ("second_moments", "training", "checkpoints")
     work = ("training",)
     unreplaceable = (

@@ -18,10 +18,11 @@ from lightning_edit.loading.fingerprints import fingerprint_model, fingerprint_t
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.probe import altered_on_the_way, check_projections
 from lightning_edit.progress import Report, silent
+from lightning_edit.request_texts import described as described_request
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, Seed, Settings, compared_fields
 from lightning_edit.solvers import MEMIT
-from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.fingerprint import Digest, fingerprint
 from lightning_edit.tracing.facts import Fact, known_facts
 from lightning_edit.tuning.bench import Bench, Trial
 from lightning_edit.tuning.judge import JUDGED, Favor
@@ -212,6 +213,20 @@ def tune(
     return Outcome(plan, trials, best_of(trials, settings.favor))
 
 
+def hash_of(texts: Iterable[str] | None) -> str:
+    """What says which texts second moments are from, by what they are and not where they lie.
+
+    Args:
+        texts: All of them; None for the model's own.
+    """
+    if texts is None:
+        return "None"
+    digest = Digest()
+    for text in texts:
+        digest.add(text)
+    return str(digest)
+
+
 def log_for(path: Path, bench: Bench, plan: Plan, settings: TuneSettings, preserved: str) -> TrialLog:
     """The log of a tuning, which knows the trials that were made before it was stopped.
 
@@ -220,7 +235,7 @@ def log_for(path: Path, bench: Bench, plan: Plan, settings: TuneSettings, preser
         bench: Where trials are made.
         plan: See `make_plan`.
         settings: See `TuneSettings`.
-        preserved: What says which text the second moments are from.
+        preserved: What says which text the second moments are from, see `hash_of`.
 
     Raises:
         EditError: If the file is of another tuning.
@@ -243,6 +258,10 @@ def _texts(material: Material, templates: ContextTemplates) -> list[str]:
         text
         for request in material.requests
         for text in (request.subject, request.prompt, request.target_new, *request.paraphrase_prompts)
+    ]
+    # Records that have neither keep the trials of logs from before these counted.
+    edits += [
+        described_request(one) for one in material.requests if one.separator is not None or one.answer is not None
     ]
     kept = [text for p in material.kept for text in (p.kind, p.prompt, *p.answers, p.unwanted, p.before)]
     return [*edits, *kept, *templates.texts]

@@ -2,7 +2,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lightning_edit
-from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, Gradient
+from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, Gradient, ValueSettings
+from lightning_edit.solvers import Ridge, Sum
 from lightning_edit.tiny import MODEL_PATH
 
 FACT = EditRequest("Hulbin Larrem", "{} earns a living as a", "roofer")
@@ -57,3 +58,13 @@ def test_a_model_in_the_tokenizers_place_is_refused(loaded):
 def test_a_text_that_is_none_is_refused(loaded):
     one = ContextTemplates(("{}",))
     assert "got 2" in attempt(*loaded, texts=["Hulbin Larrem earns a living.", 2], templates=one)
+
+
+def test_a_sum_cannot_preserve_earlier_edits(loaded):
+    assert "`previous_keys`: Sum" in attempt(*loaded, solver=Sum(), source=Gradient(), previous_keys=True)
+
+
+def test_settings_of_a_search_that_is_not_made_are_named(loaded, caplog):
+    given = {"solver": Ridge(), "source": Gradient(normalize="none"), "values": ValueSettings(steps=1)}
+    lightning_edit.edit(*loaded, [FACT], layers=[0], progress=False, **given)
+    assert "no effect: values.steps" in caplog.text

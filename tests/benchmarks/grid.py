@@ -22,7 +22,7 @@ from lightning_edit.tuning.judge import FAVORS
 from lightning_edit.tuning.log import as_json
 from lightning_edit.tuning.points import Point
 from lightning_edit.tuning.search import best_of
-from lightning_edit.tuning.tune import TuneSettings, bench_for, log_for, make_plan, tune
+from lightning_edit.tuning.tune import TuneSettings, bench_for, hash_of, log_for, make_plan, tune
 
 
 def drawn(space: Iterable[Point], vectors: int | None) -> list[Point]:
@@ -50,12 +50,13 @@ def main() -> None:
     given = parser.parse_args()
     decoder, tokenizer = decoder_on(given.model, "auto", "auto")
     requests = None if given.data is None else read_requests(given.data)
-    texts = None if given.preserve is None else TextFile(given.preserve).texts()
+    file = None if given.preserve is None else TextFile(given.preserve)
+    texts, preserved = (None, hash_of(None)) if file is None else (file.texts(), hash_of(file.texts()))
     settings = TuneSettings(given.edits)
     with ProgressBars() as report:
         plan = make_plan(decoder, tokenizer, settings, requests, report=report)
         bench = bench_for(decoder, tokenizer, plan, settings, texts, report=report)
-        log = log_for(given.output.with_suffix(".trials.jsonl"), bench, plan, settings, str(given.preserve))
+        log = log_for(given.output.with_suffix(".trials.jsonl"), bench, plan, settings, preserved)
         edits, grid = len(plan.material.requests), []
         found = {favor: tune(bench, plan, TuneSettings(given.edits, favor), log, report) for favor in FAVORS}
         # What was tuned first would otherwise find its value vectors in the grid.

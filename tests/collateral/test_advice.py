@@ -26,6 +26,11 @@ def behind(before, after):
         ({"failed": 17, "failed_loss": float("nan")}, ["17 of 50 edits failed with a mean value loss of nan"]),
         ({"failed": 17}, ["17 of 50 edits failed: raise `values.clamp_norm_factor`"]),
         ({"failed": 17, "kind": "trained"}, ["17 of 50 edits failed: raise `trainer.max_epochs`"]),
+        ({"failed": 17, "kind": "constrained"}, ["17 of 50 edits failed: raise `model.epochs`"]),
+        (
+            {"collateral": {"general_worse": 0.3}, "kind": "told"},
+            ["30 % of the general answers changed for the worse: with `model.facts: tfidf` or `states`, raise"],
+        ),
         (
             {"growth": {3: 1.9, 4: 3.91, 5: 2.1}},
             ["The weight of layer 4 grew 3.9 times: raise the solver's `second"],

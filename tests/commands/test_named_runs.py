@@ -1,6 +1,7 @@
 """Names that users give runs: of folders, of lines and of bars; and runs that differ in their seeds alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -121,6 +122,15 @@ def test_runs_that_differ_in_their_seeds_are_their_mean_with_their_standard_devi
     assert (middle.value, middle.stderr) == (pytest.approx(fmean(values) / 2), pytest.approx(stdev(values) / 2))
     assert points_of(lines[1], "S", "edits")[1].stderr == 0.2
     assert "EMMET: means over 3 seeds" in " ".join(notes_of(runs, lines, ["S"], "edits"))
+
+
+def test_runs_whose_free_answers_were_asked_otherwise_are_not_joined(tmp_path):
+    folders = [write(tmp_path / f"{seed}", 64, 0.5, seed=seed) for seed in range(4)]
+    runs = [
+        replace(run, wild={"wild.tokens": str(16 if at < 2 else 64)}) for at, run in enumerate(read_runs(folders)[0])
+    ]
+    joined = joined_seeds(runs)
+    assert [(run.seeds, run.wild) for run in joined] == [(2, {"wild.tokens": "16"}), (2, {"wild.tokens": "64"})]
 
 
 def test_a_seed_that_was_run_twice_counts_once(tmp_path):

@@ -129,6 +129,14 @@ def made(kind, draw):
     return memory, entries_of_memoir(memory, draw, 6)
 
 
+def test_of_two_edits_with_one_key_the_later_counts(drawn):
+    memory, (first, second) = Grace(0.8), entries_of_grace(drawn, ["a", "b"])
+    key = first.tensors["key"]
+    memory.add([first, Entry("1", "b", {"key": key, "value": second.tensors["value"]})])
+    found = memory.change(key[None], drawn(1, D_OUT))[0]
+    torch.testing.assert_close(found, second.tensors["value"], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", [Grace, Memoir, MemoirClosed])
 def test_an_edit_that_is_taken_out_has_never_been(kind, drawn):
     memory, entries = made(kind, drawn)

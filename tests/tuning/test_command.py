@@ -73,6 +73,16 @@ def test_the_same_command_makes_no_trial_again(folder, monkeypatch, capsys):
     assert "Chosen of " in shown.out
 
 
+def test_trials_with_other_text_of_the_same_file_do_not_count(folder, tmp_path, capsys):
+    for name in ("edits.json", "text.txt", "preset.trials.jsonl"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    (tmp_path / "text.txt").write_text("\n".join(list(WORLD.sentences(0))[1:]))
+    with pytest.raises(SystemExit) as left:
+        tune(tmp_path)
+    assert left.value.code
+    assert "trials of another tuning" in capsys.readouterr().err
+
+
 def test_what_was_tried_is_kept_when_it_is_stopped(folder, tmp_path, monkeypatch, capsys):
     for name in ("edits.json", "text.txt"):
         (tmp_path / name).write_text((folder / name).read_text())

@@ -48,13 +48,13 @@ def joined_seeds(runs: Sequence[Run]) -> list[Run]:
     """
     groups: dict[tuple[object, ...], dict[tuple[str, ...], Run]] = {}
     for run in runs:
-        key = (*sorted(without_seeds(run.settings).items()), run.edits, run.batch_size, stem(run.name))
+        key = _joined_by(run)
         seeds = tuple(value for name, value in sorted(run.settings.items()) if is_seed(name))
         groups.setdefault(key, {})[seeds] = run
     found: list[Run] = []
     placed: set[tuple[object, ...]] = set()
     for run in runs:
-        key = (*sorted(without_seeds(run.settings).items()), run.edits, run.batch_size, stem(run.name))
+        key = _joined_by(run)
         members = list(groups[key].values())
         if len(members) == 1:
             found.append(run)
@@ -62,6 +62,12 @@ def joined_seeds(runs: Sequence[Run]) -> list[Run]:
             placed.add(key)
             found.append(_joined(members))
     return found
+
+
+def _joined_by(run: Run) -> tuple[object, ...]:
+    """What runs that are joined have in common: all settings but seeds, and how free answers were asked and marked."""
+    settings = sorted(without_seeds(run.settings).items())
+    return (*settings, *sorted(run.wild.items()), run.edits, run.batch_size, stem(run.name))
 
 
 def _joined(runs: Sequence[Run]) -> Run:
@@ -81,6 +87,7 @@ def _joined(runs: Sequence[Run]) -> Run:
         settings=settings,
         name=first.name if len(names) == 1 else stem(first.name),
         seeds=len(runs),
+        wild=first.wild,
         folders=tuple(folder for run in runs for folder in run.folders),
     )
 
