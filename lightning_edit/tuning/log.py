@@ -55,8 +55,8 @@ class TrialLog:
         lines = list(json_lines(self.path, on_unfinished=unfinished.append))
         if not lines or _settled(lines[0][0]) != json.loads(json.dumps(identity)):
             raise EditError(
-                f"{self.path} holds trials of another tuning (another model, other edits, text or settings). Delete it, "
-                "or give another `--out`."
+                f"{self.path} holds trials of another tuning (another model, other edits, text or settings). Delete "
+                "it, or give another `--out`."
             )
         for line, where in lines[1:]:
             trial = _from_json(line, where)
