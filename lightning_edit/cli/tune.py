@@ -129,7 +129,9 @@ def _tune(
 
     plan = make_plan(decoder, tokenizer, settings, requests, layers, report=report)
     file = None if given.preserve is None else TextFile(given.preserve)
-    texts, preserved = (None, hash_of(None)) if file is None else (file.texts(), hash_of(file.texts()))
+    texts = None if file is None else file.texts()
+    # Second moments read only as many texts as they need, the hash all of them.
+    preserved = hash_of(None if file is None else file.texts())
     moments = SecondMomentSettings(given.tokens)
     bench = bench_for(decoder, tokenizer, plan, settings, texts, moments, report)
     kept = log_for(log, bench, plan, settings, f"{preserved} {given.tokens}")

@@ -51,7 +51,9 @@ def main() -> None:
     decoder, tokenizer = decoder_on(given.model, "auto", "auto")
     requests = None if given.data is None else read_requests(given.data)
     file = None if given.preserve is None else TextFile(given.preserve)
-    texts, preserved = (None, hash_of(None)) if file is None else (file.texts(), hash_of(file.texts()))
+    texts = None if file is None else file.texts()
+    # Second moments read only as many texts as they need, the hash all of them.
+    preserved = hash_of(None if file is None else file.texts())
     settings = TuneSettings(given.edits)
     with ProgressBars() as report:
         plan = make_plan(decoder, tokenizer, settings, requests, report=report)
