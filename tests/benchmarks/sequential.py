@@ -227,12 +227,16 @@ def main() -> None:
     parser.add_argument("--weight", type=float, help="w of MEMIT and EMMET, in place of the case's own")
     parser.add_argument("--gradient_layers", help="whose maps those change, e.g. [3]")
     parser.add_argument("--threads", type=int, help="torch's threads; its own choice if not given")
+    parser.add_argument(
+        "--options", nargs="+", default=[], help="further options of each run, e.g. model.second_moment.questions=6000"
+    )
     args, console = parser.parse_args(), Console()
     names = ("edits", "eta", "weight", "gradient_layers")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.points < 1:
         raise SystemExit(f"--points must be 1 or more, got {args.points}.")
     case = replace(CASES[args.case], **given)
+    case = replace(case, options=(*case.options, *(f"--{option}" for option in args.options)))
 
     run = Run(console, args.threads)
     found = compare(case, args.only or tuple(methods(case)), args.folder, run, again=False, points=args.points)
