@@ -10,12 +10,12 @@ from lightning_edit.callbacks.log_files import cut_back, keep_csv, note_events, 
 from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
-from lightning_edit.models.sites import oriented_weight
+from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.requests import replaced_by
 from lightning_edit.run.edit_callback import EditCallback, EditingRun
 from lightning_edit.settings import Count
 from lightning_edit.storage.cache import Cache
-from lightning_edit.storage.checkpoint_file import FOLDER, NAME, checkpoints, number_of, save
+from lightning_edit.storage.checkpoints.checkpoint_file import FOLDER, NAME, checkpoints, number_of, save
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import LOGS, UPDATES, clear_killed_writers
 from lightning_edit.storage.run_folder import lock, run_folder, shared_folder, unlock

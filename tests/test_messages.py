@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.table import Table
 
-from lightning_edit.callbacks.examples import ShowExamples
+from lightning_edit.callbacks.measuring.examples import ShowExamples
 from lightning_edit.callbacks.progress import EditProgressBar
 from lightning_edit.cli.main import main
 from lightning_edit.errors import EditError

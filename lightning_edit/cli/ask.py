@@ -14,7 +14,7 @@ from lightning_edit.asking.answers import Answers
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
-from lightning_edit.storage.user_json import read_json
+from lightning_edit.storage.user.json import read_json
 
 if TYPE_CHECKING:
     from lightning_edit.updates.before_after import BeforeAfter

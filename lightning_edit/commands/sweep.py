@@ -13,7 +13,7 @@ from lightning_edit.messages import quoted
 from lightning_edit.metrics.settings import EvaluationSettings, measurable
 from lightning_edit.metrics.ways import way_of
 from lightning_edit.requests import EditRequest
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.storage.user.yaml import read_yaml
 
 LAYERS = "model.layers"
 MOST_RUNS = 10_000

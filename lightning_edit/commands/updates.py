@@ -11,8 +11,8 @@ from rich.text import Text
 
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.messages import cells, counted, listed, printable, terminal
-from lightning_edit.updates.update_list import UpdateList, open_updates
-from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
+from lightning_edit.updates.files.update_list import UpdateList, open_updates
+from lightning_edit.updates.files.update_record import DamagedUpdateError, UpdateRecord
 
 if TYPE_CHECKING:
     from lightning_edit.updates.undo import Change

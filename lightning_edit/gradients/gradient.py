@@ -19,7 +19,7 @@ from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.messages import listed
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.places import blocks_of, weight_shape
+from lightning_edit.models.finding.places import blocks_of, weight_shape
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, CountOrZero, Positive

@@ -13,8 +13,8 @@ from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import check_base
 from lightning_edit.messages import counted
 from lightning_edit.solvers import PreviousKeys
-from lightning_edit.storage import checkpoint_file
-from lightning_edit.storage.checkpoint_form import is_memory
+from lightning_edit.storage.checkpoints import checkpoint_file
+from lightning_edit.storage.checkpoints.checkpoint_form import is_memory
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History

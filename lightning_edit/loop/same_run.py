@@ -8,7 +8,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
-from lightning_edit.storage.known_classes import known_classes, names_of
+from lightning_edit.storage.checkpoints.known_classes import known_classes, names_of
 from lightning_edit.stored_requests import fingerprint_of
 from lightning_edit.updates.edited_weights import EditedWeights
 

@@ -17,13 +17,13 @@ from lightning_edit.gradients.net_check import net_settings
 from lightning_edit.gradients.net_file import save_net
 from lightning_edit.gradients.passes import check_backward
 from lightning_edit.gradients.statistics import Statistics
-from lightning_edit.models.places import weight_shape
+from lightning_edit.models.finding.places import weight_shape
 from lightning_edit.nets.lessons import Lesson
 from lightning_edit.nets.objective import Pupil, sequence_loss
 from lightning_edit.nets.settings import NetSettings
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.checkpoint_file import UNREADABLE
+from lightning_edit.storage.checkpoints.checkpoint_file import UNREADABLE
 from lightning_edit.storage.fingerprint import fingerprint
 
 CHECKPOINT = "training.ckpt"

@@ -28,9 +28,9 @@ from lightning_edit.metrics.ways import WayMetrics
 from lightning_edit.metrics.wild.measuring import WildMetrics
 from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Decoder, Memory
-from lightning_edit.models.places import blocks_of
-from lightning_edit.models.probe import check_projections
-from lightning_edit.models.sites import SiteKind
+from lightning_edit.models.finding.places import blocks_of
+from lightning_edit.models.finding.probe import check_projections
+from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.checkpointing import load_run, save_run
 from lightning_edit.run.measuring import Measuring
@@ -38,7 +38,7 @@ from lightning_edit.run.settled import Settled
 from lightning_edit.run.trainer_check import check_trainer
 from lightning_edit.settings import NO_EFFECT, Checked, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
-from lightning_edit.storage.known_classes import SafelyLoaded
+from lightning_edit.storage.checkpoints.known_classes import SafelyLoaded
 from lightning_edit.stored_requests import some_of
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate

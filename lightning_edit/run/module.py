@@ -22,7 +22,7 @@ from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.loop.value_finder import ValueFinder, silent_finder, value_caches
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.decoder import Memory
-from lightning_edit.models.sites import SiteKind
+from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, batches_of
@@ -35,7 +35,7 @@ from lightning_edit.run.value_figures import log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
-from lightning_edit.storage.checkpoint_file import check_sound
+from lightning_edit.storage.checkpoints.checkpoint_file import check_sound
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
 

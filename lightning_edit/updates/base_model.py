@@ -9,7 +9,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.loading.editable import Loaded, ModelSource, load_base
 from lightning_edit.loading.weight_forms import Precision
 from lightning_edit.messages import quoted
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.storage.user.yaml import read_yaml
 from lightning_edit.updates.model_update import ModelUpdate
 
 CONFIG = "config.yaml"

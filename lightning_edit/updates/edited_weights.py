@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.sites import oriented_weight
+from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.layer_update import LayerUpdate

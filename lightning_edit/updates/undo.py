@@ -10,7 +10,7 @@ import torch
 
 from lightning_edit.errors import EditError
 from lightning_edit.loading.editable import Loaded
-from lightning_edit.models.sites import oriented_weight
+from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint
@@ -18,12 +18,12 @@ from lightning_edit.storage.run_files import WEIGHTS
 from lightning_edit.storage.run_lock import RunLock
 from lightning_edit.updates.base_model import base_of
 from lightning_edit.updates.beside import save_beside
+from lightning_edit.updates.files.update_list import REMOVED, open_updates
+from lightning_edit.updates.files.update_record import DamagedUpdateError, UpdateRecord
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
 from lightning_edit.updates.model_update import ModelUpdate
 from lightning_edit.updates.sums import same_update
-from lightning_edit.updates.update_list import REMOVED, open_updates
-from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
 
 UPDATE, MODEL = "update.safetensors", "model"
 Action = Literal["remove", "apply"]

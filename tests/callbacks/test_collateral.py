@@ -15,9 +15,9 @@ from lightning_edit.collateral.long_context import AFTER, BEFORE, LONG_CONTEXT, 
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.run.edit_callback import EditCallback
-from lightning_edit.run.fine_tuning import FineTuning
-from lightning_edit.storage.checkpoint_file import checkpoints
-from lightning_edit.storage.checkpoint_form import check_checkpoint
+from lightning_edit.run.methods.fine_tuning import FineTuning
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_form import check_checkpoint
 from tests.small_runs import fit, module
 from tests.trainers import quiet_trainer
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_edit.callbacks.examples import ShowExamples, said
+from lightning_edit.callbacks.measuring.examples import ShowExamples, said
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.metrics.edit_metrics import has_failed
 from tests.small_runs import Requests, module

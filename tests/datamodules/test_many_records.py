@@ -10,7 +10,7 @@ from lightning_edit import EditRequest, stored_requests
 from lightning_edit.datamodules import CounterFact, OwnEdits, base
 from lightning_edit.errors import EditError
 from lightning_edit.storage import json_list, user_json
-from lightning_edit.storage.user_json import json_records
+from lightning_edit.storage.user.json import json_records
 from lightning_edit.stored_requests import StoredRequests
 
 RECORDS = [

@@ -16,12 +16,12 @@ from lightning_edit.export.folder import lora_facts, write_lora
 from lightning_edit.export.ranks import VLLM_RANKS, RankSettings
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.sites import oriented_weight
+from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.updates.files.update_list import UpdateList
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import inserted
-from lightning_edit.updates.update_list import UpdateList
 from tests.small_models import make_gpt2, make_llama, make_request
 
 peft = pytest.importorskip("peft")

@@ -17,7 +17,7 @@ from lightning_edit.commands.comparison.settings import (
 from lightning_edit.commands.run_name import is_name
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
-from lightning_edit.storage.user_json import json_lines, read_json
+from lightning_edit.storage.user.json import json_lines, read_json
 
 MOST_EDITS = 10**12
 
