@@ -188,7 +188,8 @@ class EditCheckpoint(EditCallback):
             return
         written = last.written
         keys = {layer: written.keys.get(layer, factors.left[:0, :0]) for layer, factors in written.factors.items()}
-        updates, info = _layer_updates(module, written.factors), editor.describe()
+        updates = _layer_updates(module, written.factors)
+        info = editor.describe() | module.weights.described_model
         try:
             if last.number > 1 and not history.path(last.number - 1).exists():
                 raise FileNotFoundError(f"{history.path(last.number - 1)} is not there (any more)")

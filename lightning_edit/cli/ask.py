@@ -83,6 +83,7 @@ def _loaded(settings: Mapping[str, Any], file: Path, tokens: int, plain: bool, t
     """The run's model and its update."""
     from lightning_edit.asking.chat import ChatSettings, settle_chat
     from lightning_edit.loading.editable import ModelSource, load_base
+    from lightning_edit.loading.fingerprints import check_sample, sample_of
     from lightning_edit.loading.pretrained import load_tokenizer
     from lightning_edit.models.decoder import find_decoder
     from lightning_edit.updates.before_after import BeforeAfter
@@ -99,6 +100,7 @@ def _loaded(settings: Mapping[str, Any], file: Path, tokens: int, plain: bool, t
     how: Any = {"quantization": settings.get("quantization"), "beside": settings.get("write") == "beside"}
     model = load_base(ModelSource(name, settings.get("dtype", "auto"), None, None, trusted, **how), edited).model
     update.check(model)
+    check_sample(update.info.get("model_sample"), sample_of(model), name)
     return BeforeAfter(find_decoder(model, settings.get("down_projection")), tokenizer, update, tokens)
 
 

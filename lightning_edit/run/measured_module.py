@@ -14,6 +14,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.named_prompts import Prompts
 from lightning_edit.loading.editable import Loaded, ModelSource, check_quantized, load_editable
+from lightning_edit.loading.fingerprints import sample_of
 from lightning_edit.loading.gguf_reader import read_once
 from lightning_edit.loading.loaded_weights import check_vocabulary
 from lightning_edit.loading.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
@@ -214,6 +215,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
             keep_in_memory(self.model, module)
         self.weights = self.loop.weights = self.weights_kind(self.decoder, self.layers)
+        self.weights.sample = sample_of(self.model)
         if in_a_group() and not is_sharded(self.model):
             # DistributedDataParallel refuses a module without a trained parameter; nothing is ever done with this one.
             self.anchor = torch.nn.Parameter(torch.zeros(()))

@@ -101,6 +101,8 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
     edits = sum(len(record.edits) for record in records)
     update = ModelUpdate(total, {**described.info, "edits": edits, "removed_updates": sorted(removed)})
     base, _ = base_of(folder, described, model, trust_remote_code)
+    if "model_sample" not in update.info:
+        notes.append("The run has not noted its model beside the edited matrices, so these alone were compared.")
     update.insert(base.model)
     written = _write(folder, history, removed, update, base)
     checked = _check_after(base.model, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None

@@ -136,6 +136,7 @@ EDITS: Form = fields(
         "left_out": each(text),
     },
     {
+        "model_sample": text,
         "fingerprints": table(text, text),
         "processes": count,
         "context_templates": maybe(each(text)),

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.loading.editable import Loaded, ModelSource
+from lightning_edit.loading.fingerprints import check_sample, sample_of
 from lightning_edit.models.finding.sites import oriented, oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.checkpoints import checkpoint_file
@@ -118,6 +119,7 @@ def _of_checkpoint(file: Path, folder: Path | None, model: str | None, trust_rem
     source = source_of(content["hyper_parameters"], {}, file, model, trust_remote_code)
     base = load_again(source, [name.removeprefix(PREFIX).rpartition(".")[0] for name in content["state_dict"]])
     places = _places(content, base.model)
+    check_sample(content["edits"].get("model_sample"), sample_of(base.model), source.name)
     run = content.get("run")
     layers = {
         place: LayerUpdate(module, content["edits"]["base"][str(place)], factors)

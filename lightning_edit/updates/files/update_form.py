@@ -21,7 +21,9 @@ from lightning_edit.storage.user.json import parse_json
 
 EDIT_FIELDS = ("case_id", "subject", "prompt", "target_new")
 LAYERS: Form = table(digits, fields({"module": text, "base": text}, {"after": text, "name": text}))
-INFO: Form = fields({}, {"model": text, "dtype": text, "removed_updates": each(count)}, others=True)
+INFO: Form = fields(
+    {}, {"model": text, "model_sample": text, "dtype": text, "removed_updates": each(count)}, others=True
+)
 EDITS: Form = each(fields(dict.fromkeys(EDIT_FIELDS, text)))
 # What was not a finite number is null.
 FIGURES: Form = table(text, maybe(number))
