@@ -19,10 +19,6 @@ from lightning_edit.storage.user.files import check_file, lines_of
 from lightning_edit.without_effect import refuse_given
 
 WORSE = "collateral/general_worse"
-REMEDY = (
-    "Preserve more (`previous_keys: true`, a larger `ridge` or `second_moment_weight` of the solver, or AlphaEdit), or "
-    "optimize the values less far (`values.mpes`, a smaller `values.clamp_norm_factor`)."
-)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.callbacks.measuring.degradation import (
-    REMEDY,
     Limits,
     WatchedText,
     refuse_without_answers,
@@ -17,6 +16,7 @@ from lightning_edit.callbacks.measuring.degradation import (
 from lightning_edit.callbacks.measuring.retention import Samples, valid_positions
 from lightning_edit.callbacks.measuring.scheduled import SPREAD, untouched
 from lightning_edit.callbacks.updates_csv import UpdatesCSV
+from lightning_edit.collateral.levers import less_far
 from lightning_edit.messages import counted
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.edit_metrics import figures_of
@@ -244,13 +244,14 @@ class Watch(EditCallback):
         """Warns, or refuses the update, if a limit is exceeded."""
         exceeded = self.limits.exceeded({**_of_others(module), **self._row}, self._unedited)
         after = f"after {counted(module.loop.edits_written, 'edit')}"
+        remedy = less_far(module.kind, module.levers)
         if exceeded and self.on_degradation == "stop":
-            module.loop.refuse(f"{after} {'; '.join(exceeded.values())}. {REMEDY}")
+            module.loop.refuse(f"{after} {'; '.join(exceeded.values())}. {remedy}")
             return
         for kind in sorted(exceeded.keys() - self._warned):
             self._warned.add(kind)
             rank_zero_warn(
-                f"The model may be degrading: {after} {exceeded[kind]}. {REMEDY} "
+                f"The model may be degrading: {after} {exceeded[kind]}. {remedy} "
                 "`watch.on_degradation: stop` would end the run at this point and undo the update."
             )
 

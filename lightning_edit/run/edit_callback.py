@@ -90,6 +90,10 @@ class EditingRun(Protocol):
         """The edits that the model has learned by now, those that wait for their update included."""
 
     @property
+    def levers(self) -> Mapping[str, float]:
+        """Settings of the method by which it writes more or does less harm, see `RunFigures`."""
+
+    @property
     def report(self) -> Report:
         """Where progress goes."""
 

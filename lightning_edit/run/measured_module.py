@@ -240,6 +240,11 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         return {f"model.{decoder.parameter_name(layer)}": decoder.parameter(layer).detach() for layer in layers}
 
     @property
+    def levers(self) -> dict[str, float]:
+        """Settings of the method by which it writes more or does less harm, see `RunFigures`."""
+        return {}
+
+    @property
     def positions_so_far(self) -> Sequence[int]:
         """The positions of the edits that the model has learned by now, those that wait for their update included."""
         return self.loop.queue.so_far(len(self.requests))

@@ -262,6 +262,11 @@ class FineTuning(MeasuredModule):
         call_hooks(self, "on_edits_written")
         call_hooks(self, "on_edits_done")
 
+    @property
+    def levers(self) -> dict[str, float]:
+        """What bounds the weights, where anything does."""
+        return {} if self.eps is None else {"norm_constraint": self.eps}
+
     def learned(self) -> dict[int, Factors]:
         """For each layer the change of its weight, W - W0."""
         weights = {layer: self.decoder.weight(layer).detach() for layer in self.layers}
