@@ -83,6 +83,10 @@ class EditRequest:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise EditError(f"{self.name}: `{name}` must be a text that is not empty, got {quoted(value)}.")
+        if isinstance(self.case_id, int) and not isinstance(self.case_id, bool):
+            object.__setattr__(self, "case_id", str(self.case_id))
+        if not isinstance(self.case_id, str):
+            raise EditError(f"An edit's `case_id` must be a text or a whole number, got {quoted(self.case_id)}.")
         if not isinstance(self.separator, str | None):
             raise EditError(f"{self.name}: `separator` must be a text or be left out, got {quoted(self.separator)}.")
         self._check_locality()

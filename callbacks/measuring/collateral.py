@@ -9,6 +9,7 @@ from lightning_edit.collateral.long_context import long_context
 from lightning_edit.collateral.probe import GENERAL, REWORDED, Probe
 from lightning_edit.collateral.reference import mark_of
 from lightning_edit.collateral.routes import changed_routes
+from lightning_edit.errors import EditError
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import Count, CountOrZero, Seed
 from lightning_edit.storage.atomic import atomic_path
@@ -54,7 +55,18 @@ class Collateral(Scheduled):
         return self.prompts != 0
 
     def check(self, trainer: Any, module: EditingRun) -> None:
-        """All settings can be used in any run."""
+        """Refuses answers that leave no room for a prompt.
+
+        Raises:
+            EditError: If no general prompt fits beside its answer.
+        """
+        asking = Asking(module.decoder, module.tokenizer, self.tokens, module.loop.before_run)
+        if not any(asking.fits(asked.prompt) for asked in trainer.datamodule.sources().general):
+            raise EditError(
+                f"Collateral: `tokens`: answers of {self.tokens} tokens leave no room for any general prompt in the "
+                f"model's context of {module.decoder.context} tokens. Lower `collateral.tokens`, or set "
+                "`collateral.prompts: 0`."
+            )
 
     def measure(self, trainer: Any, module: EditingRun) -> dict[str, float]:
         """Asks the model as it is now; the first time also as it was before the run."""

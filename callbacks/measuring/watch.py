@@ -118,7 +118,8 @@ class Watch(EditCallback):
         Raises:
             EditError: If it cannot be measured, or a limit is set on general answers, and nothing asks for them.
         """
-        if stage != "fit":
+        # The command line's test before a fit comes first; one of a checkpoint watches nothing.
+        if stage != "fit" and trainer.ckpt_path is not None:
             return
         refuse_without_answers(self, trainer)
         if self.text is not None and self._prepared_for is not pl_module:

@@ -183,3 +183,9 @@ def test_fine_tuning_is_measured_too(tmp_path):
     quiet_trainer(tmp_path, Collateral(16), epochs=3).fit(made, datamodule=TinyWorld(edits=2))
     assert made.sections["collateral"]["asked"]["general"] == 8
     assert (tmp_path / "lightning_edit_run" / "version_0" / "collateral.jsonl").exists()
+
+
+def test_answers_that_leave_no_room_for_a_prompt_are_refused(tmp_path):
+    runner = quiet_trainer(tmp_path, Collateral(PROMPTS, tokens=128))
+    with pytest.raises(EditError, match=r"answers of 128 tokens leave no room .* of 128 tokens\. Lower"):
+        runner.fit(module(), datamodule=TinyWorld(edits=2))

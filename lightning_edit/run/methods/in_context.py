@@ -125,7 +125,9 @@ class InContext(MeasuredModule):
             named = [(prompt, request) for request in self.requests for prompt in prompts_of(request)]
             lengths = [len(encode_prompt(self.tokenizer, prompt)) for prompt, _ in named]
             shortened = len(self.weights.facts.shortened)
-        check_lengths(lengths, [f"{request.name} with its facts" for _, request in named], self.decoder.context)
+        names = [f"{request.name} with its facts" for _, request in named]
+        remedy = f"Shorten it{', or lower `model.demonstrations`' * bool(self.hparams.demonstrations)}."
+        check_lengths(lengths, names, self.decoder.context, remedy)
         if shortened:
             logger.warning(FEWER, shortened, len({prompt for prompt, _ in named}), self.decoder.context)
 
