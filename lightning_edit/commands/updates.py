@@ -144,7 +144,7 @@ def show_change(run: Path, change: "Change", console: Console) -> None:
         f" Removed: {_numbers(change.removed)}.",
         _likeness(change),
         *change.notes,
-        *(f"{run / name} {what}." for name, what in STALE.items() if (run / name).exists()),
+        *(f"{run / name} {what}." for name, what in STALE.items() if change.removed and (run / name).exists()),
     ]
     for line in lines:
         console.print(line, soft_wrap=True)

@@ -45,6 +45,8 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
         check_source(module.pairs_from, module.solver, module.distribution, module.value_settings)
         _check_source_anchor(module.pairs_from, module.update_anchor)
         warn_of_search(module.value_settings, module.pairs_from)
+        if module.key_average != "nested":
+            logger.warning("`key_average` has no effect with `source`, for which each context is a text of its own.")
     if module.loop.independent and (previous_keys or module.on_top_of or module.update_anchor):
         wrong = "previous_keys" if previous_keys else "on_top_of" if module.on_top_of else "anchor"
         raise EditError(f"`{wrong}`: with `independent_updates` no update knows the earlier ones. Give one of them.")

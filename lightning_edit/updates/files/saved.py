@@ -15,7 +15,7 @@ from lightning_edit.storage.checkpoints import checkpoint_file
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import MEMORIES, UPDATES, check_own_files
 from lightning_edit.updates.base_model import base_of, load_again, source_of
-from lightning_edit.updates.files.update_list import UpdateList
+from lightning_edit.updates.files.update_list import IN_MEMORIES, UpdateList
 from lightning_edit.updates.files.update_record import DamagedUpdateError
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import ModelUpdate
@@ -79,10 +79,7 @@ def update_of(folder: Path) -> Path:
     if (folder / UPDATE).is_file():
         return folder / UPDATE
     if (folder / MEMORIES).is_dir():
-        raise EditError(
-            f"RUN: the edits of {folder} are in {MEMORIES}/, beside the weights (MemoryEditing), and no matrix was "
-            "changed. `lightning_edit.load_memories` puts them on a model."
-        )
+        raise EditError(IN_MEMORIES.format(folder))
     started = checkpoint_file.checkpoints(folder)
     remedy = f" Its newest checkpoint can be given instead: {started[0]}." if started else ""
     raise EditError(

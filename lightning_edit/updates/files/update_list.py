@@ -9,11 +9,15 @@ from typing import TypeVar
 from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.storage.run_files import UPDATES, check_own_files
+from lightning_edit.storage.run_files import MEMORIES, UPDATES, check_own_files
 from lightning_edit.storage.user.json import read_json
 from lightning_edit.updates.files.update_record import EditIndex, UpdateRecord, read_record
 
 REMOVED = "removed.json"
+IN_MEMORIES = (
+    "RUN: the edits of {} are in memories/, beside the weights (MemoryEditing), and no matrix was changed. "
+    "`lightning_edit.load_memories` puts them on a model, where `remove` takes single ones out."
+)
 NAME = re.compile(r"update-(\d{5,})\.safetensors")
 
 
@@ -156,6 +160,8 @@ def open_updates(run: str | Path, kind: type[Updates]) -> Updates:
         raise EditError(f"There is no folder {run}. Give the folder of a run, e.g. runs/version_0.")
     check_own_files(folder)
     updates = kind(folder / UPDATES)
+    if not updates.numbers() and (folder / MEMORIES).is_dir():
+        raise EditError(IN_MEMORIES.format(run))
     if not updates.numbers():
         raise EditError(
             f"{run} holds no updates: expected {updates.path(1)}. Give the folder of a run that has written an update."
