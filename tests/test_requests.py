@@ -12,7 +12,7 @@ from tests.small_models import make_request
 
 
 @pytest.mark.parametrize("name", ["subject", "prompt", "target_new"])
-@pytest.mark.parametrize("value", ["", "  \n", None, 3])
+@pytest.mark.parametrize("value", ["", "  \n", "\u200b ", None, 3])
 def test_an_empty_field_is_refused_by_name(name, value):
     message = f"record 7: `{name}` must be a text that is not empty, got {value!r}."
     with pytest.raises(EditError, match=f"^{re.escape(message)}$"):
