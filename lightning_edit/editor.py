@@ -62,7 +62,7 @@ class Editor:
         anchor: What holds updates to what came before them, None for nothing.
         anchored: For each layer what the anchor remembers.
         output_moments: For each layer B ``(d_out, d_out)``, for a solver that needs it.
-        finishes_each: Whether `finish_each` comes after each update.
+        finishes_each: Whether each update stays by itself, and is to be post-processed as the sum that it is.
     """
 
     weights: EditedWeights
@@ -141,6 +141,7 @@ class Editor:
                 self._write_blended(self.anchor, requests, z, measured, written)
             else:
                 self._write_layers(requests, z, measured, written)
+            self._finish_each(written)
         self._preserve(written.keys)
         self.anchored = self.anchored | written.anchored
         return written
@@ -154,6 +155,7 @@ class Editor:
                 share = residual_share(index, len(self.layers), self.distribution) if source.searches else 1.0
                 if share:
                     self._write_layer(self._problem_of(pairs.at(layer), layer, share), layer, measured, written)
+            self._finish_each(written)
         self._preserve(written.keys)
         self.statistics, self.anchored = pairs.statistics, self.anchored | written.anchored
         return written
@@ -248,15 +250,12 @@ class Editor:
             self._layer_solvers[layer] = LayerSolver(self.solver, *given)
         return self._layer_solvers[layer]
 
-    def finish_each(self, written: Written) -> None:
-        """Post-processes an update that stays by itself as the sum that it is, see `finish`.
-
-        Args:
-            written: The only update in the weights; its factors and figures are changed.
-        """
-        for layer, added in self.finish().items():
+    def _finish_each(self, written: Written) -> None:
+        """Post-processes an update that stays by itself as the sum that it is, see `finish`."""
+        for layer, added in self.finish().items() if self.finishes_each else ():
             written.factors[layer] = Factors(written.factors[layer].dense() + added.dense())
-        measured_again(self.weights, written, self.solver.needs_second_moment)
+        if self.finishes_each:
+            measured_again(self.weights, written, self.solver.needs_second_moment)
 
     def finish(self) -> dict[int, Factors]:
         """Post-processes the sum of all updates, which is done once, after the last; see `process_sum`."""

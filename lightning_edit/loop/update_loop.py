@@ -144,7 +144,6 @@ class UpdateLoop:
         written = self.editor.write(edits, z, report=report)
         if self.independent:
             self.editor.statistics = self.kept.statistics
-            self.editor.finish_each(written)
         self.edits_written += len(edits)
         self.updates_written += 1
         self.last_update = LastUpdate(self.updates_written, edits, written, positions=positions)

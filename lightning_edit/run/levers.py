@@ -1,7 +1,7 @@
 """Settings of a run by which its method writes more of the edits, or does less harm."""
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule
@@ -13,7 +13,7 @@ def levers_of(module: "EditingModule") -> dict[str, float]:
     Args:
         module: The module under way.
     """
-    parts = {"solver": module.solver, "anchor": module.update_anchor}
+    parts: dict[str, Any] = {"solver": module.solver, "anchor": module.update_anchor}
     levers = {
         f"{name}.{field.name}": getattr(part, field.name)
         for name, part in parts.items()

@@ -135,7 +135,8 @@ def kinds_of(base: Source) -> Iterator[Source]:
     """
     room = base.module.name.rpartition(".")[0]
     folder = _folder(room)
-    for file in sorted(folder.rglob("*.py")) if folder is not None else ():
+    assert folder is not None
+    for file in sorted(folder.rglob("*.py")):
         place = file.parent if file.stem == "__init__" else file.with_suffix("")
         module = Module(".".join((room, *place.relative_to(folder).parts)))
         for line in module.tree.body:
