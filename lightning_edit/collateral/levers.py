@@ -21,11 +21,16 @@ WRITE = {
     "values.norm_anchor": "raise `values.norm_anchor` or set it to null",
     "norm_constraint": "raise `model.norm_constraint`",
 }
+LESS_HARM: Mapping[Kind, str] = {
+    "constrained": "train for fewer `model.epochs`, lower `model.lr`, or raise `model.energy`",
+    "told": "with `model.facts: tfidf` or `states`, raise `model.threshold`: prompts about something else get no fact",
+    "remembered": "lower `model.radius` (GRACE) or raise `model.threshold` (MEMOIR): fewer tokens belong to an edit",
+}
 FT_L = "use FT-L (`configs/solvers/ft_l.yaml`)"
 
 
 def any_of(*ways: str) -> str:
-    """Ways as one phrase: ``a, b or c``.
+    """Ways as one phrase: ``a, b, or c``.
 
     Args:
         *ways: What may be done.
@@ -59,23 +64,16 @@ def less_harm(kind: Kind, levers: Levers) -> str:
         kind: How the edits were made, see `RunFigures`.
         levers: The same.
     """
+    # With earlier keys preserved an update does not harm less of what was never edited.
     preserve = preserve_more({name: value for name, value in levers.items() if name != "previous_keys"})
-    return {
-        "searched": lambda: any_of(
-            *preserve, *["use more `second_moment.tokens`"] * ("second_moment" in levers), "edit more layers"
-        ),
-        "differentiated": lambda: any_of(
-            "lower `source.eta`", *preserve, *["write with AlphaEdit or MEMIT"] * ("second_moment" not in levers)
-        ),
-        "trained": lambda: any_of("train for fewer epochs", "lower `model.lr`", *(preserve or [FT_L])),
-        "constrained": lambda: "train for fewer `model.epochs`, lower `model.lr`, or raise `model.energy`",
-        "told": lambda: (
-            "with `model.facts: tfidf` or `states`, raise `model.threshold`: prompts about something else get no fact"
-        ),
-        "remembered": lambda: (
-            "lower `model.radius` (GRACE) or raise `model.threshold` (MEMOIR): fewer tokens belong to an edit"
-        ),
-    }[kind]()
+    counted = "second_moment" in levers
+    if kind == "searched":
+        return any_of(*preserve, *["use more `second_moment.tokens`"] * counted, "edit more layers")
+    if kind == "differentiated":
+        return any_of("lower `source.eta`", *preserve, *["write with AlphaEdit or MEMIT"] * (not counted))
+    if kind == "trained":
+        return any_of("train for fewer epochs", "lower `model.lr`", *(preserve or [FT_L]))
+    return LESS_HARM[kind]
 
 
 def smaller(kind: Kind, levers: Levers) -> str:
@@ -102,7 +100,7 @@ def less_far(kind: Kind, levers: Levers) -> str:
     if kind != "searched":
         remedy = less_harm(kind, levers)
         return f"{remedy[0].upper()}{remedy[1:]}."
-    ways = any_of(*preserve_more(levers), "write with AlphaEdit") if preserve_more(levers) else "write with AlphaEdit"
+    ways = any_of(*preserve_more(levers), *["write with AlphaEdit"] * ("solver.threshold" not in levers))
     return (
         f"{ways[0].upper()}{ways[1:]}; or optimize the values less far (`values.mpes`, a smaller "
         "`values.clamp_norm_factor`)."
