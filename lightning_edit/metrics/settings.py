@@ -209,8 +209,8 @@ def _check(tokenizer: Any, prompt: str, request: EditRequest, kind: str, limit: 
     if len(prompt.encode()) + FEW - 1 < limit:
         return
     length = len(encode_prompt(tokenizer, prompt))
-    if unit == "context" and length > limit:
-        # Nothing at all could be asked of it.
+    if unit == "context" and length > limit and not kind.startswith("generation"):
+        # Not even the likelihood of an answer could be asked for.
         check_lengths([length], [f"{request.name}: the {kind} {quoted(prompt)}"], limit)
     if length >= limit:
         raise EditError(
