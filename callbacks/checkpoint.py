@@ -10,12 +10,12 @@ from lightning_edit.callbacks.log_files import cut_back, keep_csv, note_events, 
 from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
-from lightning_edit.models.sites import oriented_weight
+from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.requests import replaced_by
 from lightning_edit.run.edit_callback import EditCallback, EditingRun
 from lightning_edit.settings import Count
 from lightning_edit.storage.cache import Cache
-from lightning_edit.storage.checkpoint_file import FOLDER, NAME, checkpoints, number_of, save
+from lightning_edit.storage.checkpoints.checkpoint_file import FOLDER, NAME, checkpoints, number_of, save
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import LOGS, UPDATES, clear_killed_writers
 from lightning_edit.storage.run_folder import lock, run_folder, shared_folder, unlock
@@ -188,7 +188,8 @@ class EditCheckpoint(EditCallback):
             return
         written = last.written
         keys = {layer: written.keys.get(layer, factors.left[:0, :0]) for layer, factors in written.factors.items()}
-        updates, info = _layer_updates(module, written.factors), editor.describe()
+        updates = _layer_updates(module, written.factors)
+        info = editor.describe() | module.weights.described_model
         try:
             if last.number > 1 and not history.path(last.number - 1).exists():
                 raise FileNotFoundError(f"{history.path(last.number - 1)} is not there (any more)")

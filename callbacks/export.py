@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning_edit.errors import EditError
 from lightning_edit.loading.sharding import gathered_weights
 from lightning_edit.run.edit_callback import EditingRun
-from lightning_edit.run.memory_editing import MemoryEditing
+from lightning_edit.run.methods.memory_editing import MemoryEditing
 from lightning_edit.storage.atomic import atomic_path, copy_others
-from lightning_edit.storage.checkpoint_file import EDITED, checkpoints, save
+from lightning_edit.storage.checkpoints.checkpoint_file import EDITED, checkpoints, save
 from lightning_edit.storage.run_files import MEMORIES, WEIGHTS
 from lightning_edit.storage.run_folder import run_folder
 from lightning_edit.updates.beside import save_beside

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.run_files import CHECKPOINTS, LOGS
-from lightning_edit.storage.user_json import read_json
+from lightning_edit.storage.user.json import read_json
 
 # Beside the checkpoints: the names of TensorBoard's files, one for each process that worked on the run.
 OPENED = "opened.json"

@@ -13,7 +13,7 @@ from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.run_folder import run_folder
-from lightning_edit.storage.user_json import json_lines
+from lightning_edit.storage.user.json import json_lines
 
 logger = logging.getLogger(__name__)
 

@@ -114,6 +114,7 @@ class EditReport(NotesFailures):
             collateral=pl_module.sections.get("collateral", {}).get("figures", {}),
             kind=pl_module.kind,
             single_texts=_of_single_texts(pl_module),
+            levers=pl_module.levers,
         )
         return advice(figures)
 

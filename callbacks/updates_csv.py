@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.user_files import csv_rows
+from lightning_edit.storage.user.files import csv_rows
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, listed
 from lightning_edit.requests import EditRequest, repetitions, replaced_by
 from lightning_edit.settings import AMOUNT, NO_EFFECT, SOURCE, Checked, Count, CountOrZero, Seed
-from lightning_edit.storage.known_classes import SafelyLoaded
+from lightning_edit.storage.checkpoints.known_classes import SafelyLoaded
 from lightning_edit.stored_requests import IN_MEMORY, kept, some_of, without
 
 logger = logging.getLogger(__name__)

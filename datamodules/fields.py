@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
-from lightning_edit.storage.user_json import parse_json
+from lightning_edit.storage.user.json import parse_json
 
 # The bars of chat markup such as <|im_start|> separate nothing.
 JSON_LIST = re.compile(r'\s*\[\s*(?:"|\[\s*")')

@@ -12,7 +12,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.requests import TEXT_LISTS, EditRequest
 from lightning_edit.settings import SOURCE
-from lightning_edit.storage.user_json import parse_json
+from lightning_edit.storage.user.json import parse_json
 
 ACCEPTED = tuple(field.name for field in fields(EditRequest) if field.compare)
 CLOSE = 6

@@ -11,8 +11,8 @@ import datasets
 from lightning_edit.errors import EditError
 from lightning_edit.messages import listed, one_line, quoted
 from lightning_edit.settings import Checked
-from lightning_edit.storage.user_files import check_file, lines_of
-from lightning_edit.storage.user_json import json_lines
+from lightning_edit.storage.user.files import check_file, lines_of
+from lightning_edit.storage.user.json import json_lines
 
 NAMED = "`preservation`: "
 CHECKED = 1000

@@ -233,7 +233,8 @@ def reader_of(record: Mapping[str, Any], but: type[RecordDataModule] | None = No
     """
     fitting = [
         other
-        for other in RecordDataModule.__subclasses__()
+        # In an order of their own: of several that fit as well the first is taken.
+        for other in sorted(RecordDataModule.__subclasses__(), key=lambda kind: kind.__name__.lower())
         if other is not but and set(other.typical or other.required) <= set(record)
     ]
     return max(fitting, key=lambda other: len(other.typical or other.required), default=None)

@@ -8,8 +8,8 @@ import datasets
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import one_line
-from lightning_edit.storage.user_files import check_file, csv_rows, is_there, lines_of, read_text
-from lightning_edit.storage.user_json import check_value, json_lines, json_records
+from lightning_edit.storage.user.files import check_file, csv_rows, is_there, lines_of, read_text
+from lightning_edit.storage.user.json import check_value, json_lines, json_records
 
 NAMED = "`data.path`: "
 UNNAMED = " A file that is not named .jsonl, .csv, .tsv or .parquet is read as JSON."

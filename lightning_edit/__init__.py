@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from lightning_edit.metrics.wild.settings import WildSettings
     from lightning_edit.requests import EditRequest
     from lightning_edit.ripples import Query, Ripple
-    from lightning_edit.run.crispedit import CrispEdit
-    from lightning_edit.run.fine_tuning import FineTuning
-    from lightning_edit.run.in_context import InContext
-    from lightning_edit.run.lora import LoRA
-    from lightning_edit.run.memory_editing import MemoryEditing
+    from lightning_edit.run.methods.crispedit import CrispEdit
+    from lightning_edit.run.methods.fine_tuning import FineTuning
+    from lightning_edit.run.methods.in_context import InContext
+    from lightning_edit.run.methods.lora import LoRA
+    from lightning_edit.run.methods.memory_editing import MemoryEditing
     from lightning_edit.run.module import EditingModule
     from lightning_edit.solvers import (
         EMMET,
@@ -59,20 +59,20 @@ _DEFINED_IN = {
     "AlphaEdit": "lightning_edit.solvers",
     "ChatSettings": "lightning_edit.asking.chat",
     "ContextTemplates": "lightning_edit.keys.context_templates",
-    "CrispEdit": "lightning_edit.run.crispedit",
+    "CrispEdit": "lightning_edit.run.methods.crispedit",
     "EditError": "lightning_edit.errors",
     "EditRequest": "lightning_edit.requests",
     "EditResult": "lightning_edit.api",
     "EvoEdit": "lightning_edit.solvers",
     "EditingModule": "lightning_edit.run.module",
-    "FineTuning": "lightning_edit.run.fine_tuning",
+    "FineTuning": "lightning_edit.run.methods.fine_tuning",
     "Gradient": "lightning_edit.gradients.gradient",
-    "InContext": "lightning_edit.run.in_context",
+    "InContext": "lightning_edit.run.methods.in_context",
     "JudgeSettings": "lightning_edit.metrics.judging.settings",
-    "LoRA": "lightning_edit.run.lora",
+    "LoRA": "lightning_edit.run.methods.lora",
     "LyapLock": "lightning_edit.solvers",
     "Memories": "lightning_edit.memories.wrapped",
-    "MemoryEditing": "lightning_edit.run.memory_editing",
+    "MemoryEditing": "lightning_edit.run.methods.memory_editing",
     "ModelUpdate": "lightning_edit.updates.model_update",
     "OutputMEMIT": "lightning_edit.solvers",
     "Query": "lightning_edit.ripples",

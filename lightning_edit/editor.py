@@ -32,7 +32,7 @@ from lightning_edit.solvers.checks import check_second_moments, dependent_keys
 from lightning_edit.solvers.layer_distribution import LayerDistribution, residual_share
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.post_processed import post_processed, process_sum
-from lightning_edit.updates.update_figures import errors_of, norms_of
+from lightning_edit.updates.update_figures import errors_of, measured_again, norms_of
 from lightning_edit.updates.written import Written
 from lightning_edit.values.memory import values_in_parts
 from lightning_edit.values.norm_anchor import with_norm
@@ -62,6 +62,7 @@ class Editor:
         anchor: What holds updates to what came before them, None for nothing.
         anchored: For each layer what the anchor remembers.
         output_moments: For each layer B ``(d_out, d_out)``, for a solver that needs it.
+        finishes_each: Whether each update stays by itself, and is to be post-processed as the sum that it is.
     """
 
     weights: EditedWeights
@@ -79,6 +80,7 @@ class Editor:
     anchor: Anchor | None = None
     anchored: dict[int, Memory] = field(default_factory=dict)
     output_moments: Mapping[int, Tensor] = field(default_factory=dict)
+    finishes_each: bool = False
 
     def __post_init__(self) -> None:
         self._layer_solvers: dict[int, LayerSolver] = {}
@@ -139,6 +141,7 @@ class Editor:
                 self._write_blended(self.anchor, requests, z, measured, written)
             else:
                 self._write_layers(requests, z, measured, written)
+            self._finish_each(written)
         self._preserve(written.keys)
         self.anchored = self.anchored | written.anchored
         return written
@@ -152,6 +155,7 @@ class Editor:
                 share = residual_share(index, len(self.layers), self.distribution) if source.searches else 1.0
                 if share:
                     self._write_layer(self._problem_of(pairs.at(layer), layer, share), layer, measured, written)
+            self._finish_each(written)
         self._preserve(written.keys)
         self.statistics, self.anchored = pairs.statistics, self.anchored | written.anchored
         return written
@@ -182,8 +186,10 @@ class Editor:
 
     def _write_layer(self, problem: EditProblem, layer: int, measured: bool, written: Written) -> None:
         standing = self._standing(layer, problem.keys.device)
-        update, conditions = self._solve(problem, layer, measured, standing, written)
-        factors = post_processed(update, layer, self.weights, self.post_processing)
+        factors, conditions = self._solve(problem, layer, measured, standing, written)
+        blended = isinstance(self.anchor, SimIE)
+        if not blended:
+            factors = post_processed(factors, layer, self.weights, self.post_processing)
         label, of_text = self.weights.decoder.label(layer), self.solver.needs_second_moment
         figures = errors_of(problem, factors, label, of_text) if measured else {}
         if self.anchor is not None:
@@ -191,12 +197,14 @@ class Editor:
             written.anchored[layer], own = self.anchor.written(*how)
             figures |= {f"{label}/{name}": value for name, value in own.items()}
         written.factors[layer], written.keys[layer] = factors, problem.keys
+        if measured and (blended or self.finishes_each):
+            written.problems[layer] = problem
         # With it, where little memory is to be used, goes C.
         del problem
         self.weights.add(layer, factors)
         if measured:
-            edits = len(set(written.owners)) if written.owners is not None else written.keys[layer].shape[1]
-            written.figures.update({**norms_of(self.weights, factors, edits, layer), **figures, **conditions})
+            norms = norms_of(self.weights, factors, written.edits(layer), layer)
+            written.figures.update({**norms, **figures, **conditions})
 
     def _write_blended(
         self, anchor: SimIE, requests: Sequence[EditRequest], z: Tensor, measured: bool, written: Written
@@ -210,11 +218,9 @@ class Editor:
         for layer, factors in written.factors.items():
             standing = self._standing(layer, tokens[layer].device)
             change, written.anchored[layer] = anchor.blended(factors.dense(), tokens[layer], standing)
-            written.factors[layer] = Factors(change)
+            written.factors[layer] = post_processed(Factors(change), layer, self.weights, self.post_processing)
             self.weights.add(layer, written.factors[layer])
-            if measured:
-                edits = written.keys[layer].shape[1]
-                written.figures.update(norms_of(self.weights, written.factors[layer], edits, layer))
+        measured_again(self.weights, written, self.solver.needs_second_moment, sums=True)
 
     def _standing(self, layer: int, device: torch.device) -> Standing:
         previous = None if self.previous_keys is None else self.previous_keys.get(layer, PreviousKeys())
@@ -243,6 +249,13 @@ class Editor:
             given = (self.moments[layer].to(device), None if outputs is None else outputs.to(device))
             self._layer_solvers[layer] = LayerSolver(self.solver, *given)
         return self._layer_solvers[layer]
+
+    def _finish_each(self, written: Written) -> None:
+        """Post-processes an update that stays by itself as the sum that it is, see `finish`."""
+        for layer, added in self.finish().items() if self.finishes_each else ():
+            written.factors[layer] = Factors(written.factors[layer].dense() + added.dense())
+        if self.finishes_each:
+            measured_again(self.weights, written, self.solver.needs_second_moment)
 
     def finish(self) -> dict[int, Factors]:
         """Post-processes the sum of all updates, which is done once, after the last; see `process_sum`."""

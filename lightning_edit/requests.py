@@ -76,12 +76,16 @@ class EditRequest:
     lead_ins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.case_id, int) and not isinstance(self.case_id, bool):
+            object.__setattr__(self, "case_id", str(self.case_id))
+        if not isinstance(self.case_id, str):
+            raise EditError(f"An edit's `case_id` must be a text or a whole number, got {quoted(self.case_id)}.")
         alone = self.subject in (None, "") and isinstance(self.prompt, str) and "{}" not in self.prompt
         if alone:
             object.__setattr__(self, "subject", "")
         for name in ("subject", "prompt", "target_new")[alone:]:
             value = getattr(self, name)
-            if not isinstance(value, str) or not value.strip():
+            if not isinstance(value, str) or not _is_visible(value):
                 raise EditError(f"{self.name}: `{name}` must be a text that is not empty, got {quoted(value)}.")
         if not isinstance(self.separator, str | None):
             raise EditError(f"{self.name}: `separator` must be a text or be left out, got {quoted(self.separator)}.")
@@ -161,6 +165,11 @@ class EditRequest:
     def learned(self) -> str:
         """The text that the model is to give as its answer."""
         return self.target_new if self.said is None else self.said
+
+
+def _is_visible(text: str) -> bool:
+    """Whether there is anything to see, and not only spaces, or characters without width."""
+    return any(letter.isprintable() and not letter.isspace() for letter in text)
 
 
 def fact_of(request: EditRequest) -> tuple[str, str]:

@@ -21,9 +21,18 @@ def refuse_changed(settings: Any, names: Collection[str], beside: str, remedy: s
     Raises:
         EditError: If one of them was changed; says what to do.
     """
+    _refuse(settings.section, changed(settings, names), beside, remedy)
+
+
+def changed(settings: Any, names: Collection[str]) -> list[str]:
+    """Which settings are not what they are by default.
+
+    Args:
+        settings: A dataclass of settings.
+        names: Fields of it.
+    """
     own = [field for field in fields(settings) if field.name in names]
-    changed = [one.name for one in own if getattr(settings, one.name) != _default(one)]
-    _refuse(settings.section, changed, beside, remedy)
+    return [one.name for one in own if getattr(settings, one.name) != _default(one)]
 
 
 def refuse_given(callback: Any, given: Mapping[str, Any], beside: str, remedy: str) -> None:

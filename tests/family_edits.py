@@ -13,7 +13,7 @@ import transformers
 from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, ValueSettings, edit
 from lightning_edit.loading.pretrained import load_tokenizer
 from lightning_edit.models.decoder import Decoder, find_decoder
-from lightning_edit.models.probe import altered_on_the_way, check_projections
+from lightning_edit.models.finding.probe import altered_on_the_way, check_projections
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.tiny import MODEL_PATH
 from tests.families import build_family, families

@@ -28,7 +28,7 @@ from lightning_edit.loading.fingerprints import fingerprint_model
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.loop.same_run import check_same_run, plain
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.storage.known_classes import known_classes, names_of
+from lightning_edit.storage.checkpoints.known_classes import known_classes, names_of
 
 # A sequential run of the embedded model, MEMIT with PRUNE, that was killed after the first of its six updates.
 EARLIER = Path(__file__).parent / "data" / "earlier_run"

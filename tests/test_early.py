@@ -8,9 +8,9 @@ from jsonargparse import ArgumentParser
 import lightning_edit
 from lightning_edit import callbacks, datamodules, solvers
 from lightning_edit.cli import main as cli
-from lightning_edit.cli.early import KINDS, SECTIONS, check
-from lightning_edit.cli.fit_help import help_text, settings
-from lightning_edit.cli.signatures import Module, kinds_of
+from lightning_edit.cli.startup.early import KINDS, SECTIONS, check
+from lightning_edit.cli.startup.fit_help import help_text, settings
+from lightning_edit.cli.startup.signatures import Module, kinds_of
 from lightning_edit.errors import EditError
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.metrics import EvaluationSettings

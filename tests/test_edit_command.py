@@ -10,8 +10,10 @@ import sys
 import pytest
 import yaml
 
+from lightning_edit.cli import fit
 from lightning_edit.cli import main as cli
 from lightning_edit.cli.edit import METHODS, layer_list, method_named, module_of
+from lightning_edit.configs import shipped
 from lightning_edit.errors import EditError
 from lightning_edit.tiny import World
 
@@ -40,6 +42,13 @@ def folder(tmp_path, monkeypatch):
         )
     )
     return tmp_path
+
+
+class Unrun(fit.EditCLI):
+    """The command line up to where the trainer begins."""
+
+    def _run_subcommand(self, subcommand):
+        pass
 
 
 def printed(capsys, *args):
@@ -77,16 +86,21 @@ def test_the_equal_command_holds_what_was_asked_for_and_no_more(folder, capsys):
 def test_every_method_makes_settings_that_the_fit_takes(method, folder, capsys):
     kind, options = module_of(method), ["--batch-size=2", "--device=cpu"]
     options += ["--edits-per-update=1"] if kind in ("EditingModule", "CrispEdit", "MemoryEditing") else []
-    options += [] if kind == "InContext" else ["--layers=1"]
+    # A replay gives every layer a target of its own.
+    layers = [0, 1] if method == "memit_fe" else [1]
+    options += [] if kind == "InContext" else [f"--layers={layers}"]
     words = printed(capsys, "tiny", "edits.csv", "--method", method, "--out=7", *options)
     with pytest.raises(SystemExit) as left:
         cli.main([*words[1:], "--print_config"])
     shown = capsys.readouterr()
     assert not left.value.code, shown.err
     settings = yaml.safe_load(shown.out)
-    assert settings["model"]["init_args"].get("layers") == (None if kind == "InContext" else [1])
+    assert settings["model"]["init_args"].get("layers") == (None if kind == "InContext" else layers)
     assert settings["data"]["init_args"]["path"] == "edits.csv"
     assert settings["trainer"]["logger"]["init_args"]["name"] == "7"
+    # What the preset of the model brings must not be refused.
+    made = fit.run(["fit", *map(shipped, words[2:])], Unrun)
+    assert type(made.model).__name__ == kind
 
 
 @pytest.mark.parametrize(

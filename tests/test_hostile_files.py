@@ -11,9 +11,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_edit.callbacks.degradation import WatchedText
-from lightning_edit.callbacks.downstream import TASKS
 from lightning_edit.callbacks.log_files import OPENED, noted_events
+from lightning_edit.callbacks.measuring.degradation import WatchedText
+from lightning_edit.callbacks.measuring.downstream import TASKS
 from lightning_edit.callbacks.records import _before
 from lightning_edit.callbacks.updates_csv import UpdatesCSV
 from lightning_edit.commands.comparison.runs import read_runs

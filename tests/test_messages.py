@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.table import Table
 
-from lightning_edit.callbacks.examples import ShowExamples
+from lightning_edit.callbacks.measuring.examples import ShowExamples
 from lightning_edit.callbacks.progress import EditProgressBar
 from lightning_edit.cli.main import main
 from lightning_edit.errors import EditError
@@ -50,7 +50,7 @@ def test_a_text_of_the_users_is_shown_as_it_is(text, in_a_table):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_the_examples_show_what_a_model_answers(text, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
-    ShowExamples()._print([EditRequest(f"{text} x", "{} is", text)], [text], [text], of_all=1)
+    ShowExamples()._print([EditRequest(f"{text} x", "{} is", f"{text}x")], [text], [text], of_all=1)
     assert capsys.readouterr().out.count(printable(text)) == 4
 
 

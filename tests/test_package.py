@@ -23,9 +23,12 @@ SOURCES = ("pyproject.toml", "README.md", "LICENSE", "lightning_edit", "callback
 def folders():
     """For each package its folder in the repository."""
     mapped = PROJECT["tool"]["setuptools"]["package-dir"]
-    found = {name: ROOT / folder for name, folder in mapped.items()}
-    rooms = sorted(path.parent for path in (ROOT / "lightning_edit").rglob("__init__.py"))
-    return found | {".".join(folder.relative_to(ROOT).parts): folder for folder in rooms}
+    rooms = {
+        (name, *path.parent.relative_to(ROOT / folder).parts): path.parent
+        for name, folder in mapped.items()
+        for path in sorted((ROOT / folder).rglob("__init__.py"))
+    }
+    return {".".join(names): folder for names, folder in rooms.items()}
 
 
 def quietly(*command, **options):

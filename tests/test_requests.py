@@ -12,7 +12,7 @@ from tests.small_models import make_request
 
 
 @pytest.mark.parametrize("name", ["subject", "prompt", "target_new"])
-@pytest.mark.parametrize("value", ["", "  \n", None, 3])
+@pytest.mark.parametrize("value", ["", "  \n", "\u200b ", None, 3])
 def test_an_empty_field_is_refused_by_name(name, value):
     message = f"record 7: `{name}` must be a text that is not empty, got {value!r}."
     with pytest.raises(EditError, match=f"^{re.escape(message)}$"):
@@ -135,3 +135,9 @@ def test_a_request_has_defaults_for_all_that_is_not_needed():
     request = EditRequest("Anna", "{} is", "here")
     assert request.target_true is None
     assert request.paraphrase_prompts == request.neighborhood_prompts == request.attribute_prompts == ()
+
+
+def test_the_name_of_a_record_may_be_a_number():
+    assert make_request(case_id=5).case_id == "5"
+    with pytest.raises(EditError, match="`case_id` must be a text or a whole number, got None"):
+        make_request(case_id=None)

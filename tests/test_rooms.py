@@ -43,7 +43,7 @@ WITH_LIGHTNING = {"callbacks", "datamodules", "loggers", "run", "cli"} | {
     "loop.on_top_of",
     "models.out_of_memory",
     "nets.training",
-    "storage.known_classes",
+    "storage.checkpoints.known_classes",
     "storage.run_folder",
     "tiny.train",
 }

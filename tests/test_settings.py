@@ -17,7 +17,7 @@ from lightning_edit.datamodules import OwnEdits, TinyWorld
 from lightning_edit.errors import EditError
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.metrics import EvaluationSettings
-from lightning_edit.run.fine_tuning import FineTuning
+from lightning_edit.run.methods.fine_tuning import FineTuning
 from lightning_edit.run.module import EditingModule
 from lightning_edit.settings import Checked, Range, Settings, accepted, not_compared
 from lightning_edit.solvers import EMMET, MEMIT, RECT

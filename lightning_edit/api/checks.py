@@ -26,7 +26,7 @@ from lightning_edit.loop.sourced import (
 )
 from lightning_edit.messages import quoted
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.probe import check_projections
+from lightning_edit.models.finding.probe import check_projections
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import Solver
 from lightning_edit.values.settings import ValueSettings, check_anchored, check_site, settle_site

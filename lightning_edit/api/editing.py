@@ -31,7 +31,7 @@ from lightning_edit.loop.memory import announce
 from lightning_edit.loop.sourced import is_searched, usual_solver
 from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Memory
-from lightning_edit.models.sites import SiteKind
+from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, silent
 from lightning_edit.requests import EditRequest, batches_of, distinct

@@ -22,10 +22,10 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, check
 from lightning_edit.solvers import Factors
 from lightning_edit.updates.before_after import BeforeAfter
+from lightning_edit.updates.files.update_form import EDIT_FIELDS
 from lightning_edit.updates.levels import Part, edited_modules, total_of
 from lightning_edit.updates.model_update import ModelUpdate
 from lightning_edit.updates.shown import Added, added_now, shown
-from lightning_edit.updates.update_form import EDIT_FIELDS
 
 
 class EditResult(ModelUpdate):

@@ -16,7 +16,7 @@ from lightning_edit.messages import quoted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.prefix_cache import PrefixCache, cache_texts
+from lightning_edit.models.prefixes.prefix_cache import PrefixCache, cache_texts
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.fingerprint import fingerprint
 

@@ -8,7 +8,7 @@ import torch
 
 from lightning_edit.models.batches import by_length, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.shared_prefixes import common_prefix, prefix_lengths
+from lightning_edit.models.prefixes.shared_prefixes import common_prefix, prefix_lengths
 
 
 def may_pad(decoder: Decoder, longest: int) -> bool:

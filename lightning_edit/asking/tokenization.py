@@ -174,23 +174,25 @@ def encode_subject(
     return Encoded(tuple(ids), covering[-1], target_start, first)
 
 
-def check_lengths(lengths: Sequence[int], names: Sequence[str], context: int | None) -> None:
+SHORTEN = "Shorten it."
+WITH_TEMPLATES = "Shorten it, or use shorter `context_templates`."
+
+
+def check_lengths(lengths: Sequence[int], names: Sequence[str], context: int | None, remedy: str = SHORTEN) -> None:
     """Refuses texts that are longer than the model's context.
 
     Args:
         lengths: Number of tokens of each text.
         names: How a message calls each text.
         context: The model's context in tokens, None where it has no fixed one.
+        remedy: What can be done about it, as sentences.
 
     Raises:
         EditError: For the first text that does not fit.
     """
     for length, name in zip(lengths, names, strict=True):
         if context is not None and length > context:
-            raise EditError(
-                f"{name} has {length} tokens but the model's context holds {context}. Shorten it, or use shorter "
-                "context templates."
-            )
+            raise EditError(f"{name} has {length} tokens but the model's context holds {context}. {remedy}")
 
 
 def without_special(tokenizer: Any, text: str) -> str:

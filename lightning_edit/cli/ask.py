@@ -14,7 +14,9 @@ from lightning_edit.asking.answers import Answers
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
-from lightning_edit.storage.user_json import read_json
+from lightning_edit.storage.run_files import MEMORIES
+from lightning_edit.storage.user.json import read_json
+from lightning_edit.updates.files.update_list import IN_MEMORIES
 
 if TYPE_CHECKING:
     from lightning_edit.updates.before_after import BeforeAfter
@@ -72,9 +74,12 @@ def _settings(run: Path) -> Mapping[str, Any]:
     if not isinstance(model, dict) or not isinstance(model.get("model"), str):
         raise EditError(f"RUN: {run / 'metrics.json'} does not say which model was edited.")
     if not (run / "update.safetensors").is_file():
+        if (run / MEMORIES).is_dir():
+            raise EditError(IN_MEMORIES.format(run))
         raise EditError(
             f"RUN: {run} holds no update.safetensors, so there is nothing to compare with. Runs with "
-            "`independent_updates`, those of MemoryEditing and those whose ExportEdits writes no update leave none."
+            "`independent_updates`, those that put facts in the context and those whose ExportEdits writes no update "
+            "leave none."
         )
     return model
 
@@ -83,6 +88,7 @@ def _loaded(settings: Mapping[str, Any], file: Path, tokens: int, plain: bool, t
     """The run's model and its update."""
     from lightning_edit.asking.chat import ChatSettings, settle_chat
     from lightning_edit.loading.editable import ModelSource, load_base
+    from lightning_edit.loading.fingerprints import check_sample, sample_of
     from lightning_edit.loading.pretrained import load_tokenizer
     from lightning_edit.models.decoder import find_decoder
     from lightning_edit.updates.before_after import BeforeAfter
@@ -99,6 +105,7 @@ def _loaded(settings: Mapping[str, Any], file: Path, tokens: int, plain: bool, t
     how: Any = {"quantization": settings.get("quantization"), "beside": settings.get("write") == "beside"}
     model = load_base(ModelSource(name, settings.get("dtype", "auto"), None, None, trusted, **how), edited).model
     update.check(model)
+    check_sample(update.info.get("model_sample"), sample_of(model), name)
     return BeforeAfter(find_decoder(model, settings.get("down_projection")), tokenizer, update, tokens)
 
 

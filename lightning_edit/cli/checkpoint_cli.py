@@ -13,7 +13,12 @@ from lightning_edit.commands.resume_arguments import restored_settings, resume_a
 from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, checked_config, typed_classes
 from lightning_edit.commands.setting_checks import bound_yaml, check_settings
 from lightning_edit.errors import EditError
-from lightning_edit.storage.known_classes import accept_former_names, known_classes, named_classes, only_imports
+from lightning_edit.storage.checkpoints.known_classes import (
+    accept_former_names,
+    known_classes,
+    named_classes,
+    only_imports,
+)
 
 
 class CheckpointCLI(LightningCLI):

@@ -12,8 +12,8 @@ from lightning_edit.errors import EditError
 from lightning_edit.loading.stated_config import NotStatedError, stated_config
 from lightning_edit.messages import terminal
 from lightning_edit.models.presets import Preset, has_presets, preset_for
-from lightning_edit.storage.user_files import check_model_name
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.storage.user.files import check_model_name
+from lightning_edit.storage.user.yaml import read_yaml
 
 USUAL = ("emmet", "memit", "alphaedit", "encore", "ultraedit", "ft")
 METHODS = sorted(path.stem for path in (CONFIGS / "solvers").glob("*.yaml"))

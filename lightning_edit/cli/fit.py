@@ -31,12 +31,12 @@ from lightning_edit.messages import one_line, printable, terminal
 from lightning_edit.metrics.table import table
 from lightning_edit.models.auto_layers import AUTO
 from lightning_edit.models.out_of_memory import is_out_of_memory
-from lightning_edit.run.crispedit import CrispEdit  # noqa: F401  (makes its short name known)
-from lightning_edit.run.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
-from lightning_edit.run.in_context import InContext  # noqa: F401  (the same)
-from lightning_edit.run.lora import LoRA  # noqa: F401  (the same)
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.run.memory_editing import MemoryEditing  # noqa: F401  (the same)
+from lightning_edit.run.methods.crispedit import CrispEdit  # noqa: F401  (makes its short name known)
+from lightning_edit.run.methods.fine_tuning import FineTuning  # noqa: F401  (makes its short name known)
+from lightning_edit.run.methods.in_context import InContext  # noqa: F401  (the same)
+from lightning_edit.run.methods.lora import LoRA  # noqa: F401  (the same)
+from lightning_edit.run.methods.memory_editing import MemoryEditing  # noqa: F401  (the same)
 from lightning_edit.run.module import EditingModule  # noqa: F401  (makes its short name known)
 from lightning_edit.run.trainer_check import check_strategy_name
 from lightning_edit.solvers import Anchor, PostProcessor, Solver

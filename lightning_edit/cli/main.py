@@ -26,12 +26,14 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "edit": Command("lightning_edit.cli.edit:main", "write facts from a file into a model; start here"),
-    "fit": Command("lightning_edit.cli.early:fit", "edit a model with all settings, or resume a run"),
-    "test": Command("lightning_edit.cli.early:test", "measure a model or a checkpoint"),
+    "fit": Command("lightning_edit.cli.startup.early:fit", "edit a model with all settings, or resume a run"),
+    "test": Command("lightning_edit.cli.startup.early:test", "measure a model or a checkpoint"),
     "ask": Command("lightning_edit.cli.ask:main", "ask a run's model, before and after its edits, side by side"),
     "compare": Command("lightning_edit.cli.compare:main", "compare finished runs in a table and a figure"),
     "report": Command("lightning_edit.cli.report:main", "write finished runs as one HTML file for anybody"),
-    "export": Command("lightning_edit.cli.export:main", "write a run's edits as an adapter, a model or a GGUF file"),
+    "export": Command(
+        "lightning_edit.cli.exporting.command:main", "write a run's edits as an adapter, a model or a GGUF file"
+    ),
     "survive": Command(
         "lightning_edit.cli.survive:main", "measure a run's edits after quantization, fine-tuning and merging"
     ),

@@ -15,10 +15,15 @@ from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.metrics.edit_metrics import name_of
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.storage import checkpoint_file
-from lightning_edit.storage.known_classes import accept_former_names, check_names, known_classes, only_imports
-from lightning_edit.storage.user_json import json_lines, read_json
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.storage.checkpoints import checkpoint_file
+from lightning_edit.storage.checkpoints.known_classes import (
+    accept_former_names,
+    check_names,
+    known_classes,
+    only_imports,
+)
+from lightning_edit.storage.user.json import json_lines, read_json
+from lightning_edit.storage.user.yaml import read_yaml
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def _survive(
     from lightning_edit.storage.run_lock import RunLock
     from lightning_edit.survival.bench import run_folder_of
     from lightning_edit.survival.refusals import refuse_without_weights
-    from lightning_edit.updates.saved import run_of, update_of
+    from lightning_edit.updates.files.saved import run_of, update_of
 
     run = run_folder_of(run)
     refuse_without_weights(run)
@@ -172,7 +172,7 @@ def _bench(run: Path, given: Namespace, measured: "MeasuredRun") -> "Bench":
     import torch
 
     from lightning_edit.survival.bench import Bench
-    from lightning_edit.updates.saved import open_saved
+    from lightning_edit.updates.files.saved import open_saved
 
     there = torch.accelerator.is_available()
     if given.device == "gpu" and not there:

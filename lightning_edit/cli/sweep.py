@@ -1,6 +1,8 @@
 """The command line's ``sweep``: a fit for every combination of settings, then a comparison, the best first."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from rich.console import Console
@@ -9,7 +11,7 @@ from lightning_edit.cli.fit import EditCLI, lightning_errors, run
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.quantities import quantity
-from lightning_edit.commands.sweep import LAYERS, Sweep, describe
+from lightning_edit.commands.sweep import LAYERS, Sweep, describe, describe_but_seeds
 from lightning_edit.errors import EditError
 from lightning_edit.loading.pretrained import depth_of
 from lightning_edit.messages import terminal
@@ -63,13 +65,24 @@ def _run(plan: Sweep, settings: list[str], figure: str) -> None:
             continue
         if plan.metric not in figures:
             raise EditError(f"`metric`: {plan.metric} was not measured, only {', '.join(figures)}.")
-        finished.append((figures[plan.metric], name, folder))
+        finished.append((describe_but_seeds(combination), figures[plan.metric], folder))
     if not finished:
         raise EditError("No combination of the sweep could be run.")
-    finished.sort(reverse=not quantity(plan.metric).lower_is_better)
-    _, names, folders = zip(*finished, strict=True)
-    output = str(Path(folders[0]).parent / figure)
-    compare(list(folders), plan.metric, x="batch_size", output=output, labels=list(names))
+    _compare(plan.metric, finished, figure)
+
+
+def _compare(metric: str, finished: Sequence[tuple[str, float, str]], figure: str) -> None:
+    """Compares fits, those that differ in their seeds alone as one, the best first."""
+    by_name: dict[str, list[tuple[float, str]]] = {}
+    for name, value, folder in finished:
+        by_name.setdefault(name, []).append((value, folder))
+    best_first = sorted(
+        by_name.items(),
+        key=lambda runs: fmean(value for value, _ in runs[1]),
+        reverse=not quantity(metric).lower_is_better,
+    )
+    labels = {folder: name for name, runs in best_first for _, folder in runs}
+    compare(list(labels), metric, x="batch_size", output=str(Path(finished[0][2]).parent / figure), labels=labels)
 
 
 def _fit(words: list[str]) -> tuple[dict[str, float], str]:

@@ -10,7 +10,7 @@ from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted, terminal
 from lightning_edit.storage.atomic import atomic_path, check_outputs
-from lightning_edit.storage.user_files import check_model_name
+from lightning_edit.storage.user.files import check_model_name
 from lightning_edit.tracing.settings import KINDS, Kind, TracingSettings
 
 if TYPE_CHECKING:

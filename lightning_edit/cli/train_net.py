@@ -10,7 +10,7 @@ from lightning_edit.cli.tune import CHAT, DEVICES, DTYPES, read_requests
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
-from lightning_edit.storage.user_files import check_model_name
+from lightning_edit.storage.user.files import check_model_name
 
 if TYPE_CHECKING:
     from lightning_edit.nets.lessons import Lesson
@@ -124,7 +124,7 @@ def _prepared(given: Namespace, settings: "NetSettings", layers: list[int] | Non
     from lightning_edit.gradients.gradient import Gradient
     from lightning_edit.keys.context_templates import ContextTemplates
     from lightning_edit.models.auto_layers import settle_places
-    from lightning_edit.models.places import with_maps
+    from lightning_edit.models.finding.places import with_maps
     from lightning_edit.nets.lessons import lessons_of
     from lightning_edit.nets.objective import Pupil
     from lightning_edit.nets.settings import METHODS as USUAL

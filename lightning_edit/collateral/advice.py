@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
+from lightning_edit.collateral.levers import Kind, Levers, any_of, less_harm, smaller, write_more
 from lightning_edit.collateral.long_context import AFTER, BEFORE, RATIO
 
-Kind = Literal["searched", "differentiated", "trained", "constrained", "told", "remembered"]
 # From these shares on there is something to say.
 FAILED, FORGOTTEN, WORSE, LOST, FALLEN = 0.05, 0.2, 0.05, 0.1, 0.1
 # And from this ratio on of perplexities behind long contexts.
@@ -14,19 +13,12 @@ RISEN = 1.5
 # A mean loss, in nats a token, from which on values were not found; below it they were, and were not written.
 NOT_FOUND = 0.1
 GROWTH = 2.0
-LESS_HARM: Mapping[Kind, str] = {
-    "searched": "raise the solver's `second_moment_weight` (w), use more `second_moment.tokens`, or edit more layers",
-    "differentiated": "lower `source.eta`, raise the solver's `ridge`, or write with AlphaEdit or MEMIT",
-    "trained": "train for fewer epochs, lower `model.lr`, or use FT-L (`configs/solvers/ft_l.yaml`)",
-    "constrained": "train for fewer `model.epochs`, lower `model.lr`, or raise `model.energy`",
-    "told": "with `model.facts: tfidf` or `states`, raise `model.threshold`: prompts about something else get no fact",
-    "remembered": "lower `model.radius` (GRACE) or raise `model.threshold` (MEMOIR): fewer tokens belong to an edit",
-}
-SMALLER: Mapping[Kind, str] = {
-    "searched": "raise the solver's `second_moment_weight` (w), edit more layers, or lower `values.clamp_norm_factor`",
-    "differentiated": LESS_HARM["differentiated"],
-    "trained": "lower `model.lr`, or use FT-L (`configs/solvers/ft_l.yaml`)",
-    "constrained": "lower `model.lr`, or raise `model.energy`",
+_TEMPLATES = "add `context_templates`, edit an earlier layer, or preserve less"
+_SEARCH = "edit an earlier layer, or search for values (`configs/solvers/memit.yaml`)"
+OTHER_WORDINGS: Mapping[Kind, str] = {
+    **dict.fromkeys(("searched", "differentiated"), _TEMPLATES),
+    **dict.fromkeys(("trained", "constrained"), _SEARCH),
+    "remembered": "raise `model.radius` (GRACE) or lower `model.threshold` (MEMOIR): more tokens belong to an edit",
 }
 
 
@@ -46,6 +38,7 @@ class RunFigures:
             ``trained``, or trained ``constrained`` to what preserves text, facts ``told`` before each prompt, or
             ``remembered`` in a memory beside a layer.
         single_texts: Whether ordinary text was preserved of which each text stood for itself.
+        levers: Settings that the method has and that can be turned, with their values.
     """
 
     edits: int
@@ -57,6 +50,7 @@ class RunFigures:
     collateral: Mapping[str, float] = field(default_factory=dict)
     kind: Kind = "searched"
     single_texts: bool = False
+    levers: Levers = field(default_factory=dict)
 
 
 def advice(run: RunFigures) -> list[str]:
@@ -76,27 +70,27 @@ def _failures(run: RunFigures) -> str | None:
     if not run.edits or run.failed / run.edits < FAILED:
         return None
     failed = f"{run.failed:,} of {run.edits:,} edits failed"
-    if run.kind == "trained":
-        return f"{failed}: raise `trainer.max_epochs` or `model.lr`."
-    if run.kind == "constrained":
-        return f"{failed}: raise `model.epochs` or `model.lr`."
-    if run.kind == "remembered":
-        return f"{failed}: raise `model.steps` or `model.lr`, or choose a lower layer for answers of several tokens."
-    if run.kind == "told":
-        return (
-            f"{failed}: give more of `model.demonstrations`, another `model.preface` or `model.facts`, or edit weights."
-        )
-    if run.kind == "differentiated":
-        return f"{failed}: raise `source.eta`, edit more layers or `source.maps`, or lower the solver's `ridge`."
+    more = write_more(run.levers)
+    if run.kind == "searched":
+        return f"{failed}{_of_search(run, more)}."
+    ways = {
+        "trained": any_of(*more, "raise `trainer.max_epochs` or `model.lr`"),
+        "constrained": "raise `model.epochs` or `model.lr`",
+        "remembered": "raise `model.steps` or `model.lr`, or choose a lower layer for answers of several tokens",
+        "told": "give more of `model.demonstrations`, another `model.preface` or `model.facts`, or edit weights",
+        "differentiated": any_of("raise `source.eta`", "edit more layers or `source.maps`", *more),
+    }
+    return f"{failed}: {ways[run.kind]}."
+
+
+def _of_search(run: RunFigures, more: list[str]) -> str:
+    farther = "raise `values.clamp_norm_factor` or `values.steps`"
     if run.failed_loss is None:
-        return f"{failed}: raise `values.clamp_norm_factor` or `values.steps`, or preserve less."
+        return f": {farther}, or preserve less"
     loss = f"a mean value loss of {run.failed_loss:.2g}"
     if not run.failed_loss < NOT_FOUND:
-        return f"{failed} with {loss}: raise `values.clamp_norm_factor` or `values.steps`."
-    return (
-        f"{failed} although their values were found ({loss}): lower the solver's `second_moment_weight` or `ridge`, or "
-        "edit more layers."
-    )
+        return f" with {loss}: {farther}"
+    return f" although their values were found ({loss}): {any_of(*more, 'edit more layers')}"
 
 
 def _growth(run: RunFigures) -> str | None:
@@ -104,16 +98,16 @@ def _growth(run: RunFigures) -> str | None:
     if not beyond:
         return None
     layer = max(beyond, key=lambda layer: beyond[layer])
-    return f"The weight of layer {layer} grew {beyond[layer]:.1f} times: {SMALLER[run.kind]}."
+    return f"The weight of layer {layer} grew {beyond[layer]:.1f} times: {smaller(run.kind, run.levers)}."
 
 
 def _wordings(run: RunFigures) -> str | None:
     said, other = run.after.get("generated_match"), run.after.get("generated_paraphrase")
-    if run.kind == "told" or said is None or other is None or said - other < FORGOTTEN:
+    if run.kind not in OTHER_WORDINGS or said is None or other is None or said - other < FORGOTTEN:
         return None
     return (
         f"The new answer is given to {100 * said:.0f} % of the edited prompts, but only to {100 * other:.0f} % of "
-        "other wordings: add `context_templates`, edit an earlier layer, or preserve less."
+        f"other wordings: {OTHER_WORDINGS[run.kind]}."
     )
 
 
@@ -131,7 +125,7 @@ def _damage(run: RunFigures) -> str | None:
         harm.append(f"neighborhood fell from {100 * kept:.0f} to {100 * now:.0f} %")
     if not harm:
         return None
-    return f"{'; '.join(harm)}: {LESS_HARM[run.kind]}."
+    return f"{'; '.join(harm)}: {less_harm(run.kind, run.levers)}."
 
 
 def _behind_long_contexts(run: RunFigures) -> str | None:
@@ -139,7 +133,7 @@ def _behind_long_contexts(run: RunFigures) -> str | None:
     if RATIO not in figures or figures[RATIO] < RISEN:
         return None
     joined = "try `model.second_moment.join_texts: true`, with which what follows long contexts is preserved, too"
-    todo = joined if run.single_texts else LESS_HARM[run.kind]
+    todo = joined if run.single_texts else less_harm(run.kind, run.levers)
     return f"The perplexity behind long contexts rose from {figures[BEFORE]:.3g} to {figures[AFTER]:.3g}: {todo}."
 
 

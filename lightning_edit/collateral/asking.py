@@ -17,7 +17,7 @@ from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen, logits_at
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.shared_prefixes import Pass, passes
+from lightning_edit.models.prefixes.shared_prefixes import Pass, passes
 from lightning_edit.progress import Report, silent
 
 # Most probabilities that are held at once, for the model as it was and for the model as it is.

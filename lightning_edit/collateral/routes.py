@@ -13,9 +13,9 @@ from lightning_edit.collateral.asking import MAX_TOKENS, Asking
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.models.batches import by_length, pad
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.finding.routed_keys import is_experts, routes_of
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.routed_keys import is_experts, routes_of
 
 
 def changed_routes(asking: Asking, prompts: Sequence[str]) -> float | None:

@@ -15,8 +15,8 @@ from lightning_edit.commands.argument_words import in_order, under_current_names
 from lightning_edit.commands.failure import fail
 from lightning_edit.errors import EditError
 from lightning_edit.old_names import current
-from lightning_edit.storage.user_files import read_text
-from lightning_edit.storage.user_yaml import LARGEST
+from lightning_edit.storage.user.files import read_text
+from lightning_edit.storage.user.yaml import LARGEST
 
 # The parser's errors carry nothing but text: the class that a setting may be, the one that it is, and the setting.
 EXPECTED = re.compile(r"Subtypes: \[.*?([a-z_]+(?:\.\w+)+)")

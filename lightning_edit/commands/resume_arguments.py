@@ -9,10 +9,10 @@ from typing import Any
 
 from lightning_edit.commands.run_config import checked_config
 from lightning_edit.errors import EditError
-from lightning_edit.storage import checkpoint_file
-from lightning_edit.storage.known_classes import check_names, known_classes
+from lightning_edit.storage.checkpoints import checkpoint_file
+from lightning_edit.storage.checkpoints.known_classes import check_names, known_classes
 from lightning_edit.storage.run_files import LOGGERS
-from lightning_edit.storage.user_json import read_json
+from lightning_edit.storage.user.json import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.known_classes import ROOTS, check_names, known_classes, names_of, subclasses
+from lightning_edit.storage.checkpoints.known_classes import ROOTS, check_names, known_classes, names_of, subclasses
 from lightning_edit.storage.run_folder import WITHOUT_LOGGER
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.storage.user.yaml import read_yaml
 
 TRUST = "--trust_config"
 REMEDY = f" If this is a run of your own, or you have read its config.yaml, give {TRUST}."

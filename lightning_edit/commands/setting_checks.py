@@ -13,8 +13,8 @@ from jsonargparse import Namespace, get_loader, set_loader
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
-from lightning_edit.storage.user_json import check_value
-from lightning_edit.storage.user_yaml import check_yaml, place_of
+from lightning_edit.storage.user.json import check_value
+from lightning_edit.storage.user.yaml import check_yaml, place_of
 
 SEEDS = 2**32
 # Those whose class cannot be chosen, which the parser does not look into where they are no mapping.

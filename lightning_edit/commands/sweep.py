@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lightning_edit.commands.comparison.seeds import is_seed
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.metrics.settings import EvaluationSettings, measurable
 from lightning_edit.metrics.ways import way_of
 from lightning_edit.requests import EditRequest
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.storage.user.yaml import read_yaml
 
 LAYERS = "model.layers"
 MOST_RUNS = 10_000
@@ -135,3 +136,13 @@ def describe(combination: dict[str, Any]) -> str:
         combination: One of `Sweep.combinations`.
     """
     return " ".join(f"{name.rpartition('.')[2]}={json.dumps(value)}" for name, value in combination.items())
+
+
+def describe_but_seeds(combination: dict[str, Any]) -> str:
+    """A combination in short, without its seeds: runs that differ in these alone are compared as one.
+
+    Args:
+        combination: One of `Sweep.combinations`.
+    """
+    rest = {name: value for name, value in combination.items() if not (is_seed(name) or name == "seed_everything")}
+    return describe(rest) or "all seeds"

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.messages import cells, counted, listed, printable, terminal
-from lightning_edit.updates.update_list import UpdateList, open_updates
-from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
+from lightning_edit.updates.files.update_list import UpdateList, open_updates
+from lightning_edit.updates.files.update_record import DamagedUpdateError, UpdateRecord
 
 if TYPE_CHECKING:
     from lightning_edit.updates.undo import Change
@@ -28,6 +28,8 @@ STALE = {
     "export-gguf": "still holds all updates",
     "export-gguf-lora": "still holds all updates",
 }
+# Once nothing is removed any more, what was made in between.
+LACKING = {name: "may lack updates that are in the run again" for name in STALE if name.startswith("export-")}
 # Columns that have a line for each layer: heading, and the figures of which the largest is shown.
 PER_LAYER = {
     "|update|": ("update_norm",),
@@ -138,13 +140,14 @@ def show_change(run: Path, change: "Change", console: Console) -> None:
         change: What was done.
         console: Where to.
     """
+    stale = STALE if change.removed else LACKING
     lines = [
         f"Rewritten: {', '.join(map(str, change.written))}, with {counted(change.edits, 'edit')} in "
         f"{counted(len(change.kept), 'update')}."
         f" Removed: {_numbers(change.removed)}.",
         _likeness(change),
         *change.notes,
-        *(f"{run / name} {what}." for name, what in STALE.items() if (run / name).exists()),
+        *(f"{run / name} {what}." for name, what in stale.items() if (run / name).exists()),
     ]
     for line in lines:
         console.print(line, soft_wrap=True)

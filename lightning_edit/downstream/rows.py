@@ -9,8 +9,8 @@ import datasets
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import listed, one_line, quoted
-from lightning_edit.storage.user_files import is_there
-from lightning_edit.storage.user_json import json_lines
+from lightning_edit.storage.user.files import is_there
+from lightning_edit.storage.user.json import json_lines
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from lightning_edit.downstream.task import Source, Task
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.settings import accepted, refuse_unfit
-from lightning_edit.storage.user_files import is_there
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.storage.user.files import is_there
+from lightning_edit.storage.user.yaml import read_yaml
 
 KINDS: dict[str, type[Task]] = {"labels": LabelTask, "endings": EndingTask, "text": TextTask}
 SUFFIXES = (".yaml", ".yml")

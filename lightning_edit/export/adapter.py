@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from lightning_edit.errors import EditError
 from lightning_edit.export.low_rank import LowRank
 from lightning_edit.export.ranks import Ranks, RankSettings, settle_ranks
-from lightning_edit.models.sites import experts_of, output_size, parameter_name
+from lightning_edit.models.finding.sites import experts_of, output_size, parameter_name
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.tensor_form import write_tensors
 

@@ -12,7 +12,7 @@ from yaml import YAMLError
 from lightning_edit.errors import EditError
 from lightning_edit.loading.gguf_file import is_gguf
 from lightning_edit.messages import bounded, counted
-from lightning_edit.storage.user_files import is_there, read_text
+from lightning_edit.storage.user.files import is_there, read_text
 
 CARD = "README.md"
 SAMPLE = 10

@@ -7,7 +7,7 @@ from yaml import YAMLError
 
 from lightning_edit.errors import EditError
 from lightning_edit.export.card import CARD, LARGEST, TAGS
-from lightning_edit.storage.user_files import read_text
+from lightning_edit.storage.user.files import read_text
 
 # Of our tags the one that no other tool writes.
 OWN = TAGS[-1]

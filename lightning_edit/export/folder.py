@@ -13,7 +13,7 @@ from lightning_edit.export.adapter import Adapter
 from lightning_edit.export.card import CARD, SAMPLE, CardFacts, write_card
 from lightning_edit.messages import counted
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.user_files import is_there
+from lightning_edit.storage.user.files import is_there
 from lightning_edit.tiny import MODELS
 
 USE_LORA = """from peft import PeftModel

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_edit.errors import EditError
 from lightning_edit.export.gguf_names import Names
 from lightning_edit.messages import one_line
-from lightning_edit.models.sites import experts_of, oriented_weight, output_size
+from lightning_edit.models.finding.sites import experts_of, oriented_weight, output_size
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.export.adapter import Adapter
 from lightning_edit.export.gguf_base import Place
 from lightning_edit.export.gguf_names import REORDERED, Names
-from lightning_edit.models.sites import experts_of
+from lightning_edit.models.finding.sites import experts_of
 
 
 def file_names(adapter: Adapter, model: Any, names: Names, in_order: bool) -> dict[str, str]:

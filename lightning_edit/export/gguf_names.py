@@ -6,7 +6,7 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, MODEL_TENSOR, TensorNameMap, get_
 from torch import nn
 
 from lightning_edit.errors import EditError
-from lightning_edit.models.sites import experts_of, parameter_name
+from lightning_edit.models.finding.sites import experts_of, parameter_name
 
 # Where llama.cpp's name is another one than that of transformers, but for separators.
 OTHERWISE = {

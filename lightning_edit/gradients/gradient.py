@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_edit.asking.tokenization import check_lengths
+from lightning_edit.asking.tokenization import WITH_TEMPLATES, check_lengths
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.net import GradientNet, named
 from lightning_edit.gradients.net_check import check_net, net_settings
@@ -19,7 +19,7 @@ from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.messages import listed
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.places import blocks_of, weight_shape
+from lightning_edit.models.finding.places import blocks_of, weight_shape
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, CountOrZero, Positive
@@ -121,7 +121,7 @@ class Gradient(Source):
         """Refuses texts that do not fit the context; see `Source.check`."""
         for request in templates.worth_counting(tokenizer, requests, decoder.context):
             lengths = [len(ids) - 1 for ids, _ in templates.answered(tokenizer, request)]
-            check_lengths(lengths, [request.name] * len(lengths), decoder.context)
+            check_lengths(lengths, [request.name] * len(lengths), decoder.context, WITH_TEMPLATES)
 
     def check_places(self, decoder: Decoder, places: Sequence[int], statistics: Mapping[str, Statistics]) -> None:
         """Refuses maps without gradients, and a net or statistics of other shapes; see `Source.check_places`."""

@@ -7,7 +7,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.gradients.net import Made
 from lightning_edit.messages import listed
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.places import weight_shape
+from lightning_edit.models.finding.places import weight_shape
 
 if TYPE_CHECKING:
     from lightning_edit.gradients.gradient import Gradient

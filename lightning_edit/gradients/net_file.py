@@ -15,7 +15,7 @@ from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.form import LARGEST, Form, WrongFormError, count, fields, table, text
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
 from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
-from lightning_edit.storage.user_json import read_json
+from lightning_edit.storage.user.json import read_json
 
 FORMAT = "lightning-edit net 1"
 WORDS, NUMBERS = "net.json", "net.safetensors"

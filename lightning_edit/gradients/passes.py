@@ -13,11 +13,11 @@ from lightning_edit.errors import EditError
 from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fast
+from lightning_edit.models.finding.probe import probe_inputs
+from lightning_edit.models.finding.sites import by_token, stacked
 from lightning_edit.models.hooks import frozen, logits_at
 from lightning_edit.models.out_of_memory import halving
 from lightning_edit.models.output_gradients import MAX_LOGITS, output_watched
-from lightning_edit.models.probe import probe_inputs
-from lightning_edit.models.sites import by_token, stacked
 from lightning_edit.progress import Report, silent
 
 MAX_TOKENS = 8192

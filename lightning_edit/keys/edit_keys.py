@@ -19,10 +19,10 @@ from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.messages import listed
 from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.fast_ops import fused_activations
+from lightning_edit.models.finding.sites import by_token, capture_keys, stacked
 from lightning_edit.models.hooks import Captured, capture_output, frozen, run_until
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.shared_prefixes import Pass, passes
-from lightning_edit.models.sites import by_token, capture_keys, stacked
+from lightning_edit.models.prefixes.shared_prefixes import Pass, passes
 from lightning_edit.requests import EditRequest, fact_of
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from torchmetrics import Metric
 
 from lightning_edit.keys.second_moment import SecondMoment, full_precision
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.routed_keys import RoutedKeys
+from lightning_edit.models.finding.routed_keys import RoutedKeys
 
 
 class ExpertMoment(Metric):

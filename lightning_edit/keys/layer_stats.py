@@ -29,6 +29,8 @@ CHAT_SHARE = 0.7
 OF_QUESTIONS = ("questions", "subject_share", "subjects")
 # Presets of models name `tokens`, whatever a run then does without text.
 OF_TEXT = ("length", "join_texts", "question_share", *OF_QUESTIONS)
+# Of a run that counts no second moment.
+NOT_COUNTED = (*OF_TEXT, "preserve")
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def check_counted(settings: SecondMomentSettings, beside: str, remedy: str) -> N
     Raises:
         EditError: Names the settings.
     """
-    refuse_changed(settings, (*OF_TEXT, "preserve"), beside, remedy)
+    refuse_changed(settings, NOT_COUNTED, beside, remedy)
 
 
 def tokens_wanted(decoder: Decoder, layers: Sequence[int], settings: SecondMomentSettings) -> int:

@@ -17,10 +17,10 @@ from lightning_edit.keys.expert_moment import ExpertMoment, Moment, empty_moment
 from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
+from lightning_edit.models.finding.places import keys_captured
+from lightning_edit.models.finding.sites import SiteKeys, by_token
 from lightning_edit.models.hooks import frozen, run_until
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.places import keys_captured
-from lightning_edit.models.sites import SiteKeys, by_token
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.cache import Cache, delete
 from lightning_edit.storage.fingerprint import fingerprint

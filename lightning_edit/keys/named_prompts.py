@@ -12,7 +12,7 @@ from lightning_edit.keys.questions import names_one_of
 from lightning_edit.messages import quoted
 from lightning_edit.probes.split import folded
 from lightning_edit.requests import EditRequest
-from lightning_edit.storage.user_files import check_file, lines_of
+from lightning_edit.storage.user.files import check_file, lines_of
 
 NAMED = "`second_moment.preserve`: "
 NEIGHBORS, OLD_OBJECTS = "neighbors", "old_objects"

@@ -15,10 +15,10 @@ from lightning_edit.keys.moment_pass import MAX_TOKENS, PartialSums, count, take
 from lightning_edit.keys.second_moment import SecondMoment
 from lightning_edit.models.batches import pad
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.finding.places import weight_shape
+from lightning_edit.models.finding.sites import by_token
 from lightning_edit.models.hooks import logits_at
 from lightning_edit.models.output_gradients import MAX_LOGITS, output_watched
-from lightning_edit.models.places import weight_shape
-from lightning_edit.models.sites import by_token
 from lightning_edit.progress import Report, silent
 
 

@@ -17,7 +17,7 @@ LENGTH = 128
 ROWS = 64
 KIND, TEXTS = "own-text", "texts"
 # To be raised whenever `sample_texts` comes to write other texts.
-METHOD = "own text 1"
+METHOD = "own text 2"
 
 
 @torch.no_grad()
@@ -58,6 +58,19 @@ def sample_texts(model: Any, tokenizer: Any, tokens: int, seed: int, report: Rep
     return texts
 
 
+def sampling_of(model: Any) -> str:
+    """What a model's own settings say of how it writes, such as its temperature.
+
+    Args:
+        model: A transformers model.
+    """
+    settings = model.generation_config.to_dict()
+    return json.dumps(
+        {name: value for name, value in sorted(settings.items()) if name[0] != "_" and name != "transformers_version"},
+        default=str,
+    )
+
+
 def kept_texts(
     model: Any, tokenizer: Any, tokens: int, seed: int, cache_dir: str | None, report: Report = silent
 ) -> list[str]:
@@ -77,6 +90,7 @@ def kept_texts(
         "weights": fingerprint_model(model),
         "tokenizer": fingerprint_tokenizer(tokenizer),
         "numerics": describe_numerics(model),
+        "sampling": sampling_of(model),
         "method": METHOD,
     }
     cache, name = Cache(cache_dir), fingerprint(*parts.values(), str(tokens), str(seed))

@@ -14,11 +14,11 @@ from lightning_edit.keys.expert_moment import Moment, empty_moment
 from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
+from lightning_edit.models.finding.places import keys_captured
+from lightning_edit.models.finding.sites import by_token
 from lightning_edit.models.hooks import frozen, run_until
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.places import keys_captured
-from lightning_edit.models.shared_prefixes import Pass, common_prefix, passes
-from lightning_edit.models.sites import by_token
+from lightning_edit.models.prefixes.shared_prefixes import Pass, common_prefix, passes
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint

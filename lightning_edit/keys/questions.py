@@ -13,7 +13,7 @@ from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.probes.split import folded
 from lightning_edit.requests import EditRequest
-from lightning_edit.storage.user_files import lines_of
+from lightning_edit.storage.user.files import lines_of
 
 NAMED = "`second_moment.subjects`: "
 GENERAL = 0.1

@@ -11,9 +11,9 @@ from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.fast_ops import fused_activations
+from lightning_edit.models.finding.sites import by_token, capture_keys, stacked
 from lightning_edit.models.hooks import frozen, run_until
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.sites import by_token, capture_keys, stacked
 from lightning_edit.requests import EditRequest
 
 MAX_TOKENS = 8192

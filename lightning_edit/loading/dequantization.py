@@ -16,7 +16,7 @@ from transformers.quantizers.base import get_keys_to_not_convert
 
 from lightning_edit.errors import EditError
 from lightning_edit.loading.gguf_file import as_ordinary
-from lightning_edit.models.routed_keys import is_experts
+from lightning_edit.models.finding.routed_keys import is_experts
 from lightning_edit.storage.tensor_parts import plain_parts
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from lightning_edit.loading.quantization import TORCHAO, check_quantization, met
 from lightning_edit.loading.skeleton import skeleton_like
 from lightning_edit.loading.weight_forms import Precision, Quantization
 from lightning_edit.models.decoder import Decoder, find_decoder
+from lightning_edit.models.finding.places import with_maps
+from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.models.gradient_probe import check_gradients
-from lightning_edit.models.places import with_maps
-from lightning_edit.models.sites import SiteKind
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,14 @@ import torch
 import transformers
 
 from lightning_edit.asking.chat import chat_of, plain_tokenizer
-from lightning_edit.loading.offloading import in_memory
+from lightning_edit.distributed.process_group import is_sharded
+from lightning_edit.errors import EditError
+from lightning_edit.loading.dequantization import holds_codes
+from lightning_edit.loading.offloading import in_memory, is_offloaded
 from lightning_edit.storage.fingerprint import fingerprint
+
+# Numbers of each weight that are looked at: another model differs in more than a few, and all would take long.
+SAMPLED = 1024
 
 
 def fingerprint_model(model: Any) -> str:
@@ -24,6 +30,45 @@ def fingerprint_model(model: Any) -> str:
         described,
         *(part for name, t in sorted(model.state_dict().items()) for part in (name, in_memory(model, name, t))),
     )
+
+
+def sample_of(model: Any) -> str | None:
+    """The hash of numbers spread evenly over every weight: whether two models are the same, in no time.
+
+    Names do not count, which other versions of transformers may change.
+
+    Args:
+        model: A transformers model.
+
+    Returns:
+        The hash; None for a model that lies in several places, or whose codes may be laid out for a device.
+    """
+    if is_sharded(model) or is_offloaded(model) or holds_codes(model):
+        return None
+    parts = []
+    for weight in model.state_dict().values():
+        flat = weight.flatten()
+        places = torch.linspace(0, max(0, flat.numel() - 1), min(SAMPLED, flat.numel()), dtype=torch.float64).long()
+        parts.append(fingerprint(str(tuple(weight.shape)), flat[places.to(flat.device)]))
+    return fingerprint(*sorted(parts))
+
+
+def check_sample(then: str | None, now: str | None, name: str) -> None:
+    """Refuses another model than the one that was edited, whose edited matrices may be the same.
+
+    Args:
+        then: `sample_of` the unedited model of a run; None where it was not noted.
+        now: That of this model; None where there is none.
+        name: Of this model.
+
+    Raises:
+        EditError: If they differ.
+    """
+    if then is not None and now is not None and then != now:
+        raise EditError(
+            f"{name} has changed since it was edited: weights that the run did not edit are other ones. Give the "
+            "unedited model as the run found it."
+        )
 
 
 def fingerprint_tokenizer(tokenizer: Any) -> str:

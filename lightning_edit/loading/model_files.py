@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 
 from lightning_edit.errors import EditError
 from lightning_edit.loading.gguf_file import check_gguf, is_gguf
-from lightning_edit.storage.user_files import check_model_name, is_there
-from lightning_edit.storage.user_json import read_json
+from lightning_edit.storage.user.files import check_model_name, is_there
+from lightning_edit.storage.user.json import read_json
 from lightning_edit.tiny import MODELS
 
 ADAPTER = "adapter_config.json"

@@ -18,7 +18,7 @@ from lightning_edit.loading.offloading import DeviceMap
 from lightning_edit.loading.quantization import check_quantization, check_stated, loading_options, stated_method
 from lightning_edit.loading.skeleton import skeleton_of
 from lightning_edit.loading.weight_forms import Precision, Quantization
-from lightning_edit.models.routed_keys import is_experts
+from lightning_edit.models.finding.routed_keys import is_experts
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:

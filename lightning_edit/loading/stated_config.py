@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_edit.loading.gguf_file import is_gguf
 from lightning_edit.loading.model_files import resolve
-from lightning_edit.storage.user_json import read_json
+from lightning_edit.storage.user.json import read_json
 
 FILE = "config.json"
 # What the oldest models call these attributes in their files.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.places import weight_shape
+from lightning_edit.models.finding.places import weight_shape
 from lightning_edit.solvers import AlphaEdit, Anchor, Solver
 from lightning_edit.solvers.previous_keys import SHARE, SHARE_OF_EXPERTS
 from lightning_edit.values.memory import DOUBLE

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.checkpoint_form import check_checkpoint, is_memory, tensors_of
+from lightning_edit.storage.checkpoints.checkpoint_form import check_checkpoint, is_memory, tensors_of
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.tensor_form import check_finite
 from lightning_edit.updates.edited_weights import EditedWeights

@@ -13,8 +13,8 @@ from lightning_edit.gradients.source import Source
 from lightning_edit.keys.moment_pass import MAX_TOKENS, MAX_TOKENS_CPU
 from lightning_edit.loop.carried import Course, carried
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.finding.places import blocks_of, weight_shape
 from lightning_edit.models.output_gradients import MAX_LOGITS
-from lightning_edit.models.places import blocks_of, weight_shape
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import AlphaEdit, Solver
 from lightning_edit.values.memory import DOUBLE, LOGITS, activation_width, few_at_once, model_memory, values_memory

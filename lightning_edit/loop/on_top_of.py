@@ -13,8 +13,8 @@ from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import check_base
 from lightning_edit.messages import counted
 from lightning_edit.solvers import PreviousKeys
-from lightning_edit.storage import checkpoint_file
-from lightning_edit.storage.checkpoint_form import is_memory
+from lightning_edit.storage.checkpoints import checkpoint_file
+from lightning_edit.storage.checkpoints.checkpoint_form import is_memory
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
@@ -60,7 +60,10 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
 def _built_upon(file: Path) -> dict[str, Any]:
     content = checkpoint_file.read(file, "model.on_top_of")
     if "run" not in content:
-        raise EditError(f"`on_top_of`: {file} holds no edits that can be built upon. Give the edited.ckpt of a run.")
+        raise EditError(
+            f"`on_top_of`: {file} holds no updates that can be built upon, like those of a fine-tuning. Give the "
+            "edited.ckpt of a run that writes updates, or the model/ folder of this one as `model.model`."
+        )
     if any(map(is_memory, content["run"].get("anchored", {}).values())):
         raise EditError(
             f"`on_top_of`: the edits of {file} are in a memory beside a layer, and not in weights that can be built "

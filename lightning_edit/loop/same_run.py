@@ -6,9 +6,10 @@ from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
+from lightning_edit.loading.fingerprints import check_sample
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
-from lightning_edit.storage.known_classes import known_classes, names_of
+from lightning_edit.storage.checkpoints.known_classes import known_classes, names_of
 from lightning_edit.stored_requests import fingerprint_of
 from lightning_edit.updates.edited_weights import EditedWeights
 
@@ -170,6 +171,7 @@ def check_base(edits: Mapping[str, Any], weights: EditedWeights, model: str) -> 
                 f"The checkpoint was made from other weights than layer {layer} of {model} holds. "
                 "Give the same `model` and `dtype` as in the run."
             )
+    check_sample(edits.get("model_sample"), weights.sample, model)
 
 
 def differences(then: Any, now: Any, path: str = "") -> list[str]:

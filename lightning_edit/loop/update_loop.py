@@ -144,8 +144,6 @@ class UpdateLoop:
         written = self.editor.write(edits, z, report=report)
         if self.independent:
             self.editor.statistics = self.kept.statistics
-            for layer, added in self.editor.finish().items():
-                written.factors[layer] = Factors(written.factors[layer].dense() + added.dense())
         self.edits_written += len(edits)
         self.updates_written += 1
         self.last_update = LastUpdate(self.updates_written, edits, written, positions=positions)

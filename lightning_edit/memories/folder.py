@@ -11,13 +11,13 @@ from transformers.pytorch_utils import Conv1D
 from lightning_edit.errors import EditError
 from lightning_edit.memories.entries import KINDS, memory_of, tensors_of
 from lightning_edit.memories.wrapped import Memories
-from lightning_edit.models.sites import oriented_weight
+from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import Form, WrongFormError, count, each, fields, finite, text
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
 from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
-from lightning_edit.storage.user_json import read_json
+from lightning_edit.storage.user.json import read_json
 
 FORMAT = "lightning-edit memories 1"
 WORDS, NUMBERS = "memories.json", "memories.safetensors"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lightning_edit.asking.chat import World
-from lightning_edit.asking.tokenization import encode_prompt
+from lightning_edit.asking.tokenization import check_lengths, encode_prompt
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.metrics.edit_metrics import IN_SCORE, KINDS, answers_of, prompts_of
@@ -209,6 +209,9 @@ def _check(tokenizer: Any, prompt: str, request: EditRequest, kind: str, limit: 
     if len(prompt.encode()) + FEW - 1 < limit:
         return
     length = len(encode_prompt(tokenizer, prompt))
+    if unit == "context" and length > limit and not kind.startswith("generation"):
+        # Not even the likelihood of an answer could be asked for.
+        check_lengths([length], [f"{request.name}: the {kind} {quoted(prompt)}"], limit)
     if length >= limit:
         raise EditError(
             f"{request.name}: the {kind} {quoted(prompt)} has {counted(length, 'token')}, which leaves nothing to "

@@ -13,7 +13,7 @@ from lightning_edit.messages import quoted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen, logits_at
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.shared_prefixes import Pass, passes
+from lightning_edit.models.prefixes.shared_prefixes import Pass, passes
 from lightning_edit.progress import Report, silent
 
 # Tokens of a batch, padding included. A processor is fastest while a batch's activations stay in its cache.

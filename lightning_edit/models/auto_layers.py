@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.models.decoder import Decoder, check_layers
-from lightning_edit.models.places import places_of
+from lightning_edit.models.finding.places import places_of
 from lightning_edit.models.presets import preset_for
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.errors import EditError
-from lightning_edit.models.find_sites import (
+from lightning_edit.models.finding.find_sites import (
     check_editable,
     find_mixer_output,
     find_site,
@@ -19,8 +19,7 @@ from lightning_edit.models.find_sites import (
     named_site,
     uses_of,
 )
-from lightning_edit.models.resumption import Resumption
-from lightning_edit.models.sites import (
+from lightning_edit.models.finding.sites import (
     SiteKind,
     experts_of,
     input_size,
@@ -28,6 +27,7 @@ from lightning_edit.models.sites import (
     output_size,
     parameter_name,
 )
+from lightning_edit.models.prefixes.resumption import Resumption
 
 # Where a value is read and written: the hidden state that leaves a block, or the output of its down-projection.
 ValueSite = Literal["block", "mlp"]

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.finding.probe import probe_inputs
 from lightning_edit.models.hooks import change_output, frozen
-from lightning_edit.models.probe import probe_inputs
 
 
 def check_gradients(decoder: Decoder, layers: Sequence[int]) -> None:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from lightning_edit.models.finding.sites import capture_keys
 from lightning_edit.models.hooks import Captured, change_output
-from lightning_edit.models.sites import capture_keys
 
 # Of a pass that keeps them for gradients, so many numbers at most.
 MAX_LOGITS = 2**28

@@ -24,8 +24,8 @@ import yaml
 from lightning_edit.configs import CONFIGS
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
-from lightning_edit.storage.user_files import read_text
-from lightning_edit.storage.user_yaml import LARGEST, parse_yaml
+from lightning_edit.storage.user.files import read_text
+from lightning_edit.storage.user.yaml import LARGEST, parse_yaml
 
 PRESETS = CONFIGS / "models"
 # Where the numbers of a preset come from, and how that is said.

@@ -17,13 +17,14 @@ from lightning_edit.gradients.net_check import net_settings
 from lightning_edit.gradients.net_file import save_net
 from lightning_edit.gradients.passes import check_backward
 from lightning_edit.gradients.statistics import Statistics
-from lightning_edit.models.places import weight_shape
+from lightning_edit.loading.fingerprints import sample_of
+from lightning_edit.models.finding.places import weight_shape
 from lightning_edit.nets.lessons import Lesson
 from lightning_edit.nets.objective import Pupil, sequence_loss
 from lightning_edit.nets.settings import NetSettings
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.checkpoint_file import UNREADABLE
+from lightning_edit.storage.checkpoints.checkpoint_file import UNREADABLE
 from lightning_edit.storage.fingerprint import fingerprint
 
 CHECKPOINT = "training.ckpt"
@@ -114,7 +115,7 @@ class NetTraining(LightningModule):
         pupil, decoder = self.pupil, self.pupil.decoder
         settings = {name: str(value) for name, value in asdict(self.settings).items() if name != "steps"}
         texts = [repr((lesson.request, lesson.same, lesson.unrelated)) for lesson in self.lessons]
-        weights = [decoder.weight(place) for place in pupil.places]
+        weights = [*(decoder.weight(place) for place in pupil.places), sample_of(decoder.model) or ""]
         read = {"facts": fingerprint(*texts), "weights": fingerprint(*weights), "contexts": str(pupil.templates)}
         return settings | read | {"solver": repr(pupil.solver), "source": repr(pupil.source)}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lightning_edit.probes.split import judges
 from lightning_edit.probes.subjects import FOLDER, subjects
-from lightning_edit.storage.user_json import json_lines
+from lightning_edit.storage.user.json import json_lines
 
 
 @dataclass(frozen=True)

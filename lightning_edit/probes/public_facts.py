@@ -9,7 +9,7 @@ from lightning_edit.messages import quoted
 from lightning_edit.probes.questions import filled
 from lightning_edit.probes.split import folded
 from lightning_edit.probes.subjects import FOLDER
-from lightning_edit.storage.user_json import json_lines
+from lightning_edit.storage.user.json import json_lines
 
 
 @dataclass(frozen=True)

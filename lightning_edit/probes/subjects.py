@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.storage.user.yaml import read_yaml
 
 FOLDER = Path(__file__).parent
 

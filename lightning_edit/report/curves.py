@@ -11,7 +11,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.report.charts import MOST_LINES, Line, Panel
 from lightning_edit.report.losses import BEHIND, LONG_CONTEXT
-from lightning_edit.storage.user_files import csv_rows
+from lightning_edit.storage.user.files import csv_rows
 
 FILE = "updates.csv"
 # Fewer points make no curve.

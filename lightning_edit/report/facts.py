@@ -27,9 +27,9 @@ from lightning_edit.report.settings import (
     way_of_working,
 )
 from lightning_edit.storage.run_files import UPDATES
-from lightning_edit.storage.user_json import read_json
-from lightning_edit.updates.update_list import UpdateList
-from lightning_edit.updates.update_record import DamagedUpdateError
+from lightning_edit.storage.user.json import read_json
+from lightning_edit.updates.files.update_list import UpdateList
+from lightning_edit.updates.files.update_record import DamagedUpdateError
 
 MOST_LOSSES = 10
 

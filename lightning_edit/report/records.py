@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.user_json import json_lines
+from lightning_edit.storage.user.json import json_lines
 
 FILE = "records.jsonl"
 # Of each kind of prompts about others, the answer that is right there.

@@ -35,6 +35,7 @@ def save_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
     checkpoint.pop("loops", None)
     checkpoint["edits"] = {
         "base": {str(layer): module.weights.base_fingerprint(layer) for layer in module.layers},
+        **module.weights.described_model,
         "edits_written": module.loop.edits_written,
         "before": module.results.get("before"),
         "records": module.identity.records(module.requests),

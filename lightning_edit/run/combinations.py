@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
-from lightning_edit.keys.layer_stats import SecondMomentSettings, check_counted
+from lightning_edit.keys.layer_stats import NOT_COUNTED, SecondMomentSettings
 from lightning_edit.keys.text_moments import check_outputs
 from lightning_edit.loop.sourced import check_source, check_sum, warn_of_search, without_moments
 from lightning_edit.requests import replaced_by
 from lightning_edit.solvers import Anchor, EvoEdit, LyapLock, SimIE
 from lightning_edit.values.settings import check_anchored, check_replay
+from lightning_edit.without_effect import changed
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule
@@ -34,7 +35,7 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
     check_outputs(module.moment_settings.source, module.solver)
     check_anchored(module.value_settings)
     if not module.solver.needs_second_moment:
-        check_counted(module.moment_settings, *without_moments(module.solver))
+        _warn_of_moments(module.moment_settings, without_moments(module.solver)[0])
     check_sum(
         module.solver,
         module.pairs_from,
@@ -44,6 +45,8 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
         check_source(module.pairs_from, module.solver, module.distribution, module.value_settings)
         _check_source_anchor(module.pairs_from, module.update_anchor)
         warn_of_search(module.value_settings, module.pairs_from)
+        if module.key_average != "nested":
+            logger.warning("`key_average` has no effect with `source`, for which each context is a text of its own.")
     if module.loop.independent and (previous_keys or module.on_top_of or module.update_anchor):
         wrong = "previous_keys" if previous_keys else "on_top_of" if module.on_top_of else "anchor"
         raise EditError(f"`{wrong}`: with `independent_updates` no update knows the earlier ones. Give one of them.")
@@ -55,6 +58,12 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
         _check_anchor(module, module.update_anchor, previous_keys, single)
     if module.distribution == "replay":
         check_replay(layers, module.value_settings.site)
+
+
+def _warn_of_moments(settings: SecondMomentSettings, beside: str) -> None:
+    """Says which settings have no effect; presets of models bring some, so they are not refused."""
+    if other := [f"`second_moment.{name}`" for name in changed(settings, NOT_COUNTED)]:
+        logger.warning("These settings have no effect beside %s: %s.", beside, ", ".join(other))
 
 
 def _check_source_anchor(source: Source, anchor: Anchor | None) -> None:

@@ -13,6 +13,7 @@ from lightning_edit.loggers import LoggersOfRun
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import RunIdentity
 from lightning_edit.loop.update_loop import UpdateLoop
+from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
@@ -41,6 +42,7 @@ class EditingRun(Protocol):
         preserved: The prompts that the run names to be preserved, see `named_prompts`.
         sections: What callbacks add to ``metrics.json``, by name.
         chat_settings: How a chat is asked.
+        evaluation: What is measured of each edit.
         value_losses: For the position of each edit whose value was found the loss that was left, in nats a token; of a
             run that was resumed only since then.
         seconds: Time spent on each stage.
@@ -56,6 +58,7 @@ class EditingRun(Protocol):
     model_name: str
     tokenizer: Any
     chat_settings: ChatSettings
+    evaluation: EvaluationSettings
     decoder: Decoder
     layers: list[int]
     weights: EditedWeights
@@ -85,6 +88,10 @@ class EditingRun(Protocol):
     @property
     def requests_so_far(self) -> Sequence[EditRequest]:
         """The edits that the model has learned by now, those that wait for their update included."""
+
+    @property
+    def levers(self) -> Mapping[str, float]:
+        """Settings of the method by which it writes more or does less harm, see `RunFigures`."""
 
     @property
     def report(self) -> Report:

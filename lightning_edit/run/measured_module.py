@@ -14,6 +14,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.named_prompts import Prompts
 from lightning_edit.loading.editable import Loaded, ModelSource, check_quantized, load_editable
+from lightning_edit.loading.fingerprints import sample_of
 from lightning_edit.loading.gguf_reader import read_once
 from lightning_edit.loading.loaded_weights import check_vocabulary
 from lightning_edit.loading.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
@@ -28,9 +29,9 @@ from lightning_edit.metrics.ways import WayMetrics
 from lightning_edit.metrics.wild.measuring import WildMetrics
 from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Decoder, Memory
-from lightning_edit.models.places import blocks_of
-from lightning_edit.models.probe import check_projections
-from lightning_edit.models.sites import SiteKind
+from lightning_edit.models.finding.places import blocks_of
+from lightning_edit.models.finding.probe import check_projections
+from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.run.checkpointing import load_run, save_run
 from lightning_edit.run.measuring import Measuring
@@ -38,7 +39,7 @@ from lightning_edit.run.settled import Settled
 from lightning_edit.run.trainer_check import check_trainer
 from lightning_edit.settings import NO_EFFECT, Checked, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
-from lightning_edit.storage.known_classes import SafelyLoaded
+from lightning_edit.storage.checkpoints.known_classes import SafelyLoaded
 from lightning_edit.stored_requests import some_of
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.model_update import ModelUpdate
@@ -214,6 +215,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         for module in (self.model.get_input_embeddings(), *map(self.decoder.down_projection, self.layers)):
             keep_in_memory(self.model, module)
         self.weights = self.loop.weights = self.weights_kind(self.decoder, self.layers)
+        self.weights.sample = sample_of(self.model)
         if in_a_group() and not is_sharded(self.model):
             # DistributedDataParallel refuses a module without a trained parameter; nothing is ever done with this one.
             self.anchor = torch.nn.Parameter(torch.zeros(()))
@@ -236,6 +238,11 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         """The edited weights alone: a checkpoint keeps no others, and all would first be gathered for it."""
         layers, decoder = self.layers if self.model is not None else [], self.decoder
         return {f"model.{decoder.parameter_name(layer)}": decoder.parameter(layer).detach() for layer in layers}
+
+    @property
+    def levers(self) -> dict[str, float]:
+        """Settings of the method by which it writes more or does less harm, see `RunFigures`."""
+        return {}
 
     @property
     def positions_so_far(self) -> Sequence[int]:

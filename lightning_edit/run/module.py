@@ -22,12 +22,13 @@ from lightning_edit.loop.update_loop import UpdateLoop
 from lightning_edit.loop.value_finder import ValueFinder, silent_finder, value_caches
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.decoder import Memory
-from lightning_edit.models.sites import SiteKind
+from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, batches_of
 from lightning_edit.run.combinations import check_combinations, check_history, check_replaced, check_sites
 from lightning_edit.run.learned_answers import find_answers
+from lightning_edit.run.levers import levers_of
 from lightning_edit.run.preparation import check_texts, check_warm_up, editor_of, templates_of, warm_up_run
 from lightning_edit.run.preserved import check_files, find_preserved, noted, run_second_moments
 from lightning_edit.run.updating_module import UpdatingModule
@@ -35,7 +36,7 @@ from lightning_edit.run.value_figures import log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
-from lightning_edit.storage.checkpoint_file import check_sound
+from lightning_edit.storage.checkpoints.checkpoint_file import check_sound
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
 
@@ -180,6 +181,11 @@ class EditingModule(UpdatingModule):
             warn_of_shared_keys(batches_of(self.requests, self.loop.queue.size))
         check_texts(self, self._in_worlds(self.templates or ContextTemplates()))
         self.preserved = find_preserved(self)
+
+    @property
+    def levers(self) -> dict[str, float]:
+        """Settings of the solver, the anchor and the search."""
+        return levers_of(self)
 
     # -- the fit begins ------------------------------------------------------------------------------------------------
 

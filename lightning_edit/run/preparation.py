@@ -85,6 +85,7 @@ def editor_of(module: "EditingModule", templates: ContextTemplates) -> Editor:
         statistics=kept.statistics,
         anchor=module.update_anchor,
         anchored=kept.anchored,
+        finishes_each=module.loop.independent and any(process.of_sum for process in module.post_processing),
     )
 
 

@@ -18,7 +18,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import RawTensor, fingerprint
 from lightning_edit.storage.form import anything, table, text
-from lightning_edit.storage.user_json import parse_json
+from lightning_edit.storage.user.json import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.user_files import LONGEST_LINE, open_text
+from lightning_edit.storage.user.files import LONGEST_LINE, open_text
 
 # Characters that are read at once.
 CHUNK = 2**24

@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.user_json import parse_json
+from lightning_edit.storage.user.json import parse_json
 
 try:
     import fcntl

@@ -11,8 +11,8 @@ import torch
 from lightning_edit.loading.editable import Loaded
 from lightning_edit.models.decoder import Decoder, find_decoder
 from lightning_edit.solvers import Factors
+from lightning_edit.updates.files.saved import Saved
 from lightning_edit.updates.model_update import ModelUpdate, inserted
-from lightning_edit.updates.saved import Saved
 
 
 class Bench:

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.storage.run_files import MEMORIES
-from lightning_edit.storage.user_json import read_json
+from lightning_edit.storage.user.json import read_json
 
 WORKS = "`survive` takes runs that leave an edited model: those of EditingModule, FineTuning, LoRA and CrispEdit."
 

@@ -9,7 +9,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import listed
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.numbers import to_json
-from lightning_edit.storage.user_json import read_json
+from lightning_edit.storage.user.json import read_json
 from lightning_edit.survival.variants import Variant
 
 FORMAT = "lightning-edit survival 1"

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.find_sites import mixers
+from lightning_edit.models.finding.find_sites import mixers
+from lightning_edit.models.finding.sites import output_size
 from lightning_edit.models.hooks import by_position, capture_output, change_output, logits_at, resume_from
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.prefix_cache import cache_texts
-from lightning_edit.models.sites import output_size
+from lightning_edit.models.prefixes.prefix_cache import cache_texts
 from lightning_edit.tracing.settings import KINDS, Kind
 
 # Most tokens of a pass, and most numbers in its logits.

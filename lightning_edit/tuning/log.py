@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.loop.same_run import EARLIER_VALUES
-from lightning_edit.storage.user_json import json_lines
+from lightning_edit.storage.user.json import json_lines
 from lightning_edit.tuning.bench import Trial
 from lightning_edit.tuning.judge import Score
 from lightning_edit.tuning.points import Point

@@ -16,7 +16,7 @@ from lightning_edit.keys.named_prompts import named_groups
 from lightning_edit.keys.questions import preserving_questions
 from lightning_edit.loading.fingerprints import fingerprint_model, fingerprint_tokenizer
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.probe import altered_on_the_way, check_projections
+from lightning_edit.models.finding.probe import altered_on_the_way, check_projections
 from lightning_edit.progress import Report, silent
 from lightning_edit.request_texts import described as described_request
 from lightning_edit.requests import EditRequest

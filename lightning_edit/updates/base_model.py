@@ -7,9 +7,10 @@ from typing import Any, get_args
 
 from lightning_edit.errors import EditError
 from lightning_edit.loading.editable import Loaded, ModelSource, load_base
+from lightning_edit.loading.fingerprints import check_sample, sample_of
 from lightning_edit.loading.weight_forms import Precision
 from lightning_edit.messages import quoted
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.storage.user.yaml import read_yaml
 from lightning_edit.updates.model_update import ModelUpdate
 
 CONFIG = "config.yaml"
@@ -36,6 +37,7 @@ def base_of(
     source = source_of(settings, update.info, where, name, trust_remote_code)
     base = load_again(source, [layer.module for layer in update.layers.values()])
     update.check(base.model)
+    check_sample(update.info.get("model_sample"), sample_of(base.model), source.name)
     return base, source
 
 

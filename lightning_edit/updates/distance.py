@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_edit.updates.files.update_file import StoredUpdate
 from lightning_edit.updates.sums import dense_update
-from lightning_edit.updates.update_file import StoredUpdate
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.sites import oriented_weight
+from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.layer_update import LayerUpdate
@@ -32,10 +32,12 @@ class EditedWeights:
 
     Attributes:
         base: For each layer the unedited weight ``(d_out, d_in)``, as a whole; of E experts ``(d_out, E d_in)``.
+        sample: `sample_of` the unedited model, of which updates tell; None where it is not known.
     """
 
     def __init__(self, decoder: Decoder, layers: Sequence[int], known: Mapping[int, Level] | None = None) -> None:
         self.decoder = decoder
+        self.sample: str | None = None
         known = known or {}
         self._base = {layer: known[layer].base if layer in known else self._copy(layer) for layer in layers}
         self.base: Mapping[int, Tensor] = _Whole(self._base)
@@ -141,6 +143,11 @@ class EditedWeights:
         shown = self.decoder.shown(layer) if layer >= len(self.decoder.blocks) else ""
         return LayerUpdate(self.decoder.names[layer], self.base_fingerprint(layer), factors, shown)
 
+    @property
+    def described_model(self) -> dict[str, str]:
+        """What an update's file tells of the unedited model, beside the weights that it edits."""
+        return {} if self.sample is None else {"model_sample": self.sample}
+
     def update(self, **info: Any) -> ModelUpdate:
         """All that was added, as an update that is inserted in the model.
 
@@ -148,7 +155,7 @@ class EditedWeights:
             **info: Written with it.
         """
         layers = {layer: self.described(layer, factors) for layer, factors in sorted(self.added.items())}
-        update = ModelUpdate(layers, info)
+        update = ModelUpdate(layers, info | self.described_model)
         for layer in layers:
             levels_of(self.decoder.down_projection(layer)).stack.clear()
         update.register(self.decoder.model, self._base)

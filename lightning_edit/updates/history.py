@@ -11,11 +11,11 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 from lightning_edit.updates.distance import first_order_distance
+from lightning_edit.updates.files.update_file import EDIT_FIELDS, StoredUpdate, read_update, write_update
+from lightning_edit.updates.files.update_list import REMOVED, UpdateList
+from lightning_edit.updates.files.update_record import EditIndex, columns_of
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.sums import add_factors
-from lightning_edit.updates.update_file import EDIT_FIELDS, StoredUpdate, read_update, write_update
-from lightning_edit.updates.update_list import REMOVED, UpdateList
-from lightning_edit.updates.update_record import EditIndex, columns_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_edit.distributed.sharded_weights import whole
-from lightning_edit.models.sites import oriented_weight
+from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.sums import add_factors, is_sum, write_weight

@@ -17,11 +17,11 @@ from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
 from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
+from lightning_edit.updates.files.update_form import described
+from lightning_edit.updates.files.update_tensors import factors_of
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
 from lightning_edit.updates.levels import Part, levels_of, weight_of, write_level
 from lightning_edit.updates.sums import is_sum
-from lightning_edit.updates.update_form import described
-from lightning_edit.updates.update_tensors import factors_of
 
 FORMAT = "lightning-edit update 2"
 # Without checksums.

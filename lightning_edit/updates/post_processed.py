@@ -24,8 +24,7 @@ def post_processed(
         if not process.of_sum:
             dense = factors.dense()
             weight = weights.base[layer] if process.of_base else weights.decoder.weight(layer).detach()
-            experts = weights.decoder.experts(layer) if process.by_expert else 0
-            factors = Factors(_by_expert(process, dense, weight.to(dense), experts))
+            factors = Factors(_by_expert(process, dense, weight.to(dense), weights.decoder.experts(layer)))
     return factors
 
 
@@ -52,7 +51,8 @@ def process_sum(weights: EditedWeights, processors: Sequence[PostProcessor]) -> 
     for layer, factors in dict(weights.added).items() if last else ():
         before = after = factors.dense()
         for process in last:
-            after = process(after, weights.base[layer].double().to(after.device))
+            base = weights.base[layer].double().to(after.device)
+            after = _by_expert(process, after, base, weights.decoder.experts(layer))
         corrections[layer] = Factors(after - before)
         weights.add(layer, corrections[layer])
     return corrections

@@ -10,7 +10,7 @@ import torch
 
 from lightning_edit.errors import EditError
 from lightning_edit.loading.editable import Loaded
-from lightning_edit.models.sites import oriented_weight
+from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint
@@ -18,12 +18,12 @@ from lightning_edit.storage.run_files import WEIGHTS
 from lightning_edit.storage.run_lock import RunLock
 from lightning_edit.updates.base_model import base_of
 from lightning_edit.updates.beside import save_beside
+from lightning_edit.updates.files.update_list import REMOVED, open_updates
+from lightning_edit.updates.files.update_record import DamagedUpdateError, UpdateRecord
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
 from lightning_edit.updates.model_update import ModelUpdate
 from lightning_edit.updates.sums import same_update
-from lightning_edit.updates.update_list import REMOVED, open_updates
-from lightning_edit.updates.update_record import DamagedUpdateError, UpdateRecord
 
 UPDATE, MODEL = "update.safetensors", "model"
 Action = Literal["remove", "apply"]
@@ -101,6 +101,8 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
     edits = sum(len(record.edits) for record in records)
     update = ModelUpdate(total, {**described.info, "edits": edits, "removed_updates": sorted(removed)})
     base, _ = base_of(folder, described, model, trust_remote_code)
+    if "model_sample" not in update.info:
+        notes.append("The run has not noted its model beside the edited matrices, so these alone were compared.")
     update.insert(base.model)
     written = _write(folder, history, removed, update, base)
     checked = _check_after(base.model, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None

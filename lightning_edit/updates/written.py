@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_edit.errors import EditError
 from lightning_edit.solvers.anchors import Memory
-from lightning_edit.solvers.base import Factors
+from lightning_edit.solvers.base import EditProblem, Factors
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Written:
         owners: To which of the edits each key belongs; None where each edit has one.
         values_seconds: What the pairs of a source took.
         anchored: For each layer what the anchor remembers once it is written.
+        problems: For each layer its least squares, where something is still to be done to the update.
     """
 
     factors: dict[int, Factors] = field(default_factory=dict)
@@ -28,6 +29,11 @@ class Written:
     owners: tuple[int, ...] | None = None
     values_seconds: float = 0.0
     anchored: dict[int, Memory] = field(default_factory=dict)
+    problems: dict[int, EditProblem] = field(default_factory=dict)
+
+    def edits(self, layer: int) -> int:
+        """How many edits were written at a layer."""
+        return self.keys[layer].shape[1] if self.owners is None else len(set(self.owners))
 
 
 def check_written(edits: int, stopped: str | None = None) -> None:

@@ -16,8 +16,8 @@ from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.models.batches import TokenBatch, pad
 from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.hooks import by_position, capture_output, change_output, logits_at, resume_from, run_until
-from lightning_edit.models.prefix_cache import PrefixCache
-from lightning_edit.models.shared_prefixes import aligned_right
+from lightning_edit.models.prefixes.prefix_cache import PrefixCache
+from lightning_edit.models.prefixes.shared_prefixes import aligned_right
 from lightning_edit.values.held import Held, in_place, plus, prefixes
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.hooks import by_position, change_output
-from lightning_edit.models.prefix_cache import PrefixCache, cache_texts
-from lightning_edit.models.shared_prefixes import cache_prefixes
+from lightning_edit.models.prefixes.prefix_cache import PrefixCache, cache_texts
+from lightning_edit.models.prefixes.shared_prefixes import cache_prefixes
 
 # Where earlier values of a text stand ``(k,)``, and their deltas ``(k, d_model)``.
 Held = tuple[Tensor, Tensor]

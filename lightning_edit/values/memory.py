@@ -8,8 +8,8 @@ from torch import nn
 from lightning_edit.asking.tokenization import Encoded
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.decoder import Decoder, ValueSite
+from lightning_edit.models.finding.sites import experts_of, input_size, output_size
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.sites import experts_of, input_size, output_size
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.values.optimize import encode_texts, groups_of, optimize_values

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_edit.asking.tokenization import Encoded, check_lengths, encode_subject
+from lightning_edit.asking.tokenization import WITH_TEMPLATES, Encoded, check_lengths, encode_subject
 from lightning_edit.distributed.process_group import agreed
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
@@ -51,7 +51,7 @@ def encode_texts(
         rows += [(edit, text) for text in templates.encode(tokenizer, request, target=True)]
         rows.append((edit, encode_subject(tokenizer, kl_prompt, request.subject)))
     names = [f"{requests[edit].name} with its longest context template" for edit, _ in rows]
-    check_lengths([len(text.ids) for _, text in rows], names, context)
+    check_lengths([len(text.ids) for _, text in rows], names, context, WITH_TEMPLATES)
     return rows
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder, ValueSite
-from lightning_edit.models.probe import altered_on_the_way
+from lightning_edit.models.finding.probe import altered_on_the_way
 from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Range, Settings
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.without_effect import refuse_changed

@@ -13,9 +13,9 @@ from lightning_edit.keys.edit_keys import check_keys
 from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.fast_ops import fused_activations
+from lightning_edit.models.finding.sites import by_token, capture_keys, stacked
 from lightning_edit.models.hooks import by_position, capture_output, frozen, run_until
 from lightning_edit.models.out_of_memory import halving
-from lightning_edit.models.sites import by_token, capture_keys, stacked
 from lightning_edit.requests import EditRequest
 from lightning_edit.windows.texts import WindowedText
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 
-from lightning_edit.asking.tokenization import check_lengths
+from lightning_edit.asking.tokenization import WITH_TEMPLATES, check_lengths
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Asked, Pairs, Source
 from lightning_edit.gradients.statistics import Statistics
@@ -75,7 +75,7 @@ class Windows(Source):
         """Refuses texts that do not fit the context, and answers of a single token; see `Source.check`."""
         texts = self._texts(tokenizer, requests, templates)
         names = [f"{requests[text.owner].name} with its answer" for text in texts]
-        check_lengths([len(text.ids) for text in texts], names, decoder.context)
+        check_lengths([len(text.ids) for text in texts], names, decoder.context, WITH_TEMPLATES)
         without_end = replace(templates, train_end=False)
         for request in requests:
             if any(len(ids) - start < 2 for ids, start in without_end.answered(tokenizer, request)):

@@ -19,7 +19,7 @@ is the bare forward pass. Weights of published shapes are random, so nothing is 
     updates     the same over thousands of updates of one edit
     sequential  methods side by side, one update after the other: quality, not only speed
 
-The last five are run where ``--only`` names them, the others in some twenty minutes. Tables go to the screen,
+The last five are run where ``--only`` names them, the others in a quarter of an hour. Tables go to the screen,
 and all figures to a JSON file. On a GPU: ``--device cuda --models gpt2-xl gpt-j llama-3-8b``.
 """
 

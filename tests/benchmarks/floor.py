@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from lightning_edit.asking.tokenization import encode_subject, encode_target
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.models.sites import oriented_weight, parameter_name
+from lightning_edit.models.finding.sites import oriented_weight, parameter_name
 from lightning_edit.requests import EditRequest
 from lightning_edit.values.optimize import ValueSettings
 from tests.benchmarks.measure import MemoryGrowth, finish, seconds

@@ -22,8 +22,8 @@ from lightning_edit.keys.stored_moments import unneeded_moment
 from lightning_edit.models.batches import by_length, pad, tokens_of_a_pass
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.fast_ops import fast
+from lightning_edit.models.finding.places import places_of, with_maps
 from lightning_edit.models.hooks import change_output, logits_at
-from lightning_edit.models.places import places_of, with_maps
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import Ridge
 from lightning_edit.updates.edited_weights import EditedWeights

@@ -18,7 +18,7 @@ from lightning_edit import EditingModule, EditRequest, Gradient
 from lightning_edit.callbacks import EditCheckpoint, Watch
 from lightning_edit.datamodules import EditDataModule, PreservationText
 from lightning_edit.run.edit_callback import EditCallback, EditingRun
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.storage.run_folder import run_folder
 from tests.benchmarks.material import Choice, invented_requests
 from tests.benchmarks.measure import held_memory

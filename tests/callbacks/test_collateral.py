@@ -15,9 +15,9 @@ from lightning_edit.collateral.long_context import AFTER, BEFORE, LONG_CONTEXT, 
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.run.edit_callback import EditCallback
-from lightning_edit.run.fine_tuning import FineTuning
-from lightning_edit.storage.checkpoint_file import checkpoints
-from lightning_edit.storage.checkpoint_form import check_checkpoint
+from lightning_edit.run.methods.fine_tuning import FineTuning
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_form import check_checkpoint
 from tests.small_runs import fit, module
 from tests.trainers import quiet_trainer
 
@@ -183,3 +183,9 @@ def test_fine_tuning_is_measured_too(tmp_path):
     quiet_trainer(tmp_path, Collateral(16), epochs=3).fit(made, datamodule=TinyWorld(edits=2))
     assert made.sections["collateral"]["asked"]["general"] == 8
     assert (tmp_path / "lightning_edit_run" / "version_0" / "collateral.jsonl").exists()
+
+
+def test_answers_that_leave_no_room_for_a_prompt_are_refused(tmp_path):
+    runner = quiet_trainer(tmp_path, Collateral(PROMPTS, tokens=128))
+    with pytest.raises(EditError, match=r"answers of 128 tokens leave no room .* of 128 tokens\. Lower"):
+        runner.fit(module(), datamodule=TinyWorld(edits=2))

@@ -126,5 +126,11 @@ def test_too_little_text_is_refused_before_editing(tmp_path):
             made, datamodule=TinyWorld(edits=2)
         )
     assert made.loop.editor is None
+    # Nor is anything measured before: the command line begins with a test.
+    with pytest.raises(EditError, match=r"short\.txt has text for"):
+        quiet_trainer(tmp_path, Watch(perplexity_file=str(tmp_path / "short.txt"))).test(
+            made, datamodule=TinyWorld(edits=2), verbose=False
+        )
+    assert made.results == {}
     with pytest.raises(EditError, match="`perplexity_windows` must be a whole number of 1 or more, got 0"):
         Watch(perplexity_file=str(tmp_path / "short.txt"), perplexity_windows=0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_edit.callbacks.examples import ShowExamples, said
+from lightning_edit.callbacks.measuring.examples import ShowExamples, said
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.metrics.edit_metrics import has_failed
 from tests.small_runs import Requests, module
@@ -36,6 +36,34 @@ def test_all_edits_are_shown_or_else_those_that_failed(tmp_path, monkeypatch, ca
     rows = [line for line in few.splitlines() if line.startswith("│")]
     assert all(requests[i].rewrite_prompt in row for i, row in zip((2, 4, 0), rows, strict=True))
     assert "3 of 6 edits, failures first; 2 edits of 6 failed" in few
+
+
+def test_what_the_test_has_written_is_not_written_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    data, made, asked = Requests(TinyWorld(edits=4).requests), module(edits_per_update=None), []
+    written = ShowExamples._answers
+
+    def answers(self, *given):
+        asked.append(self.tokens)
+        return written(self, *given)
+
+    monkeypatch.setattr(ShowExamples, "_answers", answers)
+    # Of other length than what the test writes.
+    callbacks = ShowExamples(), ShowExamples(tokens=19)
+    runner = quiet_trainer(tmp_path, *callbacks)
+    runner.test(made, datamodule=data, verbose=False)
+    runner.fit(made, datamodule=data)
+    capsys.readouterr()
+    runner.test(made, datamodule=data, verbose=False)
+    assert asked == [19, 19]
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert len(rows) == 8
+    assert rows[:4] == rows[4:]
+    # Another model's answers to the same edits are no answers of this one.
+    other, runner = module(edits_per_update=None), quiet_trainer(tmp_path / "other", *callbacks)
+    runner.fit(other, datamodule=data)
+    runner.test(other, datamodule=data, verbose=False)
+    assert asked == [19, 19, 20, 19, 19]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit import ChatSettings, EditError
 from lightning_edit.callbacks import Harness
-from lightning_edit.callbacks.harness import _figures
+from lightning_edit.callbacks.measuring.harness import _figures
 from lightning_edit.cli import main as cli
 from lightning_edit.run.module import EditingModule
 from lightning_edit.tiny import MODEL_PATH, World

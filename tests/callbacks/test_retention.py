@@ -6,7 +6,7 @@ import torch
 
 from lightning_edit import EMMET, EditRequest, ValueSettings
 from lightning_edit.callbacks import Retention
-from lightning_edit.callbacks.retention import Order, valid_positions
+from lightning_edit.callbacks.measuring.retention import Order, valid_positions
 from lightning_edit.datamodules import EditDataModule, TinyWorld
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.run.module import EditingModule

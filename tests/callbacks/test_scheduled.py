@@ -9,7 +9,7 @@ import torch
 
 from lightning_edit import EMMET, RROME, EditError, ValueSettings
 from lightning_edit.callbacks import RecordResults, Retention, ShowExamples
-from lightning_edit.callbacks.scheduled import Scheduled
+from lightning_edit.callbacks.measuring.scheduled import Scheduled
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.metrics import EditMetrics, evaluate

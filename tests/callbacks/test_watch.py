@@ -17,7 +17,7 @@ from lightning_edit.datamodules import OwnEdits, TinyWorld
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.perplexity import perplexity_error
 from lightning_edit.run.edit_callback import EditCallback
-from lightning_edit.run.fine_tuning import FineTuning
+from lightning_edit.run.methods.fine_tuning import FineTuning
 from lightning_edit.run.module import EditingModule
 from tests.trainers import quiet_trainer
 from tests.watched_runs import between, module, rows, run, write_text

@@ -8,6 +8,8 @@ from lightning_edit.collateral import advice as room
 from lightning_edit.collateral.advice import RunFigures, advice
 from lightning_edit.collateral.long_context import AFTER, BEFORE, RATIO
 
+MEMIT = {"solver.second_moment_weight": 10.0, "solver.ridge": 0.0, "second_moment": 1.0}
+
 
 def behind(before, after):
     return {BEFORE: before, AFTER: after, RATIO: after / before}
@@ -27,6 +29,26 @@ def behind(before, after):
         ({"failed": 17}, ["17 of 50 edits failed: raise `values.clamp_norm_factor`"]),
         ({"failed": 17, "kind": "trained"}, ["17 of 50 edits failed: raise `trainer.max_epochs`"]),
         ({"failed": 17, "kind": "constrained"}, ["17 of 50 edits failed: raise `model.epochs`"]),
+        (
+            {"failed": 17, "kind": "trained", "levers": {"norm_constraint": 1e-3}},
+            ["17 of 50 edits failed: raise `model.norm_constraint`, or raise `trainer.max_epochs`"],
+        ),
+        (
+            {"failed": 17, "failed_loss": 0.02, "levers": {"solver.threshold": 0.02, "solver.ridge": 10.0}},
+            ["17 of 50 edits failed although their values were found (a mean value loss of 0.02): raise"],
+        ),
+        (
+            {"failed": 17, "failed_loss": 0.02, "levers": MEMIT | {"anchor.ridge": 1e4}},
+            ["17 of 50 edits failed although their values were found (a mean value loss of 0.02): lower `anchor"],
+        ),
+        (
+            {"failed": 17, "kind": "differentiated", "levers": {}},
+            ["17 of 50 edits failed: raise `source.eta`, or edit more layers or `source.maps`."],
+        ),
+        (
+            {"after": {"generated_match": 0.96, "generated_paraphrase": 0.5}, "kind": "remembered"},
+            ["The new answer is given to 96 % of the edited prompts, but only to 50 % of other wordings: raise `m"],
+        ),
         (
             {"collateral": {"general_worse": 0.3}, "kind": "told"},
             ["30 % of the general answers changed for the worse: with `model.facts: tfidf` or `states`, raise"],
@@ -70,7 +92,8 @@ def behind(before, after):
     ],
 )
 def test_advice_says_what_is_wrong_and_what_to_change(changes, expected):
-    lines = advice(RunFigures(edits=50, **changes))
+    levers = {} if "kind" in changes else MEMIT
+    lines = advice(RunFigures(**{"edits": 50, "levers": levers, **changes}))
     assert len(lines) == len(expected)
     assert all(line.startswith(start) and line.endswith(".") for line, start in zip(lines, expected, strict=True))
 

@@ -6,7 +6,7 @@ import torch
 from lightning_edit.collateral.asking import Asking
 from lightning_edit.collateral.routes import changed_routes
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.routed_keys import is_experts, routes_of
+from lightning_edit.models.finding.routed_keys import is_experts, routes_of
 from lightning_edit.solvers import Factors
 from lightning_edit.updates.edited_weights import EditedWeights
 from tests.architectures import build

@@ -9,8 +9,9 @@ import pytest
 from lightning_edit import EditRequest, stored_requests
 from lightning_edit.datamodules import CounterFact, OwnEdits, base
 from lightning_edit.errors import EditError
-from lightning_edit.storage import json_list, user_json
-from lightning_edit.storage.user_json import json_records
+from lightning_edit.storage import json_list
+from lightning_edit.storage.user import json as user_json
+from lightning_edit.storage.user.json import json_records
 from lightning_edit.stored_requests import StoredRequests
 
 RECORDS = [

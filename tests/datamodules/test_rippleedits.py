@@ -6,7 +6,7 @@ import pytest
 
 from lightning_edit import Query, Ripple
 from lightning_edit.datamodules import RippleEdits
-from lightning_edit.datamodules.ripple_sentences import WORDINGS, sentence_of
+from lightning_edit.datamodules.published.ripple_sentences import WORDINGS, sentence_of
 from lightning_edit.errors import EditError
 from tests.data_files import ripple_test
 

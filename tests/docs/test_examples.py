@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_edit.callbacks.downstream import TASKS
+from lightning_edit.callbacks.measuring.downstream import TASKS
 from lightning_edit.downstream import load_task
 from lightning_edit.tiny import MODEL_PATH, World
 from tests.data_files import write_world

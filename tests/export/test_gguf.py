@@ -13,7 +13,7 @@ from lightning_edit.updates.model_update import inserted
 
 gguf = pytest.importorskip("gguf")
 
-from lightning_edit.cli.export_words import TYPES  # noqa: E402
+from lightning_edit.cli.exporting.words import TYPES  # noqa: E402
 from lightning_edit.export import gguf_copy, gguf_types  # noqa: E402
 from lightning_edit.export.card import license_of  # noqa: E402
 from tests.gguf_files import MODELS, edit, write  # noqa: E402
@@ -189,7 +189,7 @@ def test_edits_are_asked_again_where_rounding_is_coarse(tmp_path, capsys, caplog
 
 
 def test_a_base_that_is_a_folder_is_refused_before_it_is_loaded(finished, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lightning_edit.updates.saved.open_saved", None)
+    monkeypatch.setattr("lightning_edit.updates.files.saved.open_saved", None)
     said = refused(capsys, finished, "--to", "gguf", "--out", tmp_path / "out")
     for what in ("--to gguf-lora", "--to model", "convert_hf_to_gguf.py"):
         assert what in said
@@ -213,7 +213,7 @@ def test_another_file_is_refused(tmp_path, capsys):
 def test_a_file_that_changed_while_it_was_loaded_is_refused(tmp_path, capsys, monkeypatch):
     edit(tmp_path)
     write(tmp_path / "other.gguf", kind=KINDS.Q4_0)
-    monkeypatch.setattr("lightning_edit.cli.export_gguf.base_file", lambda name: tmp_path / "other.gguf")
+    monkeypatch.setattr("lightning_edit.cli.exporting.gguf.base_file", lambda name: tmp_path / "other.gguf")
     words = (tmp_path / "update.safetensors", "--to", "gguf", "--out", tmp_path / "out")
     assert "holds other numbers than the model that was edited" in refused(capsys, *words)
 

@@ -22,9 +22,9 @@ from lightning_edit.keys.moment_pass import compute_second_moments
 from lightning_edit.keys.stored_moments import unneeded_moment
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.finding.places import places_of, spelled_out, with_maps
 from lightning_edit.models.hooks import hidden_of, with_hidden
-from lightning_edit.models.places import places_of, spelled_out, with_maps
-from lightning_edit.run.fine_tuning import target_nll
+from lightning_edit.run.methods.fine_tuning import target_nll
 from lightning_edit.tiny import World
 from lightning_edit.updates.edited_weights import EditedWeights
 from tests.gradients.plain import plain_pairs, plain_residuals, primal

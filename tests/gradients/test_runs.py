@@ -9,7 +9,7 @@ import torch
 from lightning_edit import EditError, EditRequest, Gradient, Ridge, ValueSettings
 from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import TinyWorld
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.updates.history import History
 from lightning_edit.updates.undo import change_updates
 from tests.small_runs import Refuse, Requests, fit, module

@@ -6,9 +6,9 @@ import torch
 from lightning_edit.keys.expert_moment import ExpertMoment
 from lightning_edit.keys.moment_pass import compute_second_moments
 from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.finding.routed_keys import RoutedKeys
+from lightning_edit.models.finding.sites import bias_of, capture_keys, site_biases, stacked
 from lightning_edit.models.hooks import capture_output, frozen, run_until
-from lightning_edit.models.routed_keys import RoutedKeys
-from lightning_edit.models.sites import bias_of, capture_keys, site_biases, stacked
 from tests.families import build_family, experts_in_double
 
 IDS = torch.tensor([[1, 5, 9, 2, 7], [3, 3, 8, 1, 0]])

@@ -14,7 +14,7 @@ from lightning_edit.keys.output_moment import compute_both_moments
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.hooks import hidden_of, with_hidden
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from tests.moment_passes import Watched, kinds, texts
 from tests.small_models import SENTENCES, make_gpt2, make_llama, make_request, make_tokenizer
 from tests.small_runs import Refuse, Requests, fit, module

@@ -47,6 +47,12 @@ def test_texts_are_written_once(tiny, tmp_path):
             assert texts() != first
         finally:
             bias -= 1
+    # So does another temperature.
+    model.generation_config.temperature, usual = 5.0, model.generation_config.temperature
+    try:
+        assert texts() != first
+    finally:
+        model.generation_config.temperature = usual
     (damaged, *_) = sorted(tmp_path.iterdir())
     damaged.write_bytes(damaged.read_bytes()[:-9])
     assert texts() == first

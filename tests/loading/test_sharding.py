@@ -18,8 +18,8 @@ from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.loading.sharding import gathered_weights, load_sharded
 from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.finding.sites import capture_keys
 from lightning_edit.models.hooks import run_until
-from lightning_edit.models.sites import capture_keys
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.values.optimize import optimize_values
 from tests.architectures import build

@@ -25,7 +25,7 @@ from lightning_edit.loggers import Table
 from lightning_edit.loggers.pages import PAGES, layout_of
 from lightning_edit.report.content import content_of
 from lightning_edit.run.edit_callback import EditCallback
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from tests.shared_runs import cli, command, once
 from tests.small_runs import fit, module
 from tests.trainers import quiet_trainer

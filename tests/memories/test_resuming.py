@@ -8,7 +8,7 @@ import torch
 from lightning_edit import EditError, MemoryEditing
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.memories.entries import tensors_of
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from tests.small_runs import Refuse, Requests, fit, module
 
 EDITS = TinyWorld(edits=6).requests

@@ -269,8 +269,13 @@ LONG = "The Eiffel Tower " * 10
             r"record 7: .*20.*max_length|max_len",
         ),
         ({"generate": True}, {"generation_prompts": [LONG]}, 30, r"record 7: the generation prompt.*context of 30"),
-        ({"generated_match": True}, {"subject": LONG.strip()}, 30, r"record 7: the rewrite prompt.*generated_match"),
-        ({}, {"paraphrase_prompts": ["Rome.", LONG]}, 30, r"record 7: the paraphrase.*generated_match"),
+        (
+            {"generated_match": True},
+            {"subject": LONG.strip()},
+            30,
+            r"7: the rewrite prompt.*holds 30\. Shorten it",
+        ),
+        ({}, {"paraphrase_prompts": ["Rome.", LONG]}, 30, r"record 7: the paraphrase.*holds 30\. Shorten it"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_editing(settings, request_changes, context, message):

@@ -99,6 +99,10 @@ def test_what_was_judged_is_not_asked_again(tmp_path):
             judge_of(server.url, tmp_path, **changed)(CASES)
         Judge(JudgeSettings(model="other", url=server.url, cache_dir=str(tmp_path)))(CASES)
         assert len(server.seen) == 3 + 4 * 3
+    # Elsewhere another model may have the same name.
+    with served() as elsewhere:
+        judge_of(elsewhere.url, tmp_path)(CASES)
+        assert len(elsewhere.seen) == 3
     # Nobody is needed any more.
     third = judge_of(server.url, tmp_path)
     assert third(CASES) == EXPECTED and counts(third) == (3, 3, 2, 0, 0)
@@ -129,10 +133,10 @@ def test_retry_after_is_waited_for():
 
 @pytest.mark.parametrize("status", [429, 500])
 def test_what_was_judged_before_an_endpoint_fails_is_kept(status, tmp_path, caplog):
-    cases = [Case("Where?", "Rome", f"R, said {number}") for number in range(40)]
+    cases, mended = [Case("Where?", "Rome", f"R, said {number}") for number in range(40)], []
 
     def reply(number, gold, prediction):
-        return by_letter(gold, prediction) if number <= 5 else (status, f"no {KEY}", {})
+        return by_letter(gold, prediction) if number <= 5 or mended else (status, f"no {KEY}", {})
 
     with served(reply) as server:
         judge = judge_of(server.url, tmp_path, at_once=1, tries=2)
@@ -141,15 +145,15 @@ def test_what_was_judged_before_an_endpoint_fails_is_kept(status, tmp_path, capl
         # Nothing more is asked of it.
         judge([Case("Where?", "Rome", "Paris")])
         assert len(server.seen) == asked == 5 + 3 * 2
-    assert sorted(verdict.by for verdict in verdicts) == ["exact match"] * 35 + ["judge"] * 5
-    assert all(verdict.right == (verdict.by == "judge") for verdict in verdicts)
-    assert counts(judge, "judged", "exact_match") == (5, 36) and str(status) in judge.counts()["problem"]
-    assert "35 answers are marked by exact match" in caplog.text
-    with served() as server:
+        assert sorted(verdict.by for verdict in verdicts) == ["exact match"] * 35 + ["judge"] * 5
+        assert all(verdict.right == (verdict.by == "judge") for verdict in verdicts)
+        assert counts(judge, "judged", "exact_match") == (5, 36) and str(status) in judge.counts()["problem"]
+        assert "35 answers are marked by exact match" in caplog.text
         # A later stage asks again, what is missing alone.
+        mended.append(True)
         judge.reset()
         again = judge_of(server.url, tmp_path)
-        assert [verdict.by for verdict in again(cases)] == ["judge"] * 40 and len(server.seen) == 35
+        assert [verdict.by for verdict in again(cases)] == ["judge"] * 40 and len(server.seen) == asked + 35
     assert counts(judge, "judged", "exact_match", "problem") == (0, 0, None)
 
 

@@ -10,9 +10,9 @@ from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, Valu
 from lightning_edit.asking.tokenization import encode_subject
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import check_layers, find_decoder
+from lightning_edit.models.finding.probe import altered_on_the_way
+from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.models.hooks import frozen
-from lightning_edit.models.probe import altered_on_the_way
-from lightning_edit.models.sites import oriented_weight
 from lightning_edit.values.batch import prepare
 from lightning_edit.values.optimize import encode_texts, optimize_values
 from tests.architectures import FAMILIES, SIZES, build

@@ -6,8 +6,8 @@ import transformers
 
 from lightning_edit import EditError
 from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.finding.probe import check_readable
 from lightning_edit.models.hooks import frozen
-from lightning_edit.models.probe import check_readable
 from lightning_edit.values.batch import prepare
 from lightning_edit.values.optimize import encode_texts, optimize_values
 from tests.families import build_family, experts_in_double, families

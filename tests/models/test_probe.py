@@ -9,8 +9,8 @@ from lightning_edit import EMMET, EditError, EditRequest, ValueSettings, edit
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import current_values
 from lightning_edit.models.decoder import find_decoder
+from lightning_edit.models.finding.probe import altered_on_the_way
 from lightning_edit.models.hooks import capture_output, run_until
-from lightning_edit.models.probe import altered_on_the_way
 from lightning_edit.values.optimize import optimize_values
 from lightning_edit.values.settings import settle_site
 from tests.architectures import SIZES, build

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from lightning_edit.metrics.token_scores import score_tokens
-from lightning_edit.models import shared_prefixes
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.hooks import frozen
-from lightning_edit.models.prefix_cache import cache_texts
-from lightning_edit.models.shared_prefixes import cache_prefixes, passes, prefix_lengths
+from lightning_edit.models.prefixes import shared_prefixes
+from lightning_edit.models.prefixes.prefix_cache import cache_texts
+from lightning_edit.models.prefixes.shared_prefixes import cache_prefixes, passes, prefix_lengths
 from tests.architectures import SIZES, build
 
 # Two heads of many rows, one within the other, and a row that begins like no other.

@@ -23,7 +23,7 @@ from lightning_edit.gradients.net import GradientNet
 from lightning_edit.gradients.net_file import load_net, save_net
 from lightning_edit.keys.stored_moments import unneeded_moment
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.models.places import places_of, with_maps
+from lightning_edit.models.finding.places import places_of, with_maps
 from lightning_edit.nets.lessons import lessons_of
 from lightning_edit.nets.objective import Pupil, sequence_loss
 from lightning_edit.nets.settings import NetSettings

@@ -11,7 +11,7 @@ from lightning_edit import EditError, Gradient, Ridge, Sum
 from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.gradients.net_file import load_net, save_net
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.tiny import World
 from lightning_edit.updates.undo import change_updates
 from tests.gradients.test_runs import sourced

@@ -8,10 +8,10 @@ from lightning_edit import CrispEdit, EditError, SecondMomentSettings
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.run.fine_tuning import encode_answer
-from lightning_edit.run.projected_training import ProjectedAdam
+from lightning_edit.run.methods.fine_tuning import encode_answer
+from lightning_edit.run.methods.projected_training import ProjectedAdam
 from lightning_edit.solvers.projection import OF_EDITS, OF_TEXT, Projection
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.tiny import World
 from lightning_edit.updates.undo import change_updates
 from tests.small_models import make_gpt2, make_llama

@@ -5,7 +5,7 @@ import torch
 
 from lightning_edit import EditError, ModelUpdate
 from lightning_edit.datamodules import TinyWorld
-from lightning_edit.storage import checkpoint_file
+from lightning_edit.storage.checkpoints import checkpoint_file
 from tests import small_runs
 
 EXPERTS = {"model": "tiny-moe", "layers": [1]}

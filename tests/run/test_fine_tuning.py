@@ -12,8 +12,8 @@ from lightning_edit.callbacks import EditReport, ExportEdits
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.run import fine_tuning
-from lightning_edit.run.fine_tuning import FineTuning, encode_answer, target_nll
+from lightning_edit.run.methods import fine_tuning
+from lightning_edit.run.methods.fine_tuning import FineTuning, encode_answer, target_nll
 from lightning_edit.tiny import World
 from tests.trainers import quiet_trainer
 

@@ -9,7 +9,7 @@ from lightning_edit.callbacks import ExportEdits
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.run.lora import ADAPTER, LoRA
+from lightning_edit.run.methods.lora import ADAPTER, LoRA
 from tests.trainers import quiet_trainer
 
 EPOCHS, LR, ALPHA, RANK = 3, 0.01, 6.0, 2

@@ -13,7 +13,7 @@ from lightning_edit.callbacks import EditCheckpoint
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import EditCallback
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.updates.history import History
 from tests.histories import simple
 from tests.small_runs import Requests, module

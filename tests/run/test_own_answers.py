@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit import ChatSettings, EditRequest
-from lightning_edit.run.fine_tuning import FineTuning
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.run.methods.fine_tuning import FineTuning
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.tiny import MODEL_PATH
 from tests.small_runs import Requests, fit, module
 from tests.trainers import quiet_trainer

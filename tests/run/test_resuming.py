@@ -12,12 +12,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_edit import PRUNE, EditError
 from lightning_edit.callbacks import EditCheckpoint, EditReport, ExportEdits
-from lightning_edit.callbacks.scheduled import Scheduled
+from lightning_edit.callbacks.measuring.scheduled import Scheduled
 from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.run.edit_callback import EditCallback
-from lightning_edit.storage.checkpoint_file import checkpoints, damage
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints, damage
 from lightning_edit.updates.history import History
 from tests.shared_runs import command
 from tests.small_runs import Refuse, fit, module

@@ -11,7 +11,7 @@ from lightning_edit.callbacks import Retention, Watch
 from lightning_edit.datamodules import OwnEdits, TinyWorldText, base
 from lightning_edit.datamodules.tiny_world import TinyWorld
 from lightning_edit.run.edit_callback import EditCallback
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.stored_requests import StoredRequests
 from tests.small_runs import fit, module
 

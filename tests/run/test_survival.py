@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from tests.killing import Command, outcome
 
 UPDATES = 10

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.errors import EditError
 from lightning_edit.solvers import PRUNE
-from lightning_edit.storage import checkpoint_file
+from lightning_edit.storage.checkpoints import checkpoint_file
 from lightning_edit.updates.history import History
 from tests.small_runs import fit as run_small
 from tests.small_runs import module

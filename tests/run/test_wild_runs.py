@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.cli import main as cli
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.tiny import MODEL_PATH
 from tests.judges import served
 from tests.shared_runs import command

@@ -11,9 +11,9 @@ from lightning_edit.callbacks.log_files import cut_back
 from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.storage.cache import Cache
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
+from lightning_edit.updates.files.update_list import UpdateList, open_updates
 from lightning_edit.updates.undo import change_updates
-from lightning_edit.updates.update_list import UpdateList, open_updates
 from tests.small_models import make_factors
 from tests.small_runs import fit, module
 

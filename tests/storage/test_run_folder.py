@@ -20,7 +20,7 @@ from lightning_edit.callbacks.log_files import keep_csv
 from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.run.edit_callback import EditCallback
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.storage.run_folder import run_folder
 from tests.small_runs import module
 from tests.trainers import quiet_trainer

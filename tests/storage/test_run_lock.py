@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_edit import EditError
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.run.edit_callback import EditCallback
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.storage.run_lock import RunLock
 from lightning_edit.updates.undo import change_updates
 from tests.small_runs import fit, module

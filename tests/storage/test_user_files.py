@@ -7,9 +7,9 @@ import time
 import pytest
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.user_files import check_file, csv_rows, read_text
-from lightning_edit.storage.user_json import json_lines, json_records, read_json
-from lightning_edit.storage.user_yaml import parse_yaml, read_yaml
+from lightning_edit.storage.user.files import check_file, csv_rows, read_text
+from lightning_edit.storage.user.json import json_lines, json_records, read_json
+from lightning_edit.storage.user.yaml import parse_yaml, read_yaml
 
 
 def write(tmp_path, name, content):

@@ -13,7 +13,7 @@ from lightning_edit.survival.settings import SurvivalSettings
 from lightning_edit.survival.text import OrdinaryText, ordinary_text
 from lightning_edit.survival.variants import variants_of
 from lightning_edit.tiny import World
-from lightning_edit.updates.saved import open_saved
+from lightning_edit.updates.files.saved import open_saved
 from tests.small_models import make_gpt2, make_llama, make_tokenizer
 
 pytest.importorskip("peft")

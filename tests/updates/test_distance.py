@@ -13,10 +13,10 @@ from lightning_edit.models.decoder import find_decoder
 from lightning_edit.solvers import EditProblem, Factors
 from lightning_edit.updates.distance import first_order_distance
 from lightning_edit.updates.edited_weights import EditedWeights
+from lightning_edit.updates.files.update_file import StoredUpdate
+from lightning_edit.updates.files.update_record import UpdateRecord
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate
-from lightning_edit.updates.update_file import StoredUpdate
-from lightning_edit.updates.update_record import UpdateRecord
 
 
 def linear_run(left_out=(), updates=5, preserve=False):

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from lightning_edit import EditError
 from lightning_edit.solvers import Factors
+from lightning_edit.updates.files.update_record import DamagedUpdateError
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate
-from lightning_edit.updates.update_record import DamagedUpdateError
 from tests.histories import LAYERS, PAIRS, make_editor, simple
 from tests.small_models import make_factors, make_gpt2, make_request
 

@@ -7,7 +7,7 @@ import torch
 
 from lightning_edit import AlphaEdit, EditError, EditRequest, EvoEdit, ValueSettings, Windows
 from lightning_edit.datamodules import TinyWorld
-from lightning_edit.storage.checkpoint_file import checkpoints
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.updates.history import History
 from lightning_edit.updates.undo import change_updates
 from tests.small_runs import VALUES, Refuse, Requests, fit, module

@@ -7,7 +7,7 @@ from lightning_edit import MEMIT, ROME, ContextTemplates, EditError, EditRequest
 from lightning_edit.asking.chat import ChatTokenizer, chat_format
 from lightning_edit.editor import Editor
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.run.fine_tuning import target_nll
+from lightning_edit.run.methods.fine_tuning import target_nll
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.values.optimize import search_values
 from lightning_edit.windows.search import window_values

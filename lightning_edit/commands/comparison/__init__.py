@@ -1,6 +1,6 @@
 """Several runs side by side: a table, and a figure as a file and in TensorBoard."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,7 +27,7 @@ def compare(
     metric: str | list[str] | None = None,
     x: Literal["edits", "batch_size"] = "edits",
     output: str = "comparison.png",
-    labels: list[str] | None = None,
+    labels: list[str] | Mapping[str, str] | None = None,
     table: str | None = None,
     significance: bool = False,
     zoom: bool = False,
@@ -44,8 +44,8 @@ def compare(
             else that some have.
         x: Against what: ``edits`` shows how a run went on, ``batch_size`` (edits of one update) the ends of the runs.
         output: The figure, a PNG, PDF or SVG file; for TensorBoard it lands in a folder ``comparison`` beside it.
-        labels: Names in place of the runs' or methods' own, one for each row of the table in its order; those that
-            share one make one line.
+        labels: Names in place of the runs' or methods' own, one for each row of the table in its order, or by the
+            folders of runs; rows that share one make one line.
         table: A LaTeX, CSV or Markdown file for the table as well.
         significance: Whether to test each pair of methods over the records that both have; see `paired_tests`.
         zoom: Whether axes of percentages show only what is needed, and not 0 to 100.
@@ -61,8 +61,9 @@ def compare(
     finished = joined_seeds(found)
     metrics = [usual_metric(finished)] if names is None else names
     _check_metrics(finished, metrics, x)
-    _check_labels(finished, labels)
-    lines, columns = lines_of(finished, x, labels), columns_of(finished, metrics)
+    given = [labels[str(run.folder)] for run in finished] if isinstance(labels, Mapping) else labels
+    _check_labels(finished, given)
+    lines, columns = lines_of(finished, x, given), columns_of(finished, metrics)
     tested = _tested(lines, columns if names is None else names) if significance else None
     # Most of the time that a comparison takes; a mistake is answered without it.
     from lightning_edit.commands.comparison.figure_file import write_figure

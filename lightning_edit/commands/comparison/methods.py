@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning_edit.configs import CONFIGS
-from lightning_edit.storage.user_yaml import read_yaml
+from lightning_edit.storage.user.yaml import read_yaml
 
 # The names that methods are published under, of those whose file is named otherwise.
 PUBLISHED = {

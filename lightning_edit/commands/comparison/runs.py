@@ -17,7 +17,9 @@ from lightning_edit.commands.comparison.settings import (
 from lightning_edit.commands.run_name import is_name
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
-from lightning_edit.storage.user_json import json_lines, read_json
+from lightning_edit.storage.run_files import UPDATES
+from lightning_edit.storage.user.json import json_lines, read_json
+from lightning_edit.updates.files.update_list import UpdateList
 
 MOST_EDITS = 10**12
 
@@ -107,7 +109,14 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
         notes += [f"{folder} {reason} and is left out." for folder, reason in reasons.items() if reason is not None]
         for folder in finished:
             runs.setdefault(folder.resolve(), _read_run(folder, notes))
-    return list(runs.values()), notes
+    return list(runs.values()), [*notes, *(note for run in runs.values() for note in _removed(run.folder))]
+
+
+def _removed(folder: Path) -> list[str]:
+    """A note on updates that were taken out of a run since it was measured."""
+    removed = sorted(UpdateList(folder / UPDATES).removed())
+    numbers = ", ".join(map(str, removed))
+    return [f"{folder}: update {numbers} was taken out since; these figures are from before."] if removed else []
 
 
 def _nothing(path: Path, below: Sequence[Path]) -> str:

@@ -17,7 +17,7 @@ from lightning_edit.commands.comparison.lines import Line
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.errors import EditError
 from lightning_edit.metrics.edit_metrics import FIGURES, figures_of, name_of
-from lightning_edit.storage.user_json import json_lines
+from lightning_edit.storage.user.json import json_lines
 
 FILE = "records.jsonl"
 LEVEL = 0.05

@@ -12,7 +12,7 @@ import torch
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted
-from lightning_edit.metrics.judging.endpoint import Endpoint, NoReplyError
+from lightning_edit.metrics.judging.endpoint import Endpoint, NoReplyError, address
 from lightning_edit.metrics.judging.local import LocalJudge
 from lightning_edit.metrics.judging.prompt import verdict_of
 from lightning_edit.metrics.judging.questions import Questions
@@ -147,9 +147,10 @@ class Judge:
         return self.settings.template.format(**case._asdict())
 
     def _name(self, model: str, case: Case) -> str:
-        """What a judgement depends on; where the model runs is not part of it."""
+        """What a judgement depends on; of an endpoint also its address, as local ones call any model what they like."""
+        where = "" if self.settings.url is None else address(self.settings.url)
         settings = json.dumps([self.settings.arguments, self.settings.reply_tokens], sort_keys=True, default=str)
-        return fingerprint("judgement 1", model, self.settings.template, settings, *case)
+        return fingerprint("judgement 2", model, where, self.settings.template, settings, *case)
 
     def _remembered(self, names: Mapping[Case, str]) -> Verdicts:
         found = {} if self._cache is None else {case: self._cache.read(KIND, name) for case, name in names.items()}

@@ -9,7 +9,7 @@ from lightning_edit.settings import Checked
 
 
 class PostProcessor(Checked, ABC):
-    """Makes an update smaller: no entry of it, or no singular value, ever grows.
+    """Makes an update smaller: no entry of it, or no singular value, ever grows; of each expert's by itself.
 
     What it takes away is missing from what the edits were to write, so efficacy can only be lost: measure it.
 
@@ -17,12 +17,10 @@ class PostProcessor(Checked, ABC):
         of_sum: False for a processor of each update, relative to the weight W that the update is added to; True for one
             of the sum of all updates, relative to the unedited W0, once after the last update.
         of_base: Whether a processor of each update is relative to the unedited W0 as well.
-        by_expert: Whether the matrix of each expert is processed by itself.
     """
 
     of_sum: ClassVar[bool] = False
     of_base: ClassVar[bool] = False
-    by_expert: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, update: Tensor, base: Tensor) -> Tensor:

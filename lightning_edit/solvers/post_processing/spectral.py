@@ -32,8 +32,6 @@ class SPHERE(PostProcessor):
     alpha: Share = 0.5
     """How much of an update's part along them is taken away; 1 takes all of it (0.5 as published)."""
 
-    by_expert: ClassVar[bool] = True
-
     def __call__(self, update: Tensor, base: Tensor) -> Tensor:
         """The update with less along the main directions of the rows."""
         rows = torch.nn.functional.normalize(base.to(update), dim=1)
@@ -58,7 +56,6 @@ class REVIVE(PostProcessor):
     """The share of s^2 that is protected; no published value is known, and larger ones cost efficacy."""
 
     of_base: ClassVar[bool] = True
-    by_expert: ClassVar[bool] = True
 
     def __call__(self, update: Tensor, base: Tensor) -> Tensor:
         """The update outside of the dominant subspace."""

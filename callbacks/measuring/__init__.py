@@ -1,0 +1,1 @@
+"""Callbacks that measure the model before, during and after editing."""

@@ -1,0 +1,150 @@
+"""What a run says of its edits, for the card of what is exported, and whether a truncated update still has them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning_edit.asking.chat import ChatSettings, settle_chat
+from lightning_edit.asking.conversation import Conversation
+from lightning_edit.commands.comparison.settings import METHOD, flat_settings
+from lightning_edit.errors import EditError
+from lightning_edit.export.card import SAMPLE, CardFacts
+from lightning_edit.loading.pretrained import load_tokenizer
+from lightning_edit.messages import counted, listed, terminal
+from lightning_edit.metrics.generated_text import generated_match
+from lightning_edit.models.decoder import find_decoder
+from lightning_edit.progress import ProgressBars
+from lightning_edit.solvers import Factors
+from lightning_edit.storage.user.json import json_lines, read_json
+from lightning_edit.updates.base_model import settings_of
+from lightning_edit.updates.files.saved import Saved
+from lightning_edit.updates.model_update import ModelUpdate, inserted
+
+# Settings that a reader of the card may want, and all of the solver.
+SHOWN = (
+    *("model.layers", "model.edits_per_update", "model.dtype", "model.quantization", "model.write", "model.seed"),
+    *("model.values.lr", "model.values.steps", "model.values.clamp_norm_factor", "model.second_moment.tokens"),
+    *("model.lr", "model.rank", "model.alpha", "model.epochs"),
+)
+# Most tokens of an answer.
+TOKENS = 20
+
+
+def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFacts:
+    """The facts of a card with what the run's ``metrics.json`` and records say.
+
+    Args:
+        facts: What the update itself knows.
+        saved: The edits.
+        all_edits: Whether the card lists all of them.
+    """
+    metrics = _metrics(saved.folder)
+    edits = saved.edits or _of_records(saved.folder)
+    facts = replace(facts, sample=edits if all_edits else edits[:SAMPLE])
+    if not metrics:
+        return facts
+    flat = flat_settings(metrics.get("config") or {})
+    settings = {name.removeprefix("model."): value for name, value in flat.items() if _is_shown(name, value)}
+    removed = saved.update.info.get("removed_updates") or []
+    stale = [f"Removed after the figures below were measured: update {listed(removed)} of the run"] if removed else []
+    return replace(
+        facts,
+        form=[*facts.form, *stale],
+        method=flat.get(METHOD) or facts.method,
+        settings=settings,
+        before=metrics.get("before") or {},
+        after=metrics.get("after") or {},
+        collateral=metrics.get("collateral") or {},
+    )
+
+
+def _is_shown(name: str, value: str) -> bool:
+    return (name in SHOWN or name == "model.solver" or name.startswith("model.solver.")) and value != "null"
+
+
+def _metrics(folder: Path | None) -> Mapping[str, Any]:
+    """The figures of a run; none where it wrote none, or an update was removed since."""
+    path = None if folder is None else folder / "metrics.json"
+    if path is None or not path.is_file():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise EditError(f"{path} does not hold the figures of a run. Move it away to export without them.")
+    return content
+
+
+def _of_records(folder: Path | None) -> list[dict[str, str]]:
+    """The edits of a run that writes no updates one by one, from the records it was measured on."""
+    path = None if folder is None else folder / "records.jsonl"
+    if path is None or not path.is_file():
+        return []
+    names = ("case_id", "subject", "prompt", "target_new")
+    lines = (value for value, _ in json_lines(path) if isinstance(value, dict) and value.get("stage") == "after")
+    return [{name: str(line.get(name) or "") for name in names} for line in lines]
+
+
+def answers_left(saved: Saved, truncated: Mapping[str, Factors], most: int) -> tuple[int, int, int] | None:
+    """How many edits a truncated update still has the answers of.
+
+    Args:
+        saved: The edits, not inserted.
+        truncated: For the name of each module what is left of its update.
+        most: How many edits to ask for, evenly chosen.
+
+    Returns:
+        How many were asked for, how many the whole update has, and how many the truncated one; None where the prompts
+        of the edits are not known.
+    """
+    edits = saved.edits or _of_records(saved.folder)
+    if not edits:
+        return None
+    # Rounded up, so that they are no more than asked for.
+    asked = edits[:: -(-len(edits) // most)]
+    layers = {place: replace(one, factors=truncated[one.module]) for place, one in saved.update.layers.items()}
+    settings = {} if saved.folder is None else settings_of(saved.folder)
+    tokenizer, decoder = _tokenizer(saved, settings), find_decoder(saved.base.model, settings.get("down_projection"))
+    with ProgressBars() as report:
+        counts = []
+        for name, update in (("whole", saved.update), ("remaining", ModelUpdate(layers, saved.update.info))):
+            with inserted(saved.base.model, update):
+                said = 0
+                for number, edit in enumerate(asked, start=1):
+                    question = edit["prompt"].replace("{}", edit["subject"])
+                    answer = Conversation(decoder, tokenizer, TOKENS).ask(question)
+                    said += generated_match(answer, edit["target_new"])
+                    report(f"ask the {name} update (edits)", number, len(asked))
+                counts.append(said)
+    return len(asked), counts[0], counts[1]
+
+
+def _tokenizer(saved: Saved, settings: Mapping[str, Any]) -> Any:
+    """The tokenizer of the base model, which asks in the chat if the run did."""
+    tokenizer = load_tokenizer(saved.source.name, saved.source.trust_remote_code)
+    try:
+        asking = ChatSettings(**(settings.get("chat_settings") or {}))
+    except TypeError as error:
+        raise EditError(f"RUN: {saved.folder}/config.yaml: `chat_settings` holds what is no setting.") from error
+    return settle_chat(tokenizer, settings.get("chat", False), asking)
+
+
+def asked_again(
+    saved: Saved, left: Mapping[str, Factors], facts: CardFacts, most: int, what: str = "truncated"
+) -> CardFacts:
+    """Asks for the edits with the whole update and with what is left of it, says the counts, notes them for the card.
+
+    Args:
+        saved: The edits, not inserted.
+        left: See `answers_left`.
+        facts: What the card says.
+        most: See `answers_left`.
+        what: What happened to the update.
+    """
+    counts = answers_left(saved, left, most)
+    if counts is None:
+        line = f"How many edits the {what} update still has was not measured: the run keeps none of their prompts"
+    else:
+        asked, whole, rest = counts
+        line = f"Answers: of {counted(asked, 'edit')} asked again the whole update says {whole}, the {what} one {rest}"
+    terminal().print(f"{line}.", soft_wrap=True)
+    return replace(facts, form=[*facts.form, f"{line}."])

@@ -1,0 +1,1 @@
+"""Text that is run once: keys and values of prefixes."""

@@ -1,0 +1,1 @@
+"""The LightningModules of methods that are no least squares."""

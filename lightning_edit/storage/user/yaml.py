@@ -1,0 +1,114 @@
+"""YAML of a user's, looked through before anything is made of it: aliases can stand for more than fits a memory."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_edit.errors import EditError
+from lightning_edit.storage.user.files import read_text
+from lightning_edit.storage.user.json import DEPTH, check_value
+
+LARGEST = 2**23
+NODES = 100_000
+
+# The fast loader has no bound of its own and ends the process where a text is nested too deep; its events are safe.
+_PARSER = getattr(yaml, "CLoader", yaml.Loader)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_yaml(path: str | Path, named: str = "") -> Any:
+    """The value of a YAML file.
+
+    Args:
+        path: The file.
+        named: How a message begins, such as "`tasks`: ".
+
+    Raises:
+        EditError: See `read_text` and `parse_yaml`.
+    """
+    return parse_yaml(read_text(path, named, LARGEST), str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """A YAML value, of plain types only.
+
+    Args:
+        text: One YAML document.
+        where: The file, for messages.
+
+    Raises:
+        EditError: If it is no YAML, see `check_yaml`, or holds what no plain type can.
+    """
+    try:
+        check_yaml(text)
+        # Types and dates that are wrong, numbers of thousands of digits and keys that are lists are found only here.
+        value = yaml.load(text, Loader=_LOADER)
+    except EditError as error:
+        raise EditError(f"{where}, {error}") from error
+    except yaml.YAMLError as error:
+        raise EditError(f"{where}{place_of(error)}") from error
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, RecursionError) as error:
+        raise EditError(f"{where}: not readable as YAML ({type(error).__name__}: {error}).") from error
+    check_value(value, where)
+    return value
+
+
+def place_of(error: yaml.YAMLError) -> str:
+    """Line and column of a fault, and what it is, to follow the name of a file.
+
+    Args:
+        error: From the YAML library.
+    """
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+    return f"{place}: not YAML ({problem})."
+
+
+def check_yaml(text: str) -> None:
+    """Refuses YAML that would become too large or too deep a value.
+
+    Args:
+        text: One YAML document.
+
+    Raises:
+        EditError: With the line, if it is nested too deep, has an alias inside of what that stands for, or has too many
+            values once each alias is replaced by what it stands for.
+        yaml.YAMLError: If it is no YAML.
+    """
+    anchored: dict[str, tuple[int, int]] = {}
+    # For each collection that is open: its anchor, and how many values and levels it has so far.
+    opened: list[list[Any]] = [[None, 0, 0]]
+    for event in yaml.parse(text, Loader=_PARSER):
+        size, height = 1, 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append([event.anchor, 1, 0])
+            if len(opened) - 1 > DEPTH:
+                raise EditError(f"line {_line(event)}: nested more than {DEPTH} levels deep.")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size, height = opened.pop()
+            height += 1
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor in [anchor for anchor, _, _ in opened]:
+                raise EditError(f"line {_line(event)}: the alias *{event.anchor} stands inside of what it stands for.")
+            # An alias to nothing is found by the loader.
+            size, height = anchored.get(event.anchor, (1, 0))
+            anchor = None
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor = event.anchor
+        else:
+            continue
+        if anchor is not None:
+            anchored[anchor] = size, height
+        opened[-1][1] += size
+        opened[-1][2] = max(opened[-1][2], height)
+        if opened[-1][1] > NODES:
+            raise EditError(f"line {_line(event)}: more than {NODES:,} values, those that aliases stand for included.")
+        if len(opened) - 1 + height > DEPTH:
+            raise EditError(f"line {_line(event)}: nested more than {DEPTH} levels deep.")
+
+
+def _line(event: yaml.Event) -> int:
+    return int(event.start_mark.line) + 1
