@@ -115,7 +115,7 @@ class NetTraining(LightningModule):
         pupil, decoder = self.pupil, self.pupil.decoder
         settings = {name: str(value) for name, value in asdict(self.settings).items() if name != "steps"}
         texts = [repr((lesson.request, lesson.same, lesson.unrelated)) for lesson in self.lessons]
-        weights = [*(decoder.weight(place) for place in pupil.places), sample_of(decoder.model) or ""]
+        weights: list[Any] = [*(decoder.weight(place) for place in pupil.places), sample_of(decoder.model) or ""]
         read = {"facts": fingerprint(*texts), "weights": fingerprint(*weights), "contexts": str(pupil.templates)}
         return settings | read | {"solver": repr(pupil.solver), "source": repr(pupil.source)}
 
