@@ -252,10 +252,11 @@ class Editor:
 
     def _finish_each(self, written: Written) -> None:
         """Post-processes an update that stays by itself as the sum that it is, see `finish`."""
-        for layer, added in self.finish().items() if self.finishes_each else ():
+        if not self.finishes_each:
+            return
+        for layer, added in self.finish().items():
             written.factors[layer] = Factors(written.factors[layer].dense() + added.dense())
-        if self.finishes_each:
-            measured_again(self.weights, written, self.solver.needs_second_moment)
+        measured_again(self.weights, written, self.solver.needs_second_moment)
 
     def finish(self) -> dict[int, Factors]:
         """Post-processes the sum of all updates, which is done once, after the last; see `process_sum`."""

@@ -174,11 +174,12 @@ def encode_subject(
     return Encoded(tuple(ids), covering[-1], target_start, first)
 
 
-SHORTEN = "Shorten it."
 WITH_TEMPLATES = "Shorten it, or use shorter `context_templates`."
 
 
-def check_lengths(lengths: Sequence[int], names: Sequence[str], context: int | None, remedy: str = SHORTEN) -> None:
+def check_lengths(
+    lengths: Sequence[int], names: Sequence[str], context: int | None, remedy: str = "Shorten it."
+) -> None:
     """Refuses texts that are longer than the model's context.
 
     Args:
