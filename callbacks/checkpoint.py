@@ -271,7 +271,7 @@ class EditCheckpoint(EditCallback):
             edits, of_all = self._edits_saved, len(pl_module.requests)
             flags = self.flags_to_go_on(self._folder) if self.flags_to_go_on is not None else ()
             go_on = shlex.join(["fit", "--ckpt_path", str(kept[0]), *flags])
-            self._say(trainer, f"{edits} of {counted(of_all, 'edit')} are kept. To resume: {go_on}")
+            self._say(trainer, f"{edits} of {of_all:,} edits are kept. To resume: {go_on}")
 
     @staticmethod
     def _say(trainer: Any, message: str) -> None:

@@ -4,6 +4,9 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
+from lightning_edit.asking.chat import chat_of
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.layer_stats import NOT_COUNTED, SecondMomentSettings
@@ -11,6 +14,7 @@ from lightning_edit.keys.text_moments import check_outputs
 from lightning_edit.loop.sourced import check_source, check_sum, warn_of_search, without_moments
 from lightning_edit.requests import replaced_by
 from lightning_edit.solvers import Anchor, EvoEdit, LyapLock, SimIE
+from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.values.settings import check_anchored, check_replay
 from lightning_edit.without_effect import changed
 
@@ -123,6 +127,27 @@ def check_sites(module: "EditingModule") -> None:
             f"`anchor: SimIE` sums the keys of all tokens over all pairs of experts, which layers {experts} have too "
             "many of. Edit the shared expert or a dense MLP (`model.sites`), or use `anchor: LyapLock`."
         )
+
+
+def check_tokens(module: "EditingModule") -> None:
+    """Refuses second moments of fewer tokens than the solver needs to invert them, before anything is run.
+
+    Args:
+        module: The module, whose model is loaded.
+
+    Raises:
+        EditError: See `check_second_moments`.
+    """
+    settings, decoder = module.moment_settings, module.decoder
+    mixed = settings.preserve or settings.share_of_questions(chat_of(module.tokenizer) is not None)
+    if settings.source != "text" or settings.tokens is None or mixed:
+        return
+    for layer in module.layers:
+        width = decoder.moment_shape(layer)[-1]
+        if settings.tokens < width:
+            # So many keys span no more than this.
+            best = (torch.arange(width) < settings.tokens).double().diag()
+            check_second_moments({layer: best}, module.solver)
 
 
 def check_history(module: "EditingModule") -> None:

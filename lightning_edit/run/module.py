@@ -26,7 +26,13 @@ from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import silent
 from lightning_edit.requests import EditRequest, batches_of
-from lightning_edit.run.combinations import check_combinations, check_history, check_replaced, check_sites
+from lightning_edit.run.combinations import (
+    check_combinations,
+    check_history,
+    check_replaced,
+    check_sites,
+    check_tokens,
+)
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.levers import levers_of
 from lightning_edit.run.preparation import check_texts, check_warm_up, editor_of, templates_of, warm_up_run
@@ -155,6 +161,7 @@ class EditingModule(UpdatingModule):
         """Also settles where values are found, see `settle_site`, and refuses maps of which a source finds none."""
         super().check_model()
         check_sites(self)
+        check_tokens(self)
         if is_searched(self.pairs_from):
             self.value_settings = settle_site(self.decoder, self.layers, self.value_settings)
         if self.pairs_from is not None:

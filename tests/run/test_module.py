@@ -199,7 +199,8 @@ def test_mlp_site_with_several_layers_is_refused(tmp_path):
         run(tmp_path, edits=2, layers=[0, 1], values=ValueSettings(site="mlp"))
 
 
-def test_too_little_text_names_layer_rank_and_remedy(tmp_path):
+def test_too_little_text_names_layer_rank_and_remedy_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_edit.run.measuring.evaluate", lambda *_: pytest.fail("the model was evaluated"))
     with pytest.raises(EditError, match=r"layer 0 has rank \d+ of \d+.*second_moment\.tokens.*ridge"):
         run(tmp_path, edits=2, solver=EMMET(1.0), second_moment=SecondMomentSettings(tokens=50))
 
