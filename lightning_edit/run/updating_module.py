@@ -3,12 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_edit.loop.run_state import RunState
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.early_end import edits_left
 from lightning_edit.run.edit_callback import call_hooks
@@ -113,19 +111,3 @@ class UpdatingModule(MeasuredModule):
         """All that the run has added to the weights; None where nothing is."""
         assert self.loop.editor is not None
         return self.weights.update(**self.loop.editor.describe(), edits=self.loop.edits_written)
-
-    # -- what a checkpoint keeps ---------------------------------------------------------------------------------------
-
-    def describe(self) -> dict[str, Any]:
-        """The answers that a chat model has given in its own words, if that is what edits learn."""
-        return {} if self.own_answers is None else {"own_answers": self.own_answers}
-
-    def restore(self, state: RunState, described: dict[str, Any]) -> None:
-        """Goes on where a checkpoint was written.
-
-        Args:
-            state: That of the run.
-            described: What `describe` returned then.
-        """
-        self.own_answers = described.get("own_answers")
-        super().restore(state, described)
