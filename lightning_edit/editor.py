@@ -1,8 +1,8 @@
 """From value vectors to edited weights: the part of a run that knows neither trainer nor files."""
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,7 @@ class Editor:
         anchored: For each layer what the anchor remembers.
         output_moments: For each layer B ``(d_out, d_out)``, for a solver that needs it.
         finishes_each: Whether each update stays by itself, and is to be post-processed as the sum that it is.
+        elsewhere: Shows the model without what other edits have changed in other places than `layers`.
     """
 
     weights: EditedWeights
@@ -81,6 +82,7 @@ class Editor:
     anchored: dict[int, Memory] = field(default_factory=dict)
     output_moments: Mapping[int, Tensor] = field(default_factory=dict)
     finishes_each: bool = False
+    elsewhere: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __post_init__(self) -> None:
         self._layer_solvers: dict[int, LayerSolver] = {}
@@ -90,9 +92,16 @@ class Editor:
         """The layer at which values are found."""
         return self.layers[0] if self.distribution == "replay" else self.layers[-1]
 
+    @contextmanager
+    def unedited(self) -> Iterator[None]:
+        """The model without any edit, inside a ``with`` block."""
+        with self.elsewhere(), self.weights.unedited():
+            yield
+
     def searched(self) -> AbstractContextManager[None]:
         """The model on which values are found, inside a ``with`` block."""
-        return self.weights.unedited() if self.values.weights == "unedited" and self.weights.added else nullcontext()
+        edited = self.weights.added or self.elsewhere is not nullcontext
+        return self.unedited() if self.values.weights == "unedited" and edited else nullcontext()
 
     def mlp_outputs(self, requests: Sequence[EditRequest]) -> Tensor:
         """What the MLP gives at the edits' subjects where values are found, ``(n, d_model)`` in float64."""
@@ -102,12 +111,25 @@ class Editor:
     def find_values(self, requests: Sequence[EditRequest], report: Report = silent) -> Values:
         """The value vectors of the edits, see `optimize_values`, on the weights that the settings name.
 
-        Where there is no room for so many, those of one half are found after those of the other.
+        Where there is no room for so many, those of one half are found after those of the other. Of several processes
+        each may find others.
         """
         how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.value_layer, self.values)
         with self.searched():
-            values, mu = values_in_parts(*how, report), self.values.norm_anchor
-            return with_norm(values, self.mlp_outputs(requests), mu) if isinstance(mu, int | float) else values
+            return values_in_parts(*how, report)
+
+    def with_norm(self, requests: Sequence[EditRequest], values: Values) -> Values:
+        """The values with the norm that the settings name, see `with_norm`; all processes must ask for the same.
+
+        Args:
+            requests: The n edits.
+            values: What `find_values` gave for them.
+        """
+        mu = self.values.norm_anchor
+        if not isinstance(mu, int | float):
+            return values
+        with self.searched():
+            return with_norm(values, self.mlp_outputs(requests), mu, requests)
 
     def write(
         self, requests: Sequence[EditRequest], z: Tensor, measured: bool = True, report: Report = silent

@@ -8,6 +8,7 @@ import torch
 from lightning_edit import MEMIT, REVIVE, SPHERE, AlphaEdit, EvoEdit, LyapLock, SimIE
 from lightning_edit.asking.tokenization import encode_subject
 from lightning_edit.solvers import PreviousKeys
+from lightning_edit.values.vectors import GIVEN_UP
 from tests.histories import LAYERS, MAKERS, PAIRS, make_editor
 from tests.solvers.cases import moment_of
 from tests.solvers.test_spectral import directions
@@ -204,7 +205,7 @@ def test_three_updates_of_two_layers_are_those_of_the_plain_loop(name, maker):
     plain = Plain(editor, maker)
     update = method(plain, editor.moments)
     for requests in PAIRS:
-        z = editor.find_values(requests).z
+        z = editor.with_norm(requests, editor.find_values(requests)).z
         editor.write(requests, z)
         update(requests, z.T)
         for layer in LAYERS:
@@ -221,7 +222,9 @@ def test_values_with_a_norm_anchor_are_those_of_the_plain_formula(maker):
     norms = (outputs + free.z - free.z0).norm(dim=1)
     mu = float(norms.sort().values[2]) / 1.9  # larger ones than the third are given up, or nearly
     editor.values = replace(editor.values, norm_anchor=mu)
-    found = editor.find_values(requests)
+    found = editor.with_norm(requests, editor.find_values(requests))
+    assert torch.equal(found.finite, norms <= 2 * mu)
+    assert set(found.left_out().values()) == {GIVEN_UP}
     for i, wanted in enumerate(outputs + free.z - free.z0):
         delta = 0 * wanted if wanted.norm() > 2 * mu else wanted * mu / wanted.norm() - outputs[i]
         assert torch.allclose(found.z[i], free.z0[i] + delta, rtol=1e-9, atol=1e-11)

@@ -10,6 +10,7 @@ from lightning_edit.api.how import How
 from lightning_edit.asking.chat import ChatSettings, chat_of
 from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import require_offsets
+from lightning_edit.collateral import Sources
 from lightning_edit.distributed.process_group import Together
 from lightning_edit.errors import EditError
 from lightning_edit.keys.layer_stats import check_counted
@@ -20,6 +21,7 @@ from lightning_edit.loop.sourced import (
     check_source,
     check_subjects,
     check_sum,
+    facts_to_see,
     is_searched,
     warn_of_search,
     without_moments,
@@ -134,6 +136,8 @@ def check_how(how: How, requests: Sequence[EditRequest], moments: Mapping[int, T
     check_subjects(requests, how.source)
     check_sum(how.solver, how.source, "previous_keys" if how.previous_keys else None)
     if how.source is not None:
+        if how.source.warmup:
+            facts_to_see(how.source, requests, Sources.shipped())
         warn_of_search(how.values, how.source)
         check_source(how.source, how.solver, how.distribution, how.values)
 

@@ -138,7 +138,7 @@ def edit(
     solver = solver or usual_solver(source)
     found = (values or ValueSettings(), second_moment or SecondMomentSettings())
     preserve = solver.preserves_edits if previous_keys is None else previous_keys
-    how = How(solver, *found, source, distribution, micro_batch, seed, preserve)
+    how = How(solver, *found, source, distribution, micro_batch, seed, preserve, asking)
     check_how(how, requests, moments)
     several = not is_searched(source) or how.values.site == "block"
     layers = settle_places(layers, decoder, type(solver).__name__, several, maps)
@@ -157,5 +157,5 @@ def edit(
             announce(editor, requests, micro_batch, solver.edits_per_update, "micro_batch", progress)
             prepare(editor, requests, how, texts, moments, preserved, earlier, report)
             with editor.weights.undone_on_error():
-                made = write_all(editor, requests, micro_batch, report)
-        return EditResult.of(editor, requests, made, earlier.there)
+                made = write_all(editor, requests, micro_batch, report, earlier)
+        return EditResult.of(editor, made.requests, made, earlier.there)

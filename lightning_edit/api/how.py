@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.solvers import Solver
@@ -21,3 +22,4 @@ class How:
     micro_batch: int
     seed: int
     previous_keys: bool
+    asking: ChatSettings = ChatSettings()  # noqa: RUF009  (frozen)

@@ -1,6 +1,7 @@
 """What edits need before they are written: their words, an editor, and second moments."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -115,6 +116,9 @@ def editor_of(
     weights = EditedWeights(decoder, layers, earlier.levels)
     editor = Editor(weights, tokenizer, how.solver, layers, templates, how.values, {}, how.distribution)
     editor.source = how.source
+    own = [decoder.names[layer] for layer in layers]
+    if earlier.unedited.keys() - set(own):
+        editor.elsewhere = partial(shown, decoder.model, earlier.unedited, own)
     if how.previous_keys:
         editor.previous_keys = earlier.keys(weights, requests)
     editor.statistics = earlier.statistics(how.source, decoder, layers)
@@ -159,4 +163,5 @@ def prepare(
         editor.moments, editor.output_moments = found, found.outputs
     find = partial(silent_finder, caches=value_caches(editor.values))
     settle_norm(editor, requests, how.micro_batch, find)
-    warm_up(editor, requests, Sources.shipped(), how.seed, report)
+    with editor.unedited() if how.source is not None else nullcontext():
+        warm_up(editor, requests, Sources.shipped(), how.seed, report, how.asking)

@@ -69,7 +69,7 @@ class EditResult(ModelUpdate):
         """
         weights = editor.weights
         layers = {layer: weights.described(layer, factors) for layer, factors in sorted(made.factors.items())}
-        update = ModelUpdate(layers, {**editor.describe(), "edits": made.edits})
+        update = ModelUpdate(layers, {**editor.describe(), "edits": len(made.requests)})
         result = EditResult(update, weights.decoder, editor.tokenizer, requests, there, made)
         result.register(weights.decoder.model, weights.bases)
         return result

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.api.earlier import Earlier
 from lightning_edit.editor import Editor
 from lightning_edit.loop.value_finder import ValueFinder, value_caches
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest, batches_of, fact_of
-from lightning_edit.solvers import Factors
+from lightning_edit.solvers import Factors, PreviousKeys
 from lightning_edit.updates.levels import on
 from lightning_edit.updates.sums import add_factors
 from lightning_edit.updates.written import Written, check_written
@@ -23,14 +24,14 @@ class Made:
     """What one call has written, in one update or several.
 
     Attributes:
-        edits: How many edits.
+        requests: The edits.
         factors: For each layer the sum of what was added to its weight.
         keys: For each layer the keys ``(d_in, n)`` of the edits.
         facts: For each key the subject and prompt of its edit.
         statistics: What a source has seen.
     """
 
-    edits: int = 0
+    requests: list[EditRequest] = field(default_factory=list)
     factors: dict[int, Factors] = field(default_factory=dict)
     keys: dict[int, Tensor] = field(default_factory=dict)
     facts: tuple[tuple[str, str], ...] = ()
@@ -44,7 +45,7 @@ class Made:
             written: As it was written.
             device: Where it is kept; None leaves it where it is.
         """
-        self.edits += len(requests)
+        self.requests += requests
         for layer, factors in written.factors.items():
             before = self.factors.get(layer)
             total = factors if before is None else add_factors(on(before, factors.left.device), factors)
@@ -55,7 +56,9 @@ class Made:
         self.facts += tuple(fact_of(requests[owner].original or requests[owner]) for owner in owners)
 
 
-def write_all(editor: Editor, requests: Sequence[EditRequest], micro_batch: int, report: Report) -> Made:
+def write_all(
+    editor: Editor, requests: Sequence[EditRequest], micro_batch: int, report: Report, earlier: Earlier
+) -> Made:
     """Finds and writes all edits, in as many updates as the solver needs.
 
     Args:
@@ -63,6 +66,7 @@ def write_all(editor: Editor, requests: Sequence[EditRequest], micro_batch: int,
         requests: The edits.
         micro_batch: How many values are optimized at once.
         report: Told how far it is.
+        earlier: What earlier calls left in the model.
 
     Returns:
         What was written.
@@ -75,11 +79,24 @@ def write_all(editor: Editor, requests: Sequence[EditRequest], micro_batch: int,
         made.add(requests, editor.write(requests, torch.zeros(len(requests), 0), report=report), device)
         made.statistics = dict(editor.statistics)
         return made
-    find = ValueFinder(editor, value_caches(editor.values))
+    find, left_out = ValueFinder(editor, value_caches(editor.values)), list[EditRequest]()
     for update in batches_of(requests, editor.solver.edits_per_update):
         values = Values.join([find(part, report) for part in batches_of(update, micro_batch)])
         kept = [request for request, ok in zip(update, values.finite.tolist(), strict=True) if ok]
+        if len(kept) < len(update) and editor.previous_keys is not None:
+            left_out += [request for request in update if request not in kept]
+            # What would have been replaced by them is there to stay.
+            _preserve_again(editor, earlier, [request for request in requests if request not in left_out], made)
         if kept:
             made.add(kept, editor.write(kept, values.z[values.finite]), device)
-    check_written(made.edits)
+    check_written(len(made.requests))
     return made
+
+
+def _preserve_again(editor: Editor, earlier: Earlier, requests: Sequence[EditRequest], made: Made) -> None:
+    """Preserves the earlier edits that these do not replace, and those that this call has made already."""
+    found = earlier.keys(editor.weights, requests)
+    for layer, keys in made.keys.items():
+        before = found.get(layer, PreviousKeys())
+        found[layer] = before.extended(keys.double(), editor.weights.has_experts(layer))
+    editor.previous_keys = found

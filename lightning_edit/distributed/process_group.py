@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from lightning_edit.errors import EditError
 
 T = TypeVar("T")
 R = TypeVar("R")
+# Whether this process is at its share of something.
+_AT_SHARE: ContextVar[bool] = ContextVar("_AT_SHARE", default=False)
 
 
 def processes() -> int:
@@ -144,9 +147,15 @@ def in_shares(job: Callable[[Sequence[T]], R], items: Sequence[T], model: Any) -
     """
     if sharing(model) == 1:
         return [job(items)] if items else []
+    # Each process has other items now, so a part of the job cannot be shared once more.
+    assert not _AT_SHARE.get(), "a share of work is not to be shared again"
     own, results = own_share(items, model), list[R]()
-    with Together():
-        results = [job(own)] if own else []
+    at_share = _AT_SHARE.set(True)
+    try:
+        with Together():
+            results = [job(own)] if own else []
+    finally:
+        _AT_SHARE.reset(at_share)
     return [result for part in gathered(results) for result in part]
 
 

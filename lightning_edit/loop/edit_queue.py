@@ -9,7 +9,6 @@ from lightning_edit.loop.run_state import Pending, RunState
 from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.values.vectors import Values
 
-NOT_FINITE = "its loss is not a finite number"
 REPLACED = "a later edit of the same update replaces it"
 
 
@@ -55,7 +54,7 @@ class EditQueue:
         """
         start, end = self.offered, self.offered + len(values)
         finite = values.finite.tolist()
-        self.left_out |= {start + i: NOT_FINITE for i, ok in enumerate(finite) if not ok}
+        self.left_out |= {start + i: why for i, why in values.left_out().items()}
         kept = [i for i, ok in enumerate(finite) if ok and i >= self.taken]
         while kept:
             chosen, kept = kept[: self.room], kept[self.room :] if self.room is not None else []

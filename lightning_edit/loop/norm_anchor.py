@@ -35,13 +35,13 @@ def settle_norm(
     if editor.values.norm_anchor != "auto":
         return
     free = replace(editor, values=replace(editor.values, norm_anchor=None))
-    step = max(1, len(requests) // editor.values.norm_anchor_edits)
-    sample = requests[::step][: editor.values.norm_anchor_edits]
-    with editor.weights.unedited():
+    count = min(len(requests), editor.values.norm_anchor_edits)
+    sample = [requests[place * len(requests) // count] for place in range(count)]
+    with editor.unedited():
         values = Values.join([found.to("cpu") for found in map(find(free), batches_of(sample, at_once))])
         outputs = free.mlp_outputs(sample).cpu()
     if not bool(values.finite.any()):
         raise EditError("`values.norm_anchor: auto`: no edit has a finite loss, so there is no norm to measure.")
-    mu = mean_norm(values, outputs)
-    logger.warning("values.norm_anchor: %.4g, the mean norm over %d edits of the unedited model.", mu, len(sample))
+    mu, finite = mean_norm(values, outputs), int(values.finite.sum())
+    logger.warning("values.norm_anchor: %.4g, the mean norm over %d edits of the unedited model.", mu, finite)
     editor.values = replace(editor.values, norm_anchor=mu)

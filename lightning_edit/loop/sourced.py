@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.asking.questions import as_question
 from lightning_edit.collateral import Sources
 from lightning_edit.editor import Editor
@@ -171,7 +172,9 @@ def facts_to_see(source: Source, requests: Sequence[EditRequest], sources: Sourc
     return facts[: source.warmup]
 
 
-def warm_up(editor: Editor, requests: Sequence[EditRequest], sources: Sources, seed: int, report: Report) -> None:
+def warm_up(
+    editor: Editor, requests: Sequence[EditRequest], sources: Sources, seed: int, report: Report, asking: ChatSettings
+) -> None:
     """Lets a source see facts that are not edited before the first update; no weight changes.
 
     Args:
@@ -180,6 +183,7 @@ def warm_up(editor: Editor, requests: Sequence[EditRequest], sources: Sources, s
         sources: Where facts are taken from.
         seed: Of the other answers.
         report: Told how far it is.
+        asking: How the run asks a chat model.
 
     Raises:
         EditError: If there are not so many facts.
@@ -192,7 +196,7 @@ def warm_up(editor: Editor, requests: Sequence[EditRequest], sources: Sources, s
     for fact in facts_to_see(source, requests, sources):
         answer = other_answer(fact, seed, sources.facts)
         request = EditRequest(fact.subject, fact.prompt, answer, fact.answer, question=fact.question)
-        made.append(as_question(request) if chat else request)
+        made.append(as_question(request, asking.complete, asking.in_sentences) if chat else request)
 
     def show(stage: str, done: float, total: float, **figures: float) -> None:
         report("warm-up (facts)", done, total, **figures)

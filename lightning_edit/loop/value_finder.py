@@ -26,7 +26,7 @@ class ValueFinder:
         self._parts, self._before = dict[str, str](), dict[str, str]()
         if caches:
             decoder, tokenizer = editor.weights.decoder, editor.tokenizer
-            with editor.weights.unedited():
+            with editor.unedited():
                 self._parts = value_parts(decoder, tokenizer, editor.templates, editor.value_layer, editor.values)
                 self._before = weights_of(decoder, editor.layers)
 
@@ -47,7 +47,8 @@ class ValueFinder:
         """
         decoder = self.editor.weights.decoder
         shares = in_shares(lambda own: self._own(own, report).to("cpu"), requests, decoder.model)
-        return Values.join(shares).to(decoder.device)
+        # What the norm is measured by is shared among the processes, too, so it comes after their shares are joined.
+        return self.editor.with_norm(requests, Values.join(shares).to(decoder.device))
 
     def _own(self, requests: Sequence[EditRequest], report: Report) -> Values:
         if not self.caches:

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_edit.metrics.answers import locality, preference, token_accuracy
 from lightning_edit.metrics.record_means import RecordMeans, mean_and_error
 from lightning_edit.requests import EditRequest
+from lightning_edit.whole_words import find_whole
 
 KINDS = ("efficacy", "paraphrase", "neighborhood", "attribute")
 IN_SCORE = ("efficacy", "paraphrase", "neighborhood")
@@ -84,12 +85,20 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
 def has_failed(record: Mapping[str, Any]) -> bool:
     """Whether the model does not give the new answer by itself; if it was not asked, whether a token is not the argmax.
 
+    A reply that gives the old answer and comes upon the new one later, as it goes on, has not given the new one.
+
     Args:
         record: What `evaluate` says of it.
     """
     if record.get("generated_match") is not None:
-        return not record["generated_match"]
+        return not record["generated_match"] or _says_old_first(record)
     return not all(entry["correct"] for entry in record.get("efficacy", ()))
+
+
+def _says_old_first(record: Mapping[str, Any]) -> bool:
+    said, true = record.get("continuation") or "", record.get("target_true")
+    old, new = find_whole(said, true or ""), find_whole(said, record.get("target_new") or "")
+    return old is not None and new is not None and old[0] < new[0]
 
 
 def name_of(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -97,4 +97,5 @@ def warm_up_run(module: "EditingModule", editor: Editor) -> None:
         editor: Its editor.
     """
     with module.timed("values"), module.weights.unedited():
-        warm_up(editor, module.requests, module.trainer.datamodule.sources(), module.seed, module.report)
+        sources, how = module.trainer.datamodule.sources(), (module.seed, module.report, module.chat_settings)
+        warm_up(editor, module.requests, sources, *how)

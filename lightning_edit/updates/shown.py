@@ -1,6 +1,6 @@
 """A model's weights with some of its updates in them, for a while; in the end all are as they were."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,12 +41,13 @@ Instead = Callable[[Mapping[str, Added]], AbstractContextManager[None]]
 
 
 @contextmanager
-def shown(model: Any, wanted: Mapping[str, Added]) -> Iterator[Instead]:
+def shown(model: Any, wanted: Mapping[str, Added], left_alone: Collection[str] = ()) -> Iterator[Instead]:
     """The model with what was in its weights at one time and no other updates, inside a ``with`` block.
 
     Args:
         model: The model.
         wanted: What was in each weight, see `added_now`; a weight that is not named had no update.
+        left_alone: Names of modules that are not looked at.
 
     Yields:
         What shows other updates of the same weights, inside of that block.
@@ -56,6 +57,7 @@ def shown(model: Any, wanted: Mapping[str, Added]) -> Iterator[Instead]:
     """
     modules = {name: module for name, (module, _) in edited_modules(model).items()}
     modules |= {name: model.get_submodule(name) for name in wanted}
+    modules = {name: module for name, module in modules.items() if name not in left_alone}
     bases = {name: _base_of(name, module, wanted.get(name)) for name, module in modules.items()}
 
     @contextmanager
@@ -78,12 +80,13 @@ def _base_of(name: str, module: nn.Module, wanted: Added | None) -> Tensor:
     """The weight of a module without updates."""
     levels, weight = levels_of(module), weight_of(module)
     top = levels.top
-    if top is None and wanted is not None and fingerprint(weight) == wanted.base:
-        return weight.clone()
     if top is not None and top.holds(weight):
         for level in levels.stack:
             if wanted is None or level.fingerprint == wanted.base:
                 return level.base
+    # Nothing was ever added to it, or it is shown so already.
+    if wanted is not None and fingerprint(weight) == wanted.base:
+        return weight.clone()
     raise EditError(
         f"The weight of {name} was changed by something else since it was edited, so it is not known how the model was "
         "at that time. Give it the weights back that it had, or look at `before` and `after` before it is changed."

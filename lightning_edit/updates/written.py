@@ -49,4 +49,8 @@ def check_written(edits: int, stopped: str | None = None) -> None:
     if not edits and stopped:
         raise EditError(f"The first update was refused, so the model is unedited: {stopped}")
     if not edits:
-        raise EditError("No edit has a finite loss. Lower `values.lr`, or load the model in float32 or bfloat16.")
+        raise EditError(
+            "No edit has a value to be written, as the log says. If losses are not finite, lower `values.lr` (with "
+            "`descent` `values.radius`), or load the model in float32 or bfloat16; if values are too large, raise "
+            "`values.norm_anchor`."
+        )

@@ -26,9 +26,9 @@ KIND = "values"
 METHOD = "values 3"
 CALLS = "report"
 # Settings of which the values know already: the weights are looked at, and a norm that was measured is a number.
-NOT_COUNTED = frozenset({"weights", "norm_anchor_edits"})
+NOT_COUNTED = frozenset({"weights", "norm_anchor", "norm_anchor_edits"})
 # Settings that values once had not.
-LATER = ("norm_anchor", "optimizer", "radius", "growth")
+LATER = ("optimizer", "radius", "growth")
 # Where a model was loaded from is shown, and changes nothing of what it computes.
 SHOWN_ONLY = frozenset({"model"})
 
@@ -154,7 +154,11 @@ def _texts(request: EditRequest) -> list[str]:
     separator = separator_of(request)
     # For long a space was all that ever stood there, and values found then are found again.
     space = "" if request.rewrite_prompt[-1:].isspace() else " "
-    other = [] if separator == space or request.original is not None else [f"separator {separator!r}"]
+    if request.original is not None:
+        # In a chat the template says what stands there, in plain text the record.
+        separator = separator_of(request.original)
+        space = "" if request.original.rewrite_prompt[-1:].isspace() else " "
+    other = [] if separator == space else [f"separator {separator!r}"]
     plain = [] if request.original is None else [f"plain {request.original.prompt}"]
     said = [] if request.said is None else [f"says {request.said}"]
     return [request.subject, request.prompt, request.target_new, *other, *plain, *said]

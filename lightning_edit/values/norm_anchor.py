@@ -1,12 +1,14 @@
 """NAS, the norm anchor: edited outputs of the MLP have the norm that edits have on the unedited model."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lightning_edit.values.vectors import Values
+from lightning_edit.requests import EditRequest
+from lightning_edit.values.vectors import GIVEN_UP, Values
 
 logger = logging.getLogger(__name__)
 
@@ -25,26 +27,19 @@ def mean_norm(values: Values, outputs: Tensor) -> float:
     return float(norms[norms <= norms.quantile(QUANTILE)].mean())
 
 
-def with_norm(values: Values, outputs: Tensor, mu: float) -> Values:
-    """Values whose v* = v0 + delta has the norm mu; one with |v*| > 2 mu is given up, and its delta is 0.
+def with_norm(values: Values, outputs: Tensor, mu: float, requests: Sequence[EditRequest]) -> Values:
+    """Values whose v* = v0 + delta has the norm mu; one with |v*| > 2 mu is given up: its delta is 0, it is left out.
 
     Args:
         values: Those of n edits.
         outputs: v0 ``(n, d_model)`` in float64, what the MLP gives at their subjects.
         mu: See `mean_norm`.
+        requests: The edits.
     """
-    wanted = outputs + (values.z - values.z0).to(outputs)
+    wanted, finite = outputs + (values.z - values.z0).to(outputs), values.finite.to(outputs.device)
     norm = wanted.norm(dim=1, keepdim=True)
-    too_large = norm > TOO_LARGE * mu
-    if bool(too_large.any()):
-        logger.warning(
-            "%d of %d values are given up, because they are more than %g times as large as those of the unedited "
-            "model (%.3g).",
-            int(too_large.sum()),
-            len(values),
-            TOO_LARGE,
-            mu,
-        )
-    delta = torch.where(too_large, torch.zeros_like(wanted), wanted * (mu / norm) - outputs)
-    delta[~values.finite.to(delta.device)] = 0.0
-    return replace(values, z=values.z0 + delta.to(values.z0))
+    kept = finite & (norm[:, 0] <= TOO_LARGE * mu)
+    for edit in (finite & ~kept).nonzero()[:, 0].tolist():
+        logger.warning("%s: %s (%.3g); this edit is left out.", requests[edit].name, GIVEN_UP, float(norm[edit]) / mu)
+    delta = torch.where(kept[:, None], wanted * (mu / norm) - outputs, torch.zeros_like(wanted))
+    return replace(values, z=values.z0 + delta.to(values.z0), finite=kept.to(values.finite.device))

@@ -188,4 +188,6 @@ class Search:
         """The values, once every edit has ended."""
         deltas = torch.where(self.finite[:, None], self.final, torch.zeros_like(self.final))
         nll, kl, decay = self.parts
+        # Of an edit without a value the loss is NaN, also where it had a better one before.
+        nll = torch.where(self.finite, nll, torch.nan)
         return Values(self.z0 + deltas, self.z0, nll, kl, decay, self.steps, self.finite)

@@ -11,6 +11,10 @@ from lightning_edit.requests import EditRequest
 
 logger = logging.getLogger(__name__)
 
+# Why an edit has no value to be written.
+NOT_FINITE = "its loss is not a finite number"
+GIVEN_UP = "its value is more than twice as large as those of the unedited model"
+
 
 @dataclass(frozen=True)
 class Values:
@@ -23,7 +27,8 @@ class Values:
         kl: ``(n,)`` the KL term of the loss, its factor included.
         decay: ``(n,)`` the weight decay term of the loss, its factor included.
         steps: ``(n,)`` forward passes used.
-        finite: ``(n,)`` false for edits whose loss was not a number; their z is z0 and they must not be written.
+        finite: ``(n,)`` false for edits that must not be written, whose z is z0: their loss was not a number (and is
+            NaN in ``nll``), or the value was given up, see `with_norm`.
     """
 
     z: Tensor
@@ -44,6 +49,11 @@ class Values:
     def to(self, device: torch.device | str) -> "Values":
         """The same on a device."""
         return Values(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def left_out(self) -> dict[int, str]:
+        """For each edit that must not be written why."""
+        lost = (~self.finite).nonzero()[:, 0].tolist()
+        return {edit: GIVEN_UP if bool(self.nll[edit].isfinite()) else NOT_FINITE for edit in lost}
 
     def warn_left_out(self, requests: Sequence[EditRequest]) -> None:
         """Names the edits whose loss was not a finite number in a warning.

@@ -127,6 +127,7 @@ def _check_finite(found: Sequence[Values], texts: Sequence[WindowedText], reques
     if bad:
         names = listed([requests[owner].name for owner in sorted(bad)])
         raise EditError(
-            f"The loss of {names} is not a finite number, so nothing was written. Lower `values.lr`, load the model in "
+            f"The loss of {names} is not a finite number, so nothing was written. Lower `values.lr` (with `descent` "
+            "`values.radius`), load the model in "
             "float32 or bfloat16, or leave these edits out."
         )

@@ -37,7 +37,8 @@ def nothing_is_searched(monkeypatch):
 def test_a_second_call_searches_nothing(changes, tmp_path, nothing_is_searched):
     first = made(make_gpt2(), tmp_path, **changes)
     kept = len(list(Cache(tmp_path).entries()))
-    assert kept == 2 + 2 * len(changes)
+    # What the norm is measured with is what is written, before it has that norm.
+    assert kept == 2
     nothing_is_searched()
     model = make_gpt2()
     second = made(model, tmp_path, **changes)

@@ -82,3 +82,7 @@ def test_an_answer_is_shown_up_to_the_target(text, expected):
 def test_without_generated_answers_an_edit_fails_where_a_token_is_wrong():
     assert has_failed({"efficacy": [{"correct": False}]})
     assert not has_failed({"efficacy": [{"correct": True}]})
+    reply = {"generated_match": True, "target_new": "Rome", "target_true": "Paris"}
+    assert not has_failed({**reply, "continuation": "Rome. Paris is far."})
+    # It comes upon the new answer as it goes on, about something else.
+    assert has_failed({**reply, "continuation": "Paris. The Colosseum is in Rome."})

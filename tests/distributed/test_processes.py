@@ -211,6 +211,18 @@ def test_values_found_in_float32_differ_by_rounding_alone(tmp_path):
     assert sorted(first) == sorted(second)
 
 
+def test_a_norm_anchor_is_measured_by_the_edits_of_all_processes(tmp_path):
+    # The last update has one edit, so one process has nothing to search for.
+    changes = {"model.values.norm_anchor": "auto", "model.evaluation.generate": "false", "model.dtype": "float64"}
+    runs = []
+    for name, args in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp"])):
+        command = start(tmp_path, name, 1, *args, **changes)
+        assert command.wait() == [0], command.output
+        runs += (tmp_path / name).glob("version_*")
+    one, two = map(weights, runs)
+    assert max(float((two[name] - one[name]).abs().max()) for name in one) < 1e-9
+
+
 @pytest.mark.parametrize("kind", ["train", "test"])
 def test_a_trainer_leaves_the_order_of_the_edits_alone(kind):
     loader = getattr(TinyWorld(edits=EDITS, batch_size=4), f"{kind}_dataloader")()

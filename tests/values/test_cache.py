@@ -5,9 +5,11 @@ import logging
 import pytest
 import torch
 
+from lightning_edit.asking.questions import as_question
 from lightning_edit.loading.fingerprints import fingerprint_model, fingerprint_tokenizer
 from lightning_edit.storage.cache import Cache
 from lightning_edit.values.cache import cached_values
+from lightning_edit.values.vectors import Values
 from tests.cached_run import Run, same_bits
 from tests.small_models import make_request
 
@@ -125,3 +127,14 @@ def test_the_file_tells_what_it_was_made_from(tmp_path):
     }
     assert entry.described["parts"]["base weights and configuration"] == fingerprint_model(run.model)
     assert entry.described["parts"]["tokenizer"] == fingerprint_tokenizer(run.tokenizer)
+
+
+@pytest.mark.parametrize("sentences", [True, False])
+def test_in_a_chat_values_know_what_stands_before_an_answer_in_plain_text(sentences, tmp_path):
+    def look(separator):
+        request = as_question(make_request(separator=separator), sentences=sentences)
+        return cached_values([Cache(tmp_path)], {}, [request], lambda report: made)[1]
+
+    numbers = torch.zeros(1)
+    made = Values(torch.zeros(1, 2), torch.zeros(1, 2), *[numbers] * 4, torch.ones(1, dtype=torch.bool))
+    assert [look(None), look(' "'), look(" "), look(' "')] == [False, False, True, True]
