@@ -61,7 +61,9 @@ class Own:
         """See `Retriever`."""
         if prompt in self._owners:
             return [self._owners[prompt]]
-        return next(([at] for subject, at in self._subjects.items() if find_whole(prompt, subject)), [])
+        # Most subjects are not there at all, which is soon seen.
+        there = ((subject, at) for subject, at in self._subjects.items() if subject in prompt)
+        return next(([at] for subject, at in there if find_whole(prompt, subject)), [])
 
 
 def prompts_of(request: EditRequest) -> list[str]:
