@@ -1,13 +1,16 @@
 """What the command refuses, where it writes, and how it chooses examples."""
 
 import json
+import math
 import shutil
 
 import pytest
 
 from lightning_edit.cli import main as cli
+from lightning_edit.report.content import content_of
 from lightning_edit.report.examples import MOST_FAILURES, SHOWN, chosen, rule, shown, spread
-from lightning_edit.report.records import Edit
+from lightning_edit.report.records import Edit, Loss
+from tests.report.pages import Page
 from tests.run_folders import write
 
 
@@ -58,6 +61,40 @@ def test_damaged_records_are_refused(line, tmp_path, capsys):
     (run / "records.jsonl").write_text(f"{line}\n")
     assert "not a record as a run writes it" in refused(capsys, run)
     assert "move it away to report without examples" in refused(capsys, run)
+
+
+def broken(line):
+    """A record of a model whose numbers are no finite ones: nothing is right, and log-probabilities are null."""
+    if isinstance(line, list):
+        return [broken(entry) for entry in line]
+    if not isinstance(line, dict):
+        return line
+    null = {name: None for name in ("log_prob_new", "log_prob_true") if name in line}
+    wrong = {"correct": False, "tokens_correct": 0} if "correct" in line else {}
+    return {name: broken(value) for name, value in line.items()} | null | wrong
+
+
+def test_a_run_whose_model_broke_has_a_report(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run" / "records.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for place, record in enumerate(records):
+        if record["stage"] == "after":
+            records[place] = broken({name: record[name] for name in record if name != "continuation"})
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    cli.main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "out.html")])
+    page = Page((tmp_path / "out.html").read_text(encoding="utf-8"))
+    rows = list(page.section("Examples, before and after").all("tr"))[1:]
+    assert len(rows) == 6
+    assert all("probability of the new answer: not a number" in row.text for row in rows)
+    assert "not a number" in page.section("What got worse").text
+    (edits, *_) = content_of(tmp_path / "run", 100, [], None).tables
+    assert {row[-1] for row in edits.rows} == {"not a number"}
+
+
+@pytest.mark.parametrize("fall", [(0.9, math.nan), (math.nan, 0.9)])
+def test_an_answer_that_became_no_number_fell_all_the_way(fall):
+    assert Loss("question", "answer", (), *fall).fall == 1
 
 
 @pytest.mark.parametrize("content", ["edits,x\n1,word\n", "update,x\n1,2\n", "edits\n1.5\n"])
