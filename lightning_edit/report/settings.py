@@ -33,14 +33,17 @@ STAGES = {
 }
 IN_PYTHON = "in Python: takes all facts out of a model that holds them"
 _PATH = re.compile(r"(~|/|[A-Za-z]:\\)")
+_LISTED = re.compile(r"""(['"])([^'"]+)\1""")
 
 
 def without_folders(value: str) -> str:
-    """A path on somebody's machine as its last part; other texts as they are.
+    """A path on somebody's machine as its last part, also in a list; other texts as they are.
 
     Args:
         value: The value of a setting.
     """
+    if value.startswith("["):
+        return _LISTED.sub(lambda match: match[1] + without_folders(match[2]) + match[1], value)
     return PurePath(value.replace("\\", "/")).name or value if _PATH.match(value) else value
 
 
@@ -150,7 +153,7 @@ def warnings_of(run: Run, content: Mapping[str, Any], removed: list[int]) -> lis
         found.append(f"{counted(run.left_out, 'fact')} could not be written, as no finite change was found.")
     unused = content.get("records_left_out")
     if isinstance(unused, Mapping) and unused:
-        reasons = listed(f"{quoted(reason)}: {number}" for reason, number in unused.items())
+        reasons = listed(f"{quoted(reason)}: {_number_of(names)}" for reason, names in unused.items())
         found.append(f"Not all records of the data could be used as facts ({reasons}).")
     if removed:
         found.append(
@@ -158,6 +161,11 @@ def warnings_of(run: Run, content: Mapping[str, Any], removed: list[int]) -> lis
             "those from before that."
         )
     return found
+
+
+def _number_of(names: Any) -> str:
+    """How many records a reason left out: which ones names their file, and that is on somebody's machine."""
+    return f"{len(names) if isinstance(names, list) else 1:,}"
 
 
 def undo_of(run: Run, updates: int) -> tuple[list[str], list[tuple[str, str]]]:

@@ -21,6 +21,11 @@ def refused(capsys, *words):
     return capsys.readouterr().err
 
 
+def page_of(run):
+    cli.main(["report", str(run)])
+    return Page((run / "report.html").read_text(encoding="utf-8"))
+
+
 def test_the_page_lies_in_the_folder_of_a_single_run(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     cli.main(["report", str(tmp_path / "run")])
@@ -82,8 +87,7 @@ def test_a_run_whose_model_broke_has_a_report(finished, tmp_path):
         if record["stage"] == "after":
             records[place] = broken({name: record[name] for name in record if name != "continuation"})
     path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
-    cli.main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "out.html")])
-    page = Page((tmp_path / "out.html").read_text(encoding="utf-8"))
+    page = page_of(tmp_path / "run")
     rows = list(page.section("Examples, before and after").all("tr"))[1:]
     assert len(rows) == 6
     assert all("probability of the new answer: not a number" in row.text for row in rows)
@@ -95,6 +99,21 @@ def test_a_run_whose_model_broke_has_a_report(finished, tmp_path):
 @pytest.mark.parametrize("fall", [(0.9, math.nan), (math.nan, 0.9)])
 def test_an_answer_that_became_no_number_fell_all_the_way(fall):
     assert Loss("question", "answer", (), *fall).fall == 1
+
+
+def test_records_left_out_are_counted_and_no_folder_is_named(finished, tmp_path):
+    (tmp_path / "run").mkdir()
+    metrics = json.loads((finished / "metrics.json").read_text())
+    named = [f"/home/someone/x.csv, line {line}: the edit of 'Bob'" for line in (3, 9)]
+    metrics["records_left_out"] = {"bad (`data.bad_records: leave_out`)": named, "others": named[:1]}
+    metrics["config"]["data"]["preservation"] = {"path": ["/home/someone/a.txt", "C:\\Users\\someone\\b.txt"]}
+    metrics["config"]["data"]["path"] = "/home/someone/x.csv"
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    page = page_of(tmp_path / "run")
+    [warning] = [one.text for one in page.all("div") if "Not all records" in one.text]
+    assert "('bad (`data.bad_records: leave_out`)': 2, 'others': 1)" in warning
+    assert "someone" not in page.source
+    assert "['a.txt', 'b.txt']" in page.section("How it was made").text
 
 
 @pytest.mark.parametrize("content", ["edits,x\n1,word\n", "update,x\n1,2\n", "edits\n1.5\n"])
