@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lightning_edit.messages import readable
 from lightning_edit.values.vectors import Values
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,11 @@ def with_norm(values: Values, outputs: Tensor, mu: float) -> Values:
     if bool(too_large.any()):
         logger.warning(
             "%d of %d values are given up, because they are more than %g times as large as those of the unedited "
-            "model (%.3g).",
+            "model (%s).",
             int(too_large.sum()),
             len(values),
             TOO_LARGE,
-            mu,
+            readable(mu),
         )
     delta = torch.where(too_large, torch.zeros_like(wanted), wanted * (mu / norm) - outputs)
     delta[~values.finite.to(delta.device)] = 0.0

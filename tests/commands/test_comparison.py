@@ -174,7 +174,12 @@ def test_a_method_is_named_as_its_file(file, changed, method):
         ("essence_score", 23.456, "23.46", True),
         ("downstream/perplexity", 23.456, "23.46", True),
         ("update_norm", 0.5, "0.5", False),
-        ("downstream/sst/invalid", 3.0, "3", True),
+        ("downstream/sst/invalid", 0.15, "15.0", True),
+        ("harness/lambada_openai/acc", 0.5, "50.0", False),
+        ("harness/gsm8k/exact_match/strict-match", 0.5, "50.0", False),
+        ("harness/arc_easy/acc_norm", 0.5, "50.0", False),
+        ("harness/truthfulqa_gen/bleu_acc", 0.5, "50.0", False),
+        ("downstream/perplexity", 12345.6, "12,346", True),
     ],
 )
 def test_units_follow_from_names(name, value, text, lower):
