@@ -14,6 +14,7 @@ from lightning_edit.commands.comparison.settings import (
     flat_protocol,
     flat_settings,
 )
+from lightning_edit.commands.method_file import METHOD_FILE
 from lightning_edit.commands.run_name import is_name
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
@@ -153,7 +154,8 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
     for at, stage in ((0, "before"), (edits, "after")):
         if content.get(stage):
             measured.setdefault(at, {}).update(_figures(content[stage], f"{folder / FILE}, `{stage}`"))
-    settings = flat_settings(content.get("config") or {}, content.get("settings_without_effect", BEFORE_NOTED))
+    without_effect = content.get("settings_without_effect", BEFORE_NOTED)
+    settings = flat_settings(content.get("config") or {}, without_effect, content.get(METHOD_FILE))
     settings[METHOD] = settings[METHOD] or folder.name
     return Run(
         folder=folder,
