@@ -9,6 +9,7 @@ from dataclasses import replace as with_changes
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.ripples import Ripple
+from lightning_edit.whole_words import find_whole
 
 logger = logging.getLogger(__name__)
 
@@ -127,10 +128,10 @@ class EditRequest:
                 )
 
     def _check_answer(self) -> None:
-        if self.answer is not None and not (isinstance(self.answer, str) and self.target_new in self.answer):
+        if self.answer is not None and not (isinstance(self.answer, str) and find_whole(self.answer, self.target_new)):
             raise EditError(
-                f"{self.name}: the answer must be a text that holds `target_new` ({quoted(self.target_new)}), got "
-                f"{quoted(self.answer)}. Write it into the answer, or leave the answer out."
+                f"{self.name}: the answer must be a text that holds `target_new` ({quoted(self.target_new)}) in whole "
+                f"words, got {quoted(self.answer)}. Write it into the answer, or leave the answer out."
             )
 
     def _check_locality(self) -> None:

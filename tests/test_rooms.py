@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PLACES = {"": ROOT / "lightning_edit", "callbacks": ROOT / "callbacks", "datamodules": ROOT / "datamodules"}
 # A file imports from lower floors and from its own room; `configs` holds no code.
 FLOORS = [
-    {"configs", "messages", "version"},
+    {"configs", "messages", "version", "whole_words"},
     {"errors", "old_names", "progress"},
     {"ripples"},
     {"requests", "settings"},
@@ -33,7 +33,7 @@ FLOORS = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ALLOWED = {"solvers": {"errors", "settings", "messages"}, "distributed": {"errors", "messages"}}
-ALLOWED["probes"] = {"errors", "messages", "requests", "settings", "storage"}
+ALLOWED["probes"] = {"errors", "messages", "requests", "settings", "storage", "whole_words"}
 ALLOWED["commands"] = {"errors", "messages", "old_names", "progress", "requests", "settings", "metrics"}
 ALLOWED["commands"] |= {"configs", "updates", "storage", "solvers"}
 WITH_LIGHTNING = {"callbacks", "datamodules", "loggers", "run", "cli"} | {

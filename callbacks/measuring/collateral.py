@@ -77,7 +77,8 @@ class Collateral(Scheduled):
             return {}
         probes = _due(reference.probes, module)
         general = [probe for probe in probes if probe.kind == GENERAL]
-        asked = asking.now([probe.prompt for probe in probes], [probe.kind == GENERAL for probe in probes])
+        room = [asking.room(probe) for probe in probes]
+        asked = asking.now([probe.prompt for probe in probes], [probe.kind == GENERAL for probe in probes], room)
         routes = changed_routes(asking, [probe.prompt for probe in general])
         behind = long_context(asking, general)
         figures = figures_of(probes, asked) | ({} if routes is None else {ROUTES: routes}) | behind

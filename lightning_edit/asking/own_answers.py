@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_edit.asking.generation import generate
-from lightning_edit.asking.tokenization import unspaced
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
+from lightning_edit.whole_words import find_whole, unspaced
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +36,11 @@ def own_answer(request: EditRequest, text: str) -> str | None:
     sentence = SENTENCE_END.split(text.strip())[0]
     named = sentence.find(subject)
     after = -1 if named < 0 else named + len(subject)
-    found = None if after < 0 else _word(old.strip()).search(sentence, after)
-    if found is None or new in sentence[: found.start()]:
+    found = None if after < 0 else find_whole(sentence, old, after)
+    if found is None or new in sentence[: found[0]]:
         return None
     end = "" if unspaced(new[-1]) or new[-1] in ".!?" else "."
-    return sentence[: found.start()] + new.strip() + end
-
-
-def _word(text: str) -> re.Pattern[str]:
-    """A text that is not part of a longer word, in scripts that put spaces between words."""
-    before, after = "" if unspaced(text[0]) else r"(?<!\w)", "" if unspaced(text[-1]) else r"(?!\w)"
-    return re.compile(before + re.escape(text) + after)
+    return sentence[: found[0]] + new.strip() + end
 
 
 def own_answers(

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_edit.asking.chat import COMPLETE
-from lightning_edit.asking.tokenization import join_target, unspaced
+from lightning_edit.asking.tokenization import join_target
 from lightning_edit.requests import PROMPT_LISTS, EditRequest
+from lightning_edit.whole_words import find_whole, unspaced
 
 QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 # What stands behind these is a text of its own and does not go on with what was said.
@@ -63,7 +64,9 @@ def _in_sentences(request: EditRequest, asked: EditRequest) -> EditRequest:
 
 def _own_lead_in(request: EditRequest) -> str | None:
     if request.answer is not None:
-        return request.answer.rpartition(request.target_new)[0].rstrip() or None
+        # Up to the first: what stands behind it would give the target away.
+        said = find_whole(request.answer, request.target_new)
+        return None if said is None else request.answer[: said[0]].rstrip() or None
     return None if _closed(request.rewrite_prompt) else request.rewrite_prompt
 
 

@@ -9,13 +9,8 @@ from typing import Any
 from lightning_edit.asking.chat import chat_of, informed_prompt, plain_tokenizer
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
+from lightning_edit.whole_words import UNSPACED
 
-# Scripts that put no space between words, with their punctuation: Thai, Lao, Tibetan, Burmese, Khmer, Chinese and
-# Japanese. Korean has spaces.
-UNSPACED = (
-    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3000-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\uf900-\ufaff\uff01-\uff9f\U00020000-\U0003ffff"
-)
 _UNSPACED, _WORD = re.compile(f"[{UNSPACED}]"), re.compile(rf"[^\W{UNSPACED}]+")
 QUOTES = "\"'`"
 # Between words, these belong to what follows.
@@ -254,15 +249,6 @@ def _opens(prompt: str) -> bool:
         return not before or before.isspace() or before in ":=,<" or unicodedata.category(before) == "Ps"
     # In some languages the same quote opens and in others it closes.
     return unicodedata.category(last) == "Pi" and not (before.isalnum() and not _UNSPACED.match(before))
-
-
-def unspaced(text: str) -> bool:
-    """Whether a text begins in a script that puts no space between words.
-
-    Args:
-        text: The text.
-    """
-    return bool(_UNSPACED.match(text))
 
 
 def separator_of(request: EditRequest) -> str:

@@ -1,5 +1,6 @@
 """Which facts belong to a prompt: the record's own, or those that are nearest to it."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -8,10 +9,12 @@ import torch
 from torch import Tensor
 
 from lightning_edit.asking.tokenization import encode_prompt
+from lightning_edit.errors import EditError
 from lightning_edit.models.batches import pad
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import by_position, capture_output, frozen, run_until
 from lightning_edit.requests import PROMPT_LISTS, EditRequest
+from lightning_edit.whole_words import UNSPACED, find_whole
 
 
 class Retriever(Protocol):
@@ -58,7 +61,7 @@ class Own:
         """See `Retriever`."""
         if prompt in self._owners:
             return [self._owners[prompt]]
-        return next(([position] for subject, position in self._subjects.items() if subject in prompt), [])
+        return next(([at] for subject, at in self._subjects.items() if find_whole(prompt, subject)), [])
 
 
 def prompts_of(request: EditRequest) -> list[str]:
@@ -86,8 +89,14 @@ class TfIdf:
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        self._vectorizer = TfidfVectorizer(sublinear_tf=True)
-        return self._vectorizer.fit_transform(texts)
+        words = rf"[{UNSPACED}]|[^\W{UNSPACED}]"
+        # Words of two letters or more; where there are none but shorter ones, these.
+        longer = any(re.search(words + "{2,}", text) for text in texts)
+        self._vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=words + ("{2,}" if longer else "+"))
+        try:
+            return self._vectorizer.fit_transform(texts)
+        except ValueError as error:
+            raise EditError("`facts: tfidf` looks for words, and no fact has any: set `facts` to states.") from error
 
     def __call__(self, texts: Sequence[str]) -> Any:
         """The vectors of other texts.

@@ -12,7 +12,9 @@ from torch.nn.functional import kl_div
 
 from lightning_edit.asking.chat import chat_of, informed_prompt
 from lightning_edit.asking.generation import generate
+from lightning_edit.asking.room import room_for
 from lightning_edit.asking.tokenization import encode_prompt
+from lightning_edit.collateral.probe import REWORDED, Probe
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen, logits_at
@@ -72,32 +74,47 @@ class Asking:
             return True
         return len(encode_prompt(self.tokenizer, prompt)) + self.tokens <= context
 
-    def as_before(self, prompts: Sequence[str]) -> list[str]:
+    def room(self, probe: Probe) -> int:
+        """Most tokens of the answer to a probe: where it is to say a new object, as many as that takes.
+
+        Args:
+            probe: What is asked.
+        """
+        if probe.kind != REWORDED:
+            return self.tokens
+        return max(room_for(self.tokenizer, self.tokens, answer, probe.lead_in) for answer in probe.answers)
+
+    def as_before(self, prompts: Sequence[str], room: Sequence[int] | None = None) -> list[str]:
         """What the model answered before the run.
 
         Args:
             prompts: Complete prompts.
+            room: For each the most tokens of its answer; None for `tokens`.
         """
         with self.before():
-            return [asked.text for asked in self.now(prompts)]
+            return [asked.text for asked in self.now(prompts, room=room)]
 
-    def now(self, prompts: Sequence[str], with_kl: Sequence[bool] | None = None) -> list[Asked]:
+    def now(
+        self, prompts: Sequence[str], with_kl: Sequence[bool] | None = None, room: Sequence[int] | None = None
+    ) -> list[Asked]:
         """What the model answers as it is.
 
         Args:
             prompts: Complete prompts.
             with_kl: For each whether its next token is to be compared with that before the run.
+            room: For each the most tokens of its answer; None for `tokens`.
         """
         wanted = [False] * len(prompts) if with_kl is None else list(with_kl)
-        pairs = list(zip(prompts, wanted, strict=True))
-        return [asked for share in in_shares(self._ask, pairs, self.decoder.model) for asked in share]
+        most = [self.tokens] * len(prompts) if room is None else list(room)
+        questions = list(zip(prompts, wanted, most, strict=True))
+        return [asked for share in in_shares(self._ask, questions, self.decoder.model) for asked in share]
 
-    def _ask(self, own: Sequence[tuple[str, bool]]) -> list[Asked]:
-        prompts = [prompt for prompt, _ in own]
-        texts = generate(self.decoder, self.tokenizer, prompts, self.tokens, report=self._report)
-        compared = [prompt for prompt, wanted in own if wanted]
+    def _ask(self, own: Sequence[tuple[str, bool, int]]) -> list[Asked]:
+        prompts, most = [prompt for prompt, *_ in own], [tokens for *_, tokens in own]
+        texts = generate(self.decoder, self.tokenizer, prompts, most, report=self._report)
+        compared = [prompt for prompt, wanted, _ in own if wanted]
         kls = iter(self._kl(compared))
-        return [Asked(text, next(kls) if wanted else None) for text, (_, wanted) in zip(texts, own, strict=True)]
+        return [Asked(text, next(kls) if wanted else None) for text, (_, wanted, _) in zip(texts, own, strict=True)]
 
     def _report(self, stage: str, done: float, total: float, **figures: float) -> None:
         self.report(STAGE, done, total)

@@ -1,7 +1,7 @@
 """Probes made from the edits themselves, so that nobody has to write any."""
 
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from lightning_edit.collateral.judging import says
 from lightning_edit.collateral.probe import OLD_OBJECT, OTHER_SUBJECTS, REWORDED, SAME_SUBJECT, Probe
@@ -29,17 +29,23 @@ class FromEdits:
         sources: What else there is to ask about.
         seed: Of the order of the edits and the choice of other subjects.
         left_out: Prompts that must not judge, as the model was preserved with them.
+        shown: What a target looks like in what a model writes, which has no special tokens.
     """
 
     def __init__(
-        self, requests: Sequence[EditRequest], sources: Sources, seed: int, left_out: Collection[str] = ()
+        self,
+        requests: Sequence[EditRequest],
+        sources: Sources,
+        seed: int,
+        left_out: Collection[str] = (),
+        shown: Callable[[str], str] = str,
     ) -> None:
         order = list(range(len(requests)))
         random.Random(seed).shuffle(order)
         # What is made of more is never asked.
         most = len(order) if len(order) <= IN_MEMORY else ENOUGH
         self.requests, self.sources, self.seed = [requests[place] for place in order[:most]], sources, seed
-        self._left_out = frozenset(left_out)
+        self._left_out, self._shown = frozenset(left_out), shown
         self._edited = {folded(request.subject) for request in requests if request.subject}
         self._lengths = sorted({len(subject) for subject in self._edited})
         self._by_answer: dict[str, list[PublicFact]] = {}
@@ -67,7 +73,8 @@ class FromEdits:
         others = [filled(wording, request.subject) for wording in wordings if folded(wording) != asked]
         general = [wording.replace("{}", request.rewrite_prompt) for wording in FREELY]
         for prompt in list(dict.fromkeys([*request.paraphrase_prompts, *others, *general]))[:WORDINGS]:
-            yield Probe(REWORDED, prompt, (request.target_new,), edit=request.name)
+            lead_in = request.lead_ins.get(prompt, request.lead_ins.get(request.rewrite_prompt, ""))
+            yield Probe(REWORDED, prompt, (self._shown(request.target_new),), edit=request.name, lead_in=lead_in)
 
     def other_subjects(self, number: int) -> list[Probe]:
         """The wordings of the edits with subjects that are not edited, of the same kind where it is known.
@@ -86,7 +93,8 @@ class FromEdits:
                 kind = self._kind(request)
                 pool = pools.get(kind or "") or pools[chosen.choice(sorted(pools))]
                 prompt = filled(request.prompt, chosen.choice(pool))
-                probe = Probe(OTHER_SUBJECTS, prompt, unwanted=request.target_new, edit=request.name)
+                unwanted = self._shown(request.target_new)
+                probe = Probe(OTHER_SUBJECTS, prompt, unwanted=unwanted, edit=request.name)
                 found.setdefault(prompt, probe)
         return list(found.values())
 

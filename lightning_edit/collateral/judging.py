@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lightning_edit.asking.tokenization import UNSPACED
 from lightning_edit.collateral.probe import REWORDED, Probe
 from lightning_edit.metrics.generated_text import generated_match
+from lightning_edit.whole_words import UNSPACED
 
 ANSWER_LOST, TAKEN_OVER, EMPTY, LOOP, EDIT_NOT_SAID = WHYS = (
     "answer lost",
@@ -19,8 +19,10 @@ ANSWER_LOST, TAKEN_OVER, EMPTY, LOOP, EDIT_NOT_SAID = WHYS = (
 TIMES = {1: 4, 2: 3, 3: 3}
 # A word, or one character of a script without spaces.
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
-# The same few letters five times in a row, as in "hahahahaha"; one digit repeated makes a number.
-_STUTTER = re.compile(r"([^\W\d_]{2,8}?)\1{4,}|([^\W\d_])\2{7,}")
+# The same few letters five times in a row, as in "hahahahaha"; one letter eight times; a digit, which makes a number,
+# or a sign, but for those that draw lines, twelve times; a zero twenty times.
+_STUTTER = re.compile(r"([^\W\d_]{2,8}?)\1{4,}|([^\W\d_])\2{7,}|([1-9]|[^\w\s.=*#~|-])\3{11,}|0{20}")
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _END = re.compile(r"(?<=[.!?。！？])\s+|\n")
 
 
@@ -56,7 +58,7 @@ def judge(probe: Probe, after: str) -> Verdict:
 
     - it was right before, and is not any more ("answer lost"): one of `Probe.answers` was said, and none is now;
     - it says the new object of an edit that is not asked about, and did not before ("new object taken over");
-    - it is empty, and was not;
+    - it is empty, or of signs alone as in "!!!!", and was not;
     - it repeats itself, and did not ("loop"), see `loops`.
 
     The rewording of an edit is right where it says the new answer, whatever was said before ("edit not said").
@@ -73,11 +75,20 @@ def judge(probe: Probe, after: str) -> Verdict:
         wrong = {
             ANSWER_LOST: known and not right,
             TAKEN_OVER: says(after, unwanted) and not says(before, unwanted),
-            EMPTY: bool(before.strip()) and not after.strip(),
+            EMPTY: says_something(before) and not says_something(after),
             LOOP: loops(after) and not loops(before),
         }
     why = next((reason for reason, true in wrong.items() if true), None)
     return Verdict(first_sentence(before) != first_sentence(after), why, known)
+
+
+def says_something(text: str) -> bool:
+    """Whether there is a letter or a digit in a text: a model that breaks down often repeats a single sign.
+
+    Args:
+        text: What the model wrote.
+    """
+    return _LETTER_OR_DIGIT.search(text) is not None
 
 
 def says(text: str, answers: Iterable[str]) -> bool:

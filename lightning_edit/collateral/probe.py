@@ -24,6 +24,7 @@ class Probe:
         unwanted: What an answer should not begin to say: the new object of an edit that is not asked about.
         edit: The edit it was made from, as messages name it; empty for a general prompt.
         before: What the model said before the run.
+        lead_in: What a reply may begin with before it says an answer.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Probe:
     unwanted: str = ""
     edit: str = ""
     before: str = ""
+    lead_in: str = ""
 
     def packed(self) -> dict[str, Any]:
         """Texts and lists only."""

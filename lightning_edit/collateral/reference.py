@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from lightning_edit.asking.tokenization import without_special
 from lightning_edit.collateral.asking import Asking
 from lightning_edit.collateral.budget import Budget
 from lightning_edit.collateral.from_edits import TRIED, FromEdits, object_in
@@ -78,7 +80,8 @@ def make_reference(
         seed: Of what is drawn.
         left_out: Prompts that must not judge, as the model was preserved with them.
     """
-    makes, most = FromEdits(requests, sources, seed, left_out), budget.of_a_kind
+    shown = partial(without_special, asking.tokenizer)
+    makes, most = FromEdits(requests, sources, seed, left_out, shown), budget.of_a_kind
     old = _old_objects(makes.requests[:most], sources, asking)
     made = [*makes.same_subject(), *makes.reworded(), *makes.other_subjects(most)]
     made += makes.old_object(old, TRIED * most)
@@ -120,5 +123,5 @@ def _first(probes: Sequence[Probe], kind: str, number: int) -> list[Probe]:
 def _answered(probes: Sequence[Probe], asking: Asking) -> list[Probe]:
     if not probes:
         return []
-    answers = asking.as_before([probe.prompt for probe in probes])
+    answers = asking.as_before([probe.prompt for probe in probes], [asking.room(probe) for probe in probes])
     return [replace(probe, before=answer) for probe, answer in zip(probes, answers, strict=True)]

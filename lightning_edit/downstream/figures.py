@@ -1,6 +1,5 @@
 """From answers to figures: reading generated text, and accuracy, F1 and Matthews correlation of choices."""
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +8,8 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
     multiclass_matthews_corrcoef,
 )
+
+from lightning_edit.whole_words import find_whole
 
 
 def find_answer(text: str, words: Sequence[str]) -> int | None:
@@ -25,12 +26,9 @@ def find_answer(text: str, words: Sequence[str]) -> int | None:
         >>> find_answer(" (B) because", ["A", "B"]), find_answer(" Nothing", ["Yes", "No"])
         (1, None)
     """
-    places = [(match.start(), -len(word), i) for i, word in enumerate(words) if (match := _pattern(word).search(text))]
+    found = [(find_whole(text, word, ignore_case=len(word) > 1), -len(word), i) for i, word in enumerate(words)]
+    places = [(at[0], length, i) for at, length, i in found if at is not None]
     return min(places)[2] if places else None
-
-
-def _pattern(word: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.NOFLAG if len(word) == 1 else re.IGNORECASE)
 
 
 def likeliest(log_probs: Sequence[float]) -> int | None:

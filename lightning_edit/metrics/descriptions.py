@@ -57,7 +57,8 @@ OF_COLLATERAL = {
     "long_context_perplexity": "perplexity of the second halves of long rows of general prompts and answers",
     "long_context_perplexity_before": "perplexity of these halves before the run",
     "long_context_perplexity_ratio": "the perplexity over that before the run: 1 is best, much more is harm",
-    "old_object_lost": "share of questions answered with the old object of an edit before that are not any more",
+    "old_object_lost": "share of questions answered with the old object of an edit before that are not any more, or "
+    "only in a loop",
     "other_subjects_changed": "share of other subjects in the wording of an edit whose first sentence is another one",
     "other_subjects_worse": "share of them whose answer changed for the worse, such as to the new object",
     "same_subject_changed": "share of other prompts about edited subjects whose first sentence is another one",

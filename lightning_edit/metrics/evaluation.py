@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning_edit.asking.generation import Sampling, generate
-from lightning_edit.asking.tokenization import encode, encode_prompt, separator_before, without_special
+from lightning_edit.asking.room import room_for
+from lightning_edit.asking.tokenization import encode_prompt, separator_before, without_special
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.metrics.edit_metrics import KINDS, LONG, EditMetrics, answers_of, figures_of, prompts_of
 from lightning_edit.metrics.generated_text import generated_match, generation_entropy, reference_score, rouge_l
@@ -106,13 +107,11 @@ def _add_matches(
     report: Report,
 ) -> None:
     asked = [(request.rewrite_prompt, *matched_paraphrases(request, settings)) for request in requests]
-    # Beside the tokens for the target there must be room for what leads in.
     room: dict[str, int] = {}
-    for request, record, prompts in zip(requests, records, asked, strict=True):
-        wanted = max(settings.match_tokens, record["efficacy"][0]["tokens"] * _is_long(record))
+    for request, prompts in zip(requests, asked, strict=True):
         for prompt in prompts:
-            lead_in = len(encode(tokenizer, request.lead_ins.get(prompt, ""), special=False)[0])
-            room[prompt] = max(room.get(prompt, 0), wanted + lead_in)
+            wanted = room_for(tokenizer, settings.match_tokens, request.target_new, request.lead_ins.get(prompt, ""))
+            room[prompt] = max(room.get(prompt, 0), wanted)
     written = generate(decoder, tokenizer, list(room), list(room.values()), report=report)
     texts = dict(zip(room, written, strict=True))
     for request, record, (rewrite, *paraphrases) in zip(requests, records, asked, strict=True):

@@ -2,18 +2,17 @@
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from torchmetrics.functional.text import rouge_score
 
-from lightning_edit.asking.tokenization import UNSPACED
+from lightning_edit.whole_words import UNSPACED, says_whole
 
-# A character of a word in a script that puts spaces between words.
-_LETTER = rf"[^\W{UNSPACED}]"
-_WORD = re.compile(r"(?u)\b\w\w+\b")
+# As scikit-learn finds words; where no spaces show them each character is one.
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]{{2,}}")
+_CHARACTER = re.compile(f"([{UNSPACED}])")
 WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 # Where a sentence ends, closing quotes and brackets included.
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'”’)\]])\s+")
@@ -23,7 +22,7 @@ def words_of(text: str) -> list[str]:
     """The words and punctuation marks of a text, by NLTK's word tokenizer sentence by sentence.
 
     `nltk.word_tokenize` finds sentences with a model that has to be downloaded; here a sentence ends at ``.``, ``!``
-    or ``?`` before white space.
+    or ``?`` before white space. In scripts without spaces each character is a word.
 
     Args:
         text: Any text.
@@ -32,7 +31,8 @@ def words_of(text: str) -> list[str]:
     from nltk.tokenize.destructive import NLTKWordTokenizer
 
     tokenizer = NLTKWordTokenizer()
-    return [word for sentence in _SENTENCE_END.split(text) for word in tokenizer.tokenize(sentence)]
+    spaced = _CHARACTER.sub(r" \1 ", text)
+    return [word for sentence in _SENTENCE_END.split(spaced) for word in tokenizer.tokenize(sentence)]
 
 
 def ngram_entropy(words: Sequence[str], n: int) -> float:
@@ -99,10 +99,10 @@ def reference_score(texts: Sequence[str], references: Sequence[str]) -> float:
 
 
 def generated_match(continuation: str, target: str) -> bool:
-    """Whether a text says an answer: its words in their order and case, not as parts of longer words.
+    """Whether a text says an answer: its words in their order and case, not as parts of longer words or numbers.
 
     Scripts without spaces, such as Chinese and Japanese, do not show where a word ends, so there the characters alone
-    count. Characters that Unicode can write in two ways are the same (NFC).
+    count. Characters that Unicode can write in two ways are the same (NFC). See `find_whole`.
 
     The strict test of an edit, on a greedy continuation of the rewrite prompt: no token of the answer is given, and no
     other answer is compared with.
@@ -115,10 +115,7 @@ def generated_match(continuation: str, target: str) -> bool:
         >>> generated_match(" Rome, the capital of Italy.", "Rome"), generated_match(" Romeo's city.", "Rome")
         (True, False)
     """
-    said, wanted = (unicodedata.normalize("NFC", text) for text in (continuation, target.strip()))
-    words = r"\s+".join(re.escape(word) for word in wanted.split())
-    before, after = (f"(?<!{_LETTER})" * _ends_word(wanted[:1]), f"(?!{_LETTER})" * _ends_word(wanted[-1:]))
-    return bool(words) and re.search(before + words + after, said) is not None
+    return says_whole(continuation, target)
 
 
 def rouge_l(continuation: str, answer: str) -> float:
@@ -138,7 +135,3 @@ def rouge_l(continuation: str, answer: str) -> float:
     words = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
     how: dict[str, Any] = {"rouge_keys": "rougeL", "normalizer": str.casefold, "tokenizer": words.findall}
     return float(rouge_score(continuation, answer, **how)["rougeL_recall"])
-
-
-def _ends_word(character: str) -> bool:
-    return re.fullmatch(f"[{UNSPACED}]", character) is None

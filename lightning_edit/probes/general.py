@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lightning_edit.probes.split import judges
 from lightning_edit.probes.subjects import FOLDER, subjects
 from lightning_edit.storage.user.json import json_lines
+from lightning_edit.whole_words import says_whole
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,7 @@ class GeneralPrompt:
 
 
 def _holds(text: str, answer: str) -> bool:
-    text, answer = (unicodedata.normalize("NFKC", part).casefold() for part in (text, answer))
-    before = r"(?<!\w)" if _ends_a_word(answer[0]) else ""
-    after = r"(?!\w)" if _ends_a_word(answer[-1]) else ""
-    return re.search(before + re.escape(answer) + after, text) is not None
-
-
-def _ends_a_word(character: str) -> bool:
-    # Chinese and Japanese have no spaces between words, and Korean writes particles without one.
-    return character.isalnum() and unicodedata.east_asian_width(character) not in "WF"
+    return says_whole(*(unicodedata.normalize("NFKC", part).casefold() for part in (text, answer)))
 
 
 def general_prompts() -> list[GeneralPrompt]:

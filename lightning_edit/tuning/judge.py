@@ -5,14 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from lightning_edit.asking.generation import generate
+from lightning_edit.asking.room import room_for
+from lightning_edit.asking.tokenization import without_special
 from lightning_edit.collateral import Asked, figures_of, kept_by_kind
 from lightning_edit.collateral.judging import says
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.requests import EditRequest
 from lightning_edit.tuning.material import Material
 
 Favor = Literal["efficacy", "balance", "locality"]
 # To be raised whenever `judge` comes to give other scores for the same answers.
-JUDGED = "judge 2"
+JUDGED = "judge 3"
 FAVORS: tuple[Favor, ...] = get_args(Favor)
 # What collateral counts for in the mean, where efficacy and paraphrase count for one each.
 COLLATERAL_WEIGHT: Mapping[Favor, float] = {"efficacy": 0.5, "balance": 1.0, "locality": 4.0}
@@ -55,19 +58,26 @@ def judge(decoder: Decoder, tokenizer: Any, material: Material, tokens: int) -> 
         decoder: The model with the material's edits.
         tokenizer: Its fast tokenizer.
         material: What was edited, and what should have stayed.
-        tokens: How many it may write to each prompt.
+        tokens: How many it may write to each prompt; more where a new answer is longer.
     """
     requests = material.requests
-    replies = generate(decoder, tokenizer, [request.rewrite_prompt for request in requests], tokens)
-    efficacy = _share([says(reply, [r.target_new]) for r, reply in zip(requests, replies, strict=True)])
+    targets = {id(request): without_special(tokenizer, request.target_new) for request in requests}
+
+    def room(request: EditRequest, prompt: str) -> int:
+        return room_for(tokenizer, tokens, request.target_new, request.lead_ins.get(prompt, ""))
+
+    asked = [request.rewrite_prompt for request in requests]
+    replies = generate(decoder, tokenizer, asked, list(map(room, requests, asked)))
+    efficacy = _share([says(reply, [targets[id(r)]]) for r, reply in zip(requests, replies, strict=True)])
     if not efficacy:
         return Score(efficacy)
     others = [(request, prompt) for request in requests for prompt in request.paraphrase_prompts]
     asked = [*(prompt for _, prompt in others), *(probe.prompt for probe in material.kept)]
-    replies = generate(decoder, tokenizer, asked, tokens)
-    by_edit: dict[str, list[bool]] = {}
+    most = [*(room(*other) for other in others), *(tokens for _ in material.kept)]
+    replies = generate(decoder, tokenizer, asked, most)
+    by_edit: dict[int, list[bool]] = {}
     for (request, _), reply in zip(others, replies[: len(others)], strict=True):
-        by_edit.setdefault(request.subject, []).append(says(reply, [request.target_new]))
+        by_edit.setdefault(id(request), []).append(says(reply, [targets[id(request)]]))
     figures = figures_of(material.kept, [Asked(reply) for reply in replies[len(others) :]])
     paraphrase = _share([_share(hits) for hits in by_edit.values()]) if by_edit else None
     return Score(efficacy, paraphrase, figures.get("kept"), kept_by_kind(figures))

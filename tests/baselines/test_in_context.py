@@ -10,6 +10,7 @@ from lightning_edit.asking.tokenization import encode, encode_prompt, encode_tar
 from lightning_edit.baselines.facts import Facts, sentence
 from lightning_edit.baselines.retrieval import Nearest, Own, States, TfIdf
 from lightning_edit.collateral.advice import RunFigures, advice
+from lightning_edit.errors import EditError
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.tiny import World
@@ -47,6 +48,14 @@ def test_the_own_fact_stands_before_all_prompts_of_its_record():
     assert informed("Two and two are") == "Two and two are"
 
 
+def test_a_subject_is_found_in_whole_words_and_a_record_without_one_in_its_own_prompts_alone():
+    informed = facts(Own(), (EditRequest("", "who wrote Hamlet?", "Bacon"), EditRequest("Ann", "{} lives in", "Rome")))
+    assert informed("who wrote Hamlet?").startswith("Fact: who wrote Hamlet? Bacon.")
+    for prompt in ("What is 2 + 2?", "Annual income is"):
+        assert informed(prompt) == prompt
+    assert "Rome" in informed("Where is Ann?")
+
+
 def test_facts_that_are_not_known_yet_or_any_more_stand_nowhere():
     informed = facts(Own(), requests=())
     assert informed("Mount Etna lies on the island of") == "Mount Etna lies on the island of"
@@ -63,6 +72,10 @@ def test_the_nearest_facts_in_words_are_found_the_nearest_last():
     assert "Rome" not in found
     # No word in common, so no fact.
     assert informed("2 + 2 =") == "2 + 2 ="
+    assert "Rome" in facts(Nearest(TfIdf(), 1), (EditRequest("日本", "{}的首都是", "Rome"),))("日本的首都在哪里？")
+    assert "=" in facts(Nearest(TfIdf(), 1), (EditRequest("x", "{} =", "y"),))("x + 1")
+    with pytest.raises(EditError, match="no fact has any: set `facts` to states"):
+        facts(Nearest(TfIdf(), 1), (EditRequest("?", "{} =", "!"),))("x + 1")
     assert facts(Nearest(TfIdf(), 3, threshold=0.99))("Who wrote Anna Karenina?") == "Who wrote Anna Karenina?"
 
 

@@ -8,7 +8,7 @@ import torch
 
 from lightning_edit import EditRequest
 from lightning_edit.asking.chat import ChatFormat, ChatTokenizer
-from lightning_edit.collateral import KINDS, Asking, Budget, Reference, Sources, make_reference
+from lightning_edit.collateral import KINDS, Asking, Budget, Probe, Reference, Sources, make_reference
 from lightning_edit.collateral.from_edits import FREELY, FromEdits, object_in
 from lightning_edit.collateral.judging import says
 from lightning_edit.datamodules import TinyWorld
@@ -41,6 +41,24 @@ def test_an_edit_is_asked_in_three_wordings():
     assert asked[TOWER] == [wording.replace("{}", TOWER.rewrite_prompt) for wording in FREELY]
     assert asked[PERU] == ["Peru's capital:", "Lima? No,", "What is the capital of Peru?"]
     assert {(p.edit, p.answers) for p in made} == {(TOWER.name, ("Rome",)), (PERU.name, ("Oslo",))}
+
+
+def test_the_reply_to_an_edit_has_room_for_its_answer(asking):
+    long = replace(
+        TOWER, target_new="Rome " * 40, lead_ins={TOWER.rewrite_prompt: "The Eiffel Tower is in Rome, that is"}
+    )
+    (probe, *_) = FromEdits([long], SOURCES, seed=0).reworded()
+    tokens = [len(asking.tokenizer(text)["input_ids"]) for text in (long.target_new.strip(), probe.lead_in)]
+    assert asking.room(probe) == sum(tokens) > asking.tokens + 30
+    assert asking.room(Probe("reworded", "Where?", ("Rome",))) == asking.tokens == asking.room(Probe("general", "Hi"))
+
+
+def test_special_tokens_are_no_part_of_what_a_model_should_say():
+    shown = FromEdits(
+        [replace(TOWER, target_new="Rome<end>")], SOURCES, 0, shown=lambda text: text.replace("<end>", "")
+    )
+    assert {probe.answers for probe in shown.reworded()} == {("Rome",)}
+    assert {probe.unwanted for probe in shown.other_subjects(2)} == {"Rome"}
 
 
 def test_other_subjects_are_of_the_same_kind_and_not_edited():

@@ -24,6 +24,8 @@ from tests.downstream_reference import LETTERS, figures
         (" Apple", LETTERS, None),
         (" not good", ["not", "not good"], 1),
         ("", ["No", "Yes"], None),
+        ("积极的", ["积极", "消极"], 0),
+        ("12", ["1", "2"], None),
     ],
 )
 def test_the_first_label_word_counts(text, words, found):

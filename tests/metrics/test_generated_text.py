@@ -77,6 +77,12 @@ def test_words_are_split_as_by_sentences():
     assert words_of(text) == expected.split()
 
 
+def test_where_no_spaces_are_written_each_character_is_a_word():
+    assert words_of("我是Anna。") == ["我", "是", "Anna", "。"]
+    assert generation_entropy(["巴黎是法国的首都。"]) > 2 > generation_entropy(["巴巴巴巴巴巴巴巴巴"]) == 0
+    assert reference_score(["巴黎是法国的首都"], ["巴黎是法国首都"]) > 0.8
+
+
 def cosine_reference(a, b):
     """TF-IDF by hand: idf = ln((1 + documents) / (1 + documents with the word)) + 1."""
     counts = CountVectorizer().fit_transform([a, b]).toarray()

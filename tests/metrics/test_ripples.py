@@ -207,6 +207,9 @@ def test_replies():
     assert says_all("7 of them", [["7"]]) and not says_all("A man", [["A", "Anna"]]) and says_all("D. Rome", [["D"]])
     assert says_all("anything", [])
     assert is_exactly("the Rome!\nIt", [["rome"]]) and is_exactly("Washington, D.C.", [["Washington D.C."]])
+    # Of such answers nothing is left without articles.
+    assert is_exactly("A", [["A"]]) and not any(is_exactly(reply, [["A"]]) for reply in ("", "...", "The"))
+    assert not is_exactly("काला", [["कल"]])
     assert not is_exactly("Rome and Paris", [["Rome"]]) and not is_exactly("Rome", [["Rome"], ["Rome"]])
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning_edit.asking.chat import ChatSettings, settle_chat
 from lightning_edit.asking.conversation import Conversation
+from lightning_edit.asking.room import room_for
+from lightning_edit.asking.tokenization import without_special
 from lightning_edit.commands.comparison.settings import METHOD, flat_settings
 from lightning_edit.commands.method_file import METHOD_FILE
 from lightning_edit.errors import EditError
@@ -28,7 +30,7 @@ SHOWN = (
     *("model.values.lr", "model.values.steps", "model.values.clamp_norm_factor", "model.second_moment.tokens"),
     *("model.lr", "model.rank", "model.alpha", "model.epochs"),
 )
-# Most tokens of an answer.
+# Most tokens of a short answer, beside a repetition of the question.
 TOKENS = 20
 
 
@@ -112,8 +114,9 @@ def answers_left(saved: Saved, truncated: Mapping[str, Factors], most: int) -> t
                 said = 0
                 for number, edit in enumerate(asked, start=1):
                     question = edit["prompt"].replace("{}", edit["subject"])
-                    answer = Conversation(decoder, tokenizer, TOKENS).ask(question)
-                    said += generated_match(answer, edit["target_new"])
+                    target = without_special(tokenizer, edit["target_new"])
+                    room = room_for(tokenizer, TOKENS, target, question)
+                    said += generated_match(Conversation(decoder, tokenizer, room).ask(question), target)
                     report(f"ask the {name} update (edits)", number, len(asked))
                 counts.append(said)
     return len(asked), counts[0], counts[1]

@@ -8,8 +8,9 @@ from lightning_edit.asking.generation import generate
 from lightning_edit.asking.tokenization import encode, separator_before, without_special
 from lightning_edit.metrics.edit_metrics import LONG
 from lightning_edit.metrics.generated_text import rouge_l
-from lightning_edit.metrics.ripples.judging import first_sentence, is_exactly, plain, reply_of, says_all
+from lightning_edit.metrics.ripples.judging import first_sentence, is_exactly, reply_of, says_all
 from lightning_edit.metrics.token_scores import score_targets
+from lightning_edit.metrics.wild.exact_match import exact_match
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
@@ -76,7 +77,7 @@ class Asked:
 
     def same(self, request: EditRequest, query: Query, other: "Asked") -> bool:
         """Whether the first sentence of the reply is that of another one."""
-        return plain(first_sentence(self.reply(request, query))) == plain(first_sentence(other.reply(request, query)))
+        return exact_match(first_sentence(self.reply(request, query)), first_sentence(other.reply(request, query)))
 
     def rouge_l(self, request: EditRequest, query: Query) -> float | None:
         """ROUGE-L of the reply and the only answer, where that is a long one."""

@@ -4,12 +4,11 @@ import re
 from collections.abc import Sequence
 
 from lightning_edit.metrics.generated_text import generated_match
+from lightning_edit.metrics.wild.exact_match import exact_match
 
 # A model that was shown questions and answers goes on with questions of its own.
 _NEXT = re.compile(r"\n\s*(?:Q|Question):")
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
-_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
-_PUNCTUATION = re.compile(r"[^\w\s]|_")
 
 
 def reply_of(continuation: str, lead_in: str = "") -> str:
@@ -54,7 +53,7 @@ def is_exactly(reply: str, answers: Sequence[Sequence[str]]) -> bool:
         >>> is_exactly("The  Netherlands. It", [["Netherlands"]]), is_exactly("in Rome", [["Rome"]])
         (True, False)
     """
-    return len(answers) == 1 and plain(first_sentence(reply)) in {plain(form) for form in answers[0]}
+    return len(answers) == 1 and any(exact_match(first_sentence(reply), form) for form in answers[0])
 
 
 def first_sentence(reply: str) -> str:
@@ -64,15 +63,6 @@ def first_sentence(reply: str) -> str:
         reply: What the model says.
     """
     return _SENTENCE_END.split(reply.strip(), maxsplit=1)[0]
-
-
-def plain(text: str) -> str:
-    """A text in small letters, without punctuation and articles, with single spaces.
-
-    Args:
-        text: Any text.
-    """
-    return " ".join(_ARTICLE.sub(" ", _PUNCTUATION.sub("", text.casefold())).split())
 
 
 def _telling(forms: Sequence[str]) -> list[str]:

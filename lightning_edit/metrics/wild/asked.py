@@ -14,7 +14,7 @@ from lightning_edit.asking.chat import (
     plain_tokenizer,
 )
 from lightning_edit.asking.questions import as_question
-from lightning_edit.asking.tokenization import encode_prompt
+from lightning_edit.asking.tokenization import encode_prompt, without_special
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.metrics.wild.settings import Form, WildSettings
@@ -110,7 +110,7 @@ class Asking:
             shown.rewrite_prompt,
             shown.paraphrase_prompts[: self.settings.paraphrases],
             tuple(unrelated)[: self.settings.unrelated],
-            shown.target_new,
+            without_special(self.tokenizer, shown.target_new),
         )
 
     def check(self, requests: Sequence[EditRequest], context: int | None) -> None:
