@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from lightning_edit.cli import main as cli
+from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.report.content import content_of
 from lightning_edit.report.examples import MOST_FAILURES, SHOWN, chosen, rule, shown, spread
 from lightning_edit.report.records import Edit, Loss
@@ -183,7 +184,11 @@ def test_examples_are_spread_from_the_first_to_the_last():
     ("text", "new", "parts", "cut"),
     [
         (" Rome. It is large.", "Rome", (("Rome", True), (".", False)), False),
-        ("It is old. It is in rome.", "Rome", (("It is old. It is in ", False), ("rome", True), (".", False)), False),
+        ("It is old. It is in Rome.", "Rome", (("It is old. It is in ", False), ("Rome", True), (".", False)), False),
+        ("It is in rome.", "Rome", (("It is in rome.", False),), False),
+        ("\u7ebd\u7ea6\u5e02\u3002\u5927", "\u7ebd\u7ea6", (("\u7ebd\u7ea6", True), ("\u5e02\u3002", False)), False),
+        ("Cafe\u0301 Rome", "Caf\u00e9", (("Caf\u00e9", True), (" Rome", False)), False),
+        ("a " * 118 + "Romeo", "Rome", (("a " * 118 + "Rome", False),), True),
         ("Romeo.\nMore", "Rome", (("Romeo.", False),), False),
         (". The city.", "Rome", ((". The city.", False),), False),
         ("", "Rome", (), False),
@@ -193,3 +198,4 @@ def test_examples_are_spread_from_the_first_to_the_last():
 def test_an_answer_is_its_first_sentence_with_the_new_answer_marked(text, new, parts, cut):
     answer = shown(text, new)
     assert (answer.parts, answer.cut) == (parts, cut)
+    assert any(marked for _, marked in answer.parts) == generated_match(text, new)
