@@ -80,6 +80,15 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def updates_were(numbers: Sequence[int]) -> str:
+    """Updates and their verb: "update 2 was", "updates 1, 2 were".
+
+    Args:
+        numbers: Of the updates, one at least.
+    """
+    return f"update {numbers[0]} was" if len(numbers) == 1 else f"updates {listed(numbers)} were"
+
+
 def readable(number: float, digits: int = 3) -> str:
     """A number as people write it: "0.123", "12.3", "1,235", and not "1.23e+03"; a power of ten beyond a billion.
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import shutil
 
 import pytest
@@ -48,6 +49,8 @@ def test_what_is_no_finished_run_is_refused_and_says_what_to_do(finished, tmp_pa
     assert "so it is no run. Give the folder of a finished run" in refused(capsys, tmp_path / "empty")
     (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
     assert f"lightning-edit fit --ckpt_path {tmp_path / 'begun'}" in refused(capsys, tmp_path / "begun")
+    (tmp_path / "begun").rename(tmp_path / "be gun")
+    assert f"lightning-edit fit --ckpt_path '{tmp_path / 'be gun'}'" in refused(capsys, tmp_path / "be gun")
     write(tmp_path / "before")
     content = json.loads((tmp_path / "before" / "metrics.json").read_text())
     for name, change, words in (
@@ -67,6 +70,16 @@ def test_damaged_records_are_refused(line, tmp_path, capsys):
     (run / "records.jsonl").write_text(f"{line}\n")
     assert "not a record as a run writes it" in refused(capsys, run)
     assert "move it away to report without examples" in refused(capsys, run)
+
+
+def test_commands_can_be_copied_into_a_shell(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "v 0; ls")
+    page = page_of(tmp_path / "v 0; ls")
+    commands = [one.text for one in page.section("How to undo it").all("code")]
+    in_python, *of_shell = commands
+    assert shlex.split(of_shell[1]) == ["lightning-edit", "updates", "remove", "v 0; ls", "1"]
+    assert [shlex.split(one)[3] for one in of_shell] == ["v 0; ls"] * 3
+    assert in_python == 'lightning_edit.ModelUpdate.load("v 0; ls/update.safetensors").remove(model)'
 
 
 def broken(line):
