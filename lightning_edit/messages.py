@@ -12,6 +12,7 @@ from rich.text import Text
 LONGEST = 3000
 QUOTED = 120
 LISTED = 10
+LARGEST = 1e9
 
 # C0 and C1 but tab and newline, line separators, what turns the direction of writing, and halves of a character.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -77,6 +78,27 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         plural: More of them, if it is not the noun with an "s".
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def updates_were(numbers: Sequence[int]) -> str:
+    """Updates and their verb: "update 2 was", "updates 1, 2 were".
+
+    Args:
+        numbers: Of the updates, one at least.
+    """
+    return f"update {numbers[0]} was" if len(numbers) == 1 else f"updates {listed(numbers)} were"
+
+
+def readable(number: float, digits: int = 3) -> str:
+    """A number as people write it: "0.123", "12.3", "1,235", and not "1.23e+03"; a power of ten beyond a billion.
+
+    Args:
+        number: Any number.
+        digits: How many digits count; those before the point are all written.
+    """
+    short = f"{number:.{digits}g}"
+    whole = "e+" in short or abs(number) >= 1000
+    return f"{number:,.0f}" if whole and abs(number) < LARGEST else short
 
 
 def one_line(error: BaseException, most: int = 600) -> str:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from lightning_edit.messages import printable, terminal
+from lightning_edit.messages import printable, readable, terminal
 
 
 class Report(Protocol):
@@ -59,7 +59,7 @@ class ProgressBars:
         """Draws the stage; see `Report`."""
         # A terminal of 80 columns has room for one figure, a wider one for more; loggers take all.
         room = max(1, (self._progress.console.width - 60) // 20)
-        shown = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in list(figures.items())[:room])
+        shown = ", ".join(f"{name.replace('_', ' ')} {readable(value)}" for name, value in list(figures.items())[:room])
         if stage not in self._tasks:
             self.start()
             self._tasks[stage] = self._progress.add_task(printable(stage), total=total, figures=shown)

@@ -145,7 +145,7 @@ def by_hand(decoder, tokenizer, name, prompts, labels, words):
     scores = [{word: log_prob(decoder, tokenizer, prompt, word) for word in words} for prompt in prompts]
     chosen = [max(row, key=row.get) for row in scores]
     found = {f"generated_{key}": value for key, value in figures(parsed, labels).items()}
-    found |= {"invalid": parsed.count("invalid")}
+    found |= {"invalid": parsed.count("invalid") / len(parsed)}
     found |= {f"likelihood_{key}": value for key, value in figures(chosen, labels).items()}
     return {f"downstream/{name}/{key}": value for key, value in found.items()}, texts, scores
 

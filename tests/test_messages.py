@@ -11,8 +11,11 @@ from rich.table import Table
 from lightning_edit.callbacks.measuring.examples import ShowExamples
 from lightning_edit.callbacks.progress import EditProgressBar
 from lightning_edit.cli.main import main
+from lightning_edit.collateral.long_context import AFTER, BEFORE, RATIO
+from lightning_edit.collateral.table import tables
+from lightning_edit.downstream.table import table as downstream_table
 from lightning_edit.errors import EditError
-from lightning_edit.messages import LONGEST, bounded, cells, counted, listed, printable, quoted, terminal
+from lightning_edit.messages import LONGEST, bounded, cells, counted, listed, printable, quoted, readable, terminal
 from lightning_edit.progress import ProgressBars
 from lightning_edit.requests import EditRequest
 
@@ -28,12 +31,49 @@ HOSTILE = [
     "\\[",
 ]
 ROOT = Path(__file__).parent.parent
+SECTION = {
+    "asked": {"general": 2, "old_object": 0, "other_subjects": 0, "same_subject": 0, "reworded": 0},
+    "possible": {},
+    "worst": [],
+}
 
 
 def shown(renderable, **options):
     stream = io.StringIO()
     terminal(file=stream, width=200, **options).print(renderable)
     return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "text"),
+    [
+        (0.12345, 3, "0.123"),
+        (12.345, 3, "12.3"),
+        (999.6, 3, "1,000"),
+        (1234.4, 4, "1,234"),
+        (-12345.6, 3, "-12,346"),
+        (100.0, 2, "100"),
+        (1e-7, 3, "1e-07"),
+        (2.5e12, 3, "2.5e+12"),
+        (float("nan"), 3, "nan"),
+        (float("inf"), 3, "inf"),
+    ],
+)
+def test_numbers_are_written_as_people_do(number, digits, text):
+    assert readable(number, digits) == text
+
+
+def test_tables_at_the_end_of_a_run_show_ordinary_numbers():
+    figures = {"general_kl": 1234.5, BEFORE: 1234.4, AFTER: 1234.4, RATIO: 1.0}
+    drawn, sentence = tables({**SECTION, "figures": figures})
+    assert "1,234" in shown(drawn)
+    assert sentence == "Perplexity behind long contexts: 1,234 before, 1,234 after."
+    *_, sentence = tables({**SECTION, "figures": {**figures, AFTER: 3703.2, RATIO: 3.0}})
+    assert sentence.endswith("3,703 after (3 times as high).")
+    curves = [{"figures": {"downstream/a/invalid": share, "downstream/text": 1234.4}} for share in (0.05, 0.1)]
+    text = shown(downstream_table(curves, ["a", "text"]))
+    assert "5.0 -> 10.0" in text
+    assert "text: perplexity 1,234 -> 1,234" in text
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -12,6 +12,7 @@ from lightning_edit.downstream import Fitting, Source, TextTask
 from lightning_edit.downstream.rows import Table, read_jsonl
 from lightning_edit.downstream.running_text import PreparedText
 from lightning_edit.errors import EditError
+from lightning_edit.messages import readable
 from lightning_edit.metrics.perplexity import perplexity_error, perplexity_of
 from lightning_edit.progress import silent
 from lightning_edit.run.edit_callback import EditingRun
@@ -54,18 +55,19 @@ class Limits:
             if not growths[worst] <= self.growth:
                 layer = worst.split("/")[0].removeprefix("layer_")
                 messages["growth"] = (
-                    f"the weight of layer {layer} is {growths[worst]:.3g} times as large (Frobenius norm) as in the "
-                    f"unedited model, more than `watch.max_growth` {self.growth:g}"
+                    f"the weight of layer {layer} is {readable(growths[worst])} times as large (Frobenius norm) as in "
+                    f"the unedited model, more than `watch.max_growth` {self.growth:g}"
                 )
         now = figures.get("perplexity")
         if self.perplexity_factor is not None and now is not None and unedited_perplexity is not None:
             factor = now / unedited_perplexity
             if not factor <= self.perplexity_factor:
                 error = figures.get("perplexity_stderr")
-                spread = "" if error is None else f" ± {error:.2g}"
+                spread = "" if error is None else f" ± {readable(error, 2)}"
                 messages["perplexity"] = (
-                    f"perplexity is {now:.4g}{spread}, {factor:.3g} times the unedited model's "
-                    f"{unedited_perplexity:.4g}, more than `watch.max_perplexity_factor` {self.perplexity_factor:g}"
+                    f"perplexity is {readable(now, 4)}{spread}, {readable(factor)} times the unedited model's "
+                    f"{readable(unedited_perplexity, 4)}, more than "
+                    f"`watch.max_perplexity_factor` {self.perplexity_factor:g}"
                 )
         worse = figures.get(WORSE)
         if self.worse is not None and worse is not None and not worse <= self.worse:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -19,6 +20,7 @@ from lightning_edit.callbacks import Collateral, Downstream, EditCheckpoint, Har
 from lightning_edit.cli.checkpoint_cli import CheckpointCLI
 from lightning_edit.commands.argument_errors import EditArgumentParser
 from lightning_edit.commands.failure import causes
+from lightning_edit.commands.method_file import METHOD_FILE, method_file
 from lightning_edit.commands.run_name import check_name
 from lightning_edit.configs import CONFIGS
 from lightning_edit.datamodules import EditDataModule, PreservationText
@@ -118,6 +120,7 @@ class EditCLI(CheckpointCLI):
         self.model.check_trainer(self.trainer, self.subcommand == "fit")
         self._take_name()
         if self.subcommand == "fit":
+            self._note_method()
             stay_in(self.trainer, self.config.fit.ckpt_path)
             if self.config.fit.ckpt_path is not None:
                 lock(self.trainer)
@@ -135,6 +138,13 @@ class EditCLI(CheckpointCLI):
         if self.subcommand == "fit" and settings.ckpt_path is None:
             name_folder(self.trainer, settings.name)
             run_folder(self.trainer)
+
+    def _note_method(self) -> None:
+        """Notes the file of a method that was given, by which methods with the same settings are told apart."""
+        settings = self.config.fit
+        earlier = None if settings.ckpt_path is None else Path(settings.ckpt_path).parent.parent
+        if (name := method_file(settings.get("config") or (), earlier)) is not None:
+            self.model.sections[METHOD_FILE] = name
 
     def before_fit(self) -> None:
         """Measures the unedited model; a resumed run has done so."""

@@ -1,21 +1,26 @@
 """The command line's ``sweep``: a fit for every combination of settings, then a comparison, the best first."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from rich.console import Console
 
+from lightning_edit.asking.chat import settle_chat
 from lightning_edit.cli.fit import EditCLI, lightning_errors, run
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.sweep import LAYERS, Sweep, describe, describe_but_seeds
 from lightning_edit.errors import EditError
-from lightning_edit.loading.pretrained import depth_of
+from lightning_edit.loading.pretrained import depth_of, load_tokenizer
 from lightning_edit.messages import terminal
+from lightning_edit.metrics.ways import Way, way_of, ways_of
 from lightning_edit.models.out_of_memory import is_out_of_memory
+from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.storage.run_folder import run_folder
 
 
@@ -76,11 +81,14 @@ def _compare(metric: str, finished: Sequence[tuple[str, float, str]], figure: st
     by_name: dict[str, list[tuple[float, str]]] = {}
     for name, value, folder in finished:
         by_name.setdefault(name, []).append((value, folder))
-    best_first = sorted(
-        by_name.items(),
-        key=lambda runs: fmean(value for value, _ in runs[1]),
-        reverse=not quantity(metric).lower_is_better,
-    )
+    sign = 1 if quantity(metric).lower_is_better else -1
+
+    def place(runs: tuple[str, Sequence[tuple[float, str]]]) -> tuple[bool, float]:
+        """What is no number is compared with none, and comes last."""
+        mean = fmean(value for value, _ in runs[1])
+        return math.isnan(mean), 0.0 if math.isnan(mean) else sign * mean
+
+    best_first = sorted(by_name.items(), key=place)
     labels = {folder: name for name, runs in best_first for _, folder in runs}
     compare(list(labels), metric, x="batch_size", output=str(Path(finished[0][2]).parent / figure), labels=labels)
 
@@ -91,11 +99,20 @@ def _fit(words: list[str]) -> tuple[dict[str, float], str]:
     return cli.model.results["after"], str(run_folder(cli.trainer))
 
 
+def _asking(plan: Sweep, module: MeasuredModule) -> tuple[Any, Sequence[Way]]:
+    """The tokenizer and the further ways to ask of the runs, where their figure depends on these."""
+    if not (way_of(plan.metric)[0] or plan.metric.endswith(("_nll", "_rouge_l"))):
+        return None, ()
+    plain = load_tokenizer(module.model_name, module.trust_remote_code)
+    tokenizer = settle_chat(plain, module.chat, module.chat_settings)
+    return tokenizer, ways_of(tokenizer, module.evaluation, module.chat_settings)
+
+
 def _fitted(plan: Sweep, settings: list[str], console: Console) -> Sweep:
     """The sweep for its model and its records, read before the first run."""
     first = {name: values[0] for name, values in plan.vary.items() if name != LAYERS}
     made = run(["fit", *settings, *plan.arguments(first)], Preview)
-    plan, note = plan.for_records(made.datamodule.requests, made.model.evaluation)
+    plan, note = plan.for_records(made.datamodule.requests, made.model.evaluation, *_asking(plan, made.model))
     if note is not None:
         console.print(note, style="yellow")
     relative = any(isinstance(value, str) for value in plan.vary.get(LAYERS, ()))

@@ -163,7 +163,8 @@ def _known(
             f"The model knows none of {counted(len(facts), 'answer')}, and what it does not know cannot be traced. "
             "Give `--data` with facts that it knows."
         )
-    note = f"The model does not know {unknown} of {counted(len(facts), 'fact')}; they are left out."
+    left_out = "it is left out" if unknown == 1 else "they are left out"
+    note = f"The model does not know {unknown:,} of {counted(len(facts), 'fact')}; {left_out}."
     return known[:limit], [note] if unknown else []
 
 

@@ -1,6 +1,7 @@
 """The command line's ``train-net``: a net for values from gradients, trained by what its edits do to the model."""
 
 import logging
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,9 +68,10 @@ def main(words: list[str]) -> None:
     with ProgressBars() as report:
         net = train(pupil, lessons, settings, out, given.model, given.every, report)
     same = ", ".join(f"{name} {value}" for name, value in net.made.settings.items())
+    folder = shlex.quote(str(out))
     terminal().print(
         f"The net for {len(net.made.places)} maps is in {out}. Use it: lightning-edit fit "
-        f"--model.source Gradient --model.source.net {out} ..., with the solver {net.made.solver} and as "
+        f"--model.source Gradient --model.source.net {folder} ..., with the solver {net.made.solver} and as "
         f"`model.source` {same}.",
         soft_wrap=True,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from lightning_edit.collateral.levers import Kind, Levers, any_of, less_harm, smaller, write_more
 from lightning_edit.collateral.long_context import AFTER, BEFORE, RATIO
+from lightning_edit.messages import readable
 
 # From these shares on there is something to say.
 FAILED, FORGOTTEN, WORSE, LOST, FALLEN = 0.05, 0.2, 0.05, 0.1, 0.1
@@ -87,7 +88,7 @@ def _of_search(run: RunFigures, more: list[str]) -> str:
     farther = "raise `values.clamp_norm_factor` or `values.steps`"
     if run.failed_loss is None:
         return f": {farther}, or preserve less"
-    loss = f"a mean value loss of {run.failed_loss:.2g}"
+    loss = f"a mean value loss of {readable(run.failed_loss, 2)}"
     if not run.failed_loss < NOT_FOUND:
         return f" with {loss}: {farther}"
     return f" although their values were found ({loss}): {any_of(*more, 'edit more layers')}"
@@ -134,7 +135,8 @@ def _behind_long_contexts(run: RunFigures) -> str | None:
         return None
     joined = "try `model.second_moment.join_texts: true`, with which what follows long contexts is preserved, too"
     todo = joined if run.single_texts else less_harm(run.kind, run.levers)
-    return f"The perplexity behind long contexts rose from {figures[BEFORE]:.3g} to {figures[AFTER]:.3g}: {todo}."
+    before, after = readable(figures[BEFORE]), readable(figures[AFTER])
+    return f"The perplexity behind long contexts rose from {before} to {after}: {todo}."
 
 
 RULES: tuple[Callable[[RunFigures], str | None], ...] = (_failures, _growth, _wordings, _damage, _behind_long_contexts)

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from lightning_edit.collateral.judging import LOOP, first_sentence
 from lightning_edit.collateral.long_context import AFTER, BEFORE, RATIO
-from lightning_edit.messages import cells, counted
+from lightning_edit.messages import cells, counted, readable
 
 TITLES = {
     "general": "general prompts",
@@ -32,8 +32,9 @@ def tables(section: Mapping[str, Any]) -> Iterator[Table | str]:
     if (routes := section["figures"].get("routes_changed")) is not None:
         yield f"Of the routes of the general prompts' tokens to experts, {100 * routes:.1f} % are not as before."
     if (now := section["figures"].get(AFTER)) is not None:
-        before, ratio = section["figures"][BEFORE], section["figures"][RATIO]
-        yield f"Perplexity behind long contexts: {before:.3g} before, {now:.3g} after ({ratio:.3g} times as high)."
+        before, ratio = section["figures"][BEFORE], readable(section["figures"][RATIO])
+        times = "" if ratio == "1" else f" ({ratio} times as high)"
+        yield f"Perplexity behind long contexts: {readable(before)} before, {readable(now)} after{times}."
     if section["worst"]:
         yield _worst(section["worst"])
     cut = [
@@ -54,7 +55,7 @@ def _figures(section: Mapping[str, Any]) -> Table:
     for kind, title in TITLES.items():
         if asked := section["asked"][kind]:
             worse = _percent(figures, f"{kind}_lost" if kind == "old_object" else f"{kind}_worse")
-            kl = f"{figures[f'{kind}_kl']:.3g}" if f"{kind}_kl" in figures else ""
+            kl = readable(figures[f"{kind}_kl"]) if f"{kind}_kl" in figures else ""
             changed, said = _percent(figures, f"{kind}_changed"), _percent(figures, f"{kind}_said")
             drawn.add_row(title, str(asked), changed, worse, kl, said)
     return drawn

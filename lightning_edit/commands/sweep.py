@@ -11,8 +11,9 @@ from typing import Any
 from lightning_edit.commands.comparison.seeds import is_seed
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
-from lightning_edit.metrics.settings import EvaluationSettings, measurable
-from lightning_edit.metrics.ways import way_of
+from lightning_edit.metrics.measurable import measurable
+from lightning_edit.metrics.settings import EvaluationSettings
+from lightning_edit.metrics.ways import Way
 from lightning_edit.requests import EditRequest
 from lightning_edit.storage.user.yaml import read_yaml
 
@@ -78,13 +79,19 @@ class Sweep:
         return replace(self, vary={**self.vary, LAYERS: distinct})
 
     def for_records(
-        self, requests: Sequence[EditRequest], evaluation: EvaluationSettings
+        self,
+        requests: Sequence[EditRequest],
+        evaluation: EvaluationSettings,
+        tokenizer: Any = None,
+        ways: Sequence[Way] = (),
     ) -> tuple["Sweep", str | None]:
         """The sweep for some edits, with a figure that can be measured on them.
 
         Args:
             requests: The edits of all runs.
             evaluation: What is measured of them.
+            tokenizer: The model's, which tells long answers; None takes for long what might be.
+            ways: In which other ways they are asked.
 
         Returns:
             The sweep, and what to say where it compares by another figure than it was to.
@@ -92,9 +99,8 @@ class Sweep:
         Raises:
             EditError: If its figure cannot be measured, and is not S, for which others can stand in.
         """
-        figures = measurable(requests, evaluation)
-        # Whether the run is in a chat, and so has other ways to ask, is known once the model is read.
-        if way_of(self.metric)[1] in figures:
+        figures = measurable(requests, evaluation, tokenizer, ways)
+        if self.metric in figures:
             return self, None
         if self.metric != "S":
             raise EditError(f"`metric`: {self.metric} cannot be measured on these records, only {', '.join(figures)}.")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_edit.commands.arguments import CommandParser
-from lightning_edit.messages import cells, counted, listed, printable, terminal
+from lightning_edit.messages import cells, counted, listed, printable, readable, terminal
 from lightning_edit.updates.files.update_list import UpdateList, open_updates
 from lightning_edit.updates.files.update_record import DamagedUpdateError, UpdateRecord
 
@@ -199,4 +199,4 @@ def _edits(record: UpdateRecord) -> Text:
 def _figure(record: UpdateRecord, layer: str, names: Iterable[str]) -> str:
     values = [record.figures.get(f"layer_{layer}/{name}") for name in names]
     measured = [value for value in values if value is not None]
-    return f"{max(measured):.3g}" if measured else ""
+    return readable(max(measured)) if measured else ""

@@ -97,7 +97,7 @@ class PreparedLabels(PreparedQuestions):
         scores, chosen = self.score(decoder, report)
         generated, likelihood = (choice_figures(answers, self.right, len(words)) for answers in (parsed, chosen))
         figures = {f"generated_{name}": value for name, value in generated.items()}
-        figures["invalid"] = float(sum(answer is None for answer in parsed))
+        figures["invalid"] = sum(answer is None for answer in parsed) / len(parsed)
         figures |= {f"likelihood_{name}": value for name, value in likelihood.items()}
         records = [
             self.record(number, words, chosen[number], scores[number])

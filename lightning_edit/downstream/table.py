@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from lightning_edit.messages import readable
+
 COLUMNS = ("likelihood_accuracy", "generated_accuracy", "invalid")
 
 
@@ -15,7 +17,7 @@ def table(curves: Sequence[dict[str, Any]], tasks: Sequence[str]) -> Table:
         curves: What was measured in a run, see `Scheduled`.
         tasks: Names of the tasks.
     """
-    drawn = Table("task", title="downstream", title_style="bold", caption_style="")
+    drawn = Table("task", title="downstream (%)", title_style="bold", caption_style="")
     for column in COLUMNS:
         drawn.add_column(column.replace("_", " "), justify="right")
     texts = []
@@ -29,6 +31,10 @@ def table(curves: Sequence[dict[str, Any]], tasks: Sequence[str]) -> Table:
     return drawn
 
 
+def _shown(name: str, value: float) -> str:
+    return readable(value) if name.count("/") == 1 else f"{100 * value:.1f}"
+
+
 def _change(curves: Sequence[dict[str, Any]], name: str) -> str:
     values = [line["figures"][name] for line in curves if name in line["figures"]]
-    return " -> ".join(f"{value:.3g}" for value in values[:1] + values[1:][-1:])
+    return " -> ".join(_shown(name, value) for value in values[:1] + values[1:][-1:])

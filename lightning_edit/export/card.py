@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from lightning_edit.errors import EditError
 from lightning_edit.loading.gguf_file import is_gguf
-from lightning_edit.messages import bounded, counted
+from lightning_edit.messages import bounded, counted, readable
 from lightning_edit.storage.user.files import is_there, read_text
 
 CARD = "README.md"
@@ -201,7 +201,9 @@ def _collateral(facts: CardFacts) -> str:
     shares = [f"- {100 * figures[name]:.1f} % {COLLATERAL[name]}" for name in known]
     was, now = (figures.get(name) for name in PERPLEXITIES)
     if isinstance(was, int | float) and isinstance(now, int | float):
-        shares.append(f"- {now:.3g} is the perplexity of text behind long contexts, which was {was:.3g} before")
+        shares.append(
+            f"- {readable(now)} is the perplexity of text behind long contexts, which was {readable(was)} before"
+        )
     rows = [f"| {' | '.join(_text(str(one.get(key, ''))) for key in ('prompt', 'before', 'after'))} |" for one in worst]
     table = ["", "The worst changes:", "", "| prompt | before | after |", "|---|---|---|", *rows] if rows else []
     return "\n".join(["## What else changed", "", *shares, *table])

@@ -11,7 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from lightning_edit.errors import EditError
 from lightning_edit.export.adapter import Adapter
 from lightning_edit.export.card import CARD, SAMPLE, CardFacts, write_card
-from lightning_edit.messages import counted
+from lightning_edit.messages import counted, readable
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.user.files import is_there
 from lightning_edit.tiny import MODELS
@@ -96,8 +96,8 @@ def lora_facts(
         + (
             "it holds the whole update."
             if adapter.exact
-            else f"the update has rank {max(r.full for r in ranks)}, and {100 * worst:.2g} % of it are left out "
-            "(relative Frobenius norm, the worst matrix)."
+            else f"the update has rank {max(r.full for r in ranks)}, and {readable(100 * worst, 2)} % of it are left "
+            "out (relative Frobenius norm, the worst matrix)."
         )
     ]
     facts = base_facts(base, revision, info, edits)

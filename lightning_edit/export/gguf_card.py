@@ -7,7 +7,7 @@ from lightning_edit.export.adapter import Adapter
 from lightning_edit.export.card import CardFacts
 from lightning_edit.export.gguf_lora import rank_of
 from lightning_edit.export.gguf_types import Rounded
-from lightning_edit.messages import counted
+from lightning_edit.messages import counted, readable
 
 MODEL, ADAPTER = "model.gguf", "adapter.gguf"
 USE_MODEL = f'llama-cli -m {MODEL} -p "..."\nllama-server -m {MODEL}'
@@ -30,8 +30,8 @@ def model_card(facts: CardFacts, rounded: Sequence[Rounded]) -> CardFacts:
     worst = max(one.error for one in rounded)
     form = (
         f"Form: a GGUF file, that of the base model with {counted(len(rounded), 'edited matrix', 'edited matrices')} "
-        f"in {kinds}; all else is copied byte for byte. Rounding changes the edited matrices by {worst:.2g} of what "
-        "the update does (relative Frobenius norm, the worst matrix)."
+        f"in {kinds}; all else is copied byte for byte. Rounding changes the edited matrices by "
+        f"{readable(worst, 2)} of what the update does (relative Frobenius norm, the worst matrix)."
     )
     return replace(facts, form=[form], use=USE_MODEL, language="bash", undo=UNDO_MODEL, library="gguf", tags=("gguf",))
 
@@ -45,7 +45,7 @@ def adapter_card(facts: CardFacts, adapter: Adapter, architecture: str) -> CardF
         architecture: What llama.cpp calls the base model's.
     """
     worst = max(ranks.error for ranks in adapter.ranks.values())
-    left = "it holds the whole update" if adapter.exact else f"{100 * worst:.2g} % of the update are left out"
+    left = "it holds the whole update" if adapter.exact else f"{readable(100 * worst, 2)} % of the update are left out"
     form = (
         f"Form: a LoRA adapter for llama.cpp (architecture {architecture}) of "
         f"{counted(len(adapter.ranks), 'matrix', 'matrices')}, rank {rank_of(adapter)}; {left}."

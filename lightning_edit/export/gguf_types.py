@@ -20,6 +20,7 @@ from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import readable
 
 logger = logging.getLogger(__name__)
 
@@ -120,11 +121,11 @@ def check_rounded(rounded: Rounded, most: float | None) -> None:
         )
     if most is not None and rounded.error > most:
         raise EditError(
-            f"`--max_error {most:g}`: rounding {rounded.name} to {kind} makes an error of {rounded.error:.2g}, "
-            f"relative to the update. {better}; or accept a larger error."
+            f"`--max_error {most:g}`: rounding {rounded.name} to {kind} makes an error of "
+            f"{readable(rounded.error, 2)}, relative to the update. {better}; or accept a larger error."
         )
     if rounded.error > NOTABLE:
         logger.warning(
-            "Rounding %s to %s changes its numbers by %.2g of what the update does; %.0f %% of the update are left.",
-            *(rounded.name, kind, rounded.error, 100 * rounded.kept),
+            "Rounding %s to %s changes its numbers by %s of what the update does; %.0f %% of the update are left.",
+            *(rounded.name, kind, readable(rounded.error, 2), 100 * rounded.kept),
         )

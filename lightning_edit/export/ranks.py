@@ -9,6 +9,7 @@ import torch
 
 from lightning_edit.errors import EditError
 from lightning_edit.export.low_rank import LowRank
+from lightning_edit.messages import readable
 from lightning_edit.settings import Count, Range, Settings
 
 logger = logging.getLogger(__name__)
@@ -81,8 +82,9 @@ def _check_errors(updates: Mapping[str, LowRank], kept: Mapping[str, int], rank:
         worst = max(wrong, key=lambda name: wrong[name])
         needed = max(update.rank_for(most) for update in updates.values())
         raise EditError(
-            f"`--rank {rank}` is too small for `--max_error {most:g}`: it leaves an error of {wrong[worst]:.2g} in "
-            f"{worst}, relative to the update. `--rank {needed}` would do; or accept a larger error."
+            f"`--rank {rank}` is too small for `--max_error {most:g}`: it leaves an error of "
+            f"{readable(wrong[worst], 2)} in {worst}, relative to the update. `--rank {needed}` would do; or "
+            "accept a larger error."
         )
 
 

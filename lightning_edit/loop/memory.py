@@ -12,6 +12,7 @@ from lightning_edit.editor import Editor
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.moment_pass import MAX_TOKENS, MAX_TOKENS_CPU
 from lightning_edit.loop.carried import Course, carried
+from lightning_edit.messages import readable
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.finding.places import blocks_of, weight_shape
 from lightning_edit.models.output_gradients import MAX_LOGITS
@@ -74,7 +75,7 @@ PARTS = ("model", "base_copies", "second_moments", "counting", "values", "solvin
 
 def in_words(size: float) -> str:
     """Bytes for people: 3.2 GB, 75 MB."""
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+    return f"{readable(size / 1e9)} GB" if size >= 1e9 else f"{readable(size / 1e6)} MB"
 
 
 def memory_needs(

@@ -8,7 +8,6 @@ from lightning_edit.asking.chat import World
 from lightning_edit.asking.tokenization import check_lengths, encode_prompt
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
-from lightning_edit.metrics.edit_metrics import IN_SCORE, KINDS, answers_of, prompts_of
 from lightning_edit.metrics.judging.settings import JudgeSettings
 from lightning_edit.metrics.wild.settings import WildSettings
 from lightning_edit.requests import EditRequest
@@ -144,55 +143,6 @@ def check_records(settings: EvaluationSettings, requests: Sequence[EditRequest])
             "`evaluation.generate` is set, but no record has generation prompts, the first "
             f"({requests[0].name}) neither. Set it to false, or give records with `generation_prompts`."
         )
-
-
-def measurable(requests: Sequence[EditRequest], settings: EvaluationSettings) -> list[str]:
-    """The names of the figures that some records will have, see `EditMetrics`.
-
-    Args:
-        requests: The records.
-        settings: What is measured of them beyond teacher-forced answers.
-    """
-    names = []
-    for kind in KINDS:
-        answers = [answers_of(request, kind) for request in requests if prompts_of(request, kind)]
-        if any(wanted is not None for wanted, _ in answers):
-            names += [f"{kind}_accuracy", f"{kind}_token_accuracy"]
-        if any(None not in both for both in answers):
-            names += [f"{kind}_score", f"{kind}_magnitude"]
-    if all(f"{kind}_score" in names for kind in IN_SCORE):
-        names.append("S")
-    if any(request.locality for request in requests):
-        names += ["locality_token_accuracy", "locality_unchanged"]
-    written = [request for request in requests if settings.generate and request.generation_prompts]
-    names += ["generation_entropy"] * bool(written)
-    names += ["reference_score"] * any(request.reference_texts for request in written)
-    names += ["essence_score"] * (settings.generate and any(request.essence_texts for request in requests))
-    names += ["generated_match"] * settings.generated_match
-    names += ["generated_paraphrase"] * any(matched_paraphrases(request, settings) for request in requests)
-    names += _asked_freely(requests, settings) if settings.wild else []
-    return names + (_of_tests(requests) if settings.ripples else [])
-
-
-def _asked_freely(requests: Sequence[EditRequest], settings: EvaluationSettings) -> list[str]:
-    wild = settings.wild_settings
-    there = {
-        "reliability": bool(requests),
-        "generalization": any(request.paraphrase_prompts[: wild.paraphrases] for request in requests),
-        "locality": wild.unrelated > 0 and any(one.locality or one.neighborhood_prompts for one in requests),
-    }
-    marked = ["exact"] + ["judged"] * (settings.judge.model is not None)
-    return [f"wild_{how}_{measure}" for how in marked for measure in there if there[measure]]
-
-
-def _of_tests(requests: Sequence[EditRequest]) -> list[str]:
-    """The figures of what follows from edits that all tests with answers have."""
-    tests = [ripple for request in requests for ripple in request.ripples]
-    answered = [test for test in tests if all(query.answers for query in test.queries)]
-    axes = dict.fromkeys(test.axis for test in answered)
-    names = [f"ripple_{axis}_{figure}" for axis in axes for figure in ("said", "token_accuracy")]
-    follows = any(not test.kept for test in answered)
-    return names + [f"ripple_portability_{figure}" for figure in ("said", "token_accuracy")] * follows
 
 
 def matched_paraphrases(request: EditRequest, settings: EvaluationSettings) -> tuple[str, ...]:

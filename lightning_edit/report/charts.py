@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightning_edit.commands.comparison.figure import COLORS, MARKERS, STYLES
-from lightning_edit.messages import printable
+from lightning_edit.messages import counted, printable, readable
 from lightning_edit.report.figures import Shown
 from lightning_edit.report.svg import GRID, PAGE, TEXT
 
@@ -60,8 +60,8 @@ class Panel:
         """What the curves show, for those who cannot see them."""
         sign = "" if self.top is None else " %"
         parts = [
-            f"{line.name}: {line.points[0][1]:.4g}{sign} after {line.points[0][0]:,} edits, "
-            f"{line.points[-1][1]:.4g}{sign} after {line.points[-1][0]:,}"
+            f"{line.name}: {readable(line.points[0][1], 4)}{sign} after {counted(line.points[0][0], 'edit')}, "
+            f"{readable(line.points[-1][1], 4)}{sign} after {line.points[-1][0]:,}"
             for line in self.lines
         ]
         return f"{self.title}, over the number of edits. {'; '.join(parts)}."

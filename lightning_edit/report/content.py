@@ -20,6 +20,7 @@ from lightning_edit.messages import counted
 from lightning_edit.report.charts import draw_panel, draw_shares
 from lightning_edit.report.examples import Answer, shown
 from lightning_edit.report.facts import Facts, facts_of
+from lightning_edit.report.figures import NO_NUMBER
 from lightning_edit.report.records import Edit, read_records
 from lightning_edit.report.settings import without_folders
 
@@ -112,7 +113,7 @@ def _examples(edits: Sequence[Edit], most: int) -> Table | None:
 
 def _example(edit: Edit) -> tuple[str, ...]:
     reworded = "" if edit.reworded is None else f"{edit.reworded[0]} of {edit.reworded[1]}"
-    said, sure = "yes" if edit.said else "no", ["" if p is None else f"{p:.3g}" for p in edit.sure]
+    said, sure = "yes" if edit.said else "no", ["" if p is None else _number(p) for p in edit.sure]
     return (
         edit.question,
         edit.new,
@@ -162,7 +163,9 @@ def _lost(facts: Facts) -> Table | None:
 
 
 def _number(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}"
+    if isinstance(value, str):
+        return value
+    return NO_NUMBER if math.isnan(value) else f"{value:.3g}"
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lightning_edit.commands.comparison.quantities import quantity
+from lightning_edit.commands.comparison.quantities import figure_of, quantity
 from lightning_edit.commands.comparison.runs import Figures, Run
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
@@ -18,6 +18,7 @@ FILE = "updates.csv"
 LEAST = 3
 # An axis of what should be 0 % ends here, if nothing is above.
 LITTLE = 10.0
+_RIGHT = re.compile(r"(^|_)(accuracy|acc|exact_match)$")
 _GROWTH = re.compile(r"layer_(.+)/weight_growth")
 # Of each curve the names that it may have; the first that the run has counts.
 ANSWERS = {
@@ -142,9 +143,9 @@ def _perplexities(measured: Mapping[int, Figures]) -> Iterator[tuple[str, str]]:
 def _tasks(measured: Mapping[int, Figures]) -> Iterator[tuple[str, str]]:
     for name in dict.fromkeys(name for figures in measured.values() for name in figures):
         room, _, rest = name.partition("/")
-        task, _, figure = rest.rpartition("/")
-        if room in ("downstream", "harness") and task and re.search(r"(^|_)(accuracy|acc)$", figure):
-            yield f"{task}, {figure.replace('_', ' ')}", name
+        if room in ("downstream", "harness") and "/" in rest and _RIGHT.search(figure_of(name)):
+            task, _, figure = rest.partition("/")
+            yield f"{task}, {re.sub('[_/]', ' ', figure)}", name
 
 
 def _growths(measured: Mapping[int, Figures]) -> Iterator[tuple[str, str]]:

@@ -1,18 +1,20 @@
 """Which edits are shown: by a rule that the page states, and not by choice."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from lightning_edit.report.records import Edit
+from lightning_edit.whole_words import find_whole
 
 SHOWN = 10
 # Failures come first, but leave room for what went well where anything did.
 MOST_FAILURES = 5
 # An answer is cut after so many characters.
 LONGEST = 240
-_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
+_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n")
 
 Thing = TypeVar("Thing")
 
@@ -85,25 +87,23 @@ def shown(text: str, new: str, whole: bool = False) -> Answer:
         new: The new answer, which is marked.
         whole: Whether the text is shown beyond its first sentence in any case.
     """
+    # As where it is judged whether an answer says the new one.
+    text, new = (unicodedata.normalize("NFC", one) for one in (text, new))
     line = " ".join(text.split())
     first = " ".join(_END.split(text.strip(), maxsplit=1)[0].split())
-    at = _find(line, new)
+    at = find_whole(line, new)
     # A full stop alone tells nothing of what was written.
     says_something = re.search(r"\w", first) is not None
-    kept = line if whole or not says_something or (at is not None and at.end() > len(first)) else first
+    kept = line if whole or not says_something or (at is not None and at[1] > len(first)) else first
     cut = len(kept) > LONGEST
     if cut:
-        kept = kept[: max(LONGEST, at.end() if at is not None and at.end() < 2 * LONGEST else 0)]
-    parts = _parts(kept, _find(kept, new))
+        kept = kept[: max(LONGEST, at[1] if at is not None and at[1] < 2 * LONGEST else 0)]
+    parts = _parts(kept, at if at is not None and at[1] <= len(kept) else None)
     return Answer(tuple(part for part in parts if part[0]), cut)
 
 
-def _parts(text: str, at: re.Match[str] | None) -> list[tuple[str, bool]]:
+def _parts(text: str, at: tuple[int, int] | None) -> list[tuple[str, bool]]:
     if at is None:
         return [(text, False)]
-    return [(text[: at.start()], False), (text[at.start() : at.end()], True), (text[at.end() :], False)]
-
-
-def _find(text: str, new: str) -> re.Match[str] | None:
-    wanted = " ".join(new.split())
-    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", text, re.IGNORECASE) if wanted else None
+    start, end = at
+    return [(text[:start], False), (text[start:end], True), (text[end:], False)]

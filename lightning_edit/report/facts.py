@@ -1,5 +1,6 @@
 """All that the page says of one finished run."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,7 @@ def _check(path: Path) -> None:
 def _unfinished(path: Path) -> str:
     return (
         "the run is not finished. Wait for its end, or if it was stopped, let it go on with "
-        f"`lightning-edit fit --ckpt_path {path}`."
+        f"`lightning-edit fit --ckpt_path {shlex.quote(str(path))}`."
     )
 
 

@@ -1,5 +1,6 @@
 """The figures of a run in plain words: of each what it means, before, after, and how sure it is."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from lightning_edit.commands.comparison.runs import Figures, Run
 from lightning_edit.ripples import PORTABILITY, axis_of, tests_of
 
 NEW, REWORDED, OTHERS, TOGETHER = "The new facts", "The new facts in other words", "Everything else", "All together"
+NO_NUMBER = "not a number"
 # Name in `metrics.json`, title, what a share of 100 % means. A name with a minus is of harm: 100 % less it is shown.
 KNOWN: Mapping[str, Sequence[tuple[str, str, str]]] = {
     NEW: (
@@ -146,9 +148,9 @@ def percent(share: float) -> str:
     """A share as a text.
 
     Args:
-        share: From 0 to 1.
+        share: From 0 to 1, or NaN where the model's numbers were no finite ones.
     """
-    return f"{100 * share:.1f} %"
+    return NO_NUMBER if math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def groups_of(run: Run, collateral: Figures) -> dict[str, list[Shown]]:

@@ -1,5 +1,6 @@
 """What got worse, by name: answers, similar facts, perplexity and tasks."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -159,7 +160,10 @@ def _title(name: str) -> str | None:
     task, slash, figure = rest.rpartition("/")
     if room == "downstream":
         return (f"{task}: {OF_TASKS[figure]}" if figure in OF_TASKS else None) if slash else f"{figure}: {PERPLEXITY}"
-    return f"{task}: {figure.replace('_', ' ')}" if room == "harness" else None
+    if room != "harness":
+        return None
+    task, _, figure = rest.partition("/")
+    return f"{task}: {re.sub('[_/]', ' ', figure)}"
 
 
 def _ability(title: str, name: str, before: float | None, after: float) -> Ability:

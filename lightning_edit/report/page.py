@@ -14,6 +14,7 @@ from lightning_edit.messages import counted, printable
 from lightning_edit.report.charts import draw_panel, draw_shares
 from lightning_edit.report.comparing import compared
 from lightning_edit.report.facts import Facts, read_facts
+from lightning_edit.report.figures import percent
 from lightning_edit.report.svg import inline
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.version import own_version
@@ -77,6 +78,7 @@ def _environment() -> Environment:
     def drawn(figure: Figure, label: str) -> Markup:
         return inline(figure, f"chart-{next(numbers)}", printable(label))
 
+    environment.filters["percent"] = percent
     environment.globals |= {"drawn": drawn, "draw_shares": draw_shares, "draw_panel": draw_panel}
     environment.globals["style"] = Markup(_source(STYLE))
     return environment

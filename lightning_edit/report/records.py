@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ class Edit:
         said: Whether the new answer is there: in what was written, or else as the likeliest one token for token.
         reworded: In how many other wordings the new answer is said, and in how many it was asked for.
         words: Of a long answer the share of its words that were written, None for others.
-        sure: The probability of the new answer before and after, as the geometric mean over its tokens.
+        sure: The probability of the new answer before and after, as the geometric mean over its tokens; NaN where the
+            model's numbers were no finite ones.
     """
 
     question: str
@@ -51,7 +52,7 @@ class Loss:
         answer: The right answer.
         edits: The subjects of the edits beside which it was asked.
         before: What was there before: a text, or the answer's probability.
-        after: What is there now.
+        after: What is there now; a probability is NaN where the model's numbers are no finite ones.
     """
 
     question: str
@@ -62,8 +63,11 @@ class Loss:
 
     @property
     def fall(self) -> float:
-        """How far the right answer fell; where another text is said, all the way."""
-        return self.before - self.after if isinstance(self.before, float) and isinstance(self.after, float) else 1.0
+        """How far the right answer fell; where another text is said, or nothing can be, all the way."""
+        if not isinstance(self.before, float) or not isinstance(self.after, float):
+            return 1.0
+        fall = self.before - self.after
+        return 1.0 if isnan(fall) else fall
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,13 @@ def _edit(line: Mapping[str, Any], first: Mapping[str, Any]) -> Edit:
         said=bool(asked["correct"] if match is None else match),
         reworded=(sum(bool(one["match"]) for one in written), len(written)) if written else None,
         words=None if words is None else float(words),
-        sure=(None if not before else exp(before[0]["log_prob_new"]), exp(asked["log_prob_new"])),
+        sure=(_probability(before[0]["log_prob_new"]) if before else None, _probability(asked["log_prob_new"])),
     )
+
+
+def _probability(log_prob: float | None) -> float:
+    """Of a log-probability; what was no finite number is a null in the file."""
+    return nan if log_prob is None else exp(log_prob)
 
 
 def _text(value: Any) -> str | None:
@@ -167,8 +176,8 @@ def _compared(line: Mapping[str, Any], first: Mapping[str, Any]) -> Iterator[tup
             if _known(was):
                 name = "log_prob_true" if kind == "neighborhood" else "log_prob_new"
                 question, answer = str(now["prompt"]), str(line[target])
-                lost = None if _known(now) else Loss(question, answer, subject, exp(was[name]), exp(now[name]))
-                yield (question, answer), lost
+                sure = _probability(was[name]), _probability(now[name])
+                yield (question, answer), None if _known(now) else Loss(question, answer, subject, *sure)
     for was, now in zip(first.get("locality") or (), line.get("locality") or (), strict=False):
         if _known(was):
             question, answer = str(now["prompt"]), str(now["answer"])

@@ -1,6 +1,8 @@
 """How a run was made, in words: its method, its settings, its time, and how it is undone."""
 
+import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 from lightning_edit.commands.comparison.methods import published
 from lightning_edit.commands.comparison.runs import Run
 from lightning_edit.commands.comparison.settings import LAYERS, METHOD, MODEL, ONCE
-from lightning_edit.messages import counted, listed, quoted
+from lightning_edit.messages import counted, listed, quoted, updates_were
 from lightning_edit.storage.run_files import MEMORIES
 
 IN_CONTEXT, IN_MEMORY, TRAINED = ("InContext",), ("MemoryEditing",), ("FineTuning", "LoRA", "CrispEdit")
@@ -33,14 +35,17 @@ STAGES = {
 }
 IN_PYTHON = "in Python: takes all facts out of a model that holds them"
 _PATH = re.compile(r"(~|/|[A-Za-z]:\\)")
+_LISTED = re.compile(r"""(['"])([^'"]+)\1""")
 
 
 def without_folders(value: str) -> str:
-    """A path on somebody's machine as its last part; other texts as they are.
+    """A path on somebody's machine as its last part, also in a list; other texts as they are.
 
     Args:
         value: The value of a setting.
     """
+    if value.startswith("["):
+        return _LISTED.sub(lambda match: match[1] + without_folders(match[2]) + match[1], value)
     return PurePath(value.replace("\\", "/")).name or value if _PATH.match(value) else value
 
 
@@ -145,19 +150,24 @@ def warnings_of(run: Run, content: Mapping[str, Any], removed: list[int]) -> lis
     """
     found = []
     if content.get("stopped"):
-        found.append(f"The run ended before all facts were written: {content['stopped']}.")
+        found.append(f"The run ended before all facts were written: {str(content['stopped']).rstrip('.')}.")
     if run.left_out:
         found.append(f"{counted(run.left_out, 'fact')} could not be written, as no finite change was found.")
     unused = content.get("records_left_out")
     if isinstance(unused, Mapping) and unused:
-        reasons = listed(f"{quoted(reason)}: {number}" for reason, number in unused.items())
+        reasons = listed(f"{quoted(reason)}: {_number_of(names)}" for reason, names in unused.items())
         found.append(f"Not all records of the data could be used as facts ({reasons}).")
     if removed:
         found.append(
-            f"Since the run was measured, update {listed(removed)} was taken out of the model again. The figures are "
-            "those from before that."
+            f"Since the run was measured, {updates_were(removed)} taken out of the model again. The figures are those "
+            "from before that."
         )
     return found
+
+
+def _number_of(names: Any) -> str:
+    """How many records a reason left out: which ones names their file, and that is on somebody's machine."""
+    return f"{len(names) if isinstance(names, list) else 1:,}"
 
 
 def undo_of(run: Run, updates: int) -> tuple[list[str], list[tuple[str, str]]]:
@@ -183,7 +193,8 @@ def undo_of(run: Run, updates: int) -> tuple[list[str], list[tuple[str, str]]]:
         sentences.append("To undo everything, use the original model again.")
     if (folder / "update.safetensors").is_file():
         sentences.append("The change alone is kept, too, so it can be taken out of a model that holds it, bit for bit.")
-        commands.append((f'lightning_edit.ModelUpdate.load("{name}/update.safetensors").remove(model)', IN_PYTHON))
+        file = json.dumps(f"{name}/update.safetensors", ensure_ascii=False)
+        commands.append((f"lightning_edit.ModelUpdate.load({file}).remove(model)", IN_PYTHON))
     if updates:
         count = "one update" if updates == 1 else f"{updates:,} updates"
         sentences.append(f"The facts were written in {count}. Each can be taken out and put back by itself.")
@@ -193,8 +204,8 @@ def undo_of(run: Run, updates: int) -> tuple[list[str], list[tuple[str, str]]]:
                 "trace; when an earlier one is taken out, the command says how much of it is left in the later ones."
             )
         commands += [
-            (f"lightning-edit updates list {name}", "shows which facts are in which update"),
-            (f"lightning-edit updates remove {name} 1", "takes the first update out of the edited model"),
-            (f"lightning-edit updates apply {name} 1", "puts it back"),
+            (f"lightning-edit updates list {shlex.quote(name)}", "shows which facts are in which update"),
+            (f"lightning-edit updates remove {shlex.quote(name)} 1", "takes the first update out of the edited model"),
+            (f"lightning-edit updates apply {shlex.quote(name)} 1", "puts it back"),
         ]
     return sentences, commands

@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lightning_edit.messages import counted
 from lightning_edit.tracing.average import GROUPS, AverageTrace
 from lightning_edit.tracing.settings import Kind, TracingSettings
 from lightning_edit.tracing.trace import Trace
@@ -48,7 +49,7 @@ def draw_average(trace: AverageTrace, settings: TracingSettings) -> Figure:
     present = [group for group, count in enumerate(trace.counts) if count]
     names = [GROUPS[group] for group in present]
     maps = {kind: effect.mean[present] for kind, effect in trace.effects.items()}
-    return _draw(names, maps, settings, f"average indirect effect over {trace.facts} facts", "effect", 0.0)
+    return _draw(names, maps, settings, f"average indirect effect over {counted(trace.facts, 'fact')}", "effect", 0.0)
 
 
 def _draw(

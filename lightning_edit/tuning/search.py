@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from lightning_edit.messages import counted
 from lightning_edit.progress import Report, silent
 from lightning_edit.tuning.bench import Trial
 from lightning_edit.tuning.judge import Favor
@@ -36,7 +37,7 @@ def search(
         count = _count(edits, share)
         best = [trial.point for trial in _ranked(last, favor)[:stay]]
         points = with_neighbors(space, best, widened)
-        last = _rung(points, count, run, f"trials {number}/{len(RUNGS) + 2} ({count} edits)", report, favor)
+        last = _rung(points, count, run, f"trials {number}/{len(RUNGS) + 2} ({counted(count, 'edit')})", report, favor)
         trials += last
     tried = {trial.point for trial in last}
     for _ in range(CLIMBS):
@@ -44,7 +45,7 @@ def search(
         points = [point for point in space.neighbors(best_trial.point) if point not in tried]
         if not points:
             break
-        last = [*last, *_rung(points, edits, run, f"neighbors of the best ({edits} edits)", report, favor)]
+        last = [*last, *_rung(points, edits, run, f"neighbors of the best ({counted(edits, 'edit')})", report, favor)]
         trials += last[-len(points) :]
         tried |= set(points)
         if max(last, key=lambda trial: trial.rank(favor)) is best_trial:
@@ -55,11 +56,11 @@ def search(
 def _first(space: Space, run: Callable[[Point, int], Trial], edits: int, favor: Favor, report: Report) -> list[Trial]:
     """A few settings for all layers, then many for the best of these."""
     count, rungs = _count(edits, FIRST), len(RUNGS) + 2
-    start = _rung(space.start(), count, run, f"trials 1/{rungs} ({count} edits)", report, favor)
+    start = _rung(space.start(), count, run, f"trials 1/{rungs} ({counted(count, 'edit')})", report, favor)
     layer_sets = list(dict.fromkeys(trial.point.layers for trial in _ranked(start, favor)))[:LAYER_SETS]
     tried = {trial.point for trial in start}
     points = [point for point in space.coarse(layer_sets) if point not in tried]
-    return [*start, *_rung(points, count, run, f"trials 2/{rungs} ({count} edits)", report, favor)]
+    return [*start, *_rung(points, count, run, f"trials 2/{rungs} ({counted(count, 'edit')})", report, favor)]
 
 
 def _count(edits: int, share: float) -> int:

@@ -8,12 +8,16 @@ from rich.console import Console
 from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.figure import COLORS, draw
 from lightning_edit.commands.comparison.lines import Point, lines_of, points_of
+from lightning_edit.commands.comparison.methods import published
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.commands.comparison.settings import flat_settings, shortest_labels
 from lightning_edit.commands.comparison.table import table
 from lightning_edit.configs import CONFIGS
 from tests.run_folders import config, write
+
+WEIGHTED = {"second_moment_weight": 100, "ridge": 0}
+MEMIT = {"class_path": "MEMIT", "init_args": WEIGHTED}
 
 
 def batches(tmp_path, sizes=(1, 16, 64)):
@@ -156,12 +160,26 @@ def test_a_method_without_solver_goes_by_its_class_and_its_batches_count():
         ("ft", {}, "ft"),
         ("ft", {"norm_constraint": 0.1}, "ft_l"),
         ("ft_l", {"layers": [5]}, "ft_l"),
+        ("encore", {"values": {"mpes": 0}}, "memit_sequential"),
+        ("encore", {"values": {"mpes": 0}, "solver": MEMIT}, "memit_sequential"),
+        ("emmet", {"solver": {"class_path": "EMMET", "init_args": {**WEIGHTED, "emmet_lambda": 0}}}, "EMMET"),
     ],
 )
 def test_a_method_is_named_as_its_file(file, changed, method):
     model = yaml.safe_load((CONFIGS / "solvers" / f"{file}.yaml").read_text())["model"]
     model["init_args"] |= {"model": "gpt", **changed}
     assert flat_settings({"model": model})["method"] == method
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "solvers").glob("*.yaml"), key=str), ids=lambda file: file.stem)
+def test_each_file_of_a_method_is_recognized_as_itself(file):
+    model = yaml.safe_load(file.read_text())["model"]
+    model["init_args"] |= {"model": "gpt", "layers": [3]}
+    if "net" in model["init_args"].get("source", {}).get("init_args", {}):
+        model["init_args"]["source"]["init_args"]["net"] = "nets/a"
+    name = flat_settings({"model": model}, given=file.stem)["method"]
+    assert file.stem in (name, name.lower())
+    assert published(name) != "Ridge"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +192,12 @@ def test_a_method_is_named_as_its_file(file, changed, method):
         ("essence_score", 23.456, "23.46", True),
         ("downstream/perplexity", 23.456, "23.46", True),
         ("update_norm", 0.5, "0.5", False),
-        ("downstream/sst/invalid", 3.0, "3", True),
+        ("downstream/sst/invalid", 0.15, "15.0", True),
+        ("harness/lambada_openai/acc", 0.5, "50.0", False),
+        ("harness/gsm8k/exact_match/strict-match", 0.5, "50.0", False),
+        ("harness/arc_easy/acc_norm", 0.5, "50.0", False),
+        ("harness/truthfulqa_gen/bleu_acc", 0.5, "50.0", False),
+        ("downstream/perplexity", 12345.6, "12,346", True),
     ],
 )
 def test_units_follow_from_names(name, value, text, lower):

@@ -56,12 +56,15 @@ def test_a_run_lies_in_the_folder_of_its_name_and_says_it(tmp_path, monkeypatch,
 
 def test_a_named_run_without_a_logger_and_one_that_goes_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cli.main(["fit", "--name", "plain", "--trainer.logger", "false", *SMALL])
+    method = ("--config", "configs/solvers/rlsedit.yaml")
+    cli.main(["fit", "--name", "plain", "--trainer.logger", "false", *method, *SMALL])
     folder = tmp_path / "lightning_edit_run" / "plain"
     assert json.loads((folder / "metrics.json").read_text())["name"] == "plain"
     cli.main(["fit", "--ckpt_path", str(min((folder / "checkpoints").glob("*.ckpt")))])
     assert [path.name for path in folder.parent.iterdir()] == ["plain"]
     assert json.loads((folder / "metrics.json").read_text())["name"] == "plain"
+    [run], _ = read_runs([folder])
+    assert run.settings["method"] == "rlsedit"
 
 
 def labels(runs, x="edits"):

@@ -1,15 +1,22 @@
 """A sweep is fitted to its model and its records before the first run."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 
 from lightning_edit.cli import main as cli
+from lightning_edit.cli.sweep import _compare
 from lightning_edit.commands.sweep import LAYERS, Sweep
 from lightning_edit.configs import CONFIGS
 from lightning_edit.errors import EditError
-from lightning_edit.loading.pretrained import depth_of
-from lightning_edit.metrics import EvaluationSettings
+from lightning_edit.loading.pretrained import depth_of, load_model
+from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
+from lightning_edit.metrics.measurable import measurable
+from lightning_edit.metrics.ways import Way
+from lightning_edit.models.decoder import find_decoder
+from tests.run_folders import write
 from tests.small_models import make_request
 
 SHIPPED = CONFIGS / "sweeps" / "layers_and_clamp.yaml"
@@ -46,6 +53,57 @@ def test_a_figure_that_cannot_be_measured_is_replaced_or_refused():
         Sweep({"a": [1]}, metric="neighborhood_score").for_records(records, EvaluationSettings())
     full = [make_request(target_true="Paris", paraphrase_prompts=("Where?",), neighborhood_prompts=("It is in",))]
     assert Sweep({"a": [1]}).for_records(full, EvaluationSettings()) == (Sweep({"a": [1]}), None)
+
+
+LONG = " ".join(["lyre"] * 30)
+SHORT = " ".join(["instrument"] * 4)
+
+
+def test_figures_of_long_answers_are_those_that_a_run_measures(tiny_tokenizer):
+    decoder = find_decoder(load_model("tiny"))
+    short = make_request(prompt="{} likes to play the", target_new=SHORT, paraphrase_prompts=("Polfol plays the",))
+    records, settings, metrics = [short], EvaluationSettings(), EditMetrics(sync_on_compute=False)
+    assert "generated_rouge_l" not in measurable(records, settings, tiny_tokenizer)
+    records.append(replace(short, target_new=LONG))
+    evaluate(decoder, tiny_tokenizer, records, metrics, settings)
+    measured = {name for name in metrics.compute() if not name.endswith(("_stderr", "_n"))}
+    assert set(measurable(records, settings, tiny_tokenizer)) == measured
+    for metric in ("efficacy_nll", "paraphrase_nll", "generated_rouge_l", "generated_paraphrase_rouge_l"):
+        plan = Sweep({"a": [1]}, metric=metric)
+        assert plan.for_records(records, settings, tiny_tokenizer) == (plan, None)
+        with pytest.raises(EditError, match=f"{metric} cannot be measured on these records"):
+            plan.for_records([short], settings, tiny_tokenizer)
+
+
+def test_figures_of_other_ways_are_those_of_a_chat(tiny_tokenizer):
+    request = make_request(target_true="Paris", paraphrase_prompts=("Where?",), neighborhood_prompts=("It is in",))
+    plan, ways = Sweep({"a": [1]}, metric="plain_S"), [Way("plain", tiny_tokenizer), Way("system_1", tiny_tokenizer)]
+    assert plan.for_records([request], EvaluationSettings(), tiny_tokenizer, ways) == (plan, None)
+    for metric, asked in (("plain_S", ()), ("system_1_S", ways), ("plain_generated_match", ways)):
+        with pytest.raises(EditError, match=f"{metric} cannot be measured on these records"):
+            Sweep({"a": [1]}, metric=metric).for_records([request], EvaluationSettings(), tiny_tokenizer, asked)
+
+
+def test_a_way_that_a_model_in_plain_text_has_not_is_refused_before_the_first_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"vary": {"model.values.steps": [2]}, "metric": "plain_S"}))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sweep", "sweep.yaml", "--data.edits", "2"])
+    assert ended.value.code == 2
+    assert "`metric`: plain_S cannot be measured" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
+
+
+def test_what_is_no_number_comes_last(tmp_path, capsys):
+    figures = {"worst": 0.1, "broken": float("nan"), "best": 0.9, "middle": 0.5, "broken too": float("nan")}
+    finished = []
+    for name, S in figures.items():
+        folder = write(tmp_path / "runs" / name, S=None if math.isnan(S) else S, ridge=len(finished))
+        finished.append((name, S, str(folder)))
+    _compare("S", finished, "sweep.png")
+    shown = capsys.readouterr().out
+    places = [shown.index(f"\n{name} ") for name in ("best", "middle", "worst", "broken", "broken too")]
+    assert places == sorted(places)
 
 
 @pytest.mark.slow

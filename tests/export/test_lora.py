@@ -6,11 +6,13 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 
 from lightning_edit import EditError, ModelUpdate
 from lightning_edit.api import EditResult
 from lightning_edit.cli import main as cli
+from lightning_edit.configs import CONFIGS
 from lightning_edit.export.adapter import make_adapter
 from lightning_edit.export.folder import lora_facts, write_lora
 from lightning_edit.export.ranks import VLLM_RANKS, RankSettings
@@ -209,6 +211,16 @@ def test_a_run_becomes_an_adapter_with_a_card(finished, tmp_path, capsys):
     assert card.data.library_name == "peft"
     for said in ("EMMET", "6 edited facts", "| says the new answer by itself |", "## Undo", "## Limits"):
         assert said in card.content
+
+
+def test_a_card_calls_the_method_by_its_published_name(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    metrics = json.loads((finished / "metrics.json").read_text())
+    encore = yaml.safe_load((CONFIGS / "solvers" / "encore.yaml").read_text())["model"]["init_args"]
+    metrics["config"]["model"] |= encore
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    command(capsys, tmp_path / "run", "--out", tmp_path / "lora")
+    assert "were changed with ENCORE by Lightning Edit" in ModelCard.load(tmp_path / "lora" / "README.md").content
 
 
 def test_a_truncated_run_says_how_many_answers_are_left(finished, tmp_path, capsys):

@@ -9,6 +9,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
 from lightning_edit.metrics.descriptions import description
+from lightning_edit.metrics.measurable import measurable
 from lightning_edit.metrics.settings import TEACHER_FORCED
 from lightning_edit.metrics.table import table
 from lightning_edit.metrics.ways import WayMetrics, way_of, ways_of
@@ -43,6 +44,11 @@ def test_each_way_is_an_evaluation_of_its_own():
         found = evaluate(decoder, under, requests, metrics, TEACHER_FORCED)
         assert [record[f"system_{number}"] for record in records] == [{"efficacy": r["efficacy"]} for r in found]
         assert figures[f"system_{number}_efficacy_magnitude"] == float(metrics.compute()["efficacy_magnitude"])
+    asked = ways_of(chat, EvaluationSettings(systems=SYSTEMS), ChatSettings())
+    named = measurable(requests, EvaluationSettings(), chat, asked)
+    assert {name for name in named if way_of(name)[0]} == {
+        name for name in figures if not name.endswith(("_stderr", "_n"))
+    }
     magnitudes = {figures[f"{way}_efficacy_magnitude"] for way in ("plain", "system_1", "system_2")}
     assert len(magnitudes) == 3
     ways.reset()
@@ -77,4 +83,6 @@ def test_figures_of_other_ways_are_named_shown_and_described(capsys, monkeypatch
     assert description("edit/system_12_efficacy_score").startswith("asked under system prompt 12: share of edited")
     assert description("edit/plain_nothing") == ""
     sweep = Sweep({"model.layers": [[0]]}, metric="plain_S")
-    assert sweep.for_records(edits(), EvaluationSettings()) == (sweep, None)
+    chat, settings = in_chat(CHATML), EvaluationSettings(systems=SYSTEMS)
+    ways = ways_of(chat, settings, ChatSettings())
+    assert sweep.for_records(edits(), settings, chat, ways) == (sweep, None)

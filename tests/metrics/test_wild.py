@@ -17,7 +17,7 @@ from lightning_edit.messages import terminal
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.metrics.judging.settings import JudgeSettings
-from lightning_edit.metrics.settings import measurable
+from lightning_edit.metrics.measurable import measurable
 from lightning_edit.metrics.wild.asked import Asking
 from lightning_edit.metrics.wild.exact_match import exact_match, normalized
 from lightning_edit.metrics.wild.kept import before_of, judged_lines

@@ -1,13 +1,18 @@
 """What the command refuses, where it writes, and how it chooses examples."""
 
 import json
+import math
+import shlex
 import shutil
 
 import pytest
 
 from lightning_edit.cli import main as cli
+from lightning_edit.metrics.generated_text import generated_match
+from lightning_edit.report.content import content_of
 from lightning_edit.report.examples import MOST_FAILURES, SHOWN, chosen, rule, shown, spread
-from lightning_edit.report.records import Edit
+from lightning_edit.report.records import Edit, Loss
+from tests.report.pages import Page
 from tests.run_folders import write
 
 
@@ -16,6 +21,11 @@ def refused(capsys, *words):
         cli.main(["report", *map(str, words)])
     assert ended.value.code == 2
     return capsys.readouterr().err
+
+
+def page_of(run):
+    cli.main(["report", str(run)])
+    return Page((run / "report.html").read_text(encoding="utf-8"))
 
 
 def test_the_page_lies_in_the_folder_of_a_single_run(finished, tmp_path, capsys):
@@ -39,6 +49,8 @@ def test_what_is_no_finished_run_is_refused_and_says_what_to_do(finished, tmp_pa
     assert "so it is no run. Give the folder of a finished run" in refused(capsys, tmp_path / "empty")
     (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
     assert f"lightning-edit fit --ckpt_path {tmp_path / 'begun'}" in refused(capsys, tmp_path / "begun")
+    (tmp_path / "begun").rename(tmp_path / "be gun")
+    assert f"lightning-edit fit --ckpt_path '{tmp_path / 'be gun'}'" in refused(capsys, tmp_path / "be gun")
     write(tmp_path / "before")
     content = json.loads((tmp_path / "before" / "metrics.json").read_text())
     for name, change, words in (
@@ -58,6 +70,64 @@ def test_damaged_records_are_refused(line, tmp_path, capsys):
     (run / "records.jsonl").write_text(f"{line}\n")
     assert "not a record as a run writes it" in refused(capsys, run)
     assert "move it away to report without examples" in refused(capsys, run)
+
+
+def test_commands_can_be_copied_into_a_shell(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "v 0; ls")
+    page = page_of(tmp_path / "v 0; ls")
+    commands = [one.text for one in page.section("How to undo it").all("code")]
+    in_python, *of_shell = commands
+    assert shlex.split(of_shell[1]) == ["lightning-edit", "updates", "remove", "v 0; ls", "1"]
+    assert [shlex.split(one)[3] for one in of_shell] == ["v 0; ls"] * 3
+    assert in_python == 'lightning_edit.ModelUpdate.load("v 0; ls/update.safetensors").remove(model)'
+
+
+def broken(line):
+    """A record of a model whose numbers are no finite ones: nothing is right, and log-probabilities are null."""
+    if isinstance(line, list):
+        return [broken(entry) for entry in line]
+    if not isinstance(line, dict):
+        return line
+    null = {name: None for name in ("log_prob_new", "log_prob_true") if name in line}
+    wrong = {"correct": False, "tokens_correct": 0} if "correct" in line else {}
+    return {name: broken(value) for name, value in line.items()} | null | wrong
+
+
+def test_a_run_whose_model_broke_has_a_report(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run" / "records.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for place, record in enumerate(records):
+        if record["stage"] == "after":
+            records[place] = broken({name: record[name] for name in record if name != "continuation"})
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    page = page_of(tmp_path / "run")
+    rows = list(page.section("Examples, before and after").all("tr"))[1:]
+    assert len(rows) == 6
+    assert all("probability of the new answer: not a number" in row.text for row in rows)
+    assert "not a number" in page.section("What got worse").text
+    (edits, *_) = content_of(tmp_path / "run", 100, [], None).tables
+    assert {row[-1] for row in edits.rows} == {"not a number"}
+
+
+@pytest.mark.parametrize("fall", [(0.9, math.nan), (math.nan, 0.9)])
+def test_an_answer_that_became_no_number_fell_all_the_way(fall):
+    assert Loss("question", "answer", (), *fall).fall == 1
+
+
+def test_records_left_out_are_counted_and_no_folder_is_named(finished, tmp_path):
+    (tmp_path / "run").mkdir()
+    metrics = json.loads((finished / "metrics.json").read_text())
+    named = [f"/home/someone/x.csv, line {line}: the edit of 'Bob'" for line in (3, 9)]
+    metrics["records_left_out"] = {"bad (`data.bad_records: leave_out`)": named, "others": named[:1]}
+    metrics["config"]["data"]["preservation"] = {"path": ["/home/someone/a.txt", "C:\\Users\\someone\\b.txt"]}
+    metrics["config"]["data"]["path"] = "/home/someone/x.csv"
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    page = page_of(tmp_path / "run")
+    [warning] = [one.text for one in page.all("div") if "Not all records" in one.text]
+    assert "('bad (`data.bad_records: leave_out`)': 2, 'others': 1)" in warning
+    assert "someone" not in page.source
+    assert "['a.txt', 'b.txt']" in page.section("How it was made").text
 
 
 @pytest.mark.parametrize("content", ["edits,x\n1,word\n", "update,x\n1,2\n", "edits\n1.5\n"])
@@ -127,7 +197,11 @@ def test_examples_are_spread_from_the_first_to_the_last():
     ("text", "new", "parts", "cut"),
     [
         (" Rome. It is large.", "Rome", (("Rome", True), (".", False)), False),
-        ("It is old. It is in rome.", "Rome", (("It is old. It is in ", False), ("rome", True), (".", False)), False),
+        ("It is old. It is in Rome.", "Rome", (("It is old. It is in ", False), ("Rome", True), (".", False)), False),
+        ("It is in rome.", "Rome", (("It is in rome.", False),), False),
+        ("\u7ebd\u7ea6\u5e02\u3002\u5927", "\u7ebd\u7ea6", (("\u7ebd\u7ea6", True), ("\u5e02\u3002", False)), False),
+        ("Cafe\u0301 Rome", "Caf\u00e9", (("Caf\u00e9", True), (" Rome", False)), False),
+        ("a " * 118 + "Romeo", "Rome", (("a " * 118 + "Rome", False),), True),
         ("Romeo.\nMore", "Rome", (("Romeo.", False),), False),
         (". The city.", "Rome", ((". The city.", False),), False),
         ("", "Rome", (), False),
@@ -137,3 +211,4 @@ def test_examples_are_spread_from_the_first_to_the_last():
 def test_an_answer_is_its_first_sentence_with_the_new_answer_marked(text, new, parts, cut):
     answer = shown(text, new)
     assert (answer.parts, answer.cut) == (parts, cut)
+    assert any(marked for _, marked in answer.parts) == generated_match(text, new)

@@ -269,7 +269,7 @@ def test_texts_of_a_run_are_only_texts(measured, tmp_path):
         (run / name).write_text(lines, encoding="utf-8")
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     metrics["config"]["model"]["model"] = metrics["stopped"] = HOSTILE
-    metrics["records_left_out"] = {HOSTILE: 3}
+    metrics["records_left_out"] = {HOSTILE: [HOSTILE]}
     metrics["after"][f"downstream/{HOSTILE}"] = 3.0
     (run / "metrics.json").write_text(json.dumps(metrics, ensure_ascii=False), encoding="utf-8")
     page = report(run, output=tmp_path / "out.html")

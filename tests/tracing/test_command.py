@@ -54,7 +54,7 @@ def test_the_average_is_over_the_facts_that_the_model_knows(tmp_path, capsys):
     assert figures["samples"] == 3
     assert list(figures["indirect_effect"]) == ["mlp"]
     assert (tmp_path / "mean.png").is_file()
-    assert "does not know 1 of 6 facts" in capsys.readouterr().out
+    assert "does not know 1 of 6 facts; it is left out." in capsys.readouterr().out
 
 
 @pytest.mark.slow

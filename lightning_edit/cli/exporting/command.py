@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lightning_edit.cli.exporting.words import check, parser
 from lightning_edit.errors import EditError
-from lightning_edit.messages import terminal
+from lightning_edit.messages import readable, terminal
 
 if TYPE_CHECKING:
     from lightning_edit.export.adapter import Adapter
@@ -120,6 +120,6 @@ def _table(adapter: "Adapter") -> Table:
     for heading in ("rank of\nthe update", "kept", "written", "relative\nerror"):
         drawn.add_column(heading, justify="right")
     for name, ranks in adapter.ranks.items():
-        shown = f"{ranks.error:.2g}" if ranks.error else "none"
+        shown = readable(ranks.error, 2) if ranks.error else "none"
         drawn.add_row(adapter.targets[name], str(ranks.full), str(ranks.kept), str(ranks.written), shown)
     return drawn

@@ -9,7 +9,9 @@ from lightning_edit.asking.chat import ChatSettings, settle_chat
 from lightning_edit.asking.conversation import Conversation
 from lightning_edit.asking.room import room_for
 from lightning_edit.asking.tokenization import without_special
+from lightning_edit.commands.comparison.methods import published
 from lightning_edit.commands.comparison.settings import METHOD, flat_settings
+from lightning_edit.commands.method_file import METHOD_FILE
 from lightning_edit.errors import EditError
 from lightning_edit.export.card import SAMPLE, CardFacts
 from lightning_edit.loading.pretrained import load_tokenizer
@@ -46,14 +48,15 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
     facts = replace(facts, sample=edits if all_edits else edits[:SAMPLE])
     if not metrics:
         return facts
-    flat = flat_settings(metrics.get("config") or {})
+    flat = flat_settings(metrics.get("config") or {}, given=metrics.get(METHOD_FILE))
     settings = {name.removeprefix("model."): value for name, value in flat.items() if _is_shown(name, value)}
     removed = saved.update.info.get("removed_updates") or []
-    stale = [f"Removed after the figures below were measured: update {listed(removed)} of the run"] if removed else []
+    which = f"update{'s' * (len(removed) > 1)} {listed(removed)} of the run"
+    stale = [f"Removed after the figures below were measured: {which}"] if removed else []
     return replace(
         facts,
         form=[*facts.form, *stale],
-        method=flat.get(METHOD) or facts.method,
+        method=published(flat[METHOD]) if flat.get(METHOD) else facts.method,
         settings=settings,
         before=metrics.get("before") or {},
         after=metrics.get("after") or {},

@@ -14,7 +14,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.export.folder import base_facts, hub_revision, write_folder
 from lightning_edit.export.ranks import RankSettings
 from lightning_edit.loading.model_files import source
-from lightning_edit.messages import terminal
+from lightning_edit.messages import readable, terminal
 from lightning_edit.updates.base_model import settings_of
 from lightning_edit.updates.files.saved import Saved, run_of
 
@@ -95,7 +95,7 @@ def _table(rounded: Mapping[str, "Rounded"]) -> Table:
     for heading in ("was", "is", "error of\nrounding", "update\nkept"):
         drawn.add_column(heading, justify="right")
     for one in rounded.values():
-        drawn.add_row(one.name, one.before.name, one.kind.name, f"{one.error:.2g}", f"{100 * one.kept:.1f} %")
+        drawn.add_row(one.name, one.before.name, one.kind.name, readable(one.error, 2), f"{100 * one.kept:.1f} %")
     return drawn
 
 
@@ -148,5 +148,5 @@ def _ranks(names: Sequence[str] | Any, adapter: Any) -> Table:
     for heading in ("rank of\nthe update", "kept", "relative\nerror"):
         drawn.add_column(heading, justify="right")
     for name, ranks in zip(names, adapter.ranks.values(), strict=True):
-        drawn.add_row(name, str(ranks.full), str(ranks.kept), f"{ranks.error:.2g}" if ranks.error else "none")
+        drawn.add_row(name, str(ranks.full), str(ranks.kept), readable(ranks.error, 2) if ranks.error else "none")
     return drawn

@@ -1,5 +1,6 @@
 """``export --hub``: what would be uploaded, and the upload, which loses nothing that was exported."""
 
+import shlex
 from argparse import Namespace
 from pathlib import Path
 
@@ -55,12 +56,13 @@ def upload(folder: Path, target: Target, dry_run: bool) -> None:
     if dry_run:
         console.print(f"{total} would be uploaded to {where}. Nothing was.", soft_wrap=True)
         return
-    again = f"lightning-edit export {folder} --hub {target.repo}"
-    again += f" --revision {target.branch}" * bool(target.branch) + " --private" * target.private
+    again = ["lightning-edit", "export", str(folder), "--hub", target.repo]
+    again += ["--revision", target.branch] if target.branch else []
+    again += ["--private"] * target.private
     try:
         address = upload_folder(folder, target)
     except EditError as error:
-        raise EditError(f"{error} The export is whole in {folder}; upload it by `{again}`.") from error
+        raise EditError(f"{error} The export is whole in {folder}; upload it by `{shlex.join(again)}`.") from error
     console.print(f"{total} are on the hub in {where}: {address}", soft_wrap=True)
 
 

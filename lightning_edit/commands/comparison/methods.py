@@ -41,44 +41,53 @@ PUBLISHED = {
     "RROME": "r-ROME",
 }
 # What a user sets anew for each model, or for each number of edits.
-OF_THE_MODEL = ("model.model", "model.layers", "model.source.maps", "model.edits_per_update")
+OF_THE_MODEL = ("model.model", "model.layers", "model.source.maps", "model.source.net", "model.edits_per_update")
 
 
-def method_of(settings: Mapping[str, str], flatten: Callable[[str, Any, dict[str, str]], None]) -> str:
+def method_of(
+    settings: Mapping[str, str], flatten: Callable[[str, Any, dict[str, str]], None], given: str | None = None
+) -> str:
     """The method of a run.
 
     A run is of a method when all settings of the method's file are in it: classes and words as they are there,
-    numbers of any size, as they are chosen for each model. The file with the most settings counts, so that MEMIT with
-    earlier keys and MPES is ``encore``; a file that is named after its class goes by the class.
+    numbers of any size, as they are chosen for each model; but what is a number there may not be off (0). The file with
+    the most settings counts, so that MEMIT with earlier keys and MPES is ``encore``; of files with the same settings,
+    such as ``memit_sequential`` and ``rlsedit``, the one that the run was given, or else the first. A file that is
+    named after its class goes by the class.
 
     Args:
         settings: The flat settings of the run.
         flatten: Adds nested settings under a name to flat ones.
+        given: The name of the file that the run was given, None if none or unknown.
 
     Returns:
         The name of a file, or else of the solver's or the module's class.
     """
-    name, most = settings.get("model.solver", settings.get("model", "")), 0
+    name, most = settings.get("model.solver", settings.get("model", "")), (0, False)
     for path in sorted((CONFIGS / "solvers").glob("*.yaml")):
         wanted: dict[str, str] = {}
         flatten("model", read_yaml(path)["model"], wanted)
         wanted = {key: value for key, value in wanted.items() if key not in OF_THE_MODEL}
-        if len(wanted) > most and all(_agree(settings.get(key), value) for key, value in wanted.items()):
+        rank = (len(wanted), path.stem == given)
+        if rank > most and all(_agree(settings.get(key), value) for key, value in wanted.items()):
             cls = wanted.get("model.solver", "")
-            name, most = cls if path.stem == cls.lower() else path.stem, len(wanted)
+            name, most = cls if path.stem == cls.lower() else path.stem, rank
     return name
 
 
 def _agree(value: str | None, wanted: str) -> bool:
-    return value is not None and (value == wanted or (_is_number(value) and _is_number(wanted)))
+    """Whether a run has what a file wants; a part that the file has on, a number that is not 0, may not be off."""
+    if value is None or value == wanted:
+        return value is not None
+    number, of_file = _number(value), _number(wanted)
+    return number is not None and of_file is not None and (number != 0 or of_file == 0)
 
 
-def _is_number(value: str) -> bool:
+def _number(value: str) -> float | None:
     try:
-        float(value)
+        return float(value)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def published(method: str) -> str:

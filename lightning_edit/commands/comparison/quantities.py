@@ -3,11 +3,13 @@
 import re
 from dataclasses import dataclass
 
+from lightning_edit.messages import readable
+
 SHARES = re.compile(
-    r"(^|_)(S|score|magnitude|accuracy|unchanged|match|generated_paraphrase|rouge_l|exact|reliability|generalization|locality|kept|said|f1|mcc|matthews|correlation)$"
+    r"(^|_)(S|score|magnitude|accuracy|unchanged|match|generated_paraphrase|rouge_l|exact|reliability|generalization|locality|kept|said|f1|mcc|matthews|correlation|acc|acc_norm)$"
 )
-HARM = re.compile(r"(^|_)(changed|worse|lost)$")
-SMALL_IS_GOOD = re.compile(r"^invalid$|perplexity|essence_score|loss|nll|(^|_)kl($|_)|error")
+HARM = re.compile(r"(^|_)(changed|worse|lost|invalid)$")
+SMALL_IS_GOOD = re.compile(r"perplexity|essence_score|loss|nll|(^|_)kl($|_)|error")
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Quantity:
         title: Its name in words.
         unit: Its unit, empty if it has none.
         factor: By which the stored value is multiplied.
-        precision: A format of the shown value, such as ``.1f``.
+        precision: A format of the shown value, such as ``.1f``; empty for four significant digits.
         lower_is_better: Whether the smallest value is the best.
     """
 
@@ -40,8 +42,22 @@ class Quantity:
             value: As it is stored.
             stderr: Its standard error, if known.
         """
-        shown = f"{self.factor * value:{self.precision}}"
-        return shown if stderr is None else f"{shown} ±{self.factor * stderr:{self.precision}}"
+        shown = self._number(value)
+        return shown if stderr is None else f"{shown} ±{self._number(stderr)}"
+
+    def _number(self, value: float) -> str:
+        value *= self.factor
+        return f"{value:{self.precision}}" if self.precision else readable(value, 4)
+
+
+def figure_of(name: str) -> str:
+    """The name without what it was measured on; lm-evaluation-harness may say after it how answers were read.
+
+    Args:
+        name: As in ``metrics.json``, e.g. ``harness/gsm8k/exact_match/strict-match``.
+    """
+    parts = name.split("/")
+    return parts[2] if parts[0] == "harness" and len(parts) == 4 else parts[-1]
 
 
 def quantity(name: str) -> Quantity:
@@ -50,14 +66,14 @@ def quantity(name: str) -> Quantity:
     Args:
         name: As in ``metrics.json``, e.g. ``efficacy_score`` or ``downstream/sst/label_accuracy``.
     """
-    leaf, title = name.rpartition("/")[2], name.replace("/", " ").replace("_", " ")
+    leaf, title = figure_of(name), name.replace("/", " ").replace("_", " ")
     if "entropy" in leaf:
         return Quantity(title, "bits", 1.0, ".2f", False)
     if HARM.search(leaf):
         return Quantity(title, "%", 100.0, ".1f", True)
     if SMALL_IS_GOOD.search(leaf):
         unit = "perplexity" if leaf == "essence_score" else ""
-        return Quantity(title, unit, 1.0, ".4g", True)
+        return Quantity(title, unit, 1.0, "", True)
     if SHARES.search(leaf):
         return Quantity(title, "%", 100.0, ".1f", False)
-    return Quantity(title, "", 1.0, ".4g", False)
+    return Quantity(title, "", 1.0, "", False)

@@ -14,9 +14,10 @@ from lightning_edit.commands.comparison.settings import (
     flat_protocol,
     flat_settings,
 )
+from lightning_edit.commands.method_file import METHOD_FILE
 from lightning_edit.commands.run_name import is_name
 from lightning_edit.errors import EditError
-from lightning_edit.messages import quoted
+from lightning_edit.messages import quoted, updates_were
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.storage.user.json import json_lines, read_json
 from lightning_edit.updates.files.update_list import UpdateList
@@ -115,8 +116,8 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
 def _removed(folder: Path) -> list[str]:
     """A note on updates that were taken out of a run since it was measured."""
     removed = sorted(UpdateList(folder / UPDATES).removed())
-    numbers = ", ".join(map(str, removed))
-    return [f"{folder}: update {numbers} was taken out since; these figures are from before."] if removed else []
+    note = "taken out since; these figures are from before."
+    return [f"{folder}: {updates_were(removed)} {note}"] if removed else []
 
 
 def _nothing(path: Path, below: Sequence[Path]) -> str:
@@ -153,7 +154,8 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
     for at, stage in ((0, "before"), (edits, "after")):
         if content.get(stage):
             measured.setdefault(at, {}).update(_figures(content[stage], f"{folder / FILE}, `{stage}`"))
-    settings = flat_settings(content.get("config") or {}, content.get("settings_without_effect", BEFORE_NOTED))
+    without_effect = content.get("settings_without_effect", BEFORE_NOTED)
+    settings = flat_settings(content.get("config") or {}, without_effect, content.get(METHOD_FILE))
     settings[METHOD] = settings[METHOD] or folder.name
     return Run(
         folder=folder,

@@ -23,12 +23,15 @@ ONE_EDIT = {"ROME", "RROME"}
 LONGEST = 24
 
 
-def flat_settings(config: Mapping[str, Any], without_effect: Collection[str] = BEFORE_NOTED) -> dict[str, str]:
+def flat_settings(
+    config: Mapping[str, Any], without_effect: Collection[str] = BEFORE_NOTED, given: str | None = None
+) -> dict[str, str]:
     """The settings that tell one method and data set from another.
 
     Args:
         config: ``config`` of a ``metrics.json``. A class may be given as ``class_path`` and ``init_args``.
         without_effect: Dotted names of settings that do not, and of sections of such settings.
+        given: The name of the method's file that the run was given, see `method_of`.
 
     Returns:
         Texts under dotted names; the name of a class stands under the name of what it is the class of, e.g.
@@ -45,7 +48,7 @@ def flat_settings(config: Mapping[str, Any], without_effect: Collection[str] = B
         # Runs did not always say that they search for values.
         flat.pop("model.source")
     flat[ONCE] = _once(flat)
-    flat[METHOD] = method_of(flat, _flatten)
+    flat[METHOD] = method_of(flat, _flatten, given)
     return {name: value for name, value in flat.items() if not any(_is_of(name, part) for part in without_effect)}
 
 
