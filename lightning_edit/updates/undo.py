@@ -14,7 +14,7 @@ from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.storage.run_files import WEIGHTS
+from lightning_edit.storage.run_files import WEIGHTS, clear_killed_writers
 from lightning_edit.storage.run_lock import RunLock
 from lightning_edit.updates.base_model import base_of
 from lightning_edit.updates.beside import save_beside
@@ -84,6 +84,8 @@ def change_updates(
     """
     folder, history = Path(run).expanduser(), open_updates(run, History)
     with RunLock(folder):
+        # A command that was killed while it changed the run may have left `model/` beside its place.
+        clear_killed_writers(folder)
         removed = _removed_after(history, action, set(numbers))
         return _change(folder, history, removed, model, trust_remote_code)
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+import signal
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.undo import change_updates
+from tests.killing import Command
 
 REQUESTS = TinyWorld(edits=12).requests
 BATCHES = [REQUESTS[i : i + 3] for i in range(0, 12, 3)]
@@ -229,6 +231,27 @@ def test_a_crash_before_the_note_is_mended_by_the_same_command(run, finished):
     main(["remove", str(run), "4"])
     assert equal(exported(run), finished[1][3])
     assert History(run / "updates").removed() == {4}
+
+
+def killed(run, renames):
+    """Kills ``updates remove RUN 2`` after some files have been renamed; the third name is that of the old model/."""
+    command = Command(["updates", "remove", run, 2], run.parent / "log", kill=f"rename:{renames}:after")
+    assert command.wait() == [-signal.SIGKILL]
+
+
+@pytest.mark.parametrize("renames", range(1, 6))
+def test_a_removal_that_was_killed_is_finished_by_the_same_command(run, tmp_path, renames):
+    expected = shutil.copytree(run, tmp_path / "expected")
+    main(["remove", str(expected), "2"])
+    killed(run, renames)
+    assert (run / "model").is_dir() == (renames != 3)
+    main(["remove", str(run), "2"])
+    assert equal(exported(run), exported(expected))
+    assert content(run).keys() - {".lock"} == content(expected).keys()
+    assert {path.name for path in run.iterdir()} == {path.name for path in expected.iterdir()}
+    assert {path.name for path in (run / "updates").iterdir()} == {
+        path.name for path in (expected / "updates").iterdir()
+    }
 
 
 def test_the_post_processing_of_the_sum_is_an_update_without_edits(run, finished, capsys):
