@@ -18,7 +18,7 @@ from lightning_edit.storage.run_files import WEIGHTS, clear_killed_writers
 from lightning_edit.storage.run_lock import RunLock
 from lightning_edit.updates.base_model import base_of
 from lightning_edit.updates.beside import save_beside
-from lightning_edit.updates.files.update_list import REMOVED, open_updates
+from lightning_edit.updates.files.update_list import REMOVED, left_out, open_updates
 from lightning_edit.updates.files.update_record import DamagedUpdateError, UpdateRecord
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
@@ -86,7 +86,7 @@ def change_updates(
     with RunLock(folder):
         # A command that was killed while it changed the run may have left `model/` beside its place.
         clear_killed_writers(folder)
-        removed = _removed_after(history, action, set(numbers))
+        removed = _removed_after(folder, history, action, set(numbers))
         return _change(folder, history, removed, model, trust_remote_code)
 
 
@@ -111,15 +111,16 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
     return Change(sorted(removed), kept, edits, written, checked, _distance(history, removed), notes)
 
 
-def _removed_after(history: History, action: Action, numbers: set[int]) -> set[int]:
-    existing, removed = history.numbers(), history.removed()
+def _removed_after(folder: Path, history: History, action: Action, numbers: set[int]) -> set[int]:
+    existing, noted, removed = history.numbers(), history.removed(), left_out(folder, history)
     if unknown := sorted(numbers - set(existing)):
         raise EditError(f"There is no update {_listed(unknown)}: {history.folder} holds updates 1 to {existing[-1]}.")
+    # What the two notes disagree about was being changed when a crash came, and the same command finishes that.
     if action == "remove":
-        if wrong := sorted(numbers & removed):
+        if wrong := sorted(numbers & removed & noted):
             raise EditError(f"Update {_listed(wrong)} is removed already. Now removed: {_listed(removed)}.")
         return removed | numbers
-    if wrong := sorted(numbers - removed):
+    if wrong := sorted(numbers - removed - noted):
         raise EditError(f"Update {_listed(wrong)} is not removed. Now removed: {_listed(removed) or 'none'}.")
     return removed - numbers
 

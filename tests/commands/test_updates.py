@@ -254,6 +254,21 @@ def test_a_removal_that_was_killed_is_finished_by_the_same_command(run, tmp_path
     }
 
 
+def test_after_a_crash_before_the_note_the_weights_say_what_is_removed(run, finished, capsys):
+    killed(run, 5)
+    assert History(run / "updates").removed() == set()
+    assert [line.split()[-1] for line in drawn(run).splitlines() if line.strip()[:1].isdecimal()].count("removed") == 1
+    main(["show", str(run), "2"])
+    assert "3 edits, removed" in said(capsys)
+    main(["remove", str(run), "3"])
+    assert History(run / "updates").removed() == {2, 3}
+    assert ModelUpdate.load(run / "update.safetensors").info["removed_updates"] == [2, 3]
+    with pytest.raises(EditError, match=r"Update 2 is removed already\. Now removed: 2, 3\."):
+        main(["remove", str(run), "2"])
+    main(["apply", str(run), "2", "3"])
+    assert equal(exported(run), finished[1][4])
+
+
 def test_the_post_processing_of_the_sum_is_an_update_without_edits(run, finished, capsys):
     history = History(run / "updates")
     total = history.sum()
@@ -406,7 +421,7 @@ def drawn(run, width=160):
 
 
 def test_the_list_shows_every_update(run):
-    History(run / "updates").set_removed([2])
+    change_updates(run, "remove", [2])
     path = run / "updates" / "update-00003.safetensors"
     path.write_bytes(path.read_bytes()[:50])
     lines = drawn(run).splitlines()
@@ -431,7 +446,7 @@ def test_the_list_shows_every_update(run):
 
 
 def test_the_list_fits_a_terminal_of_80_columns(run):
-    History(run / "updates").set_removed([2])
+    change_updates(run, "remove", [2])
     lines = drawn(run, 80).splitlines()
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines)

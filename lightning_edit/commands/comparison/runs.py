@@ -19,7 +19,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.storage.user.json import json_lines, read_json
-from lightning_edit.updates.files.update_list import UpdateList
+from lightning_edit.updates.files.update_list import UpdateList, left_out
 
 MOST_EDITS = 10**12
 
@@ -114,7 +114,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
 def _removed(folder: Path) -> list[str]:
     """A note on updates that were taken out of a run since it was measured."""
-    removed = sorted(UpdateList(folder / UPDATES).removed())
+    removed = sorted(left_out(folder, UpdateList(folder / UPDATES)))
     numbers = ", ".join(map(str, removed))
     return [f"{folder}: update {numbers} was taken out since; these figures are from before."] if removed else []
 
