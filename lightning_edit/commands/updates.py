@@ -143,7 +143,8 @@ def show_change(run: Path, change: "Change", console: Console) -> None:
     stale = STALE if change.removed else LACKING
     lines = [
         f"Rewritten: {', '.join(map(str, change.written))}, with {counted(change.edits, 'edit')} in "
-        f"{counted(len(change.kept), 'update')}."
+        f"{counted(len(change.kept), 'update')}"
+        f"{', on top of those of the run it was built on' if change.on_top else ''}."
         f" Removed: {_numbers(change.removed)}.",
         _likeness(change),
         *change.notes,
@@ -154,6 +155,8 @@ def show_change(run: Path, change: "Change", console: Console) -> None:
 
 
 def _likeness(change: "Change") -> str:
+    if not change.kept and change.on_top:
+        return "The weights are those of the run it was built on, exactly: the base model with the edits of that run."
     if not change.kept:
         return "The weights are those of the base model, exactly."
     if change.exact:

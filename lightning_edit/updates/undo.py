@@ -43,6 +43,7 @@ class Change:
         distance: For each layer how far the weights are from those of a run without the removed updates, see
             `first_order_distance`; None where a removed update is damaged.
         notes: What could not be checked.
+        on_top: Whether edits of the run that it was built on are in its weights, whatever is removed.
     """
 
     removed: list[int]
@@ -52,6 +53,7 @@ class Change:
     checked: bool | None
     distance: dict[int, float | None] | None
     notes: list[str]
+    on_top: bool = False
 
     @property
     def exact(self) -> bool:
@@ -108,7 +110,8 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
     update.insert(base.model)
     written = _write(folder, history, removed, update, base)
     checked = _check_after(base.model, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None
-    return Change(sorted(removed), kept, edits, written, checked, _distance(history, removed), notes)
+    distance = _distance(history, removed)
+    return Change(sorted(removed), kept, edits, written, checked, distance, notes, history.began_with)
 
 
 def _removed_after(folder: Path, history: History, action: Action, numbers: set[int]) -> set[int]:

@@ -176,6 +176,23 @@ def test_with_every_update_removed_the_base_model_is_back(run, finished, capsys)
     assert equal(exported(run), finished[1][1])
 
 
+def test_with_every_update_removed_the_edits_of_the_run_it_was_built_on_are_left(finished, tmp_path, capsys):
+    run, states = finished
+    upper = shutil.copytree(run, tmp_path / "upper")
+    history = History(upper / "updates")
+    stored = [history.read(number) for number in (3, 4)]
+    history.forget_after(0)
+    history.write_start(History(run / "updates").sum([3, 4]))
+    for number, update in enumerate(stored, start=1):
+        history.write(number, update.updates, update.keys, BATCHES[number + 1], {}, update.record.info)
+    main(["remove", str(upper), "1", "2"])
+    assert equal(exported(upper), states[2]) and not equal(states[2], states[0])
+    text = said(capsys)
+    assert "0 edits in 0 updates, on top of those of the run it was built on. Removed: 1, 2." in text
+    assert "The weights are those of the run it was built on, exactly" in text
+    assert "those of the base model, exactly" not in text
+
+
 def test_files_that_do_not_follow_are_named(run, capsys):
     (run / "edited.ckpt").write_bytes(b"a checkpoint")
     (run / "checkpoints").mkdir()
