@@ -39,6 +39,7 @@ PHASES = {
     "checkpoint": "lightning.pytorch:Trainer.save_checkpoint",
     "evaluation": "lightning_edit.run.measuring:Measuring.on_test_epoch_end",
     "survival": "lightning_edit.survival.results:SurvivalFile.add",
+    "rename": "pathlib:Path.replace",
 }
 KILL = "TEST_KILL_AT"
 

@@ -71,6 +71,10 @@ def test_saved_config_runs_again_to_the_same_figures(finished, tmp_path):
             ["--model.solver.second_moment_weight", "0"],
             ["EMMET: `second_moment_weight` must be a number above 0"],
         ),
+        (
+            ["--trainer.logger+=NopeLogger"],
+            ["Known classes: CSVLogger, CometLogger, DummyLogger, MLFlowLogger, TensorBoardLogger, WandbLogger\n"],
+        ),
         (["--model", "NOPE"], ["Known classes: CrispEdit, EditingModule, FineTuning"]),
         (["--model.evaluation.foo", "true"], ["Accepted by EvaluationSettings: generate"]),
         (["--model.evaluation.top_k", "0"], ["`model.evaluation.top_k` must be a whole number of 1 or more"]),

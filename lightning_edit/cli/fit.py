@@ -28,7 +28,7 @@ from lightning_edit.distributed.shutdown import LOST, end_started, is_lost_conne
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.gradient import Gradient  # noqa: F401  (makes its short name known)
 from lightning_edit.gradients.source import Source
-from lightning_edit.loggers.failing import refused_by_logger
+from lightning_edit.loggers.failing import check_packages, refused_by_logger
 from lightning_edit.messages import one_line, printable, terminal
 from lightning_edit.metrics.table import table
 from lightning_edit.models.auto_layers import AUTO
@@ -93,6 +93,8 @@ class EditCLI(CheckpointCLI):
         check_name(self.config[self.subcommand].name)
         settings = self.config[self.subcommand].trainer
         check_strategy_name(settings.strategy)
+        loggers = settings.logger if isinstance(settings.logger, list) else [settings.logger]
+        check_packages(str(getattr(logger, "class_path", "")) for logger in loggers)
         if settings.strategy == "fsdp":
             settings.strategy = "ModelParallelStrategy"
         self.check_remote_code()

@@ -11,15 +11,24 @@ from jsonargparse import get_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from yaml import YAMLError
 
-from lightning_edit.commands.argument_words import in_order, under_current_names, with_class_names
+from lightning_edit.commands.argument_words import (
+    in_order,
+    under_current_names,
+    with_class_names,
+    with_folders,
+)
 from lightning_edit.commands.failure import fail
 from lightning_edit.errors import EditError
 from lightning_edit.old_names import current
+from lightning_edit.storage.checkpoints.known_classes import ROOTS
 from lightning_edit.storage.user.files import read_text
 from lightning_edit.storage.user.yaml import LARGEST
 
 # The parser's errors carry nothing but text: the class that a setting may be, the one that it is, and the setting.
-EXPECTED = re.compile(r"Subtypes: \[.*?([a-z_]+(?:\.\w+)+)")
+EXPECTED = re.compile(r"Subtypes: \[(.*)\]")
+DOTTED = re.compile(r"[a-z_]+(?:\.\w+)+")
+# Whose classes settings are meant to name.
+OWN = (*ROOTS, "lightning")
 GIVEN = re.compile(r"Problem with given class_path '([\w.]+)'")
 UNKNOWN = re.compile(
     r"(?:Group '([\w.]+)' does not accept o|accept o|O)ption '([\w.]+)'|unrecognized arguments: --([\w.]+)"
@@ -33,7 +42,7 @@ class EditArgumentParser(LightningArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any) -> Any:
         """Parses arguments of which the order does not matter, under old names as well."""
         words = sys.argv[1:] if args is None else args
-        return super().parse_args(in_order(under_current_names(words)), *others, **kwargs)
+        return super().parse_args(with_folders(in_order(under_current_names(words))), *others, **kwargs)
 
     def _apply_actions(self, cfg: Any, *others: Any, **kwargs: Any) -> Any:
         """Reads settings of a file or checkpoint under their old names, and classes in any case, as well."""
@@ -79,7 +88,8 @@ def _accepted(parser: Any, message: str) -> Iterator[str]:
     expected, given = EXPECTED.findall(message), GIVEN.findall(message)
     path = [".".join(filter(None, names)) for names in UNKNOWN.findall(message)][-1:]
     if "Expected a dot import path" in message:
-        if expected and (base := _imported(expected[-1])) is not None:
+        named = [name for name in DOTTED.findall(" ".join(expected[-1:])) if name.partition(".")[0] in OWN]
+        if named and (base := _imported(named[0])) is not None:
             yield f"Known classes: {', '.join(sorted(_concrete(base)))}"
     elif path and given:
         if (owner := _imported(given[-1])) is not None:
@@ -124,7 +134,7 @@ def _imported(path: str) -> Any:
 
 
 def _concrete(base: type) -> set[str]:
-    """Names of all subclasses that can be made."""
-    children: list[type] = type.__subclasses__(base)
+    """Names of all subclasses that can be made, of this project and of Lightning."""
+    children = [child for child in type.__subclasses__(base) if child.__module__.partition(".")[0] in OWN]
     names = {name for child in children for name in _concrete(child)}
     return names if inspect.isabstract(base) or base.__name__.startswith("_") else names | {base.__name__}

@@ -7,7 +7,9 @@ from lightning_edit.old_names import current_name, current_value
 from lightning_edit.settings import Checked
 
 CONFIG = ("--config", "-c")
-# The settings that are classes, whose names may be written in any case.
+# Loggers whose files are in a run's folder, and where runs are.
+ADDED, FILE_LOGGERS, RUNS = "--trainer.logger+", ("CSVLogger", "TensorBoardLogger"), "runs"
+SAVE_DIR = ("--trainer.logger.save_dir", "--trainer.logger.init_args.save_dir")
 CLASSES = ("model", "data", "solver", "anchor", "post_processing", "preservation")
 
 
@@ -82,6 +84,27 @@ def under_current_names(words: Sequence[str]) -> list[str]:
             values = [class_name(value) for value in values]
         renamed += [f"--{current_name(name)}={values[0]}"] if equals else [f"--{current_name(name)}", *values]
     return renamed
+
+
+def with_folders(words: Sequence[str]) -> list[str]:
+    """The same words with a folder for each added logger that needs one: that of the loggers before it, or ``runs``.
+
+    Args:
+        words: All arguments, in the order in which they are read.
+    """
+    told: list[str] = []
+    options, folder = list(_options(words)), RUNS
+    for place, option in enumerate(options):
+        told += option
+        name, _, value = option[0].partition("=")
+        value = value or " ".join(option[1:])
+        if name in SAVE_DIR:
+            folder = value
+        elif name == ADDED and value.rpartition(".")[2] in FILE_LOGGERS:
+            later = [_name(other) for other in options[place + 1 :]]
+            own = later[: later.index(ADDED)] if ADDED in later else later
+            told += [] if set(own) & set(SAVE_DIR) else [f"{SAVE_DIR[0]}={folder}"]
+    return told
 
 
 def _options(words: Sequence[str]) -> Iterator[list[str]]:

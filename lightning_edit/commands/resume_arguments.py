@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_edit.commands.argument_words import FILE_LOGGERS, RUNS, SAVE_DIR
 from lightning_edit.commands.run_config import checked_config
 from lightning_edit.errors import EditError
 from lightning_edit.storage.checkpoints import checkpoint_file
@@ -17,10 +18,8 @@ from lightning_edit.storage.user.json import read_json
 logger = logging.getLogger(__name__)
 
 LAST = "last"
-RUNS = "runs"
 FOLDERS = ("cache_dir", "offload_folder", "trust_remote_code")
-# Loggers whose files are in the run's folder, and for others the argument that names a run to go on with.
-FILE_LOGGERS = ("TensorBoardLogger", "CSVLogger")
+# For loggers whose files are not in the run's folder the argument that names a run to go on with.
 IDENTIFIED = {"WandbLogger": "version", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
 IDENTITY = re.compile(r"[\w-]{1,100}")
 
@@ -38,7 +37,7 @@ def resume_arguments(words: list[str], accepted: Mapping[str, str] | None) -> li
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--ckpt_path")
-    parser.add_argument("--trainer.logger.save_dir", "--trainer.logger.init_args.save_dir", dest="runs", default=RUNS)
+    parser.add_argument(*SAVE_DIR, dest="runs", default=RUNS)
     given, _ = parser.parse_known_args(words[1:])
     if given.ckpt_path in (None, "null"):
         return words

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.messages import cells, counted, listed, printable, readable, terminal
-from lightning_edit.updates.files.update_list import UpdateList, open_updates
+from lightning_edit.updates.files.update_list import UpdateList, left_out, open_updates
 from lightning_edit.updates.files.update_record import DamagedUpdateError, UpdateRecord
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def show_list(history: UpdateList, console: Console) -> None:
     for heading in ("layer", *PER_LAYER):
         drawn.add_column(heading, justify="right", no_wrap=True)
     drawn.add_column("state", no_wrap=True)
-    removed = history.removed()
+    removed = left_out(history.folder.parent, history)
     for number in history.numbers():
         state = Text("removed", style="yellow") if number in removed else Text("kept")
         try:
@@ -121,7 +121,7 @@ def show_update(history: UpdateList, number: int, console: Console) -> None:
         EditError: If there is no such update, or its file is damaged.
     """
     record = history.record(number)
-    state = "removed" if number in history.removed() else "kept"
+    state = "removed" if number in left_out(history.folder.parent, history) else "kept"
     console.print(f"update {number}, {_when(record)}, {counted(len(record.edits), 'edit')}, {state}")
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("record", "prompt", "new answer"):
@@ -143,7 +143,8 @@ def show_change(run: Path, change: "Change", console: Console) -> None:
     stale = STALE if change.removed else LACKING
     lines = [
         f"Rewritten: {', '.join(map(str, change.written))}, with {counted(change.edits, 'edit')} in "
-        f"{counted(len(change.kept), 'update')}."
+        f"{counted(len(change.kept), 'update')}"
+        f"{', on top of those of the run it was built on' if change.on_top else ''}."
         f" Removed: {_numbers(change.removed)}.",
         _likeness(change),
         *change.notes,
@@ -154,6 +155,8 @@ def show_change(run: Path, change: "Change", console: Console) -> None:
 
 
 def _likeness(change: "Change") -> str:
+    if not change.kept and change.on_top:
+        return "The weights are those of the run it was built on, exactly: the base model with the edits of that run."
     if not change.kept:
         return "The weights are those of the base model, exactly."
     if change.exact:

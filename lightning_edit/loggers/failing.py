@@ -1,6 +1,9 @@
 """What to change where a logger cannot be used."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
+
+from lightning_edit.errors import EditError
 
 LOG_IN = (
     "Log in with `wandb login`, or keep the run on this machine with the logger's `offline: true`; `wandb sync` sends "
@@ -10,6 +13,31 @@ STORE = "Give the logger a store that can be written to, such as `tracking_uri: 
 ADVICE = {"wandb": LOG_IN, "mlflow": STORE}
 # What a missing package is called, and what brings it.
 EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "sqlalchemy": "mlflow", "alembic": "mlflow"}
+# What loggers need beside this package, and how it is installed.
+PACKAGES = {
+    "WandbLogger": ("wandb", "'lightning-edit[wandb]'"),
+    "MLFlowLogger": ("mlflow", "'lightning-edit[mlflow]'"),
+    "CometLogger": ("comet_ml", "comet-ml"),
+    "LitLogger": ("litlogger", "litlogger"),
+}
+
+
+def check_packages(names: Iterable[str]) -> None:
+    """Refuses a logger whose package is not installed, before it is made: of several loggers no reason would be left.
+
+    Args:
+        names: The names of the classes, with or without their modules.
+
+    Raises:
+        EditError: Says what to install.
+    """
+    for name in (name.rpartition(".")[2] for name in names):
+        package, needed = PACKAGES.get(name, (None, ""))
+        if package is not None and find_spec(package) is None:
+            raise EditError(
+                f"`trainer.logger`: {name} needs the package {package}, which is not installed: pip install {needed}, "
+                "or leave this logger out."
+            )
 
 
 def advice_on(error: BaseException) -> str:

@@ -29,7 +29,7 @@ from lightning_edit.report.settings import (
 )
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.storage.user.json import read_json
-from lightning_edit.updates.files.update_list import UpdateList
+from lightning_edit.updates.files.update_list import UpdateList, left_out
 from lightning_edit.updates.files.update_record import DamagedUpdateError
 
 MOST_LOSSES = 10
@@ -216,7 +216,7 @@ def _updates(folder: Path) -> tuple[int, list[int], str | None]:
         when = updates.record(numbers[-1]).when[:16].replace("T", " ")
     except DamagedUpdateError:
         when = None
-    return len(numbers), sorted(updates.removed()), when
+    return len(numbers), sorted(left_out(folder, updates)), when
 
 
 def _sentence(run: Run) -> str:

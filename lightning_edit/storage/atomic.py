@@ -147,7 +147,10 @@ def clear_leftovers(folder: Path, names: Collection[str]) -> None:
 
 def _left_of(scratch: Path, names: Collection[str]) -> str | None:
     for name in names:
-        if re.fullmatch(rf"\.{re.escape(name)}\.{SCRATCH}", scratch.name):
+        # What was made in a temporary folder may itself have been written atomically.
+        made = re.compile(rf"\.{re.escape(name)}\.{SCRATCH}")
+        if made.fullmatch(scratch.name):
             own = not scratch.is_symlink() and scratch.is_dir()
-            return name if own and {path.name for path in scratch.iterdir()} <= {name, "old", ".permissions"} else None
+            inside = {path.name for path in scratch.iterdir() if not made.fullmatch(path.name)} if own else set()
+            return name if own and inside <= {name, "old", ".permissions"} else None
     return None

@@ -223,6 +223,11 @@ class History(UpdateList):
                 total[layer] = replace(update, factors=factors)
         return dict(sorted(total.items()))
 
+    @property
+    def began_with(self) -> bool:
+        """Whether the run was built on an earlier one, whose edits are in every sum (`write_start`)."""
+        return (self.folder / START).exists()
+
     def distance(self, without: Collection[int]) -> dict[int, float | None]:
         """How far `sum` is from a run that never made some updates; see `first_order_distance`.
 

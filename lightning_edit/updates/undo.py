@@ -14,11 +14,11 @@ from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.storage.run_files import WEIGHTS
+from lightning_edit.storage.run_files import WEIGHTS, clear_killed_writers
 from lightning_edit.storage.run_lock import RunLock
 from lightning_edit.updates.base_model import base_of
 from lightning_edit.updates.beside import save_beside
-from lightning_edit.updates.files.update_list import REMOVED, open_updates
+from lightning_edit.updates.files.update_list import REMOVED, left_out, open_updates
 from lightning_edit.updates.files.update_record import DamagedUpdateError, UpdateRecord
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
@@ -43,6 +43,7 @@ class Change:
         distance: For each layer how far the weights are from those of a run without the removed updates, see
             `first_order_distance`; None where a removed update is damaged.
         notes: What could not be checked.
+        on_top: Whether edits of the run that it was built on are in its weights, whatever is removed.
     """
 
     removed: list[int]
@@ -52,6 +53,7 @@ class Change:
     checked: bool | None
     distance: dict[int, float | None] | None
     notes: list[str]
+    on_top: bool = False
 
     @property
     def exact(self) -> bool:
@@ -84,7 +86,9 @@ def change_updates(
     """
     folder, history = Path(run).expanduser(), open_updates(run, History)
     with RunLock(folder):
-        removed = _removed_after(history, action, set(numbers))
+        # A command that was killed while it changed the run may have left `model/` beside its place.
+        clear_killed_writers(folder)
+        removed = _removed_after(folder, history, action, set(numbers))
         return _change(folder, history, removed, model, trust_remote_code)
 
 
@@ -106,18 +110,20 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
     update.insert(base.model)
     written = _write(folder, history, removed, update, base)
     checked = _check_after(base.model, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None
-    return Change(sorted(removed), kept, edits, written, checked, _distance(history, removed), notes)
+    distance = _distance(history, removed)
+    return Change(sorted(removed), kept, edits, written, checked, distance, notes, history.began_with)
 
 
-def _removed_after(history: History, action: Action, numbers: set[int]) -> set[int]:
-    existing, removed = history.numbers(), history.removed()
+def _removed_after(folder: Path, history: History, action: Action, numbers: set[int]) -> set[int]:
+    existing, noted, removed = history.numbers(), history.removed(), left_out(folder, history)
     if unknown := sorted(numbers - set(existing)):
         raise EditError(f"There is no update {_listed(unknown)}: {history.folder} holds updates 1 to {existing[-1]}.")
+    # What the two notes disagree about was being changed when a crash came, and the same command finishes that.
     if action == "remove":
-        if wrong := sorted(numbers & removed):
+        if wrong := sorted(numbers & removed & noted):
             raise EditError(f"Update {_listed(wrong)} is removed already. Now removed: {_listed(removed)}.")
         return removed | numbers
-    if wrong := sorted(numbers - removed):
+    if wrong := sorted(numbers - removed - noted):
         raise EditError(f"Update {_listed(wrong)} is not removed. Now removed: {_listed(removed) or 'none'}.")
     return removed - numbers
 

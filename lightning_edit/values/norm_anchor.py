@@ -40,6 +40,8 @@ def with_norm(values: Values, outputs: Tensor, mu: float, requests: Sequence[Edi
     norm = wanted.norm(dim=1, keepdim=True)
     kept = finite & (norm[:, 0] <= TOO_LARGE * mu)
     for edit in (finite & ~kept).nonzero()[:, 0].tolist():
-        logger.warning("%s: %s (%.3g times); this edit is left out.", requests[edit].name, GIVEN_UP, float(norm[edit]) / mu)
+        logger.warning(
+            "%s: %s (%.3g times); this edit is left out.", requests[edit].name, GIVEN_UP, float(norm[edit]) / mu
+        )
     delta = torch.where(kept[:, None], wanted * (mu / norm) - outputs, torch.zeros_like(wanted))
     return replace(values, z=values.z0 + delta.to(values.z0), finite=kept.to(values.finite.device))

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+import signal
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.undo import change_updates
+from tests.killing import Command
 
 REQUESTS = TinyWorld(edits=12).requests
 BATCHES = [REQUESTS[i : i + 3] for i in range(0, 12, 3)]
@@ -174,6 +176,23 @@ def test_with_every_update_removed_the_base_model_is_back(run, finished, capsys)
     assert equal(exported(run), finished[1][1])
 
 
+def test_with_every_update_removed_the_edits_of_the_run_it_was_built_on_are_left(finished, tmp_path, capsys):
+    run, states = finished
+    upper = shutil.copytree(run, tmp_path / "upper")
+    history = History(upper / "updates")
+    stored = [history.read(number) for number in (3, 4)]
+    history.forget_after(0)
+    history.write_start(History(run / "updates").sum([3, 4]))
+    for number, update in enumerate(stored, start=1):
+        history.write(number, update.updates, update.keys, BATCHES[number + 1], {}, update.record.info)
+    main(["remove", str(upper), "1", "2"])
+    assert equal(exported(upper), states[2]) and not equal(states[2], states[0])
+    text = said(capsys)
+    assert "0 edits in 0 updates, on top of those of the run it was built on. Removed: 1, 2." in text
+    assert "The weights are those of the run it was built on, exactly" in text
+    assert "those of the base model, exactly" not in text
+
+
 def test_files_that_do_not_follow_are_named(run, capsys):
     (run / "edited.ckpt").write_bytes(b"a checkpoint")
     (run / "checkpoints").mkdir()
@@ -229,6 +248,42 @@ def test_a_crash_before_the_note_is_mended_by_the_same_command(run, finished):
     main(["remove", str(run), "4"])
     assert equal(exported(run), finished[1][3])
     assert History(run / "updates").removed() == {4}
+
+
+def killed(run, renames):
+    """Kills ``updates remove RUN 2`` after some files have been renamed; the third name is that of the old model/."""
+    command = Command(["updates", "remove", run, 2], run.parent / "log", kill=f"rename:{renames}:after")
+    assert command.wait() == [-signal.SIGKILL]
+
+
+@pytest.mark.parametrize("renames", range(1, 6))
+def test_a_removal_that_was_killed_is_finished_by_the_same_command(run, tmp_path, renames):
+    expected = shutil.copytree(run, tmp_path / "expected")
+    main(["remove", str(expected), "2"])
+    killed(run, renames)
+    assert (run / "model").is_dir() == (renames != 3)
+    main(["remove", str(run), "2"])
+    assert equal(exported(run), exported(expected))
+    assert content(run).keys() - {".lock"} == content(expected).keys()
+    assert {path.name for path in run.iterdir()} == {path.name for path in expected.iterdir()}
+    assert {path.name for path in (run / "updates").iterdir()} == {
+        path.name for path in (expected / "updates").iterdir()
+    }
+
+
+def test_after_a_crash_before_the_note_the_weights_say_what_is_removed(run, finished, capsys):
+    killed(run, 5)
+    assert History(run / "updates").removed() == set()
+    assert [line.split()[-1] for line in drawn(run).splitlines() if line.strip()[:1].isdecimal()].count("removed") == 1
+    main(["show", str(run), "2"])
+    assert "3 edits, removed" in said(capsys)
+    main(["remove", str(run), "3"])
+    assert History(run / "updates").removed() == {2, 3}
+    assert ModelUpdate.load(run / "update.safetensors").info["removed_updates"] == [2, 3]
+    with pytest.raises(EditError, match=r"Update 2 is removed already\. Now removed: 2, 3\."):
+        main(["remove", str(run), "2"])
+    main(["apply", str(run), "2", "3"])
+    assert equal(exported(run), finished[1][4])
 
 
 def test_the_post_processing_of_the_sum_is_an_update_without_edits(run, finished, capsys):
@@ -383,7 +438,7 @@ def drawn(run, width=160):
 
 
 def test_the_list_shows_every_update(run):
-    History(run / "updates").set_removed([2])
+    change_updates(run, "remove", [2])
     path = run / "updates" / "update-00003.safetensors"
     path.write_bytes(path.read_bytes()[:50])
     lines = drawn(run).splitlines()
@@ -408,7 +463,7 @@ def test_the_list_shows_every_update(run):
 
 
 def test_the_list_fits_a_terminal_of_80_columns(run):
-    History(run / "updates").set_removed([2])
+    change_updates(run, "remove", [2])
     lines = drawn(run, 80).splitlines()
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines)

@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_edit.callbacks import EditCheckpoint, EditReport, ExportEdits, LogResults, RecordResults
 from lightning_edit.cli.main import main
+from lightning_edit.commands.argument_words import with_folders
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loggers.failing import refused_by_logger
 from tests.shared_runs import SMALL
@@ -48,6 +49,53 @@ def test_a_package_that_is_missing_is_named():
         "'lightning-edit[mlflow]'."
     )
     assert refused_by_logger([ValueError("anything else"), OSError("of another kind")]) is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "package", "needed"),
+    [
+        ("WandbLogger", "wandb", "'lightning-edit[wandb]'"),
+        ("MLFlowLogger", "mlflow", "'lightning-edit[mlflow]'"),
+        ("CometLogger", "comet_ml", "comet-ml"),
+    ],
+)
+@pytest.mark.parametrize("how", ["+=", "="])
+def test_a_logger_without_its_package_is_refused_in_one_line(chosen, package, needed, how, capsys):
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(SystemExit) as end:
+        main(["fit", f"--trainer.logger{how}{chosen}"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err.replace("Seed set to 0\n", "")
+    assert said == (
+        f"error: `trainer.logger`: {chosen} needs the package {package}, which is not installed: pip install {needed}, "
+        "or leave this logger out.\n"
+    )
+
+
+def test_an_added_file_logger_writes_where_runs_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = [f"--{name}={value}" for name, value in SMALL.items()]
+    main(["fit", *settings, "--data.edits=2", "--collateral.prompts=0", "--trainer.logger+=CSVLogger"])
+    assert (tmp_path / "runs" / "version_0" / "metrics.json").is_file()
+    assert (tmp_path / "runs" / "lightning_logs" / "version_0" / "metrics.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["--trainer.logger+=CSVLogger"], "runs"),
+        (["--trainer.logger+", "lightning.pytorch.loggers.CSVLogger"], "runs"),
+        (["--trainer.logger.save_dir", "there", "--trainer.logger+=TensorBoardLogger"], "there"),
+        (["--trainer.logger+=CSVLogger", "--trainer.logger+=CSVLogger", "--trainer.logger.save_dir=csv"], "runs"),
+        (["--trainer.logger+=CSVLogger", "--trainer.logger.save_dir=csv"], None),
+        (["--trainer.logger+=WandbLogger"], None),
+    ],
+    ids=str,
+)
+def test_an_added_logger_is_given_a_folder_if_it_has_none(words, folder):
+    added = [word for word in with_folders(["fit", *words]) if word not in words][1:]
+    assert added == ([] if folder is None else [f"--trainer.logger.save_dir={folder}"])
 
 
 @pytest.mark.skipif(find_spec("wandb") is None, reason="`make test-loggers` installs wandb")

@@ -10,6 +10,7 @@ import pytest
 from lightning_edit.cli import main as cli
 from lightning_edit.commands.comparison.methods import PUBLISHED
 from lightning_edit.configs import CONFIGS
+from lightning_edit.updates.undo import change_updates
 from tests import shared_runs
 from tests.report.pages import Page, contrast, schemes
 
@@ -212,7 +213,7 @@ def test_several_runs_are_compared_first(finished, measured, tmp_path):
 
 def test_a_run_whose_update_was_removed_says_so(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
-    (tmp_path / "run" / "updates" / "removed.json").write_text('{"removed": [2]}')
+    change_updates(tmp_path / "run", "remove", [2])
     page = report(tmp_path / "run", output=tmp_path / "out.html")
     assert "update 2 was taken out of the model again" in page.all("main")[0].text
 

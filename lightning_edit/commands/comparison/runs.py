@@ -20,7 +20,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted, updates_were
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.storage.user.json import json_lines, read_json
-from lightning_edit.updates.files.update_list import UpdateList
+from lightning_edit.updates.files.update_list import UpdateList, left_out
 
 MOST_EDITS = 10**12
 
@@ -115,7 +115,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
 def _removed(folder: Path) -> list[str]:
     """A note on updates that were taken out of a run since it was measured."""
-    removed = sorted(UpdateList(folder / UPDATES).removed())
+    removed = sorted(left_out(folder, UpdateList(folder / UPDATES)))
     note = "taken out since; these figures are from before."
     return [f"{folder}: {updates_were(removed)} {note}"] if removed else []
 

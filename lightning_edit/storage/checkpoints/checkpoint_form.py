@@ -153,6 +153,7 @@ RANDOM: Form = fields(
 MEASURED: Form = fields({"measured_at": each(count), "each_update": each(table(text, number))}, others=True)
 PROBE: Form = fields(
     {**dict.fromkeys(("kind", "prompt", "unwanted", "edit", "before"), text), "answers": each(text)},
+    {"lead_in": text},
 )
 REFERENCE: Form = fields({"probes": each(PROBE), "possible": table(text, count), "made_for": text})
 

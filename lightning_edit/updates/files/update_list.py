@@ -6,14 +6,18 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from safetensors import SafetensorError, safe_open
+
 from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import fingerprint
+from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.run_files import MEMORIES, UPDATES, check_own_files
 from lightning_edit.storage.user.json import read_json
+from lightning_edit.updates.files.update_form import described
 from lightning_edit.updates.files.update_record import EditIndex, UpdateRecord, read_record
 
-REMOVED = "removed.json"
+REMOVED, WEIGHTS = "removed.json", "update.safetensors"
 IN_MEMORIES = (
     "RUN: the edits of {} are in memories/, beside the weights (MemoryEditing), and no matrix was changed. "
     "`lightning_edit.load_memories` puts them on a model, where `remove` takes single ones out."
@@ -140,6 +144,26 @@ class UpdateList:
         if unknown:
             held = f"holds updates 1 to {len(existing)}" if existing else "holds no updates"
             raise EditError(f"There is no update {', '.join(map(str, unknown))}: {self.folder} {held}.")
+
+
+def left_out(run: Path, updates: UpdateList) -> set[int]:
+    """The numbers of the updates that a run's weights lack, as their own file says where there is one.
+
+    It differs from the note beside the updates after a crash between the two, and is the one that describes weights.
+
+    Args:
+        run: The run's folder.
+        updates: Its updates.
+
+    Raises:
+        EditError: If neither can be read.
+    """
+    try:
+        with safe_open(run / WEIGHTS, framework="np") as file:
+            noted = described(dict(file.metadata() or {}), "info").get("removed_updates", [])
+    except (SafetensorError, OSError, WrongFormError):
+        return updates.removed()
+    return set(noted) & set(updates.numbers())
 
 
 Updates = TypeVar("Updates", bound=UpdateList)
