@@ -140,6 +140,9 @@ def test_other_delimiters_are_read(tmp_path, delimiter, suffix):
         ('["if a || b", "c"]', ("if a || b", "c")),
         ("[INST] a [/INST]|[x]", ("[INST] a [/INST]", "[x]")),
         ("|", ()),
+        ("[]", ()),
+        (" [ ] ", ()),
+        ("[1999] was his year", ("[1999] was his year",)),
     ],
 )
 @pytest.mark.parametrize("in_csv", [False, True])
@@ -153,6 +156,21 @@ def test_the_bars_of_chat_markup_separate_nothing(tmp_path, cell, expected, in_c
     else:
         path = write(tmp_path, [EDIT | {"paraphrase_prompts": cell}])
     assert OwnEdits(path).requests[0].paraphrase_prompts == expected
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["['a', 'b']", "['a']", "[\"it's\", 'b']", "[('The sky is', 'blue')]", '[("a", "b")]', "['a' 'b']", "[1, None]"],
+)
+@pytest.mark.parametrize("name", ["locality", "paraphrase_prompts"])
+def test_a_list_as_python_writes_it_is_refused(tmp_path, name, cell):
+    with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*EDIT, name])
+        writer.writeheader()
+        writer.writerow(EDIT | {name: cell})
+    found = refusal(str(tmp_path / "a.csv"))
+    assert found.startswith(f"{tmp_path}/a.csv, line 2: `{name}`")
+    assert found.endswith("Write a list as JSON, with double quotes, as `json.dumps` does.")
 
 
 def test_locality_pairs_stand_in_a_cell_as_json(tmp_path):

@@ -101,6 +101,13 @@ def test_positions_count_the_records_that_are_left_out(tmp_path):
     assert module.left_out == {}
 
 
+def test_lists_in_cells_are_json(tmp_path):
+    listed = make_record(rephrase='["What is it?", "What does Anna play?"]', answers='["piano", "grand piano"]', loc="[]")
+    (request,) = data(tmp_path, listed).requests
+    assert (request.target_new, request.locality) == ("piano", ())
+    assert request.paraphrase_prompts == ("What is it?", "What does Anna play?")
+
+
 @pytest.mark.parametrize("alt", ["", "piano", " piano "])
 def test_alternatives_that_change_nothing_are_counted(tmp_path, alt):
     module = data(tmp_path, make_record(), make_record(subject="play", alt=alt), target="alt")
@@ -121,6 +128,9 @@ def test_alternatives_that_change_nothing_are_counted(tmp_path, alt):
         ({"answers": []}, {}, "`answers` must hold a text that is not empty, got []."),
         ({"answers": [" "]}, {}, "`answers` must hold a text that is not empty"),
         ({"rephrase": [""]}, {}, "`rephrase` must be a text or a list of texts that are not empty"),
+        ({"rephrase": "['a', 'b']"}, {}, "`rephrase` holds a list as Python writes it, \"['a', 'b']\"."),
+        ({"answers": "['piano']"}, {}, "`answers` holds a list as Python writes it"),
+        ({"answers": "[]"}, {}, "`answers` must hold a text that is not empty"),
         ({"rephrase": 3}, {}, "`rephrase` must be a text or a list of texts, got 3."),
         ({"loc_ans": 3}, {}, "`loc_ans` must be a text or a list of texts, got 3."),
     ],
