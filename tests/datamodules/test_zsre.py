@@ -102,7 +102,9 @@ def test_positions_count_the_records_that_are_left_out(tmp_path):
 
 
 def test_lists_in_cells_are_json(tmp_path):
-    listed = make_record(rephrase='["What is it?", "What does Anna play?"]', answers='["piano", "grand piano"]', loc="[]")
+    listed = make_record(
+        rephrase='["What is it?", "What does Anna play?"]', answers='["piano", "grand piano"]', loc="[]"
+    )
     (request,) = data(tmp_path, listed).requests
     assert (request.target_new, request.locality) == ("piano", ())
     assert request.paraphrase_prompts == ("What is it?", "What does Anna play?")
