@@ -113,8 +113,8 @@ def first_text(record: Mapping[str, Any], name: str) -> str | None:
 
     Args:
         record: A record.
-        name: The field: a text, or a list of texts or of such lists, of which the first counts, in a cell as JSON. It may
-            be absent.
+        name: The field: a text, or a list of texts or of such lists, in a cell as JSON, of which the first counts. It
+            may be absent.
 
     Returns:
         The text; None where there is none, or an empty one.
@@ -147,7 +147,7 @@ def required_first_text(record: Mapping[str, Any], name: str) -> str:
 
 
 def _listed(value: Any, name: str) -> Any:
-    """A field's value, or the list that its text holds as JSON; what Python writes of a list, as pandas does, is none."""
+    """A field's value, or the list that its text holds as JSON, not as Python and pandas write it."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     if EMPTY_LIST.fullmatch(value):
