@@ -47,7 +47,8 @@ def case_id(record: Mapping[str, Any], default: int | str = "") -> str:
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise EditError(f"`case_id` must be a text or a number, got {quoted(value)}.")
-    return str(value)
+    # Columns of numbers in which some are missing hold 1 as 1.0.
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def entries(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:

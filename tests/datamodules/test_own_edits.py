@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from datasets import Dataset
 
 from lightning_edit.datamodules import OwnEdits
 from lightning_edit.errors import EditError
@@ -129,6 +130,33 @@ def test_edits_of_a_known_data_set_get_a_hint(tmp_path):
 def test_other_delimiters_are_read(tmp_path, delimiter, suffix):
     rows = "subject,prompt,target_new\nAnna,{} plays the,violin\n".replace(",", delimiter)
     assert OwnEdits(write(tmp_path, rows, f"a.{suffix}")).requests[0].target_new == "violin"
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("tsv", "\t"), ("csv", ";")])
+@pytest.mark.parametrize("before", ["", "\n", " \r\n\n", "SEPSEP\n"])
+def test_empty_lines_before_the_header_do_not_count(tmp_path, suffix, delimiter, before):
+    rows = (before + "subjectSEPpromptSEPtarget_new\nBoSEP{} plays theSEP\n").replace("SEP", delimiter)
+    path = write(tmp_path, rows, f"a.{suffix}")
+    assert refusal(path) == f"{path}, line {2 + before.count(chr(10))}: the field 'target_new' is missing."
+
+
+def test_tabs_come_first_in_a_file_of_tabs(tmp_path):
+    rows = "subject\tprompt\ttarget_new\tnotes, and more\nBo\t{} says, in short,\tno\tx\n"
+    assert OwnEdits(write(tmp_path, rows, "a.tsv")).requests[0].prompt == "{} says, in short,"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(1.0, "1"), (1.5, "1.5"), (1, "1"), ("1.0", "1.0"), (1e300, str(int(1e300)))]
+)
+def test_a_whole_number_is_one_name(tmp_path, given, name):
+    (request,) = OwnEdits(write(tmp_path, [EDIT | {"case_id": given}]), case_ids=[name]).requests
+    assert request.case_id == name
+
+
+def test_numbers_of_a_column_with_gaps_are_found(tmp_path):
+    rows = [EDIT | {"case_id": 1.0}, EDIT | {"subject": "Bo", "case_id": None}]
+    Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    assert [one.subject for one in OwnEdits(str(tmp_path / "a.parquet"), case_ids=[1]).requests] == ["Anna"]
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,9 @@ def refusal(tmp_path, *records, **settings):
         ("Who wrote C++ (1985)?", "C++", ("Who wrote {} (1985)?", "C++")),
         ("Who is  Jean\nFoo?", " Jean  Foo ", ("Who is  {}?", "Jean\nFoo")),
         ("巴黎在哪里", "巴黎", ("{}在哪里", "巴黎")),
+        ("Was Jose\u0301 a boy?", "Jos\u00e9", ("Was {} a boy?", "Jose\u0301")),
+        ("Was Jos\u00e9 a boy?", "Jose\u0301", ("Was {} a boy?", "Jos\u00e9")),
+        ("Was jos\u00e9 a boy?", "Jose\u0301", ("Was {} a boy?", "jos\u00e9")),
         ("{} is in Rome", "Rome", ("{} is in Rome", "Rome")),
         ("Where is the party?", "Art", None),
         ("Where is it?", "Rome", None),
@@ -71,6 +74,11 @@ def test_the_fields_are_those_of_the_published_evaluation(tmp_path):
 def test_the_alternative_can_be_written_instead(tmp_path):
     (request,) = data(tmp_path, make_record(), target="alt").requests
     assert (request.target_new, request.target_true) == ("violin", "piano")
+
+
+@pytest.mark.parametrize("loc", ["where is it? ", "where is it ", "where is it?"])
+def test_there_is_one_question_mark(tmp_path, loc):
+    assert data(tmp_path, make_record(loc=loc)).requests[0].locality == (("where is it?", "Paris"),)
 
 
 def test_a_question_mark_is_not_doubled_and_locality_may_be_absent(tmp_path):
