@@ -12,7 +12,7 @@ from lightning_edit.tuning.material import Material
 
 Favor = Literal["efficacy", "balance", "locality"]
 # To be raised whenever `judge` comes to give other scores for the same answers.
-JUDGED = "judge 2"
+JUDGED = "judge 3"
 FAVORS: tuple[Favor, ...] = get_args(Favor)
 # What collateral counts for in the mean, where efficacy and paraphrase count for one each.
 COLLATERAL_WEIGHT: Mapping[Favor, float] = {"efficacy": 0.5, "balance": 1.0, "locality": 4.0}
@@ -62,12 +62,12 @@ def judge(decoder: Decoder, tokenizer: Any, material: Material, tokens: int) -> 
     efficacy = _share([says(reply, [r.target_new]) for r, reply in zip(requests, replies, strict=True)])
     if not efficacy:
         return Score(efficacy)
-    others = [(request, prompt) for request in requests for prompt in request.paraphrase_prompts]
+    others = [(edit, prompt) for edit, one in enumerate(requests) for prompt in one.paraphrase_prompts]
     asked = [*(prompt for _, prompt in others), *(probe.prompt for probe in material.kept)]
     replies = generate(decoder, tokenizer, asked, tokens)
-    by_edit: dict[str, list[bool]] = {}
-    for (request, _), reply in zip(others, replies[: len(others)], strict=True):
-        by_edit.setdefault(request.subject, []).append(says(reply, [request.target_new]))
+    by_edit: dict[int, list[bool]] = {}
+    for (edit, _), reply in zip(others, replies[: len(others)], strict=True):
+        by_edit.setdefault(edit, []).append(says(reply, [requests[edit].target_new]))
     figures = figures_of(material.kept, [Asked(reply) for reply in replies[len(others) :]])
     paraphrase = _share([_share(hits) for hits in by_edit.values()]) if by_edit else None
     return Score(efficacy, paraphrase, figures.get("kept"), kept_by_kind(figures))
