@@ -109,9 +109,8 @@ def _own(axis: str, entry: Any, wanted: str) -> Ripple:
     # Parquet has all columns in every row, empty where a record has no such field.
     given = {name: value for name, value in entry.items() if value is not None} if isinstance(entry, Mapping) else {}
     asked = {"queries"} if "queries" in given else {"prompt", "answers"}
-    if set(given) - asked - {"passes", "conditions", "unknown", "kept"} or not asked & {"prompt", "queries"} <= set(
-        given
-    ):
+    needed, others = asked - {"answers"}, {"passes", "conditions", "unknown", "kept"}
+    if not needed <= set(given) or set(given) - asked - others:
         raise EditError(f"{wanted}, or with `queries` in place of both; got {quoted(entry)}.")
     parts = {name: given.get(name, []) for name in ("conditions", "unknown")}
     parts["queries"] = given["queries"] if "queries" in given else [{name: given[name] for name in asked & set(given)}]

@@ -35,7 +35,7 @@ def changed(settings: Any, names: Collection[str]) -> list[str]:
     return [one.name for one in own if getattr(settings, one.name) != _default(one)]
 
 
-def refuse_given(callback: Any, given: Mapping[str, Any], beside: str, remedy: str, base: type = object) -> None:
+def refuse_given(callback: Any, given: Mapping[str, Any], beside: str, remedy: str, base: Any = object) -> None:
     """Refuses arguments of a callback that are not what they are by default, where they have no effect.
 
     Args:
@@ -48,8 +48,10 @@ def refuse_given(callback: Any, given: Mapping[str, Any], beside: str, remedy: s
     Raises:
         EditError: If one of them was changed; says what to do.
     """
-    kinds = (base, type(callback))
-    parameters = {name: one for kind in kinds for name, one in inspect.signature(kind.__init__).parameters.items()}
+    parameters = {
+        **inspect.signature(base.__init__).parameters,
+        **inspect.signature(type(callback).__init__).parameters,
+    }
     changed = [name for name, value in given.items() if value != parameters[name].default]
     _refuse(type(callback).__name__.lower(), changed, beside, remedy)
 

@@ -79,8 +79,8 @@ def _refuse_idle_evaluation(evaluation: EvaluationSettings) -> None:
             beside, remedy = f"`evaluation.{switch}: false`", f"Set `evaluation.{switch}` to true"
             refuse_changed(evaluation, names, beside, remedy)
     if not evaluation.wild:
-        names = tuple(field.name for field in fields(WildSettings))
-        refuse_changed(evaluation.wild_settings, names, "`evaluation.wild: false`", "Set `evaluation.wild` to true")
+        every = [field.name for field in fields(WildSettings)]
+        refuse_changed(evaluation.wild_settings, every, "`evaluation.wild: false`", "Set `evaluation.wild` to true")
     judge = evaluation.judge
     if judge.model is None:
         refuse_changed(judge, OF_REPLIES, "`evaluation.judge.model: null`", "Name a judge in it")
