@@ -1,5 +1,6 @@
 """Values of flat records, which are written in more than one way."""
 
+import ast
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,9 @@ from lightning_edit.storage.user.json import parse_json
 
 # The bars of chat markup such as <|im_start|> separate nothing.
 JSON_LIST = re.compile(r'\s*\[\s*(?:"|\[\s*")')
+EMPTY_LIST = re.compile(r"\s*\[\s*\]\s*")
+PYTHON_LIST = re.compile(r"\s*\[[\s\[(]*'")
+AS_JSON = " Write a list as JSON, with double quotes, as `json.dumps` does."
 SEPARATOR = re.compile(r"(?<!<)\|(?!>)")
 
 
@@ -43,11 +47,12 @@ def case_id(record: Mapping[str, Any], default: int | str = "") -> str:
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise EditError(f"`case_id` must be a text or a number, got {quoted(value)}.")
-    return str(value)
+    # Columns of numbers in which some are missing hold 1 as 1.0.
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def entries(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:
-    """A field that may hold several things: nothing, one text, or a list.
+    """A field that may hold several things: nothing, one text, or a list, in a cell as JSON.
 
     Args:
         record: A record.
@@ -57,9 +62,9 @@ def entries(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:
         What the list holds, unchecked.
 
     Raises:
-        EditError: If the field holds something else.
+        EditError: If the field holds something else, or a text that looks like a list and is not JSON.
     """
-    value = record.get(name)
+    value = _listed(record.get(name), name)
     if value is None:
         return ()
     if isinstance(value, str):
@@ -96,14 +101,11 @@ def split_texts(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:
         name: The field, which may be absent.
 
     Raises:
-        EditError: See `entries`; and if a text that begins like a JSON list is none.
+        EditError: See `entries`.
     """
-    value = record.get(name)
+    value = _listed(record.get(name), name)
     if not isinstance(value, str):
-        return entries(record, name)
-    if JSON_LIST.match(value):
-        listed = parse_json(value, f"`{name}`")
-        return entries({name: listed}, name)
+        return entries({name: value}, name)
     return tuple(part.strip() for part in SEPARATOR.split(value) if part.strip())
 
 
@@ -112,15 +114,16 @@ def first_text(record: Mapping[str, Any], name: str) -> str | None:
 
     Args:
         record: A record.
-        name: The field: a text, or a list of texts or of such lists, of which the first counts. It may be absent.
+        name: The field: a text, or a list of texts or of such lists, in a cell as JSON, of which the first counts. It
+            may be absent.
 
     Returns:
         The text; None where there is none, or an empty one.
 
     Raises:
-        EditError: If the field holds something else.
+        EditError: If the field holds something else, or a text that looks like a list and is not JSON.
     """
-    value = record.get(name)
+    value = _listed(record.get(name), name)
     while isinstance(value, list | tuple):
         value = value[0] if value else None
     if value is not None and not isinstance(value, str):
@@ -142,3 +145,23 @@ def required_first_text(record: Mapping[str, Any], name: str) -> str:
     if value is None:
         raise EditError(f"`{name}` must hold a text that is not empty, got {quoted(record.get(name))}.")
     return value
+
+
+def _listed(value: Any, name: str) -> Any:
+    """A field's value, or the list that its text holds as JSON, not as Python and pandas write it."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    if EMPTY_LIST.fullmatch(value):
+        return []
+    if JSON_LIST.match(value):
+        return parse_json(value, f"`{name}`", AS_JSON)
+    if PYTHON_LIST.match(value) or _is_python_list(value.strip()):
+        raise EditError(f"`{name}` holds a list as Python writes it, {quoted(value)}.{AS_JSON}")
+    return value
+
+
+def _is_python_list(text: str) -> bool:
+    try:
+        return text.endswith("]") and isinstance(ast.literal_eval(text), list)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False

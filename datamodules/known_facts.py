@@ -10,8 +10,9 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.tracing.facts import Fact
 
-# By these names a record gives the answer that holds before any edit.
-ANSWERS = ("answer", "target_true", "attribute", "ground_truth")
+# By these names a record gives the answer that holds before any edit. The `answer` of an edit holds after it.
+OF_EDITS = ("target_true", "attribute", "ground_truth")
+ANSWERS = ("answer", *OF_EDITS)
 PROMPTS = ("prompt", "template")
 
 
@@ -19,7 +20,7 @@ def read_facts(path: str, chat: bool = False) -> list[Fact]:
     """The facts in a file: records with subject, prompt and the true answer.
 
     CounterFact's records are read too, and those of the published list of known facts, whose ``attribute`` is the
-    answer.
+    answer. The ``answer`` of a record with ``target_new`` is the new one, so there the true one is ``target_true``.
 
     Args:
         path: A CSV, JSON or JSONL file, or what else `read_records` reads.
@@ -47,12 +48,13 @@ def _fact(record: Any, chat: bool) -> Fact:
     question = record.get("question") if chat else None
     subject = record.get("subject")
     prompt = question or next((record[name] for name in PROMPTS if record.get(name)), None)
-    answer = next((record[name] for name in ANSWERS if record.get(name)), None)
+    names = OF_EDITS if record.get("target_new") else ANSWERS
+    answer = next((record[name] for name in names if record.get(name)), None)
     if isinstance(answer, Mapping):
         answer = answer.get("str")
     if not all(isinstance(text, str) and text.strip() for text in (subject, prompt, answer)):
         raise EditError(
-            f"a fact needs the texts subject, prompt, and {' or '.join(ANSWERS)} (what the model answers before any "
+            f"a fact needs the texts subject, prompt, and {' or '.join(names)} (what the model answers before any "
             f"edit), got the fields {', '.join(map(str, record)) or 'none'}."
         )
     assert isinstance(subject, str) and isinstance(prompt, str) and isinstance(answer, str)

@@ -106,27 +106,35 @@ def own_ripples(value: Any) -> tuple[Ripple, ...]:
 
 
 def _own(axis: str, entry: Any, wanted: str) -> Ripple:
-    known = {"prompt", "answers", "queries", "passes", "conditions", "unknown", "kept"}
-    if not isinstance(entry, Mapping) or set(entry) - known or ("prompt" in entry) == ("queries" in entry):
+    # Parquet has all columns in every row, empty where a record has no such field.
+    given = {name: value for name, value in entry.items() if value is not None} if isinstance(entry, Mapping) else {}
+    asked = {"queries"} if "queries" in given else {"prompt", "answers"}
+    needed, others = asked - {"answers"}, {"passes", "conditions", "unknown", "kept"}
+    if not needed <= set(given) or set(given) - asked - others:
         raise EditError(f"{wanted}, or with `queries` in place of both; got {quoted(entry)}.")
-    given = [entry] if "prompt" in entry else entry["queries"]
-    parts = {name: entry.get(name) or [] for name in ("conditions", "unknown")} | {"queries": given}
-    for part in parts.values():
-        if not isinstance(part, list) or not all(isinstance(query, Mapping) and "prompt" in query for query in part):
-            raise EditError(f"{wanted}, got {quoted(part)}.")
+    parts = {name: given.get(name, []) for name in ("conditions", "unknown")}
+    parts["queries"] = given["queries"] if "queries" in given else [{name: given[name] for name in asked & set(given)}]
+    for name, part in parts.items():
+        if not isinstance(part, list):
+            raise EditError(f"{wanted}, and `{name}` a list of {{'prompt', 'answers'}}, got {quoted(part)}.")
+    kept = given.get("kept", False)
+    if not isinstance(kept, bool):
+        raise EditError(f"{wanted}, and `kept` true or false, got {quoted(kept)}.")
     made = {name: tuple(own_query(query) for query in part) for name, part in parts.items()}
-    return Ripple(axis, **made, passes=entry.get("passes", "all"), kept=bool(entry.get("kept", False)))
+    return Ripple(axis, **made, passes=given.get("passes", "all"), kept=kept)
 
 
-def own_query(entry: Mapping[str, Any]) -> Query:
+def own_query(entry: Any) -> Query:
     """A question in a user's own form: ``answers`` is a text, a list of its accepted forms, or a list of such lists.
 
     Args:
         entry: With ``prompt`` and, if it has any, ``answers``.
 
     Raises:
-        EditError: If they are something else.
+        EditError: If they are something else, or there is another field.
     """
+    if not isinstance(entry, Mapping) or "prompt" not in entry or set(entry) - {"prompt", "answers"}:
+        raise EditError(f"a question of `ripples` must be {{'prompt', 'answers'}}, got {quoted(entry)}.")
     answers = entry.get("answers")
     if isinstance(answers, list) and any(isinstance(forms, list) for forms in answers):
         several = tuple(forms_of(forms, "answers") for forms in answers)

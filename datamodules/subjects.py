@@ -1,6 +1,8 @@
 """Where the subject stands in a complete prompt."""
 
 import re
+import unicodedata
+from collections.abc import Iterator
 
 
 def cut_out(text: str, subject: str) -> tuple[str, str] | None:
@@ -8,7 +10,8 @@ def cut_out(text: str, subject: str) -> tuple[str, str] | None:
 
     The subject is looked for first as whole words, then as whole words in another case ("the beatles" for "The
     Beatles"), and last inside a word in its own case. Of several places of the best kind the first is taken; the others
-    stay text, for an edit has one place. Any white space may stand where the subject has some.
+    stay text, for an edit has one place. Any white space may stand where the subject has some, and its letters may be
+    written in either of the ways that Unicode has for some (NFC or NFD).
 
     Args:
         text: A complete prompt; one that holds a ``{}`` already is left as it is.
@@ -19,10 +22,10 @@ def cut_out(text: str, subject: str) -> tuple[str, str] | None:
     """
     if "{}" in text or not subject.strip():
         return text, subject
-    words, whole_words = _patterns(subject)
-    for pattern, flags in ((whole_words, re.NOFLAG), (whole_words, re.IGNORECASE), (words, re.NOFLAG)):
-        if match := re.search(pattern, text, flags):
-            return f"{text[: match.start()]}{{}}{text[match.end() :]}", match.group()
+    for whole, flags in ((True, re.NOFLAG), (True, re.IGNORECASE), (False, re.NOFLAG)):
+        for words, whole_words in map(_patterns, _forms(subject)):
+            if match := re.search(whole_words if whole else words, text, flags):
+                return f"{text[: match.start()]}{{}}{text[match.end() :]}", match.group()
     return None
 
 
@@ -33,9 +36,21 @@ def stands_in(text: str, subject: str) -> bool:
         text: A prompt.
         subject: What to look for.
     """
+    return any(_stands_in(text, form) for form in _forms(subject))
+
+
+def _stands_in(text: str, subject: str) -> bool:
     words = subject.split()
     # Making a pattern takes longer than all else that is done with a record.
     return bool(words) and words[0] in text and re.search(_patterns(subject)[1], text) is not None
+
+
+def _forms(subject: str) -> Iterator[str]:
+    """The subject as it is given first, then in the ways in which Unicode writes it otherwise."""
+    yield subject
+    if not subject.isascii():
+        others = (unicodedata.normalize(form, subject) for form in ("NFC", "NFD"))
+        yield from dict.fromkeys(form for form in others if form != subject)
 
 
 def _patterns(subject: str) -> tuple[str, str]:

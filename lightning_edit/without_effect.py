@@ -35,7 +35,7 @@ def changed(settings: Any, names: Collection[str]) -> list[str]:
     return [one.name for one in own if getattr(settings, one.name) != _default(one)]
 
 
-def refuse_given(callback: Any, given: Mapping[str, Any], beside: str, remedy: str) -> None:
+def refuse_given(callback: Any, given: Mapping[str, Any], beside: str, remedy: str, base: Any = object) -> None:
     """Refuses arguments of a callback that are not what they are by default, where they have no effect.
 
     Args:
@@ -43,11 +43,15 @@ def refuse_given(callback: Any, given: Mapping[str, Any], beside: str, remedy: s
         given: Arguments by name.
         beside: Because of what, such as "`downstream.tasks` empty".
         remedy: What gives them an effect, such as "Set `downstream.tasks`".
+        base: A class above it whose constructor takes those of them that its own passes on.
 
     Raises:
         EditError: If one of them was changed; says what to do.
     """
-    parameters = inspect.signature(type(callback).__init__).parameters
+    parameters = {
+        **inspect.signature(base.__init__).parameters,
+        **inspect.signature(type(callback).__init__).parameters,
+    }
     changed = [name for name, value in given.items() if value != parameters[name].default]
     _refuse(type(callback).__name__.lower(), changed, beside, remedy)
 

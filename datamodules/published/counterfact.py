@@ -9,10 +9,12 @@ from lightning_edit.datamodules.published.snippets import Snippets
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
-from lightning_edit.requests import EditRequest
+from lightning_edit.requests import PROMPT_LISTS, EditRequest
 from lightning_edit.settings import SOURCE
 
 logger = logging.getLogger(__name__)
+
+LISTS = (*PROMPT_LISTS, "paraphrase_questions")
 
 
 class CounterFact(RecordDataModule):
@@ -58,14 +60,10 @@ class CounterFact(RecordDataModule):
                 target_new=rewrite["target_new"]["str"],
                 target_true=None if target_true is None else target_true["str"],
                 case_id=case_id(record),
-                paraphrase_prompts=record.get("paraphrase_prompts", ()),
-                neighborhood_prompts=record.get("neighborhood_prompts", ()),
-                attribute_prompts=record.get("attribute_prompts", ()),
-                generation_prompts=record.get("generation_prompts", ()),
                 reference_texts=() if self._snippets is None else self._snippets.reference_texts(rewrite),
                 essence_texts=() if self._snippets is None else self._snippets.essence_texts(rewrite),
                 question=self.question_of(rewrite.get("question"), rewrite["subject"]),
-                paraphrase_questions=record.get("paraphrase_questions", ()),
+                **{name: record[name] for name in LISTS if record.get(name) is not None},
             )
         except KeyError as error:
             raise EditError(f"the field {error} is missing.") from error

@@ -68,5 +68,4 @@ def _locality(record: Mapping[str, Any]) -> Any:
     question, answer = first_text(record, "loc"), first_text(record, "loc_ans")
     if question is None or answer is None:
         return ()
-    prompt = question if question.endswith("?") else f"{question}?"
-    return ((prompt, answer),)
+    return ((f"{question.rstrip().removesuffix('?')}?", answer),)

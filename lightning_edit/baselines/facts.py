@@ -91,4 +91,5 @@ class Facts:
             prompt = plain.paraphrase_prompts[0]
         elif turn % 3 == 2 and plain.neighborhood_prompts and plain.target_true is not None:
             prompt, answer = plain.neighborhood_prompts[0], plain.target_true
-        return f"{self._preface.replace('{}', self._sentences[number])}{join_target(prompt, answer)}\n\n"
+        shown = join_target(prompt, answer, plain.separator)
+        return f"{self._preface.replace('{}', self._sentences[number])}{shown}\n\n"

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from lightning_edit.callbacks import Collateral, Downstream, EditCheckpoint, Harness, Retention, Watch
 from lightning_edit.cli.checkpoint_cli import CheckpointCLI
+from lightning_edit.cli.idle_settings import refuse_idle
 from lightning_edit.commands.argument_errors import EditArgumentParser
 from lightning_edit.commands.failure import causes
 from lightning_edit.commands.method_file import METHOD_FILE, method_file
@@ -120,6 +121,8 @@ class EditCLI(CheckpointCLI):
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""
         self.model.check_trainer(self.trainer, self.subcommand == "fit")
+        if self.config[self.subcommand].ckpt_path is None:
+            refuse_idle(self.model.evaluation, self.trainer.callbacks)
         self._take_name()
         if self.subcommand == "fit":
             self._note_method()

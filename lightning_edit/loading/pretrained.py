@@ -34,6 +34,9 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
     path, file = source(name)
     with loading("tokenizer", name):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **file)
+    # Where files are missing transformers makes one that knows no token.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise EditError(f"`model`: {name} holds no tokenizer. Put its files, such as tokenizer.json, beside the model.")
     require_offsets(tokenizer)
     return tokenizer
 

@@ -47,7 +47,9 @@ def read_rows(folder: Path) -> list[Figures]:
     if not path.is_file() or not path.stat().st_size:
         return []
     rows = []
-    for row, where in csv_rows(path):
+    # The row that a run was writing when it was killed has no end.
+    whole = None if path.read_bytes().endswith(b"\n") else -1
+    for row, where in list(csv_rows(path))[:whole]:
         try:
             figures = {name: float(cell) for name, cell in row.items()}
             if not figures["edits"].is_integer():

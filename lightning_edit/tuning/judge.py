@@ -61,23 +61,23 @@ def judge(decoder: Decoder, tokenizer: Any, material: Material, tokens: int) -> 
         tokens: How many it may write to each prompt; more where a new answer is longer.
     """
     requests = material.requests
-    targets = {id(request): without_special(tokenizer, request.target_new) for request in requests}
+    targets = [without_special(tokenizer, request.target_new) for request in requests]
 
     def room(request: EditRequest, prompt: str) -> int:
         return room_for(tokenizer, tokens, request.target_new, request.lead_ins.get(prompt, ""))
 
     asked = [request.rewrite_prompt for request in requests]
     replies = generate(decoder, tokenizer, asked, list(map(room, requests, asked)))
-    efficacy = _share([says(reply, [targets[id(r)]]) for r, reply in zip(requests, replies, strict=True)])
+    efficacy = _share([says(reply, [target]) for target, reply in zip(targets, replies, strict=True)])
     if not efficacy:
         return Score(efficacy)
-    others = [(request, prompt) for request in requests for prompt in request.paraphrase_prompts]
+    others = [(edit, prompt) for edit, one in enumerate(requests) for prompt in one.paraphrase_prompts]
     asked = [*(prompt for _, prompt in others), *(probe.prompt for probe in material.kept)]
-    most = [*(room(*other) for other in others), *(tokens for _ in material.kept)]
+    most = [*(room(requests[edit], prompt) for edit, prompt in others), *(tokens for _ in material.kept)]
     replies = generate(decoder, tokenizer, asked, most)
     by_edit: dict[int, list[bool]] = {}
-    for (request, _), reply in zip(others, replies[: len(others)], strict=True):
-        by_edit.setdefault(id(request), []).append(says(reply, [targets[id(request)]]))
+    for (edit, _), reply in zip(others, replies[: len(others)], strict=True):
+        by_edit.setdefault(edit, []).append(says(reply, [targets[edit]]))
     figures = figures_of(material.kept, [Asked(reply) for reply in replies[len(others) :]])
     paraphrase = _share([_share(hits) for hits in by_edit.values()]) if by_edit else None
     return Score(efficacy, paraphrase, figures.get("kept"), kept_by_kind(figures))

@@ -112,6 +112,12 @@ def test_demonstrations_are_of_other_facts():
     ]
 
 
+def test_demonstrations_keep_the_separator_of_their_record():
+    asked = EditRequest("Q1", "{}?", "Rome", separator="\n")
+    made = facts(Own(), [asked, REQUESTS[1]], demonstrations=1)
+    assert made("Anna Karenina was written by").startswith("Fact: Q1?\nRome.\nQ1?\nRome\n\n")
+
+
 def test_facts_stand_inside_the_user_turn(tiny_tokenizer):
     plain = AutoTokenizer.from_pretrained(tiny_tokenizer.name_or_path)
     plain.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}<assistant>"

@@ -63,6 +63,8 @@ def test_methods_are_compared_record_by_record(tmp_path):
     worse = [record(i, i < 3, [i < 6, False]) for i in range(14)]
     before = [record(i, False, stage="before") for i in range(12)]
     folders = [with_records(tmp_path / "a", [*before, *better]), with_records(tmp_path / "b", worse, solver="MEMIT")]
+    with (tmp_path / "a" / "records.jsonl").open("a") as file:
+        file.write('{"stage": "after", "case_')  # where the run was killed
     one, other = paired(folders, "efficacy_score", "paraphrase_score")
     assert (one.first, one.second, one.n, one.name) == ("EMMET", "MEMIT", 12, "McNemar")
     assert one.means == (1.0, 3 / 12)

@@ -65,6 +65,13 @@ def test_what_is_not_needed_may_be_absent(tmp_path):
     assert request.neighborhood_prompts == ()
 
 
+def test_lists_may_be_null(tmp_path):
+    lists = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
+    record = make_record(**dict.fromkeys((*lists, "paraphrase_questions")))
+    (request,) = CounterFact(write(tmp_path, [record])).requests
+    assert all(getattr(request, name) == () for name in (*lists, "paraphrase_questions"))
+
+
 @pytest.mark.parametrize(("limit", "count"), [(None, 5), (2, 2), (5, 5), (9, 5)])
 def test_the_first_records_up_to_the_limit_are_read_in_order(tmp_path, limit, count):
     data = CounterFact(write(tmp_path, [make_record(i) for i in range(5)]), limit=limit)
@@ -138,7 +145,6 @@ def test_a_missing_field_is_named_with_its_record(tmp_path, record, field):
         pytest.param({"requested_rewrite": "text"}, id="rewrite is a text"),
         pytest.param(rewritten(target_new="Rome"), id="target is a text"),
         pytest.param(rewritten(target_new=None), id="target is null"),
-        pytest.param(make_record(1, paraphrase_prompts=None), id="prompts are null"),
         pytest.param(make_record(1, paraphrase_prompts="The tower is in"), id="prompts are one text"),
         pytest.param(make_record(1, neighborhood_prompts=[{"prompt": "The Louvre is in"}]), id="prompts are objects"),
     ],

@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from datasets import Dataset
 
 from lightning_edit.datamodules import OwnEdits
 from lightning_edit.errors import EditError
@@ -131,6 +132,33 @@ def test_other_delimiters_are_read(tmp_path, delimiter, suffix):
     assert OwnEdits(write(tmp_path, rows, f"a.{suffix}")).requests[0].target_new == "violin"
 
 
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("tsv", "\t"), ("csv", ";")])
+@pytest.mark.parametrize("before", ["", "\n", " \r\n\n", "SEPSEP\n"])
+def test_empty_lines_before_the_header_do_not_count(tmp_path, suffix, delimiter, before):
+    rows = (before + "subjectSEPpromptSEPtarget_new\nBoSEP{} plays theSEP\n").replace("SEP", delimiter)
+    path = write(tmp_path, rows, f"a.{suffix}")
+    assert refusal(path) == f"{path}, line {2 + before.count(chr(10))}: the field 'target_new' is missing."
+
+
+def test_tabs_come_first_in_a_file_of_tabs(tmp_path):
+    rows = "subject\tprompt\ttarget_new\tnotes, and more\nBo\t{} says, in short,\tno\tx\n"
+    assert OwnEdits(write(tmp_path, rows, "a.tsv")).requests[0].prompt == "{} says, in short,"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(1.0, "1"), (1.5, "1.5"), (1, "1"), ("1.0", "1.0"), (1e300, str(int(1e300)))]
+)
+def test_a_whole_number_is_one_name(tmp_path, given, name):
+    (request,) = OwnEdits(write(tmp_path, [EDIT | {"case_id": given}]), case_ids=[name]).requests
+    assert request.case_id == name
+
+
+def test_numbers_of_a_column_with_gaps_are_found(tmp_path):
+    rows = [EDIT | {"case_id": 1.0}, EDIT | {"subject": "Bo", "case_id": None}]
+    Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    assert [one.subject for one in OwnEdits(str(tmp_path / "a.parquet"), case_ids=[1]).requests] == ["Anna"]
+
+
 @pytest.mark.parametrize(
     ("cell", "expected"),
     [
@@ -140,6 +168,9 @@ def test_other_delimiters_are_read(tmp_path, delimiter, suffix):
         ('["if a || b", "c"]', ("if a || b", "c")),
         ("[INST] a [/INST]|[x]", ("[INST] a [/INST]", "[x]")),
         ("|", ()),
+        ("[]", ()),
+        (" [ ] ", ()),
+        ("[1999] was his year", ("[1999] was his year",)),
     ],
 )
 @pytest.mark.parametrize("in_csv", [False, True])
@@ -153,6 +184,21 @@ def test_the_bars_of_chat_markup_separate_nothing(tmp_path, cell, expected, in_c
     else:
         path = write(tmp_path, [EDIT | {"paraphrase_prompts": cell}])
     assert OwnEdits(path).requests[0].paraphrase_prompts == expected
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["['a', 'b']", "['a']", "[\"it's\", 'b']", "[('The sky is', 'blue')]", '[("a", "b")]', "['a' 'b']", "[1, None]"],
+)
+@pytest.mark.parametrize("name", ["locality", "paraphrase_prompts"])
+def test_a_list_as_python_writes_it_is_refused(tmp_path, name, cell):
+    with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*EDIT, name])
+        writer.writeheader()
+        writer.writerow(EDIT | {name: cell})
+    found = refusal(str(tmp_path / "a.csv"))
+    assert found.startswith(f"{tmp_path}/a.csv, line 2: `{name}`")
+    assert found.endswith("Write a list as JSON, with double quotes, as `json.dumps` does.")
 
 
 def test_locality_pairs_stand_in_a_cell_as_json(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from datasets import Dataset
 
 from lightning_edit import Query, Ripple
 from lightning_edit.datamodules import (
@@ -208,6 +209,24 @@ def test_own_records_bring_tests_too(tmp_path):
         {"a": [{"answers": "x"}]},
         {"a": [{"prompt": "x", "answer": "y"}]},
         {"a": [{"queries": 3}]},
+        {"a": [{"queries": [{"prompt": "x"}], "answers": "y", "kept": True}]},
+        {"a": [{"prompt": "x", "kept": "false"}]},
+        {"a": [{"prompt": "x", "kept": 0}]},
+        {"a": [{"prompt": "x", "answers": "y", "conditions": {}}]},
     ):
         with pytest.raises(EditError, match=r"record 1: `ripples` must be \{axis: "):
             data(OwnEdits, tmp_path, edit | {"ripples": wrong}).setup("fit")
+    for wrong in (
+        {"queries": [{"prompt": "x", "answer": "y"}], "kept": True},
+        {"prompt": "x", "answers": "y", "unknown": ["z"]},
+    ):
+        with pytest.raises(EditError, match=r"record 1: a question of `ripples` must be \{'prompt', 'answers'\}, got "):
+            data(OwnEdits, tmp_path, edit | {"ripples": {"a": [wrong]}}).setup("fit")
+
+
+def test_tests_are_read_from_parquet_where_they_have_different_fields(tmp_path):
+    edit = {"subject": "Anna", "prompt": "{} is a", "target_new": "cook"}
+    tests = {"a": [{"prompt": "x", "answers": "y"}, {"queries": [{"prompt": "z"}], "kept": True}]}
+    Dataset.from_list([edit | {"ripples": tests}]).to_parquet(tmp_path / "own.parquet")
+    (request,) = OwnEdits(str(tmp_path / "own.parquet")).requests
+    assert request.ripples == (one("a", "x", "y"), one("a", "z", kept=True))

@@ -50,6 +50,9 @@ def refusal(tmp_path, *records, **settings):
         ("Who wrote C++ (1985)?", "C++", ("Who wrote {} (1985)?", "C++")),
         ("Who is  Jean\nFoo?", " Jean  Foo ", ("Who is  {}?", "Jean\nFoo")),
         ("巴黎在哪里", "巴黎", ("{}在哪里", "巴黎")),
+        ("Was Jose\u0301 a boy?", "Jos\u00e9", ("Was {} a boy?", "Jose\u0301")),
+        ("Was Jos\u00e9 a boy?", "Jose\u0301", ("Was {} a boy?", "Jos\u00e9")),
+        ("Was jos\u00e9 a boy?", "Jose\u0301", ("Was {} a boy?", "jos\u00e9")),
         ("{} is in Rome", "Rome", ("{} is in Rome", "Rome")),
         ("Where is the party?", "Art", None),
         ("Where is it?", "Rome", None),
@@ -71,6 +74,11 @@ def test_the_fields_are_those_of_the_published_evaluation(tmp_path):
 def test_the_alternative_can_be_written_instead(tmp_path):
     (request,) = data(tmp_path, make_record(), target="alt").requests
     assert (request.target_new, request.target_true) == ("violin", "piano")
+
+
+@pytest.mark.parametrize("loc", ["where is it? ", "where is it ", "where is it?"])
+def test_there_is_one_question_mark(tmp_path, loc):
+    assert data(tmp_path, make_record(loc=loc)).requests[0].locality == (("where is it?", "Paris"),)
 
 
 def test_a_question_mark_is_not_doubled_and_locality_may_be_absent(tmp_path):
@@ -101,6 +109,15 @@ def test_positions_count_the_records_that_are_left_out(tmp_path):
     assert module.left_out == {}
 
 
+def test_lists_in_cells_are_json(tmp_path):
+    listed = make_record(
+        rephrase='["What is it?", "What does Anna play?"]', answers='["piano", "grand piano"]', loc="[]"
+    )
+    (request,) = data(tmp_path, listed).requests
+    assert (request.target_new, request.locality) == ("piano", ())
+    assert request.paraphrase_prompts == ("What is it?", "What does Anna play?")
+
+
 @pytest.mark.parametrize("alt", ["", "piano", " piano "])
 def test_alternatives_that_change_nothing_are_counted(tmp_path, alt):
     module = data(tmp_path, make_record(), make_record(subject="play", alt=alt), target="alt")
@@ -121,6 +138,9 @@ def test_alternatives_that_change_nothing_are_counted(tmp_path, alt):
         ({"answers": []}, {}, "`answers` must hold a text that is not empty, got []."),
         ({"answers": [" "]}, {}, "`answers` must hold a text that is not empty"),
         ({"rephrase": [""]}, {}, "`rephrase` must be a text or a list of texts that are not empty"),
+        ({"rephrase": "['a', 'b']"}, {}, "`rephrase` holds a list as Python writes it, \"['a', 'b']\"."),
+        ({"answers": "['piano']"}, {}, "`answers` holds a list as Python writes it"),
+        ({"answers": "[]"}, {}, "`answers` must hold a text that is not empty"),
         ({"rephrase": 3}, {}, "`rephrase` must be a text or a list of texts, got 3."),
         ({"loc_ans": 3}, {}, "`loc_ans` must be a text or a list of texts, got 3."),
     ],

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import tomllib
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -24,6 +25,7 @@ from lightning_edit.datamodules import (
     WikiBigEdit,
     ZsRE,
 )
+from lightning_edit.datamodules.records import SUFFIXES
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.requests import TEXT_LISTS
 from lightning_edit.tiny import MODEL_PATH, World
@@ -163,6 +165,38 @@ def test_every_listed_tag_has_a_description():
     listed = [name for name in tags if not re.search(r"\.\.\.|METRIC", name)]
     assert len(listed) > 50
     assert [name for name in listed if not description(name) and name != "comparison"] == []
+
+
+def test_every_stage_that_is_timed_is_listed():
+    code = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "lightning_edit").rglob("*.py"))
+    code += "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "callbacks").rglob("*.py"))
+    named = re.findall(r'\.timed\("(\w+)"\)', code)
+    named += [
+        name
+        for names in re.findall(r"^    work\b.* = \((.*)\)", code, re.MULTILINE)
+        for name in re.findall(r'"(\w+)"', names)
+    ]
+    named += [kind.lower() for kind in re.findall(r"^class (\w+)\(Scheduled\)", code, re.MULTILINE)]
+    assert {"load", "examples", "solve", "memories", "retention", "watch"} <= set(named)
+    (row,) = re.findall(
+        r"^\| `seconds` \| (.*) \|$", section(page("reference/output-files.md"), "`metrics.json`"), re.MULTILINE
+    )
+    assert set(named) == set(re.findall("`([^`]+)`", row))
+
+
+def test_every_extra_is_listed():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras, text = project["optional-dependencies"], section(page("get-started.md"), "Install")
+    assert set(first_cells(text)) == set(extras) - {"spread"}
+    (of_dev,) = re.findall(r"\[(.*)\]", extras["dev"][0])
+    (row,) = re.findall(r"^\| `dev` \| (.*) \|$", text, re.MULTILINE)
+    assert re.findall("`([^`]+)`", row) == of_dev.split(",")
+
+
+def test_every_kind_of_data_file_is_listed():
+    listed = first_cells(section(page("how-to/data-formats.md"), "Files"))
+    assert set(listed) == set(SUFFIXES) - {".txt"}
+    assert "| a file of any other name | as `.json` |" in page("how-to/data-formats.md")
 
 
 @pytest.mark.slow

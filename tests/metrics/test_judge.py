@@ -2,11 +2,13 @@
 
 import json
 import logging
+import shutil
 import threading
 import time
 
 import pytest
 import torch
+from transformers import T5Config
 
 from lightning_edit.errors import EditError
 from lightning_edit.metrics.judging.judge import Case, Judge, Verdict
@@ -325,6 +327,19 @@ def test_a_model_on_this_machine_judges(tmp_path):
     assert told[-1] == ("generate (texts)", 3, 3)
     judge.close()
     assert judge._local is None
+
+
+def test_a_wrong_model_on_this_machine_is_known_before_the_run(tmp_path):
+    T5Config().save_pretrained(tmp_path)
+    for file in MODEL_PATH.glob("tokenizer*.json"):
+        shutil.copy(file, tmp_path)
+    for model, why in ((f"{tmp_path}/none", "there is no folder"), (str(tmp_path), "no causal language model")):
+        with pytest.raises(EditError, match=rf"^`evaluation\.judge\.model`: {why}"):
+            Judge(JudgeSettings(model=model)).check()
+    (tmp_path / "tokenizer.json").unlink()
+    shutil.copy(MODEL_PATH / "config.json", tmp_path)
+    with pytest.raises(EditError, match=r"^`evaluation\.judge\.model`: .* holds no tokenizer"):
+        Judge(JudgeSettings(model=str(tmp_path))).check()
 
 
 def test_a_model_on_this_machine_is_known_by_its_weights(tmp_path):

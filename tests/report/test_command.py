@@ -10,6 +10,7 @@ import pytest
 from lightning_edit.cli import main as cli
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.report.content import content_of
+from lightning_edit.report.curves import read_rows
 from lightning_edit.report.examples import MOST_FAILURES, SHOWN, chosen, rule, shown, spread
 from lightning_edit.report.records import Edit, Loss
 from tests.report.pages import Page
@@ -135,6 +136,11 @@ def test_damaged_updates_are_refused(content, tmp_path, capsys):
     run = write(tmp_path / "run")
     (run / "updates.csv").write_text(content)
     assert "expected numbers and the number of `edits`" in refused(capsys, run)
+
+
+def test_an_update_that_was_being_written_is_passed_over(tmp_path):
+    (tmp_path / "updates.csv").write_text("update,edits\n1,2\n2,4\n3")
+    assert [row["edits"] for row in read_rows(tmp_path)] == [2, 4]
 
 
 @pytest.mark.parametrize("output", ["page.pdf", "page", "."])

@@ -88,6 +88,7 @@ def test_an_interrupt_leaves_the_average_of_what_is_done(tmp_path, capsys, monke
         {"subject": "Anna", "template": "{} is", "prompt": "Anna is", "attribute": "old"},
         {"requested_rewrite": {"subject": "Anna", "prompt": "{} is", "target_true": {"str": "old"}}},
         {"subject": "Anna", "prompt": "{} is", "target_true": "old", "target_new": "young"},
+        {"subject": "Anna", "prompt": "{} is", "target_true": "old", "target_new": "young", "answer": "She is young."},
     ],
 )
 def test_published_formats_are_read(record, tmp_path):
@@ -105,6 +106,10 @@ def test_published_formats_are_read(record, tmp_path):
     ("content", "message"),
     [
         ([{"subject": "Anna", "prompt": "{} is"}], "record 1: a fact needs the texts subject, prompt"),
+        (
+            [{"subject": "Anna", "prompt": "{} is", "target_new": "young", "answer": "She is young."}],
+            "a fact needs the texts subject, prompt, and target_true or attribute or ground_truth (what",
+        ),
         ([{"subject": "Anna", "prompt": "She is", "answer": "old"}], "holds neither {} nor the subject"),
         ([3], "expected an object with the fields subject, prompt and answer"),
         ([], "holds no record"),

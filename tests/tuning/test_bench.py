@@ -164,6 +164,16 @@ def test_an_unedited_model_keeps_everything(decoder, tiny_tokenizer, material):
     assert score.kinds == {OTHER_SUBJECTS: 1, OLD_OBJECT: 1}
 
 
+def test_edits_of_one_subject_count_each(decoder, tiny_tokenizer, material):
+    old = [replace(r, target_new=r.target_true, target_true=r.target_new) for r in material.requests]
+    right, wrong = old[0].rewrite_prompt, old[1].rewrite_prompt
+    asked = [
+        replace(old[0], paraphrase_prompts=(right,)),
+        replace(old[0], prompt=f"In short, {old[0].prompt}", paraphrase_prompts=(wrong,) * 3),
+    ]
+    assert judge(decoder, tiny_tokenizer, Material(tuple(asked), ()), TOKENS).paraphrase == 0.5
+
+
 def test_an_answer_is_kept_where_the_rules_of_collateral_see_no_harm(decoder, tiny_tokenizer, material):
     asked = Probe(GENERAL, material.requests[0].rewrite_prompt, (material.requests[0].target_true,))
     reply = continuation(decoder, tiny_tokenizer, asked.prompt)

@@ -155,7 +155,7 @@ def _read(path: Path) -> Records:
             "RecordResults is among `trainer.callbacks`."
         )
     found: Records = {}
-    for record, where in json_lines(path):
+    for record, where in json_lines(path, on_unfinished=lambda where: None):
         try:
             if record["stage"] == "after":
                 found[tuple(map(str, name_of(record)))] = _finite(figures_of(_with_numbers(record)))

@@ -76,10 +76,14 @@ class Judge:
     def check(self) -> None:
         """Asks the endpoint one question, so that a wrong key or name is known before anything is edited.
 
+        Of a model on this machine it reads the configuration and the tokenizer.
+
         Raises:
-            EditError: If there is no key, the endpoint refuses it, or does not know the model.
+            EditError: If there is no key, the endpoint refuses it, or does not know the model; or if there is no such
+                model on this machine.
         """
         if self.settings.url is None:
+            LocalJudge.check(str(self.settings.model))
             return
         endpoint = Endpoint(self.settings, threading.Event(), tries=1)
         try:

@@ -9,8 +9,10 @@ import torch
 from lightning_edit.asking.chat import ChatSettings, settle_chat
 from lightning_edit.asking.generation import generate
 from lightning_edit.asking.tokenization import encode_prompt
+from lightning_edit.errors import EditError
 from lightning_edit.loading.fingerprints import fingerprint_model, fingerprint_tokenizer
-from lightning_edit.loading.pretrained import load_model, load_tokenizer
+from lightning_edit.loading.pretrained import load_model, load_tokenizer, loading, read_config
+from lightning_edit.loading.skeleton import skeleton_of
 from lightning_edit.models.decoder import Decoder, find_decoder
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.fingerprint import fingerprint
@@ -29,6 +31,24 @@ class LocalJudge:
     decoder: Decoder
     tokenizer: Any
     name: str
+
+    @staticmethod
+    def check(model: str) -> None:
+        """Reads its configuration and its tokenizer, which takes no time beside its weights.
+
+        Args:
+            model: See `load`.
+
+        Raises:
+            EditError: If one of them cannot be read, or it is no causal language model.
+        """
+        try:
+            load_tokenizer(model)
+            config = read_config(model)
+            with loading("causal language model", model):
+                skeleton_of(config)
+        except EditError as error:
+            raise EditError(f"`evaluation.judge.model`: {str(error).removeprefix('`model`: ')}") from error
 
     @classmethod
     def load(cls, model: str, device: torch.device) -> "LocalJudge":

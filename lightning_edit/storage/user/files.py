@@ -13,6 +13,7 @@ from lightning_edit.messages import quoted
 
 LARGEST = 2**30
 LONGEST_LINE = 2**26
+SPACES = " \r\n"
 KINDS_OF_FILE = (
     (stat.S_ISFIFO, "a pipe, which can be read only once: write what comes out of it to a file"),
     (stat.S_ISSOCK, "a socket"),
@@ -167,7 +168,8 @@ def csv_rows(
 ) -> Iterator[tuple[dict[str, str], str]]:
     """The rows of a CSV file under the names of its header; empty cells are left out.
 
-    Cells are separated by commas; where the header has none, by the semicolons, tabs or bars that it has.
+    Cells are separated by commas; where the header has none, by the semicolons, tabs or bars that it has. In a ``.tsv``
+    file tabs come before commas. Rows without a text, also those before the header, do not count.
 
     Args:
         path: The file.
@@ -179,17 +181,22 @@ def csv_rows(
         EditError: See `open_text`; and if the header or a row is not as it should be.
     """
     with open_text(path, named, newline="") as stream:
-        first = stream.readline(LONGEST_LINE)
-        delimiter = next((sign for sign in ",;\t|" if sign in first), ",")
-        rows = csv.reader(chain([first], stream), delimiter=delimiter, strict=True)
+        signs = "\t,;|" if Path(path).suffix.lower() == ".tsv" else ",;\t|"
+        beginning = [stream.readline(LONGEST_LINE)]
+        while beginning[-1] and not beginning[-1].strip(SPACES + signs):
+            beginning.append(stream.readline(LONGEST_LINE))
+        delimiter = next((sign for sign in signs if sign in beginning[-1]), signs[0])
+        rows = csv.reader(chain(beginning, stream), delimiter=delimiter, strict=True)
         end, position, header = 0, 0, None
         try:
             for cells in rows:
                 # A cell in quotes may hold line breaks: a row is where it starts.
                 where, end = f"{path}, line {end + 1}", rows.line_num
+                if not any(cell.strip() for cell in cells):
+                    continue
                 if header is None:
                     header = _header(cells, where)
-                elif any(cell.strip() for cell in cells):
+                else:
                     skipped = wanted is not None and position not in wanted
                     yield {} if skipped else _row(header, cells, where, delimiter), where
                     position += 1
