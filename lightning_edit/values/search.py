@@ -138,6 +138,9 @@ class Search:
             self.missed |= self.hits.new_zeros(n).index_add(0, of_answer, wrong.to(self.hits.dtype)) > 0
         surprise = cross_entropy(logits, targets, reduction="none") * picks.weights[:answers].to(logits.dtype)
         nll = surprise.new_zeros(n).index_add(0, of_answer, surprise)
+        if self.reference is None and not len(edits):
+            # Windows of an answer have no KL prompt.
+            return torch.stack([nll, torch.zeros_like(nll)])
         moved = last_logits.log_softmax(-1)
         if self.reference is None:
             self.reference = moved.new_zeros(n, moved.shape[1])
