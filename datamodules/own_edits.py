@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from lightning_edit.datamodules.fields import case_id, required_text, split_texts
 from lightning_edit.datamodules.record_module import RecordDataModule, looks_like
 from lightning_edit.datamodules.ripple_fields import own_ripples
+from lightning_edit.datamodules.subjects import refuse_hole
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.requests import TEXT_LISTS, EditRequest
@@ -58,6 +59,7 @@ class OwnEdits(RecordDataModule):
         given = record.get("ripples")
         values["ripples"] = own_ripples(parse_json(given, "`ripples`") if isinstance(given, str) else given)
         if record.get("subject") in (None, ""):
+            refuse_hole(values["prompt"])
             return EditRequest(**{**values, "subject": "", "case_id": case_id(record)})
         values["subject"] = required_text(record, "subject")
         place = self.cut_out(values["prompt"], values["subject"])

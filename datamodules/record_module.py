@@ -138,9 +138,10 @@ class RecordDataModule(EditDataModule):
                 self._check_format(record)
                 entries = self.requests_of(record, position)
             except EditError as error:
+                said = _placed(error, where, position)
                 if self.bad_records == "refuse":
-                    raise EditError(f"{where}: {error}") from error
-                yield LeftOut("they are bad (`bad_records: leave_out`)", f"{where}: {error}")
+                    raise EditError(said) from error
+                yield LeftOut("they are bad (`bad_records: leave_out`)", said)
                 continue
             for entry in entries:
                 if isinstance(entry, EditRequest):
@@ -208,6 +209,16 @@ class RecordDataModule(EditDataModule):
         for field in self.required:
             if field not in record:
                 raise EditError(f"the field {field!r} is missing.{looks_like(record, type(self))}")
+
+
+def _placed(error: EditError, where: str, position: int) -> str:
+    """What is wrong with a record, with its place, and its name only where that is not the place once more."""
+    said = str(error)
+    for number in (position, position + 1):
+        # Many data sets call a record by its position.
+        if where.endswith(f"record {position + 1}"):
+            said = said.removeprefix(f"record {number}: ")
+    return f"{where}: {said}"
 
 
 def looks_like(record: Mapping[str, Any], reader: type[RecordDataModule]) -> str:

@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "old_names", "progress"},
     {"ripples"},
     {"requests", "settings"},
-    {"request_texts", "without_effect"},
+    {"repetitions", "request_texts", "without_effect"},
     {"distributed", "solvers"},
     {"storage"},
     {"stored_requests"},

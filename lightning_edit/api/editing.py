@@ -34,7 +34,8 @@ from lightning_edit.models.decoder import Memory
 from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, silent
-from lightning_edit.requests import EditRequest, batches_of, distinct
+from lightning_edit.repetitions import distinct
+from lightning_edit.requests import EditRequest, batches_of
 from lightning_edit.settings import Count, Seed, check
 from lightning_edit.solvers import Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution

@@ -66,6 +66,20 @@ def test_a_bar_in_a_list_is_text(tmp_path):
     assert request.locality == (("The sky is", "blue"),)
 
 
+def test_a_forgotten_subject_is_told_by_its_hole(tmp_path):
+    path = write(tmp_path, [EDIT, {"prompt": "{} plays the", "target_new": "violin"}])
+    assert refusal(path) == (
+        f"{path}, record 2: the prompt '{{}} plays the' holds {{}}, where a subject goes, and the record has none. Give "
+        "it a `subject`; an edit without a subject has a complete prompt, without {}."
+    )
+
+
+def test_holes_in_a_cell_of_paraphrases_are_the_subject(tmp_path):
+    rows = "subject,prompt,target_new,paraphrase_prompts\nAnna,{} plays the,violin,{} likes the|Every day {} plays the"
+    (request,) = OwnEdits(write(tmp_path, rows, "a.csv")).requests
+    assert request.paraphrase_prompts == ("Anna likes the", "Every day Anna plays the")
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
