@@ -13,7 +13,7 @@ from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.datamodules.subjects import cut_out, stands_in
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, listed, quoted
-from lightning_edit.requests import EditRequest
+from lightning_edit.requests import ASKS_ITSELF, EditRequest, asks_itself
 from lightning_edit.settings import SOURCE
 
 logger = logging.getLogger(__name__)
@@ -145,6 +145,8 @@ class RecordDataModule(EditDataModule):
                 continue
             for entry in entries:
                 if isinstance(entry, EditRequest):
+                    if asks_itself(entry):
+                        self.note(*ASKS_ITSELF, entry.rewrite_prompt)
                     # Checked already, so it need not be made again.
                     object.__setattr__(entry, "where", where)
                 yield replace(entry, name=where) if isinstance(entry, LeftOut) else entry

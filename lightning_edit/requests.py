@@ -14,6 +14,8 @@ PROMPT_LISTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts
 TEXT_LISTS = (*PROMPT_LISTS, "reference_texts", "essence_texts", "paraphrase_questions")
 ABOUT_SUBJECT = ("paraphrase_prompts", "generation_prompts", "essence_texts", "paraphrase_questions")
 ABOUT_OTHERS = ("neighborhood_prompts", "attribute_prompts")
+_OWN = "the edited prompt itself among its prompts about others, and no answer is right for both; remove it there"
+ASKS_ITSELF = (f"edit has {_OWN}", f"edits have {_OWN}")
 
 
 @dataclass(frozen=True)

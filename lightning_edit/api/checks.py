@@ -1,5 +1,6 @@
 """What cannot be edited, or not like that, refused before any expensive work."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,16 +25,18 @@ from lightning_edit.loop.sourced import (
     warn_of_search,
     without_moments,
 )
-from lightning_edit.messages import quoted
+from lightning_edit.messages import counted, listed, quoted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.finding.probe import check_projections
-from lightning_edit.requests import EditRequest
+from lightning_edit.requests import ASKS_ITSELF, EditRequest, asks_itself
 from lightning_edit.solvers import Solver
 from lightning_edit.values.settings import ValueSettings, check_anchored, check_site, settle_site
 
+logger = logging.getLogger(__name__)
+
 
 def check_requests(requests: Any) -> None:
-    """Refuses what is no list of edits.
+    """Refuses what is no list of edits, and warns of edits that are tested by what they should change.
 
     Args:
         requests: What was given as the edits.
@@ -54,6 +57,8 @@ def check_requests(requests: Any) -> None:
                 f"`requests`: entry {place} must be an EditRequest, got {quoted(one)}. Write "
                 '`EditRequest(subject, prompt, target_new)`, e.g. `EditRequest("Eiffel Tower", "{} is in", "Rome")`.'
             )
+    if wrong := [one.rewrite_prompt for one in requests if asks_itself(one)]:
+        logger.warning("%s (%s).", counted(len(wrong), *ASKS_ITSELF), listed(map(quoted, wrong), 3))
 
 
 def checked_texts(texts: Any) -> Iterable[str] | None:

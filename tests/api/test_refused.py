@@ -68,3 +68,9 @@ def test_settings_of_a_search_that_is_not_made_are_named(loaded, caplog):
     given = {"solver": Ridge(), "source": Gradient(normalize="none"), "values": ValueSettings(steps=1)}
     lightning_edit.edit(*loaded, [FACT], layers=[0], progress=False, **given)
     assert "no effect: values.steps" in caplog.text
+
+
+def test_an_edit_that_is_tested_by_its_own_prompt_is_warned_of(loaded, caplog):
+    own = EditRequest(FACT.subject, FACT.prompt, FACT.target_new, neighborhood_prompts=(FACT.rewrite_prompt,))
+    attempt(*loaded, [own], texts="A single text.")
+    assert "1 edit has the edited prompt itself among its prompts about others" in caplog.text

@@ -185,6 +185,14 @@ def test_a_prompt_with_a_hole_and_the_subject_is_warned_of_once(tmp_path, caplog
     assert "('In Python, {} is an empty dict; Bo plays the', 'Bo and {} is')" in said
 
 
+def test_the_edited_prompt_among_its_neighbors_is_warned_of(tmp_path, caplog):
+    others = [{"neighborhood_prompts": ["Bo plays the", "Anna plays the"]}, {"attribute_prompts": ["Anna plays the "]}]
+    others += [{"locality": [["Anna plays the", "piano"]]}, {"neighborhood_prompts": ["Bo plays the"]}]
+    records = [EDIT | other | {"prompt": "{} plays the" + " " * place} for place, other in enumerate(others)]
+    OwnEdits(write(tmp_path, records), conflicts="keep_first").setup("fit")
+    assert "3 edits have the edited prompt itself among its prompts about others" in caplog.text
+
+
 def test_many_unknown_columns_get_one_short_warning(tmp_path, caplog):
     began = time.monotonic()
     record = EDIT | {f"column {i} {'x' * 50}": "a" for i in range(20_000)} | {"y" * 1_000_000: "a"}
