@@ -130,6 +130,7 @@ class RecordDataModule(EditDataModule):
 
     def _entries(self, wanted: Container[int] | None) -> Iterator[EditRequest | LeftOut]:
         self.begin()
+        position = -1
         for position, (record, where) in enumerate(read_records(self.path, self.subset, self.split, wanted)):
             if wanted is not None and position not in wanted:
                 yield NOT_WANTED
@@ -150,6 +151,17 @@ class RecordDataModule(EditDataModule):
                     # Checked already, so it need not be made again.
                     object.__setattr__(entry, "where", where)
                 yield replace(entry, name=where) if isinstance(entry, LeftOut) else entry
+        if position < 0 and self._is_table:
+            raise EditError(f"{self.path} has no row but its first, which is taken for the header; {self._if_record}")
+
+    @property
+    def _is_table(self) -> bool:
+        return self.path.lower().endswith((".csv", ".tsv"))
+
+    @property
+    def _if_record(self) -> str:
+        names = ",".join(self.typical or self.required) or "the names of the columns"
+        return f"if it is a record, write {names} above it."
 
     def cut_out(self, prompt: str, subject: str) -> tuple[str, str] | None:
         """`subjects.cut_out`, which notes prompts that say in two ways where the subject is.
@@ -210,7 +222,10 @@ class RecordDataModule(EditDataModule):
             raise EditError(f"expected an object with the fields {fields}, got {quoted(record)}.")
         for field in self.required:
             if field not in record:
-                raise EditError(f"the field {field!r} is missing.{looks_like(record, type(self))}")
+                hint = looks_like(record, type(self))
+                if not hint and self._is_table and not set(self.required) & set(record):
+                    hint = f" The first line is taken for the header; {self._if_record}"
+                raise EditError(f"the field {field!r} is missing.{hint}")
 
 
 def _placed(error: EditError, where: str, position: int) -> str:

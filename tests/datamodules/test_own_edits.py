@@ -131,6 +131,25 @@ def test_a_bad_row_is_refused_by_line(tmp_path):
     assert refusal(path) == f"{path}, line 3: the field 'target_new' is missing."
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_table_without_a_header_is_told_what_to_write(tmp_path, rows):
+    path = write(tmp_path, "Anna,{} plays the,violin\n" * rows, "a.csv")
+    assert refusal(path).endswith("taken for the header; if it is a record, write subject,prompt,target_new above it.")
+
+
+def test_spaces_behind_commas_are_no_part_of_cells(tmp_path):
+    rows = 'subject, prompt, target_new, answer\nAnna, {} plays the, violin, "The violin, often."\n'
+    (request,) = OwnEdits(write(tmp_path, rows, "a.csv")).requests
+    assert (request.subject, request.prompt, request.target_new) == ("Anna", "{} plays the", "violin")
+    assert request.answer == "The violin, often."
+
+
+def test_a_cell_may_be_long(tmp_path):
+    target = "violin " * 30_000
+    (request,) = OwnEdits(write(tmp_path, f"subject,prompt,target_new\nAnna,{{}} plays the,{target}\n", "a.csv")).requests
+    assert request.target_new == target.strip()
+
+
 def test_edits_of_a_known_data_set_get_a_hint(tmp_path):
     record = EDIT | {"ground_truth": "piano", "rephrase_prompt": "Anna likes the"}
     assert refusal(write(tmp_path, [record])).endswith("give --data EasyEditCounterFact.")

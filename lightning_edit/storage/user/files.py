@@ -167,7 +167,8 @@ def csv_rows(
 ) -> Iterator[tuple[dict[str, str], str]]:
     """The rows of a CSV file under the names of its header; empty cells are left out.
 
-    Cells are separated by commas; where the header has none, by the semicolons, tabs or bars that it has.
+    Cells are separated by commas; where the header has none, by the semicolons, tabs or bars that it has. Spaces behind
+    a separator are no part of a cell, but where it is in quotes.
 
     Args:
         path: The file.
@@ -181,7 +182,9 @@ def csv_rows(
     with open_text(path, named, newline="") as stream:
         first = stream.readline(LONGEST_LINE)
         delimiter = next((sign for sign in ",;\t|" if sign in first), ",")
-        rows = csv.reader(chain([first], stream), delimiter=delimiter, strict=True)
+        # The limit is one for the whole process, and is only ever raised: a cell may be as long as a line.
+        csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
+        rows = csv.reader(chain([first], stream), delimiter=delimiter, skipinitialspace=True, strict=True)
         end, position, header = 0, 0, None
         try:
             for cells in rows:
