@@ -144,6 +144,12 @@ def test_spaces_behind_commas_are_no_part_of_cells(tmp_path):
     assert request.answer == "The violin, often."
 
 
+def test_a_line_break_as_separator_and_bars_stand_in_cells(tmp_path):
+    rows = 'subject,prompt,target_new,separator,paraphrase_prompts\nAnna,{} plays the,violin,\\n,"[""a|b"", ""c""]"\n'
+    (request,) = OwnEdits(write(tmp_path, rows, "a.csv")).requests
+    assert request.separator == "\n" and request.paraphrase_prompts == ("a|b", "c")
+
+
 def test_a_cell_may_be_long(tmp_path):
     target = "violin " * 30_000
     (request,) = OwnEdits(write(tmp_path, f"subject,prompt,target_new\nAnna,{{}} plays the,{target}\n", "a.csv")).requests
