@@ -3,12 +3,15 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace as with_changes
+from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
-from lightning_edit.requests import EditRequest, fact_of, repeated
+from lightning_edit.requests import TEXT_LISTS, EditRequest, fact_of, repeated
 
 logger = logging.getLogger(__name__)
+
+TESTS = (*TEXT_LISTS, "locality", "ripples")
 
 
 def repetitions(requests: Sequence[EditRequest], replace: bool = False) -> tuple[set[int], dict[int, EditRequest]]:
@@ -36,9 +39,8 @@ def repetitions(requests: Sequence[EditRequest], replace: bool = False) -> tuple
         place, earlier = holds.get(fact_of(request), (position, None))
         if earlier is not None and earlier.target_new == request.target_new:
             gone.add(position)
-            if request.ripples != earlier.ripples:
-                both = tuple(dict.fromkeys((*earlier.ripples, *request.ripples)))
-                changed[place] = with_changes(earlier, ripples=both)
+            if further := _further_tests(earlier, request):
+                changed[place] = with_changes(earlier, **further)
                 holds[fact_of(request)] = place, changed[place]
             continue
         if earlier is not None and not replace:
@@ -50,6 +52,16 @@ def repetitions(requests: Sequence[EditRequest], replace: bool = False) -> tuple
     if gone:
         logger.warning("%s given more than once; each is made once.", counted(len(gone), "edit was", "edits were"))
     return gone, changed
+
+
+def _further_tests(earlier: EditRequest, request: EditRequest) -> dict[str, tuple[Any, ...]]:
+    """The lists of both in which the later one has more."""
+    both = {}
+    for name in TESTS:
+        own, given = getattr(earlier, name), getattr(request, name)
+        if own != given and (more := [entry for entry in given if entry not in own]):
+            both[name] = (*own, *dict.fromkeys(more))
+    return both
 
 
 def distinct(requests: Sequence[EditRequest], replace: bool = False) -> list[EditRequest]:

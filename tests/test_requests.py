@@ -142,6 +142,15 @@ def test_repetitions_are_made_once_with_a_warning(caplog):
     ]
 
 
+def test_what_a_repetition_tests_is_tested_too():
+    first = make_request(paraphrase_prompts=("a",), neighborhood_prompts=("n",), locality=(("l", "x"),))
+    again = make_request(paraphrase_prompts=("b", "a"), neighborhood_prompts=("n",), locality=[("m", "y")], case_id="8")
+    (both,) = distinct([first, make_request(), again])
+    assert both.case_id == "7" and both.paraphrase_prompts == ("a", "b") and both.neighborhood_prompts == ("n",)
+    assert both.locality == (("l", "x"), ("m", "y"))
+    assert distinct([first, make_request()])[0] is first
+
+
 def test_distinct_edits_stay_in_their_order_without_a_warning(caplog):
     requests = [make_request(subject=name) for name in ("c", "a", "b")]
     assert distinct(requests) == requests
