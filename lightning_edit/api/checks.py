@@ -29,7 +29,6 @@ from lightning_edit.messages import counted, listed, quoted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.finding.probe import check_projections
 from lightning_edit.requests import ASKS_ITSELF, EditRequest, asks_itself
-from lightning_edit.solvers import Solver
 from lightning_edit.values.settings import ValueSettings, check_anchored, check_site, settle_site
 
 logger = logging.getLogger(__name__)
@@ -123,15 +122,23 @@ def as_asked(requests: Sequence[EditRequest], tokenizer: Any, settings: ChatSett
     return [as_question(one, settings.complete, settings.in_sentences) for one in requests]
 
 
-def check_how(how: How, requests: Sequence[EditRequest], moments: Mapping[int, Tensor] | None = None) -> None:
+def check_how(
+    how: How,
+    requests: Sequence[EditRequest],
+    moments: Mapping[int, Tensor] | None = None,
+    texts: Iterable[str] | None = None,
+) -> None:
     """Refuses settings that mean nothing together, or not for these edits.
 
     Args:
         how: The settings.
         requests: The edits.
         moments: Finished second moments, None where they are to be counted.
+        texts: Ordinary text to count them from, if any was given.
     """
     check_anchored(how.values)
+    if moments is not None and texts is not None:
+        raise EditError("`moments` are finished second moments, so `texts` would not be read. Give one of them.")
     if moments is not None:
         check_counted(how.second_moment, "`moments`, which are finished", "Give `texts` instead")
     elif not how.solver.needs_second_moment:
@@ -141,29 +148,6 @@ def check_how(how: How, requests: Sequence[EditRequest], moments: Mapping[int, T
     if how.source is not None:
         warn_of_search(how.values, how.source)
         check_source(how.source, how.solver, how.distribution, how.values)
-
-
-def check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, Tensor], solver: Solver) -> None:
-    """Refuses second moments that are not those of the edited layers.
-
-    Args:
-        decoder: The model.
-        layers: The edited layers.
-        moments: What was given for each.
-        solver: Which member of the family writes.
-    """
-    if solver.needs_output_moment:
-        raise EditError(
-            f"`moments` are those of keys, and {type(solver).__name__} needs those of output gradients too: give "
-            "`texts` instead, from which both are counted."
-        )
-    if not set(layers) <= set(moments):
-        raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
-    for layer in layers:
-        shape, moment = decoder.moment_shape(layer), moments[layer]
-        if not isinstance(moment, Tensor) or moment.shape != shape or moment.is_complex():
-            got = tuple(moment.shape) if isinstance(moment, Tensor) else type(moment).__name__
-            raise EditError(f"`moments`: that of layer {layer} must be a real tensor {shape}, got {got}.")
 
 
 def check_weights(decoder: Decoder, layers: Sequence[int], how: How) -> ValueSettings:

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lightning_edit
@@ -74,3 +75,29 @@ def test_an_edit_that_is_tested_by_its_own_prompt_is_warned_of(loaded, caplog):
     own = EditRequest(FACT.subject, FACT.prompt, FACT.target_new, neighborhood_prompts=(FACT.rewrite_prompt,))
     attempt(*loaded, [own], texts="A single text.")
     assert "1 edit has the edited prompt itself among its prompts about others" in caplog.text
+
+
+SQUARE = torch.eye(1024, dtype=torch.float64)
+NO_MOMENTS = {
+    "negative": (-SQUARE, "is not positive definite"),
+    "negative within": (SQUARE - 0.01, "is not positive definite: its smallest eigenvalue is -9.24"),
+    "not symmetric": (torch.triu(torch.ones(1024, 1024)) + 1024 * SQUARE, "is not symmetric"),
+    "whole numbers": (SQUARE.long(), "of floating point numbers, got torch.int64 (1024, 1024)"),
+    "truth values": (SQUARE.bool(), "of floating point numbers, got torch.bool"),
+    "not finite": (SQUARE / 0, "holds numbers that are not finite"),
+}
+
+
+@pytest.mark.parametrize(("moment", "said"), NO_MOMENTS.values(), ids=NO_MOMENTS)
+def test_what_is_no_second_moment_is_refused(loaded, moment, said):
+    assert said in attempt(*loaded, moments={0: moment})
+
+
+def test_a_moment_in_half_precision_and_with_gradients_is_taken(loaded):
+    keys = torch.randn(4096, 1024, generator=torch.Generator().manual_seed(0))
+    moment = ((keys.T @ keys) / 4096).bfloat16().requires_grad_()
+    lightning_edit.edit(*loaded, [FACT], layers=[0], moments={0: moment}, progress=False).remove()
+
+
+def test_moments_and_texts_are_not_given_together(loaded):
+    assert attempt(*loaded, moments={0: SQUARE}, texts=["A text."]).endswith("Give one of them.")
