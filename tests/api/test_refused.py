@@ -101,3 +101,12 @@ def test_a_moment_in_half_precision_and_with_gradients_is_taken(loaded):
 
 def test_moments_and_texts_are_not_given_together(loaded):
     assert attempt(*loaded, moments={0: SQUARE}, texts=["A text."]).endswith("Give one of them.")
+
+
+@pytest.mark.parametrize(("given", "called"), [({"texts": []}, "texts"), ({"texts": ["a b"]}, "texts")])
+def test_messages_name_the_arguments_of_a_call(loaded, given, called):
+    assert f"(`{called}` in Python)" in attempt(*loaded, **given)
+
+
+def test_a_model_without_a_chat_template_is_told_the_argument(loaded):
+    assert "(`chat=False` in Python)" in attempt(*loaded, chat=True)
