@@ -21,7 +21,7 @@ TRIED = 200
 
 
 class OwnEdits(RecordDataModule):
-    """Edits with the fields of `EditRequest`, of which ``prompt`` and ``target_new`` are needed.
+    r"""Edits with the fields of `EditRequest`, of which ``prompt`` and ``target_new`` are needed.
 
     A search for values needs the ``subject`` as well, values from gradients do without. The prompt holds ``{}`` in the
     place of the subject, or the subject itself (see `cut_out`), and so does ``question``, which a chat model is asked
@@ -29,7 +29,7 @@ class OwnEdits(RecordDataModule):
     ``case_id``; ``paraphrase_prompts``, ``paraphrase_questions``, ``neighborhood_prompts``, ``attribute_prompts``,
     ``generation_prompts``, ``reference_texts`` and ``essence_texts``, each a list, or one text: a JSON list, or with
     ``|`` between entries, as in CSV (the bars of chat markup such as ``<|im_start|>`` separate nothing; other entries
-    that hold a bar need a JSON list); ``separator``, in which ``\\n`` and ``\\t`` are a line break and a tab; and
+    that hold a bar need a JSON list); ``separator``, in which ``\n`` and ``\t`` are a line break and a tab; and
     ``locality``, a list of pairs of prompt and answer, and ``ripples``, tests of what follows (see `own_ripples`), both
     in CSV as JSON. An unknown field is refused where it looks like a slip of the pen, and else not read, with a
     warning.

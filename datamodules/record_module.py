@@ -13,7 +13,8 @@ from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.datamodules.subjects import cut_out, stands_in
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, listed, quoted
-from lightning_edit.requests import ASKS_ITSELF, EditRequest, asks_itself
+from lightning_edit.request_texts import ASKS_ITSELF, asks_itself
+from lightning_edit.requests import EditRequest
 from lightning_edit.settings import SOURCE
 
 logger = logging.getLogger(__name__)

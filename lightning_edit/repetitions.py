@@ -54,9 +54,9 @@ def repetitions(requests: Sequence[EditRequest], replace: bool = False) -> tuple
     return gone, changed
 
 
-def _further_tests(earlier: EditRequest, request: EditRequest) -> dict[str, tuple[Any, ...]]:
+def _further_tests(earlier: EditRequest, request: EditRequest) -> dict[str, Any]:
     """The lists of both in which the later one has more."""
-    both = {}
+    both: dict[str, Any] = {}
     for name in TESTS:
         own, given = getattr(earlier, name), getattr(request, name)
         if own != given and (more := [entry for entry in given if entry not in own]):

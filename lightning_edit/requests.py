@@ -3,7 +3,9 @@
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
+from lightning_edit.characters import fault_of, is_visible
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.ripples import Ripple
@@ -14,8 +16,6 @@ PROMPT_LISTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts
 TEXT_LISTS = (*PROMPT_LISTS, "reference_texts", "essence_texts", "paraphrase_questions")
 ABOUT_SUBJECT = ("paraphrase_prompts", "generation_prompts", "essence_texts", "paraphrase_questions")
 ABOUT_OTHERS = ("neighborhood_prompts", "attribute_prompts")
-_OWN = "the edited prompt itself among its prompts about others, and no answer is right for both; remove it there"
-ASKS_ITSELF = (f"edit has {_OWN}", f"edits have {_OWN}")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class EditRequest:
 
     Targets are given without a leading space; the library writes the one that separates them from the prompt. The
     subject takes the place of every ``{}`` in prompts, questions and texts about it, and in `ripples`; in prompts about
-    others a ``{}`` is refused. Without a subject, and in lists where the subject itself holds one, ``{}`` is plain text.
+    others a ``{}`` is refused. Without a subject, and in lists where the subject itself holds one, it is plain text.
 
     Args:
         subject: The text that takes the place of ``{}``; a search makes the edit at its last token. Values from
@@ -88,7 +88,7 @@ class EditRequest:
             object.__setattr__(self, "subject", "")
         for name in ("subject", "prompt", "target_new")[alone:]:
             value = getattr(self, name)
-            if not isinstance(value, str) or not _is_visible(value):
+            if not isinstance(value, str) or not is_visible(value):
                 raise EditError(f"{self.name}: `{name}` must be a text that is not empty, got {quoted(value)}.")
         if not isinstance(self.separator, str | None):
             raise EditError(f"{self.name}: `separator` must be a text or be left out, got {quoted(self.separator)}.")
@@ -118,6 +118,15 @@ class EditRequest:
         object.__setattr__(self, "subject", self.subject.strip())
         object.__setattr__(self, "target_new", self.target_new.strip())
         self._check_answer()
+        self._check_characters()
+
+    def _check_characters(self) -> None:
+        texts = [self.case_id, self.subject, self.prompt, self.target_new, self.target_true, self.question, self.answer]
+        texts += [self.separator, *chain.from_iterable(self.locality)]
+        given = [text for text in texts if text] + [text for name in TEXT_LISTS for text in getattr(self, name)]
+        # Looking at all at once takes a fraction of the time.
+        if fault_of("".join(given)) and (fault := next(filter(None, map(fault_of, given)), None)):
+            raise EditError(f"{self.name}: the text {fault}.")
 
     def _check_holes(self) -> None:
         if not isinstance(self.question, str | None) or (self.question is not None and not self.question.strip()):
@@ -200,22 +209,6 @@ def complete(prompt: str, subject: str) -> str:
         subject: What takes the place of ``{}``; without a subject that is plain text.
     """
     return prompt.replace("{}", subject) if subject else prompt
-
-
-def asks_itself(request: EditRequest) -> bool:
-    """Whether prompts about others, whose answers should not become the new one, hold the edited prompt itself.
-
-    Args:
-        request: The edit.
-    """
-    own = request.rewrite_prompt.strip()
-    others = (*request.neighborhood_prompts, *request.attribute_prompts, *(prompt for prompt, _ in request.locality))
-    return any(prompt.strip() == own for prompt in others)
-
-
-def _is_visible(text: str) -> bool:
-    """Whether there is anything to see, and not only spaces, or characters without width."""
-    return any(letter.isprintable() and not letter.isspace() for letter in text)
 
 
 def fact_of(request: EditRequest) -> tuple[str, str]:

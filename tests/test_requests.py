@@ -68,6 +68,32 @@ def test_a_record_without_a_case_id_is_named_by_its_subject():
     assert make_request(case_id="").name == "the edit of 'Eiffel Tower'"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answer": "Rome \ud800"},
+        {"case_id": "\ud800"},
+        {"locality": [("a", "\ud800")]},
+        {"paraphrase_prompts": ["a", "b\ud800"]},
+        {"prompt": "{} is \ud800"},
+        {"question": "{} is \ud800?"},
+        {"subject": "a\ud800"},
+        {"target_new": "\udfffa"},
+        {"target_true": "\ud800a"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_half_a_character_is_refused(changes):
+    with pytest.raises(EditError, match=r"the text '.*\\ud.*' holds half of a surrogate pair, which is no character"):
+        make_request(**changes)
+
+
+def test_half_a_character_in_a_test_is_refused():
+    for query in (lambda: Query("a\ud800"), lambda: Query("a", (("b\ud800",),))):
+        with pytest.raises(EditError, match="half of a surrogate pair"):
+            query()
+
+
 def test_surrounding_spaces_are_removed():
     request = make_request(subject=" Anna ", target_new=" Rome", target_true="Paris \n")
     assert (request.subject, request.target_new, request.target_true) == ("Anna", "Rome", "Paris")

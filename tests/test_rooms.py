@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PLACES = {"": ROOT / "lightning_edit", "callbacks": ROOT / "callbacks", "datamodules": ROOT / "datamodules"}
 # A file imports from lower floors and from its own room; `configs` holds no code.
 FLOORS = [
-    {"configs", "messages", "version", "whole_words"},
+    {"characters", "configs", "messages", "version", "whole_words"},
     {"errors", "old_names", "progress"},
     {"ripples"},
     {"requests", "settings"},

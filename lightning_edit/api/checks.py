@@ -11,6 +11,7 @@ from lightning_edit.api.how import How
 from lightning_edit.asking.chat import ChatSettings, chat_of
 from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import require_offsets
+from lightning_edit.characters import fault_of
 from lightning_edit.distributed.process_group import Together
 from lightning_edit.errors import EditError
 from lightning_edit.keys.layer_stats import check_counted
@@ -28,7 +29,8 @@ from lightning_edit.loop.sourced import (
 from lightning_edit.messages import counted, listed, quoted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.finding.probe import check_projections
-from lightning_edit.requests import ASKS_ITSELF, EditRequest, asks_itself
+from lightning_edit.request_texts import ASKS_ITSELF, asks_itself
+from lightning_edit.requests import EditRequest
 from lightning_edit.values.settings import ValueSettings, check_anchored, check_site, settle_site
 
 logger = logging.getLogger(__name__)
@@ -67,16 +69,20 @@ def checked_texts(texts: Any) -> Iterable[str] | None:
         texts: What was given; None for none.
 
     Raises:
-        EditError: If it is a single text, or, as soon as one is read, if an entry is none.
+        EditError: If it is a single text or no list, or, as soon as one is read, if an entry is none.
     """
     if isinstance(texts, str):
         raise EditError(f"`texts` must be a list of texts, got a single one, {quoted(texts)}: put it into a list.")
+    if texts is not None and not isinstance(texts, Iterable):
+        raise EditError(f"`texts` must be a list of texts, got {quoted(texts)}.")
     return None if texts is None else map(_checked_text, texts)
 
 
 def _checked_text(text: Any) -> str:
     if not isinstance(text, str):
         raise EditError(f"`texts` must be texts, got {quoted(text)} among them.")
+    if fault := fault_of(text):
+        raise EditError(f"`texts`: the text {fault}.")
     return text
 
 

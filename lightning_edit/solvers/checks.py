@@ -42,7 +42,8 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
             raise EditError(
                 f"The second moment of {whose} has rank {rank} of {d_in} and cannot be inverted: there is too "
                 f"little ordinary text, or too much of the same. Raise `second_moment.tokens` (10 x d_in = {10 * d_in} "
-                "usually suffice), give more text as `data.preservation` (`texts` in Python), or raise the solver's `ridge`."
+                "usually suffice), give more text as `data.preservation` (`texts` in Python), or raise the "
+                "solver's `ridge`."
             ) from error
         except ValueError as error:
             raise EditError(f"Layer {layer}: {error}") from error

@@ -1,9 +1,20 @@
+import numpy
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lightning_edit
-from lightning_edit import EMMET, ContextTemplates, EditError, EditRequest, Gradient, ValueSettings
+from lightning_edit import (
+    EMMET,
+    MEMIT,
+    ContextTemplates,
+    EditError,
+    EditRequest,
+    Gradient,
+    ModelUpdate,
+    ValueSettings,
+    load_memories,
+)
 from lightning_edit.solvers import Ridge, Sum
 from lightning_edit.tiny import MODEL_PATH
 
@@ -19,6 +30,7 @@ GIVEN = {
     "moments as list": {"moments": [1]},
     "progress": {"progress": "yes"},
     "texts as a text": {"texts": "A single text."},
+    "texts as a number": {"texts": 5},
 }
 
 
@@ -110,3 +122,35 @@ def test_messages_name_the_arguments_of_a_call(loaded, given, called):
 
 def test_a_model_without_a_chat_template_is_told_the_argument(loaded):
     assert "(`chat=False` in Python)" in attempt(*loaded, chat=True)
+
+
+@pytest.mark.parametrize("layers", [[0.0], [True], True, 0.5, numpy.array([True]), ["0"]], ids=repr)
+def test_layers_that_are_no_whole_numbers_are_refused(loaded, layers):
+    with pytest.raises(EditError, match=r"^`layers` must be auto or whole numbers of blocks such as \[5\], got "):
+        lightning_edit.edit(*loaded, [FACT], layers=layers, progress=False)
+
+
+def test_layers_of_an_array_are_numbers(loaded):
+    how = {"texts": ["A few words of text."], "solver": MEMIT(1.0, ridge=1.0), "values": ValueSettings(steps=1)}
+    result = lightning_edit.edit(*loaded, [FACT], layers=numpy.array([0]), progress=False, **how)
+    assert [*result.layers] == [0] and type(next(iter(result.layers))) is int
+    for path in ("", " ", 5, None):
+        with pytest.raises(EditError, match=r"^`path` must be a path such as update\.safetensors"):
+            result.save(path)
+        with pytest.raises(EditError, match=r"^`path` must be a path such as update\.safetensors"):
+            ModelUpdate.load(path)
+        with pytest.raises(EditError, match=r"^`folder` must be a path such as lora"):
+            result.to_lora(path)
+        with pytest.raises(EditError, match=r"^`folder` must be a path such as memories"):
+            load_memories(path, loaded[0])
+    with pytest.raises(EditError, match=r"is a folder\. Name a file in it"):
+        result.save(".")
+    with pytest.raises(EditError, match="half of a surrogate pair"):
+        result.ask("a\ud800")
+    result.remove()
+
+
+def test_half_a_character_in_texts_is_refused(loaded):
+    assert "half of a surrogate pair" in attempt(*loaded, texts=["a\ud800"])
+    with pytest.raises(EditError, match="half of a surrogate pair"):
+        ContextTemplates(("{}", "\ud800 {}"))

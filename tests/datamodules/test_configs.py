@@ -76,7 +76,8 @@ def records_of(config, folder):
         record = json.load(file)[0] if path.suffix == ".json" else next(csv.DictReader(file))
     if config == "akew":
         case = json.loads(write_world("mquake", folder, edits=1).read_text())[0]
-        return [({"loc": "Who?", "loc_ans": "Bo"} | case | record, {"form": form}) for form in ("structured", "unstructured")]
+        whole = {"loc": "Who?", "loc_ans": "Bo"} | case | record
+        return [(whole, {"form": form}) for form in ("structured", "unstructured")]
     if config == "unke":
         record |= {"sub_question": ["Who?"], "sub_answer": ["Bo"]}
     if config == "rippleedits":

@@ -69,8 +69,8 @@ def test_a_bar_in_a_list_is_text(tmp_path):
 def test_a_forgotten_subject_is_told_by_its_hole(tmp_path):
     path = write(tmp_path, [EDIT, {"prompt": "{} plays the", "target_new": "violin"}])
     assert refusal(path) == (
-        f"{path}, record 2: the prompt '{{}} plays the' holds {{}}, where a subject goes, and the record has none. Give "
-        "it a `subject`; an edit without a subject has a complete prompt, without {}."
+        f"{path}, record 2: the prompt '{{}} plays the' holds {{}}, where a subject goes, and the record has none. "
+        "Give it a `subject`; an edit without a subject has a complete prompt, without {}."
     )
 
 
@@ -152,7 +152,8 @@ def test_a_line_break_as_separator_and_bars_stand_in_cells(tmp_path):
 
 def test_a_cell_may_be_long(tmp_path):
     target = "violin " * 30_000
-    (request,) = OwnEdits(write(tmp_path, f"subject,prompt,target_new\nAnna,{{}} plays the,{target}\n", "a.csv")).requests
+    rows = f"subject,prompt,target_new\nAnna,{{}} plays the,{target}\n"
+    (request,) = OwnEdits(write(tmp_path, rows, "a.csv")).requests
     assert request.target_new == target.strip()
 
 

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from os import PathLike
 from pathlib import Path
 from typing import TextIO
 
@@ -66,6 +67,22 @@ def check_file(path: str | Path, named: str = "") -> Path:
         why = getattr(error, "strerror", None) or error
         raise EditError(f"{named}{quoted(str(path))} cannot be read: {why}.") from error
     return file
+
+
+def path_of(given: object, name: str, example: str) -> Path:
+    """The path that an argument names.
+
+    Args:
+        given: What was given; ``~`` is the user's home.
+        name: The argument.
+        example: What it could be.
+
+    Raises:
+        EditError: If it is no path, or an empty one.
+    """
+    if not isinstance(given, str | PathLike) or not str(given).strip():
+        raise EditError(f"`{name}` must be a path such as {example}, got {quoted(given)}.")
+    return Path(given).expanduser()
 
 
 def is_there(path: str | Path) -> bool:
