@@ -20,7 +20,8 @@ from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, listed
-from lightning_edit.requests import EditRequest, repetitions, replaced_by
+from lightning_edit.repetitions import repetitions
+from lightning_edit.requests import EditRequest, replaced_by
 from lightning_edit.settings import AMOUNT, NO_EFFECT, SOURCE, Checked, Count, CountOrZero, Seed
 from lightning_edit.storage.checkpoints.known_classes import SafelyLoaded
 from lightning_edit.stored_requests import IN_MEMORY, kept, some_of, without

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from lightning_edit.datamodules.fields import case_id, required_text, split_texts
 from lightning_edit.datamodules.record_module import RecordDataModule, looks_like
 from lightning_edit.datamodules.ripple_fields import own_ripples
+from lightning_edit.datamodules.subjects import refuse_hole
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.requests import TEXT_LISTS, EditRequest
@@ -20,17 +21,18 @@ TRIED = 200
 
 
 class OwnEdits(RecordDataModule):
-    """Edits with the fields of `EditRequest`, of which ``prompt`` and ``target_new`` are needed.
+    r"""Edits with the fields of `EditRequest`, of which ``prompt`` and ``target_new`` are needed.
 
     A search for values needs the ``subject`` as well, values from gradients do without. The prompt holds ``{}`` in the
     place of the subject, or the subject itself (see `cut_out`), and so does ``question``, which a chat model is asked
     instead; ``answer`` is how it should answer, with ``target_new`` in it. The other optional fields: ``target_true``,
     ``case_id``; ``paraphrase_prompts``, ``paraphrase_questions``, ``neighborhood_prompts``, ``attribute_prompts``,
     ``generation_prompts``, ``reference_texts`` and ``essence_texts``, each a list, or one text: a JSON list, or with
-    ``|`` between entries, as in CSV (the bars of chat markup such as ``<|im_start|>`` separate nothing); and
+    ``|`` between entries, as in CSV (the bars of chat markup such as ``<|im_start|>`` separate nothing; other entries
+    that hold a bar need a JSON list); ``separator``, in which ``\n`` and ``\t`` are a line break and a tab; and
     ``locality``, a list of pairs of prompt and answer, and ``ripples``, tests of what follows (see `own_ripples`), both
-    in CSV as JSON. An unknown field is refused where it looks like
-    a slip of the pen, and else not read, with a warning.
+    in CSV as JSON. An unknown field is refused where it looks like a slip of the pen, and else not read, with a
+    warning.
 
     Args:
         path: A local file, a local folder, or the name of a hub data set (see `RecordDataModule`).
@@ -55,9 +57,13 @@ class OwnEdits(RecordDataModule):
         values = {name: record[name] for name in ACCEPTED if record.get(name) is not None}
         values |= {name: required_text(record, name) for name in self.required}
         values |= {name: split_texts(record, name) for name in (*TEXT_LISTS, "locality")}
+        if isinstance(values.get("separator"), str):
+            # A cell of CSV that holds white space alone is an empty one.
+            values["separator"] = values["separator"].replace("\\n", "\n").replace("\\t", "\t")
         given = record.get("ripples")
         values["ripples"] = own_ripples(parse_json(given, "`ripples`") if isinstance(given, str) else given)
         if record.get("subject") in (None, ""):
+            refuse_hole(values["prompt"])
             return EditRequest(**{**values, "subject": "", "case_id": case_id(record)})
         values["subject"] = required_text(record, "subject")
         place = self.cut_out(values["prompt"], values["subject"])

@@ -13,6 +13,7 @@ from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.datamodules.subjects import cut_out, stands_in
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, listed, quoted
+from lightning_edit.request_texts import ASKS_ITSELF, asks_itself
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import SOURCE
 
@@ -130,6 +131,7 @@ class RecordDataModule(EditDataModule):
 
     def _entries(self, wanted: Container[int] | None) -> Iterator[EditRequest | LeftOut]:
         self.begin()
+        position = -1
         for position, (record, where) in enumerate(read_records(self.path, self.subset, self.split, wanted)):
             if wanted is not None and position not in wanted:
                 yield NOT_WANTED
@@ -138,15 +140,29 @@ class RecordDataModule(EditDataModule):
                 self._check_format(record)
                 entries = self.requests_of(record, position)
             except EditError as error:
+                said = _placed(error, where, position)
                 if self.bad_records == "refuse":
-                    raise EditError(f"{where}: {error}") from error
-                yield LeftOut("they are bad (`bad_records: leave_out`)", f"{where}: {error}")
+                    raise EditError(said) from error
+                yield LeftOut("they are bad (`bad_records: leave_out`)", said)
                 continue
             for entry in entries:
                 if isinstance(entry, EditRequest):
+                    if asks_itself(entry):
+                        self.note(*ASKS_ITSELF, entry.rewrite_prompt)
                     # Checked already, so it need not be made again.
                     object.__setattr__(entry, "where", where)
                 yield replace(entry, name=where) if isinstance(entry, LeftOut) else entry
+        if position < 0 and self._is_table:
+            raise EditError(f"{self.path} has no row but its first, which is taken for the header; {self._if_record}")
+
+    @property
+    def _is_table(self) -> bool:
+        return self.path.lower().endswith((".csv", ".tsv"))
+
+    @property
+    def _if_record(self) -> str:
+        names = ",".join(self.typical or self.required) or "the names of the columns"
+        return f"if it is a record, write {names} above it."
 
     def cut_out(self, prompt: str, subject: str) -> tuple[str, str] | None:
         """`subjects.cut_out`, which notes prompts that say in two ways where the subject is.
@@ -207,7 +223,20 @@ class RecordDataModule(EditDataModule):
             raise EditError(f"expected an object with the fields {fields}, got {quoted(record)}.")
         for field in self.required:
             if field not in record:
-                raise EditError(f"the field {field!r} is missing.{looks_like(record, type(self))}")
+                hint = looks_like(record, type(self))
+                if not hint and self._is_table and not set(self.required) & set(record):
+                    hint = f" The first line is taken for the header; {self._if_record}"
+                raise EditError(f"the field {field!r} is missing.{hint}")
+
+
+def _placed(error: EditError, where: str, position: int) -> str:
+    """What is wrong with a record, with its place, and its name only where that is not the place once more."""
+    said = str(error)
+    for number in (position, position + 1):
+        # Many data sets call a record by its position.
+        if where.endswith(f"record {position + 1}"):
+            said = said.removeprefix(f"record {number}: ")
+    return f"{where}: {said}"
 
 
 def looks_like(record: Mapping[str, Any], reader: type[RecordDataModule]) -> str:

@@ -3,6 +3,10 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from typing import Any
+
+from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
 
 
 def cut_out(text: str, subject: str) -> tuple[str, str] | None:
@@ -27,6 +31,22 @@ def cut_out(text: str, subject: str) -> tuple[str, str] | None:
             if match := re.search(whole_words if whole else words, text, flags):
                 return f"{text[: match.start()]}{{}}{text[match.end() :]}", match.group()
     return None
+
+
+def refuse_hole(prompt: Any) -> None:
+    """Refuses the prompt of a record without a subject, where its ``{}`` says that there should be one.
+
+    Args:
+        prompt: What the record holds.
+
+    Raises:
+        EditError: Says what to write.
+    """
+    if isinstance(prompt, str) and "{}" in prompt:
+        raise EditError(
+            f"the prompt {quoted(prompt)} holds {{}}, where a subject goes, and the record has none. Give it a "
+            "`subject`; an edit without a subject has a complete prompt, without {}."
+        )
 
 
 def stands_in(text: str, subject: str) -> bool:

@@ -1,6 +1,9 @@
-"""What a request says, all in one text, and how long its texts are."""
+"""What a request says, all in one text, how long its texts are, and whether they contradict each other."""
 
 from lightning_edit.requests import EditRequest
+
+_OWN = "the edited prompt itself among its prompts about others, and no answer is right for both; remove it there"
+ASKS_ITSELF = (f"edit has {_OWN}", f"edits have {_OWN}")
 
 
 def described(request: EditRequest) -> str:
@@ -37,6 +40,17 @@ def longest_text(request: EditRequest) -> int:
     prompts = (*request.paraphrase_prompts, *request.generation_prompts, *request.paraphrase_questions)
     before = 0 if request.original is None else longest_text(request.original)
     return max(answered_length(request), before, *map(_bytes, prompts))
+
+
+def asks_itself(request: EditRequest) -> bool:
+    """Whether prompts about others, whose answers should not become the new one, hold the edited prompt itself.
+
+    Args:
+        request: The edit.
+    """
+    own = request.rewrite_prompt.strip()
+    others = (*request.neighborhood_prompts, *request.attribute_prompts, *(prompt for prompt, _ in request.locality))
+    return any(prompt.strip() == own for prompt in others)
 
 
 def _bytes(text: str | None) -> int:

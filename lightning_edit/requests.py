@@ -1,28 +1,30 @@
 """One fact to write: what every data module yields and every other room reads."""
 
-import logging
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from dataclasses import replace as with_changes
+from itertools import chain
 
+from lightning_edit.characters import fault_of, is_visible
 from lightning_edit.errors import EditError
-from lightning_edit.messages import counted, quoted
+from lightning_edit.messages import quoted
 from lightning_edit.ripples import Ripple
 from lightning_edit.whole_words import find_whole
-
-logger = logging.getLogger(__name__)
 
 LONGEST_ID = 80
 PROMPT_LISTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
 TEXT_LISTS = (*PROMPT_LISTS, "reference_texts", "essence_texts", "paraphrase_questions")
+ABOUT_SUBJECT = ("paraphrase_prompts", "generation_prompts", "essence_texts", "paraphrase_questions")
+ABOUT_OTHERS = ("neighborhood_prompts", "attribute_prompts")
 
 
 @dataclass(frozen=True)
 class EditRequest:
     """One edit: subject s, prompt p with one ``{}``, new target o* and, where known, the true target o.
 
-    Targets are given without a leading space; the library writes the one that separates them from the prompt.
+    Targets are given without a leading space; the library writes the one that separates them from the prompt. The
+    subject takes the place of every ``{}`` in prompts, questions and texts about it, and in `ripples`; in prompts about
+    others a ``{}`` is refused. Without a subject, and in lists where the subject itself holds one, it is plain text.
 
     Args:
         subject: The text that takes the place of ``{}``; a search makes the edit at its last token. Values from
@@ -81,12 +83,12 @@ class EditRequest:
             object.__setattr__(self, "case_id", str(self.case_id))
         if not isinstance(self.case_id, str):
             raise EditError(f"An edit's `case_id` must be a text or a whole number, got {quoted(self.case_id)}.")
-        alone = self.subject in (None, "") and isinstance(self.prompt, str) and "{}" not in self.prompt
+        alone = self.subject in (None, "")
         if alone:
             object.__setattr__(self, "subject", "")
         for name in ("subject", "prompt", "target_new")[alone:]:
             value = getattr(self, name)
-            if not isinstance(value, str) or not _is_visible(value):
+            if not isinstance(value, str) or not is_visible(value):
                 raise EditError(f"{self.name}: `{name}` must be a text that is not empty, got {quoted(value)}.")
         if not isinstance(self.separator, str | None):
             raise EditError(f"{self.name}: `separator` must be a text or be left out, got {quoted(self.separator)}.")
@@ -116,16 +118,47 @@ class EditRequest:
         object.__setattr__(self, "subject", self.subject.strip())
         object.__setattr__(self, "target_new", self.target_new.strip())
         self._check_answer()
+        self._check_characters()
+
+    def _check_characters(self) -> None:
+        texts = [self.case_id, self.subject, self.prompt, self.target_new, self.target_true, self.question, self.answer]
+        texts += [self.separator, *chain.from_iterable(self.locality)]
+        given = [text for text in texts if text] + [text for name in TEXT_LISTS for text in getattr(self, name)]
+        # Looking at all at once takes a fraction of the time.
+        if fault_of("".join(given)) and (fault := next(filter(None, map(fault_of, given)), None)):
+            raise EditError(f"{self.name}: the text {fault}.")
 
     def _check_holes(self) -> None:
         if not isinstance(self.question, str | None) or (self.question is not None and not self.question.strip()):
             raise EditError(f"{self.name}: `question` must be a text or be left out, got {quoted(self.question)}.")
+        if not self.subject:
+            return
         for kind, prompt in (("prompt", self.prompt), ("question", self.question)):
-            if prompt is not None and (holes := prompt.count("{}")) != bool(self.subject):
+            if prompt is not None and (holes := prompt.count("{}")) != 1:
                 raise EditError(
                     f"{self.name}: the {kind} must hold exactly one {{}} where the subject goes, got {holes} in "
                     f"{quoted(prompt)}. Replace the subject in the {kind} by {{}}."
                 )
+        # Code has subjects that hold {} themselves; what stands in lists is then taken as it is.
+        if "{}" not in self.subject:
+            self._fill_holes()
+
+    def _fill_holes(self) -> None:
+        others = {name: getattr(self, name) for name in ABOUT_OTHERS}
+        for name, prompts in (others | {"locality": [prompt for prompt, _ in self.locality]}).items():
+            if wrong := next((prompt for prompt in prompts if "{}" in prompt), None):
+                raise EditError(
+                    f"{self.name}: `{name}` are about other subjects, so nothing takes the place of {{}} in "
+                    f"{quoted(wrong)}. Write the other subject there."
+                )
+        subject = self.subject.strip()
+        for name in ABOUT_SUBJECT:
+            prompts = getattr(self, name)
+            if any("{}" in prompt for prompt in prompts):
+                object.__setattr__(self, name, tuple(complete(prompt, subject) for prompt in prompts))
+        if any("{}" in prompt for ripple in self.ripples for prompt in ripple.prompts):
+            ripples = tuple(ripple.asked(lambda prompt: complete(prompt, subject)) for ripple in self.ripples)
+            object.__setattr__(self, "ripples", ripples)
 
     def _check_answer(self) -> None:
         if self.answer is not None and not (isinstance(self.answer, str) and find_whole(self.answer, self.target_new)):
@@ -160,7 +193,7 @@ class EditRequest:
     @property
     def rewrite_prompt(self) -> str:
         """The prompt with the subject in its place."""
-        return self.prompt.replace("{}", self.subject)
+        return complete(self.prompt, self.subject)
 
     @property
     def learned(self) -> str:
@@ -168,9 +201,14 @@ class EditRequest:
         return self.target_new if self.said is None else self.said
 
 
-def _is_visible(text: str) -> bool:
-    """Whether there is anything to see, and not only spaces, or characters without width."""
-    return any(letter.isprintable() and not letter.isspace() for letter in text)
+def complete(prompt: str, subject: str) -> str:
+    """A prompt with the subject in its place.
+
+    Args:
+        prompt: The prompt.
+        subject: What takes the place of ``{}``; without a subject that is plain text.
+    """
+    return prompt.replace("{}", subject) if subject else prompt
 
 
 def fact_of(request: EditRequest) -> tuple[str, str]:
@@ -210,61 +248,6 @@ def repeated(requests: Sequence[EditRequest]) -> list[int]:
     for code in codes:
         (again if code in seen else seen).add(code)
     return [place for place, code in enumerate(codes) if code in again] if again else []
-
-
-def repetitions(requests: Sequence[EditRequest], replace: bool = False) -> tuple[set[int], dict[int, EditRequest]]:
-    """Which requests are exact repetitions of earlier ones.
-
-    Args:
-        requests: All edits of one run.
-        replace: Whether a later request may give the same subject and prompt another target and so replace an earlier
-            one. A repetition is then what asks for the answer that holds already: going back to an earlier answer is
-            an edit.
-
-    Returns:
-        The positions of later copies of the same edit, which are to be left out (there is a warning). What such a copy
-        tests, the first one tests too: by position the requests that get further tests.
-
-    Raises:
-        EditError: Unless they may replace each other, if two requests give the same subject and prompt different
-            targets: no weight can answer both.
-    """
-    holds: dict[tuple[str, str], tuple[int, EditRequest]] = {}
-    gone: set[int] = set()
-    changed: dict[int, EditRequest] = {}
-    for position in repeated(requests):
-        request = requests[position]
-        place, earlier = holds.get(fact_of(request), (position, None))
-        if earlier is not None and earlier.target_new == request.target_new:
-            gone.add(position)
-            if request.ripples != earlier.ripples:
-                both = tuple(dict.fromkeys((*earlier.ripples, *request.ripples)))
-                changed[place] = with_changes(earlier, ripples=both)
-                holds[fact_of(request)] = place, changed[place]
-            continue
-        if earlier is not None and not replace:
-            raise EditError(
-                f"{earlier.name} and {request.name} ask for different answers to {quoted(request.rewrite_prompt)}: "
-                f"{quoted(earlier.target_new)} and {quoted(request.target_new)}. Keep one of them."
-            )
-        holds[fact_of(request)] = position, request
-    if gone:
-        logger.warning("%s given more than once; each is made once.", counted(len(gone), "edit was", "edits were"))
-    return gone, changed
-
-
-def distinct(requests: Sequence[EditRequest], replace: bool = False) -> list[EditRequest]:
-    """The requests without exact repetitions, in their order; see `repetitions`.
-
-    Args:
-        requests: All edits of one run.
-        replace: Whether a later request may give the same subject and prompt another target.
-
-    Raises:
-        EditError: See `repetitions`.
-    """
-    gone, changed = repetitions(requests, replace)
-    return [changed.get(place, request) for place, request in enumerate(requests) if place not in gone]
 
 
 def replaced_by(requests: Sequence[EditRequest]) -> dict[int, int]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from lightning_edit.characters import fault_of
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 
@@ -61,6 +62,9 @@ class Query:
             listed = isinstance(forms, list | tuple) and forms
             if not listed or not all(isinstance(form, str) and form.strip() for form in forms):
                 raise EditError(f"{wrong}{quoted(forms)}.")
+        for text in (self.prompt, *(form for forms in self.answers for form in forms)):
+            if fault := fault_of(text):
+                raise EditError(f"a test: the text {fault}.")
         answers = tuple(tuple(dict.fromkeys(form.strip() for form in forms)) for forms in self.answers)
         object.__setattr__(self, "answers", answers)
 

@@ -6,13 +6,20 @@ import re
 
 import pytest
 
+from lightning_edit.asking.questions import as_question
 from lightning_edit.errors import EditError
-from lightning_edit.requests import EditRequest, distinct, fact_of, replaced_by, still_valid
+from lightning_edit.repetitions import distinct
+from lightning_edit.requests import EditRequest, fact_of, replaced_by, still_valid
+from lightning_edit.ripples import Query, Ripple
 from tests.small_models import make_request
 
 
-@pytest.mark.parametrize("name", ["subject", "prompt", "target_new"])
-@pytest.mark.parametrize("value", ["", "  \n", "\u200b ", None, 3])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    # An edit may have no subject.
+    [("subject", value) for value in ("  \n", "\u200b ", 3)]
+    + [(name, value) for name in ("prompt", "target_new") for value in ("", "  \n", "\u200b ", None, 3)],
+)
 def test_an_empty_field_is_refused_by_name(name, value):
     message = f"record 7: `{name}` must be a text that is not empty, got {value!r}."
     with pytest.raises(EditError, match=f"^{re.escape(message)}$"):
@@ -61,6 +68,32 @@ def test_a_record_without_a_case_id_is_named_by_its_subject():
     assert make_request(case_id="").name == "the edit of 'Eiffel Tower'"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answer": "Rome \ud800"},
+        {"case_id": "\ud800"},
+        {"locality": [("a", "\ud800")]},
+        {"paraphrase_prompts": ["a", "b\ud800"]},
+        {"prompt": "{} is \ud800"},
+        {"question": "{} is \ud800?"},
+        {"subject": "a\ud800"},
+        {"target_new": "\udfffa"},
+        {"target_true": "\ud800a"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_half_a_character_is_refused(changes):
+    with pytest.raises(EditError, match=r"the text '.*\\ud.*' holds half of a surrogate pair, which is no character"):
+        make_request(**changes)
+
+
+def test_half_a_character_in_a_test_is_refused():
+    for query in (lambda: Query("a\ud800"), lambda: Query("a", (("b\ud800",),))):
+        with pytest.raises(EditError, match="half of a surrogate pair"):
+            query()
+
+
 def test_surrounding_spaces_are_removed():
     request = make_request(subject=" Anna ", target_new=" Rome", target_true="Paris \n")
     assert (request.subject, request.target_new, request.target_true) == ("Anna", "Rome", "Paris")
@@ -69,6 +102,48 @@ def test_surrounding_spaces_are_removed():
 @pytest.mark.parametrize("subject", ["Anna", "{}", "a {} b", "{0}", "C:\\1"])
 def test_the_rewrite_prompt_holds_the_subject_word_for_word(subject):
     assert make_request(subject=subject, prompt="Is {} in {x}?").rewrite_prompt == f"Is {subject} in {{x}}?"
+
+
+def test_a_hole_in_prompts_about_the_subject_is_the_subject():
+    ripple = Ripple("reasoning", (Query("{} stands where?", (("Italy",),)), Query("Where is Rome?", (("Italy",),))))
+    request = make_request(
+        subject=" Eiffel Tower ",
+        paraphrase_prompts=["{} stands in", "Where is the Eiffel Tower? In"],
+        generation_prompts=("{} is {}",),
+        paraphrase_questions=("Where is {}?",),
+        essence_texts=("{} is a tower.",),
+        ripples=(ripple,),
+    )
+    assert request.paraphrase_prompts == ("Eiffel Tower stands in", "Where is the Eiffel Tower? In")
+    assert request.generation_prompts == ("Eiffel Tower is Eiffel Tower",)
+    assert request.paraphrase_questions == ("Where is Eiffel Tower?",)
+    assert request.essence_texts == ("Eiffel Tower is a tower.",)
+    assert request.ripples[0].prompts == ("Eiffel Tower stands where?", "Where is Rome?")
+
+
+@pytest.mark.parametrize("name", ["attribute_prompts", "locality", "neighborhood_prompts"])
+def test_a_hole_in_prompts_about_others_is_refused(name):
+    with pytest.raises(EditError) as error:
+        make_request(**{name: [("{} is in", "Paris")] if name == "locality" else ["The Louvre is in", "{} is in"]})
+    assert str(error.value) == (
+        f"record 7: `{name}` are about other subjects, so nothing takes the place of {{}} in '{{}} is in'. Write the "
+        "other subject there."
+    )
+
+
+@pytest.mark.parametrize("subject", ["", None])
+def test_a_hole_without_a_subject_is_plain_text(subject):
+    asked = 'What does println!("{}", x) print?'
+    request = make_request(subject=subject, prompt=asked, paraphrase_prompts=[asked], locality=[(asked, "x")])
+    assert request.rewrite_prompt == asked and request.paraphrase_prompts == (asked,)
+    assert request.locality == ((asked, "x"),)
+    assert as_question(request).rewrite_prompt == asked
+
+
+def test_a_subject_that_holds_a_hole_leaves_other_prompts_as_they_are():
+    subject = 'println!("{}")'
+    request = make_request(subject=subject, paraphrase_prompts=[f"{subject} prints"], neighborhood_prompts=["{} is"])
+    assert as_question(request).original.paraphrase_prompts == (f"{subject} prints",)
 
 
 def test_different_answers_to_one_prompt_are_refused():
@@ -91,6 +166,15 @@ def test_repetitions_are_made_once_with_a_warning(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "2 edits were given more than once; each is made once."
     ]
+
+
+def test_what_a_repetition_tests_is_tested_too():
+    first = make_request(paraphrase_prompts=("a",), neighborhood_prompts=("n",), locality=(("l", "x"),))
+    again = make_request(paraphrase_prompts=("b", "a"), neighborhood_prompts=("n",), locality=[("m", "y")], case_id="8")
+    (both,) = distinct([first, make_request(), again])
+    assert both.case_id == "7" and both.paraphrase_prompts == ("a", "b") and both.neighborhood_prompts == ("n",)
+    assert both.locality == (("l", "x"), ("m", "y"))
+    assert distinct([first, make_request()])[0] is first
 
 
 def test_distinct_edits_stay_in_their_order_without_a_warning(caplog):

@@ -9,11 +9,11 @@ ROOT = Path(__file__).parents[1]
 PLACES = {"": ROOT / "lightning_edit", "callbacks": ROOT / "callbacks", "datamodules": ROOT / "datamodules"}
 # A file imports from lower floors and from its own room; `configs` holds no code.
 FLOORS = [
-    {"configs", "messages", "version", "whole_words"},
+    {"characters", "configs", "messages", "version", "whole_words"},
     {"errors", "old_names", "progress"},
     {"ripples"},
     {"requests", "settings"},
-    {"request_texts", "without_effect"},
+    {"repetitions", "request_texts", "without_effect"},
     {"distributed", "solvers"},
     {"storage"},
     {"stored_requests"},

@@ -9,8 +9,9 @@ import pytest
 
 from lightning_edit import EditRequest, stored_requests
 from lightning_edit.errors import EditError
+from lightning_edit.repetitions import distinct
 from lightning_edit.request_texts import longest_text
-from lightning_edit.requests import distinct, replaced_by, still_valid
+from lightning_edit.requests import replaced_by, still_valid
 from lightning_edit.ripples import Query, Ripple
 from lightning_edit.stored_requests import (
     StoredRequests,

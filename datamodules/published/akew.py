@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from lightning_edit.datamodules.fields import case_id, first_text, required_text, texts
+from lightning_edit.datamodules.fields import case_id, entries, first_text, required_text, texts
 from lightning_edit.datamodules.published.cases import instance_wise, multi_hop, new_target_of, rewrites_of, target_of
 from lightning_edit.datamodules.published.mquake import optional_question, refuse_torn_cases
 from lightning_edit.datamodules.record_module import RecordDataModule
@@ -104,7 +104,7 @@ def _unrelated(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _facts_of(rewrite: Mapping[str, Any]) -> list[Ripple]:
     tests = []
-    for triplet in rewrite.get(TRIPLETS) or ():
+    for triplet in entries(rewrite, TRIPLETS):
         if not isinstance(triplet, Mapping):
             raise EditError(f"`{TRIPLETS}` must be a list of {{'subject', 'prompt', 'target'}}, got {quoted(triplet)}.")
         prompt, forms = first_text(triplet, "prompt"), forms_of(triplet.get("target"), "target")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_edit.datamodules.fields import required_text
+from lightning_edit.datamodules.fields import entries, required_text
 from lightning_edit.datamodules.ripple_fields import forms_of
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
@@ -92,9 +92,8 @@ def instance_wise(record: Mapping[str, Any]) -> list[Ripple]:
     Raises:
         EditError: If a hop is something else.
     """
-    hops = record.get("new_single_hops") or ()
     queries = []
-    for hop in hops:
+    for hop in entries(record, "new_single_hops"):
         if not isinstance(hop, Mapping) or not (hop.get("cloze") or hop.get("question")):
             raise EditError(f"a hop of `new_single_hops` must be {{'cloze', 'answer', ...}}, got {quoted(hop)}.")
         forms = forms_of([hop.get("answer"), hop.get("answer_alias")], "answer")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from lightning_edit.datamodules.fields import case_id
 from lightning_edit.datamodules.published.snippets import Snippets
 from lightning_edit.datamodules.record_module import RecordDataModule
+from lightning_edit.datamodules.subjects import refuse_hole
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
 from lightning_edit.requests import PROMPT_LISTS, EditRequest
@@ -54,6 +55,8 @@ class CounterFact(RecordDataModule):
         try:
             rewrite = record["requested_rewrite"]
             target_true = rewrite.get("target_true")
+            if not rewrite["subject"]:
+                refuse_hole(rewrite["prompt"])
             return EditRequest(
                 subject=rewrite["subject"],
                 prompt=rewrite["prompt"],

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from lightning_edit.datamodules.fields import case_id, required_text
+from lightning_edit.datamodules.fields import case_id, entries, required_text
 from lightning_edit.datamodules.published.ripple_sentences import Sentence, sentence_of
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.ripple_fields import axis_name, forms_of
@@ -87,12 +87,12 @@ class RippleEdits(RecordDataModule):
         elif self.known:
             unknown = (Query(fact.complete, ((fact.target,),)),)
         tests = []
-        for field, entries in record.items():
-            if (axis := axis_name(str(field))) not in AXES or entries is None:
+        for field, listed in record.items():
+            if (axis := axis_name(str(field))) not in AXES or listed is None:
                 continue
-            if not isinstance(entries, list | tuple):
-                raise EditError(f"`{field}` must be a list of {FORMAT}, got {quoted(entries)}.")
-            tests += [self._ripple(axis, entry, conditions, unknown) for entry in entries]
+            if not isinstance(listed, list | tuple):
+                raise EditError(f"`{field}` must be a list of {FORMAT}, got {quoted(listed)}.")
+            tests += [self._ripple(axis, entry, conditions, unknown) for entry in listed]
         return tuple(test for test in tests if test is not None)
 
     def _ripple(
@@ -109,17 +109,17 @@ class RippleEdits(RecordDataModule):
             self.note(f"test {what} is left out", f"tests {what} are left out", str(entry["test_queries"])[:80])
             return None
         passes: Any = "any" if how == "OR" else "all"
-        own = (*conditions, *self._queries(entry.get("condition_queries") or ()))
+        own = (*conditions, *self._queries(entries(entry, "condition_queries")))
         return Ripple(axis, queries, passes, own, unknown, kept=axis in KEPT)
 
-    def _queries(self, entries: Sequence[Any]) -> tuple[Query, ...]:
+    def _queries(self, listed: Sequence[Any]) -> tuple[Query, ...]:
         queries = []
-        for entry in entries:
+        for entry in listed:
             if not isinstance(entry, Mapping) or "prompt" not in entry:
                 raise EditError(
                     f"a query must be {{'prompt', 'answers': [{{'value', 'aliases'}}]}}, got {quoted(entry)}."
                 )
-            answers = tuple(forms for answer in entry.get("answers") or () if (forms := _forms(answer)))
+            answers = tuple(forms for answer in entries(entry, "answers") if (forms := _forms(answer)))
             if answers:
                 queries.append(Query(required_text(entry, "prompt"), answers))
             else:

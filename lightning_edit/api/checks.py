@@ -1,5 +1,6 @@
 """What cannot be edited, or not like that, refused before any expensive work."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning_edit.api.how import How
 from lightning_edit.asking.chat import ChatSettings, chat_of
 from lightning_edit.asking.questions import as_question
 from lightning_edit.asking.tokenization import require_offsets
+from lightning_edit.characters import fault_of
 from lightning_edit.collateral import Sources
 from lightning_edit.distributed.process_group import Together
 from lightning_edit.errors import EditError
@@ -26,16 +28,18 @@ from lightning_edit.loop.sourced import (
     warn_of_search,
     without_moments,
 )
-from lightning_edit.messages import quoted
+from lightning_edit.messages import counted, listed, quoted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.finding.probe import check_projections
+from lightning_edit.request_texts import ASKS_ITSELF, asks_itself
 from lightning_edit.requests import EditRequest
-from lightning_edit.solvers import Solver
 from lightning_edit.values.settings import ValueSettings, check_anchored, check_site, settle_site
+
+logger = logging.getLogger(__name__)
 
 
 def check_requests(requests: Any) -> None:
-    """Refuses what is no list of edits.
+    """Refuses what is no list of edits, and warns of edits that are tested by what they should change.
 
     Args:
         requests: What was given as the edits.
@@ -56,6 +60,8 @@ def check_requests(requests: Any) -> None:
                 f"`requests`: entry {place} must be an EditRequest, got {quoted(one)}. Write "
                 '`EditRequest(subject, prompt, target_new)`, e.g. `EditRequest("Eiffel Tower", "{} is in", "Rome")`.'
             )
+    if wrong := [one.rewrite_prompt for one in requests if asks_itself(one)]:
+        logger.warning("%s (%s).", counted(len(wrong), *ASKS_ITSELF), listed(map(quoted, wrong), 3))
 
 
 def checked_texts(texts: Any) -> Iterable[str] | None:
@@ -65,16 +71,20 @@ def checked_texts(texts: Any) -> Iterable[str] | None:
         texts: What was given; None for none.
 
     Raises:
-        EditError: If it is a single text, or, as soon as one is read, if an entry is none.
+        EditError: If it is a single text or no list, or, as soon as one is read, if an entry is none.
     """
     if isinstance(texts, str):
         raise EditError(f"`texts` must be a list of texts, got a single one, {quoted(texts)}: put it into a list.")
+    if texts is not None and not isinstance(texts, Iterable):
+        raise EditError(f"`texts` must be a list of texts, got {quoted(texts)}.")
     return None if texts is None else map(_checked_text, texts)
 
 
 def _checked_text(text: Any) -> str:
     if not isinstance(text, str):
         raise EditError(f"`texts` must be texts, got {quoted(text)} among them.")
+    if fault := fault_of(text):
+        raise EditError(f"`texts`: the text {fault}.")
     return text
 
 
@@ -120,15 +130,23 @@ def as_asked(requests: Sequence[EditRequest], tokenizer: Any, settings: ChatSett
     return [as_question(one, settings.complete, settings.in_sentences) for one in requests]
 
 
-def check_how(how: How, requests: Sequence[EditRequest], moments: Mapping[int, Tensor] | None = None) -> None:
+def check_how(
+    how: How,
+    requests: Sequence[EditRequest],
+    moments: Mapping[int, Tensor] | None = None,
+    texts: Iterable[str] | None = None,
+) -> None:
     """Refuses settings that mean nothing together, or not for these edits.
 
     Args:
         how: The settings.
         requests: The edits.
         moments: Finished second moments, None where they are to be counted.
+        texts: Ordinary text to count them from, if any was given.
     """
     check_anchored(how.values)
+    if moments is not None and texts is not None:
+        raise EditError("`moments` are finished second moments, so `texts` would not be read. Give one of them.")
     if moments is not None:
         check_counted(how.second_moment, "`moments`, which are finished", "Give `texts` instead")
     elif not how.solver.needs_second_moment:
@@ -140,29 +158,6 @@ def check_how(how: How, requests: Sequence[EditRequest], moments: Mapping[int, T
             facts_to_see(how.source, requests, Sources.shipped())
         warn_of_search(how.values, how.source)
         check_source(how.source, how.solver, how.distribution, how.values)
-
-
-def check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, Tensor], solver: Solver) -> None:
-    """Refuses second moments that are not those of the edited layers.
-
-    Args:
-        decoder: The model.
-        layers: The edited layers.
-        moments: What was given for each.
-        solver: Which member of the family writes.
-    """
-    if solver.needs_output_moment:
-        raise EditError(
-            f"`moments` are those of keys, and {type(solver).__name__} needs those of output gradients too: give "
-            "`texts` instead, from which both are counted."
-        )
-    if not set(layers) <= set(moments):
-        raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
-    for layer in layers:
-        shape, moment = decoder.moment_shape(layer), moments[layer]
-        if not isinstance(moment, Tensor) or moment.shape != shape or moment.is_complex():
-            got = tuple(moment.shape) if isinstance(moment, Tensor) else type(moment).__name__
-            raise EditError(f"`moments`: that of layer {layer} must be a real tensor {shape}, got {got}.")
 
 
 def check_weights(decoder: Decoder, layers: Sequence[int], how: How) -> ValueSettings:

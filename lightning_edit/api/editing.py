@@ -11,13 +11,13 @@ from lightning_edit.api.checks import (
     as_asked,
     check_how,
     check_model,
-    check_moments,
     check_requests,
     check_weights,
     checked_texts,
 )
 from lightning_edit.api.earlier import Earlier
 from lightning_edit.api.how import How
+from lightning_edit.api.moments import check_moments
 from lightning_edit.api.preparation import contexts, editor_of, in_own_words, prepare, preserved_prompts
 from lightning_edit.api.result import EditResult
 from lightning_edit.api.writing import write_all
@@ -34,7 +34,8 @@ from lightning_edit.models.decoder import Memory
 from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, silent
-from lightning_edit.requests import EditRequest, batches_of, distinct
+from lightning_edit.repetitions import distinct
+from lightning_edit.requests import EditRequest, batches_of
 from lightning_edit.settings import Count, Seed, check
 from lightning_edit.solvers import Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
@@ -139,7 +140,7 @@ def edit(
     found = (values or ValueSettings(), second_moment or SecondMomentSettings())
     preserve = solver.preserves_edits if previous_keys is None else previous_keys
     how = How(solver, *found, source, distribution, micro_batch, seed, preserve, asking)
-    check_how(how, requests, moments)
+    check_how(how, requests, moments, texts)
     several = not is_searched(source) or how.values.site == "block"
     layers = settle_places(layers, decoder, type(solver).__name__, several, maps)
     if moments is not None:

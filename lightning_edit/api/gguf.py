@@ -11,6 +11,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.export.folder import base_facts, check_new
 from lightning_edit.loading.gguf_file import SUFFIX, is_gguf
 from lightning_edit.messages import counted, quoted
+from lightning_edit.storage.user.files import path_of
 from lightning_edit.updates.model_update import ModelUpdate
 from lightning_edit.updates.shown import Added, shown
 
@@ -49,7 +50,7 @@ def base_file(base: str | Path | None, info: Mapping[str, Any]) -> Path:
     if find_spec("gguf") is None:
         raise EditError("GGUF files are written by the package gguf: pip install 'lightning-edit[gguf]'.")
     if base is not None:
-        path, said = Path(base).expanduser(), f"got {base}, which is none"
+        path, said = path_of(base, "base", "model.gguf"), f"got {base}, which is none"
     else:
         # transformers notes the folder alone.
         folder = Path(str(info.get("model") or "")).expanduser()

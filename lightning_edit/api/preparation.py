@@ -151,7 +151,7 @@ def prepare(
         EditError: If there is too little text, or no norm to measure.
     """
     if moments is not None:
-        editor.moments = {layer: moments[layer].double() for layer in editor.layers}
+        editor.moments = {layer: moments[layer].detach().double() for layer in editor.layers}
         check_second_moments(dict(editor.moments), how.solver)
     else:
         decoder, tokenizer = editor.weights.decoder, editor.tokenizer

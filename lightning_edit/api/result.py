@@ -21,6 +21,7 @@ from lightning_edit.models.hooks import frozen
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, check
 from lightning_edit.solvers import Factors
+from lightning_edit.storage.user.files import path_of
 from lightning_edit.updates.before_after import BeforeAfter
 from lightning_edit.updates.files.update_form import EDIT_FIELDS
 from lightning_edit.updates.levels import Part, edited_modules, total_of
@@ -221,14 +222,14 @@ class EditResult(ModelUpdate):
         Raises:
             EditError: If the folder holds something, the update is not of matrices, or a rank is too small.
         """
-        settings = RankSettings(rank, max_error, pad_rank)
+        place, settings = path_of(folder, "folder", "lora"), RankSettings(rank, max_error, pad_rank)
         model = self._decoder.model
         if not self.is_inserted:
             self.check(model)
         adapter = make_adapter(model, {one.module: one.factors for one in self.layers.values()}, settings)
         base = str(self.info.get("model") or "")
         facts = lora_facts(adapter, base, hub_revision(model), self.info, self._edits())
-        write_lora(Path(folder).expanduser(), adapter, facts)
+        write_lora(place, adapter, facts)
         return adapter
 
     def to_gguf(
@@ -256,9 +257,9 @@ class EditResult(ModelUpdate):
                 the edits would not survive, or the weights were changed by something else since.
         """
         check(EditResult.to_gguf, {"gguf_type": gguf_type, "max_error": max_error})
-        file = base_file(base, self.info)
+        place, file = path_of(folder, "folder", "gguf"), base_file(base, self.info)
         how = (self._decoder.model, self, self._edits(), self._found, gguf_type, max_error)
-        return write_gguf(Path(folder).expanduser(), file, *how)
+        return write_gguf(place, file, *how)
 
     def _edits(self) -> list[dict[str, str]]:
         return [{name: getattr(request, name) for name in EDIT_FIELDS} for request in self._requests]

@@ -241,7 +241,8 @@ def chat_format(tokenizer: Any, system: str | None = None, arguments: dict[str, 
     """
     if not getattr(tokenizer, "chat_template", None):
         raise EditError(
-            "The tokenizer has no chat template. Set `model.chat` to false, or give the chat model's folder."
+            "The tokenizer has no chat template. Set `model.chat` to false (`chat=False` in Python), or give the chat "
+            "model's folder."
         )
     render = _Renderer(tokenizer, system, arguments or {})
     asked = render(USER, ask=True)
@@ -251,7 +252,7 @@ def chat_format(tokenizer: Any, system: str | None = None, arguments: dict[str, 
         if not found or render(prompt, ask=True) != chat(prompt):
             raise EditError(
                 "The tokenizer's chat template changes the text of a user turn, so a prompt cannot be found in it. Set "
-                "`model.chat` to false."
+                "`model.chat` to false (`chat=False` in Python)."
             )
     answered = render(USER, ANSWER, ask=False)
     between, _, rest = answered.partition(USER)[2].partition(ANSWER)

@@ -9,6 +9,7 @@ from transformers import TextStreamer
 from lightning_edit.asking.chat import chat_of
 from lightning_edit.asking.generation_settings import end_tokens, plain_settings
 from lightning_edit.asking.tokenization import check_lengths, encode
+from lightning_edit.characters import fault_of
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.models.decoder import Decoder
@@ -51,10 +52,13 @@ class Conversation:
             show: Called with each piece of the answer as it is written.
 
         Raises:
-            EditError: If the question is empty, or the conversation leaves no room in the model's context.
+            EditError: If the question is empty or holds what is no character, or the conversation leaves no room in the
+                model's context.
         """
         if not isinstance(question, str) or not question.strip():
             raise EditError(f"A question must be a text that is not empty, got {quoted(question)}.")
+        if fault := fault_of(question):
+            raise EditError(f"The question {fault}.")
         chat, model = chat_of(self.tokenizer), self.decoder.model
         text = question if chat is None else chat(question, self.history)
         ids, _ = encode(self.tokenizer, text, special=chat is None)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.messages import cells, counted, listed, printable, readable, terminal
+from lightning_edit.requests import complete
 from lightning_edit.updates.files.update_list import UpdateList, left_out, open_updates
 from lightning_edit.updates.files.update_record import DamagedUpdateError, UpdateRecord
 
@@ -127,7 +128,7 @@ def show_update(history: UpdateList, number: int, console: Console) -> None:
     for heading in ("record", "prompt", "new answer"):
         drawn.add_column(heading, overflow="fold")
     for edit in record.edits:
-        prompt = edit["prompt"].replace("{}", edit["subject"])
+        prompt = complete(edit["prompt"], edit["subject"])
         drawn.add_row(*cells([str(edit["case_id"]), prompt, edit["target_new"]]))
     console.print(drawn)
 

@@ -9,6 +9,7 @@ import torch
 
 from lightning_edit.asking.chat import ChatSettings, World, plain_tokenizer
 from lightning_edit.asking.tokenization import Encoded, encode, encode_subject, encode_target, separator_of
+from lightning_edit.characters import fault_of
 from lightning_edit.errors import EditError
 from lightning_edit.models.batches import without_mask_warning
 from lightning_edit.models.hooks import frozen
@@ -46,6 +47,8 @@ class ContextTemplates:
         for text in self.texts:
             if text.count("{}") != 1:
                 raise EditError(f"A context template must hold exactly one {{}} for the prompt, got {text!r}.")
+            if fault := fault_of(text):
+                raise EditError(f"The context template {fault}.")
         if not self.texts or self.texts[0] != "{}":
             raise EditError(f"The first context template must be the bare '{{}}', got {list(self.texts)}.")
         if not self.worlds or len(set(self.worlds)) < len(self.worlds):

@@ -188,7 +188,9 @@ def _text_rows(
     read = joined_rows if settings.join_texts else text_rows
     rows = read(tokenizer, texts, tokens_wanted(decoder, layers, settings), length)
     if not rows:
-        raise EditError("There is no ordinary text for the second moments; give `data.preservation` a text.")
+        raise EditError(
+            "There is no ordinary text for the second moments; give some as `data.preservation` (`texts` in Python)."
+        )
     return rows
 
 

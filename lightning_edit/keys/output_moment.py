@@ -53,7 +53,7 @@ def compute_both_moments(
     if not any(len(row) > 1 for row in rows):
         raise EditError(
             "Output gradients need text in which tokens follow each other, and no text has two tokens. Give longer "
-            "texts as `data.preservation`, or raise `second_moment.length`."
+            "texts as `data.preservation` (`texts` in Python), or raise `second_moment.length`."
         )
     keys = {layer: empty_moment(decoder, layer) for layer in layers}
     with decoder.waiting_device:

@@ -17,6 +17,7 @@ from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import Form, WrongFormError, count, each, fields, finite, text
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
 from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
+from lightning_edit.storage.user.files import path_of
 from lightning_edit.storage.user.json import read_json
 
 FORMAT = "lightning-edit memories 1"
@@ -70,7 +71,7 @@ def load_memories(folder: str | Path, model: Any) -> Memories:
     Example:
         >>> memories = load_memories("runs/lightning_logs/version_0/memories", model)  # doctest: +SKIP
     """
-    words, tensors = _read(Path(folder))
+    words, tensors = _read(path_of(folder, "folder", "memories"))
     module = _site(model, words["module"])
     weight = oriented_weight(module)
     if fingerprint(weight) != words["base"]:

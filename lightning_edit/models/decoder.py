@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import index
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
 from lightning_edit.models.finding.find_sites import (
     check_editable,
     find_mixer_output,
@@ -244,10 +246,11 @@ def check_layers(decoder: Decoder, layers: Sequence[int] | int) -> list[int]:
         layers: Indices of the layers to edit, the lowest block is 0.
 
     Raises:
-        EditError: If there is none, one twice, or one that the model does not have or that cannot be edited.
+        EditError: If one is no whole number, there is none, one twice, or one that the model does not have or that
+            cannot be edited.
     """
     count = len(decoder.blocks)
-    layers = [layers] if isinstance(layers, int) else layers
+    layers = _whole_numbers(layers)
     wrong = [layer for layer in layers if not 0 <= layer < count]
     if not layers or wrong or len(set(layers)) < len(layers):
         raise EditError(f"`layers` must be different numbers from 0 to {count - 1} (the model's), got {list(layers)}.")
@@ -256,3 +259,14 @@ def check_layers(decoder: Decoder, layers: Sequence[int] | int) -> list[int]:
             others = [str(other) for other in range(count) if other not in decoder.refusals]
             raise EditError(f"Layer {layer}: {decoder.refusals[layer]} Layers that have one: {', '.join(others)}.")
     return sorted(layers)
+
+
+def _whole_numbers(layers: Any) -> list[int]:
+    """Layers as Python's numbers; those of arrays are numbers too, truth values are not."""
+    try:
+        listed = [layers] if isinstance(layers, int) else list(layers)
+        if not any(isinstance(layer, bool) for layer in listed):
+            return [index(layer) for layer in listed]
+    except TypeError:
+        pass
+    raise EditError(f"`layers` must be auto or whole numbers of blocks such as [5], got {quoted(layers)}.")

@@ -68,8 +68,8 @@ def _check_smaller(error: BaseException, tried: int, of: int) -> None:
         said = (str(error).strip() or "MemoryError").splitlines()[0]
         raise EditError(
             f"The machine is out of main memory: none is left for {tried} of {of} items ({said}). "
-            "End other programs, load the model with `model.dtype: bfloat16`, or set `data.batch_size` (edits at once) "
-            "to a smaller number."
+            "End other programs, load the model in bfloat16 (`model.dtype`), or set `data.batch_size`, the edits at "
+            "once (`micro_batch` in Python), to a smaller number."
         ) from error
     if tried < 2:
         raise error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_edit.errors import EditError
+from lightning_edit.requests import complete
 from lightning_edit.storage.user.json import json_lines
 
 FILE = "records.jsonl"
@@ -147,7 +148,7 @@ def _edit(line: Mapping[str, Any], first: Mapping[str, Any]) -> Edit:
     match = line.get("generated_match")
     before = first.get("efficacy")
     return Edit(
-        question=str(line["prompt"]).replace("{}", str(line["subject"])),
+        question=complete(str(line["prompt"]), str(line["subject"])),
         new=str(line["target_new"]),
         old=None if line.get("target_true") is None else str(line["target_true"]),
         before=_text(first.get("continuation")),

@@ -29,13 +29,21 @@ def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
         except SingularError as error:
             # Keys of float32 have noise of that size in directions in which there is nothing.
             noise = torch.finfo(torch.float32).eps
-            ranks = torch.linalg.matrix_rank(moment, hermitian=True, rtol=noise).view(-1)
+            sizes = torch.linalg.eigvalsh(moment).view(-1, moment.shape[-1])
+            floor = noise * sizes.abs().amax(-1, keepdim=True)
+            ranks = (sizes > floor).sum(-1)
             d_in, rank = moment.shape[-1], int(ranks.min())
             whose = f"expert {int(ranks.argmin())} of layer {layer}" if moment.dim() == 3 else f"layer {layer}"
+            if bool((sizes < -floor).any()):
+                raise EditError(
+                    f"The second moment of {whose} is not positive definite: its smallest eigenvalue is "
+                    f"{float(sizes.min()):.3g}. A second moment is the mean of k k^T over keys k; give one that is."
+                ) from error
             raise EditError(
                 f"The second moment of {whose} has rank {rank} of {d_in} and cannot be inverted: there is too "
                 f"little ordinary text, or too much of the same. Raise `second_moment.tokens` (10 x d_in = {10 * d_in} "
-                "usually suffice), give more text as `data.preservation`, or raise the solver's `ridge`."
+                "usually suffice), give more text as `data.preservation` (`texts` in Python), or raise the "
+                "solver's `ridge`."
             ) from error
         except ValueError as error:
             raise EditError(f"Layer {layer}: {error}") from error

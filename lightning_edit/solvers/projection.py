@@ -46,7 +46,7 @@ class Projection:
         if not (bool(keys.isfinite().all()) and bool(outputs.isfinite().all()) and total > 0):
             raise ValueError(
                 "the second moments of keys and output gradients are 0 or not finite. Load the model in float32 or "
-                "bfloat16, or give more text as `data.preservation`."
+                "bfloat16, or give more text as `data.preservation` (`texts` in Python)."
             )
         (of_keys, right), (of_outputs, left) = torch.linalg.eigh(keys), torch.linalg.eigh(outputs)
         products = of_outputs.clamp(min=0)[:, None] * of_keys.clamp(min=0)

@@ -9,6 +9,7 @@ import torch
 
 from lightning_edit import probes
 from lightning_edit.asking.tokenization import Encoded, check_lengths, encode_subject
+from lightning_edit.characters import fault_of
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.metrics.token_scores import score_targets
@@ -42,6 +43,8 @@ class Fact:
                 continue
             if not isinstance(value, str) or not value.strip():
                 raise EditError(f"A fact to trace: `{name}` must be a text that is not empty, got {quoted(value)}.")
+            if fault := fault_of(value):
+                raise EditError(f"A fact to trace: `{name}` {fault}.")
         if self.prompt.count("{}") != 1:
             raise EditError(
                 f"A fact to trace: the prompt must hold exactly one {{}} where the subject goes, got "

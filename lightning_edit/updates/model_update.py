@@ -17,12 +17,14 @@ from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
 from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
+from lightning_edit.storage.user.files import path_of
 from lightning_edit.updates.files.update_form import described
 from lightning_edit.updates.files.update_tensors import factors_of
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
 from lightning_edit.updates.levels import Part, levels_of, weight_of, write_level
 from lightning_edit.updates.sums import is_sum
 
+FILE = "update.safetensors"
 FORMAT = "lightning-edit update 2"
 # Without checksums.
 FIRST_FORMAT = "lightning-edit update 1"
@@ -197,7 +199,13 @@ class ModelUpdate:
 
         Args:
             path: The file, usually ``update.safetensors``.
+
+        Raises:
+            EditError: If that is no path, or a folder.
         """
+        file = path_of(path, "path", FILE)
+        if file.is_dir():
+            raise EditError(f"`path`: {path} is a folder. Name a file in it, such as {FILE}.")
         tensors, described = {}, {}
         for layer, update in self.layers.items():
             tensors[f"left.{layer}"] = update.factors.left
@@ -205,7 +213,7 @@ class ModelUpdate:
                 tensors[f"right.{layer}"] = update.factors.right
             described[str(layer)] = update.described
         metadata = {"format": FORMAT, "layers": json.dumps(described), "info": to_json(self.info)}
-        write_tensors(Path(path), tensors, metadata | {"checksum": checksum(tensors, metadata)})
+        write_tensors(file, tensors, metadata | {"checksum": checksum(tensors, metadata)})
 
     @staticmethod
     def load(path: str | Path) -> "ModelUpdate":
@@ -217,10 +225,11 @@ class ModelUpdate:
         Raises:
             EditError: If there is no such file, or it is not an update.
         """
-        if not Path(path).is_file():
+        file = path_of(path, "path", FILE)
+        if not file.is_file():
             raise EditError(f"There is no update file at {path}.")
         try:
-            tensors, metadata = read_tensors(Path(path))
+            tensors, metadata = read_tensors(file)
         except (SafetensorError, OSError) as error:
             raise EditError(f"{path} is not a safetensors file or is cut short: {error}") from error
         if metadata.get("format") not in (FORMAT, FIRST_FORMAT):

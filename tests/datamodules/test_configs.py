@@ -1,5 +1,7 @@
 """Every shipped data configuration, through the command line's own parser."""
 
+import csv
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_edit.datamodules import EditDataModule, TinyWorld
-from tests.data_files import FORMATS, write_world
+from lightning_edit.datamodules.selection import LeftOut
+from tests.data_files import FORMATS, ripple_test, write_world
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml"))
 
@@ -53,6 +56,49 @@ def claim(prompt):
     """How FEVER's default asks about the claim of a record."""
     answers = {request.rewrite_prompt: request.target_new for request in TinyWorld(edits=5).requests}
     return f"{prompt} {answers[prompt]}. True or false? Answer:"
+
+
+def changed(value, wrong):
+    """A value of a record with each part of it, at any depth, replaced by something else."""
+    yield wrong
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for place, part in parts:
+        for other in changed(part, wrong):
+            copy = value.copy()
+            copy[place] = other
+            yield copy
+
+
+def records_of(config, folder):
+    """A record of a format with all that it may hold, and the settings with which all of it is read."""
+    path = write_world(config, folder, edits=1)
+    with path.open(encoding="utf-8", newline="") as file:
+        record = json.load(file)[0] if path.suffix == ".json" else next(csv.DictReader(file))
+    if config == "akew":
+        case = json.loads(write_world("mquake", folder, edits=1).read_text())[0]
+        whole = {"loc": "Who?", "loc_ans": "Bo"} | case | record
+        return [(whole, {"form": form}) for form in ("structured", "unstructured")]
+    if config == "unke":
+        record |= {"sub_question": ["Who?"], "sub_answer": ["Bo"]}
+    if config == "rippleedits":
+        record["Subject_Aliasing"] = [ripple_test("Who?", ["Bo"], [("Where?", ["Rome"])])]
+    if config == "own_edits":
+        record |= {"locality": [["Who?", "Bo"]], "ripples": {"reasoning": [{"prompt": "Who?", "answers": ["Bo"]}]}}
+    return [(record, {})]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_record_of_any_other_form_is_refused_or_read_but_no_failure(config, tmp_path):
+    kind = type(instantiate(f"--config={config}"))
+    for record, settings in records_of(config.stem, tmp_path):
+        sound = tmp_path / "sound.json"
+        sound.write_text(json.dumps([record]), encoding="utf-8")
+        assert kind(str(sound), **settings).requests
+        others = [other for wrong in (5, True, {}, []) for other in changed(record, wrong)]
+        path = tmp_path / "changed.json"
+        path.write_text(json.dumps(others), encoding="utf-8")
+        entries = list(kind(str(path), **settings, bad_records="leave_out").load_requests())
+        assert len(entries) >= len(others) and any(isinstance(entry, LeftOut) for entry in entries)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

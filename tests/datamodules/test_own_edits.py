@@ -67,6 +67,20 @@ def test_a_bar_in_a_list_is_text(tmp_path):
     assert request.locality == (("The sky is", "blue"),)
 
 
+def test_a_forgotten_subject_is_told_by_its_hole(tmp_path):
+    path = write(tmp_path, [EDIT, {"prompt": "{} plays the", "target_new": "violin"}])
+    assert refusal(path) == (
+        f"{path}, record 2: the prompt '{{}} plays the' holds {{}}, where a subject goes, and the record has none. "
+        "Give it a `subject`; an edit without a subject has a complete prompt, without {}."
+    )
+
+
+def test_holes_in_a_cell_of_paraphrases_are_the_subject(tmp_path):
+    rows = "subject,prompt,target_new,paraphrase_prompts\nAnna,{} plays the,violin,{} likes the|Every day {} plays the"
+    (request,) = OwnEdits(write(tmp_path, rows, "a.csv")).requests
+    assert request.paraphrase_prompts == ("Anna likes the", "Every day Anna plays the")
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -116,6 +130,32 @@ def test_bad_edits_are_refused_by_name(tmp_path, changes, message):
 def test_a_bad_row_is_refused_by_line(tmp_path):
     path = write(tmp_path, "subject,prompt,target_new\nAnna,{} plays the,violin\nBo,{} plays the,\n", "a.csv")
     assert refusal(path) == f"{path}, line 3: the field 'target_new' is missing."
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_table_without_a_header_is_told_what_to_write(tmp_path, rows):
+    path = write(tmp_path, "Anna,{} plays the,violin\n" * rows, "a.csv")
+    assert refusal(path).endswith("taken for the header; if it is a record, write subject,prompt,target_new above it.")
+
+
+def test_spaces_behind_commas_are_no_part_of_cells(tmp_path):
+    rows = 'subject, prompt, target_new, answer\nAnna, {} plays the, violin, "The violin, often."\n'
+    (request,) = OwnEdits(write(tmp_path, rows, "a.csv")).requests
+    assert (request.subject, request.prompt, request.target_new) == ("Anna", "{} plays the", "violin")
+    assert request.answer == "The violin, often."
+
+
+def test_a_line_break_as_separator_and_bars_stand_in_cells(tmp_path):
+    rows = 'subject,prompt,target_new,separator,paraphrase_prompts\nAnna,{} plays the,violin,\\n,"[""a|b"", ""c""]"\n'
+    (request,) = OwnEdits(write(tmp_path, rows, "a.csv")).requests
+    assert request.separator == "\n" and request.paraphrase_prompts == ("a|b", "c")
+
+
+def test_a_cell_may_be_long(tmp_path):
+    target = "violin " * 30_000
+    rows = f"subject,prompt,target_new\nAnna,{{}} plays the,{target}\n"
+    (request,) = OwnEdits(write(tmp_path, rows, "a.csv")).requests
+    assert request.target_new == target.strip()
 
 
 def test_edits_of_a_known_data_set_get_a_hint(tmp_path):
@@ -215,6 +255,14 @@ def test_a_prompt_with_a_hole_and_the_subject_is_warned_of_once(tmp_path, caplog
     (said,) = [entry.getMessage() for entry in caplog.records]
     assert said.startswith("2 prompts hold both {} and the subject; {} is taken for the subject's place")
     assert "('In Python, {} is an empty dict; Bo plays the', 'Bo and {} is')" in said
+
+
+def test_the_edited_prompt_among_its_neighbors_is_warned_of(tmp_path, caplog):
+    others = [{"neighborhood_prompts": ["Bo plays the", "Anna plays the"]}, {"attribute_prompts": ["Anna plays the "]}]
+    others += [{"locality": [["Anna plays the", "piano"]]}, {"neighborhood_prompts": ["Bo plays the"]}]
+    records = [EDIT | other | {"prompt": "{} plays the" + " " * place} for place, other in enumerate(others)]
+    OwnEdits(write(tmp_path, records), conflicts="keep_first").setup("fit")
+    assert "3 edits have the edited prompt itself among its prompts about others" in caplog.text
 
 
 def test_many_unknown_columns_get_one_short_warning(tmp_path, caplog):

@@ -128,6 +128,21 @@ def test_editeverything(tmp_path, caplog):
         data(EditEverything, tmp_path, categories=[])
 
 
+@pytest.mark.parametrize("kind", [EditEverything, FEVER, UltraEditBench, UnKE])
+def test_code_with_braces_in_a_question_is_plain_text(tmp_path, kind):
+    asked = 'What does println!("{}", x) print in Rust?'
+    record = {EditEverything: LONG, UnKE: LONG, FEVER: CLAIM, UltraEditBench: ULTRA}[kind]
+    (request,) = data(kind, tmp_path, record | {"question": asked, "prompt": asked}).requests
+    assert request.rewrite_prompt.startswith(asked)
+
+
+def test_a_place_is_not_said_twice(tmp_path):
+    with pytest.raises(EditError, match=r"\.json, record 2: `target_new` must be a text"):
+        data(UnKE, tmp_path, LONG, {"question": "Why?", "answer": "\u200b"}).setup("fit")
+    with pytest.raises(EditError, match=r"\.json, record 1: record 17: `target_new` must be a text"):
+        data(UnKE, tmp_path, {"id": 17, "question": "Why?", "answer": "\u200b"}).setup("fit")
+
+
 def test_parts_of_a_long_answer_are_tests(tmp_path):
     parts = {"sub_question": ["When?", "Where?"], "sub_answer": ["Now.", ""]}
     (request,) = data(UnKE, tmp_path, LONG | parts).requests

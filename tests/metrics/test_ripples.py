@@ -18,7 +18,7 @@ from lightning_edit.metrics.ripples.judging import is_exactly, reply_of, says_al
 from lightning_edit.metrics.ripples.measuring import RippleMetrics
 from lightning_edit.metrics.ripples.table import tables
 from lightning_edit.models.decoder import find_decoder
-from lightning_edit.requests import distinct
+from lightning_edit.repetitions import distinct
 from lightning_edit.ripples import axis_of
 from lightning_edit.tiny import World
 from tests.small_models import make_request

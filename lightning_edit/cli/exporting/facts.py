@@ -19,6 +19,7 @@ from lightning_edit.messages import counted, listed, terminal
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars
+from lightning_edit.requests import complete
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.user.json import json_lines, read_json
 from lightning_edit.updates.base_model import settings_of
@@ -115,7 +116,7 @@ def answers_left(saved: Saved, truncated: Mapping[str, Factors], most: int) -> t
             with inserted(saved.base.model, update):
                 said = 0
                 for number, edit in enumerate(asked, start=1):
-                    question = edit["prompt"].replace("{}", edit["subject"])
+                    question = complete(edit["prompt"], edit["subject"])
                     target = without_special(tokenizer, edit["target_new"])
                     room = room_for(tokenizer, TOKENS, target, question)
                     said += generated_match(Conversation(decoder, tokenizer, room).ask(question), target)

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from os import PathLike
 from pathlib import Path
 from typing import TextIO
 
@@ -67,6 +68,22 @@ def check_file(path: str | Path, named: str = "") -> Path:
         why = getattr(error, "strerror", None) or error
         raise EditError(f"{named}{quoted(str(path))} cannot be read: {why}.") from error
     return file
+
+
+def path_of(given: object, name: str, example: str) -> Path:
+    """The path that an argument names.
+
+    Args:
+        given: What was given; ``~`` is the user's home.
+        name: The argument.
+        example: What it could be.
+
+    Raises:
+        EditError: If it is no path, or an empty one.
+    """
+    if not isinstance(given, str | PathLike) or not str(given).strip():
+        raise EditError(f"`{name}` must be a path such as {example}, got {quoted(given)}.")
+    return Path(given).expanduser()
 
 
 def is_there(path: str | Path) -> bool:
@@ -169,7 +186,8 @@ def csv_rows(
     """The rows of a CSV file under the names of its header; empty cells are left out.
 
     Cells are separated by commas; where the header has none, by the semicolons, tabs or bars that it has. In a ``.tsv``
-    file tabs come before commas. Rows without a text, also those before the header, do not count.
+    file tabs come before commas. Rows without a text, also those before the header, do not count. Spaces behind a
+    separator are no part of a cell, but where it is in quotes.
 
     Args:
         path: The file.
@@ -186,7 +204,9 @@ def csv_rows(
         while beginning[-1] and not beginning[-1].strip(SPACES + signs):
             beginning.append(stream.readline(LONGEST_LINE))
         delimiter = next((sign for sign in signs if sign in beginning[-1]), signs[0])
-        rows = csv.reader(chain(beginning, stream), delimiter=delimiter, strict=True)
+        # The limit is one for the whole process, and is only ever raised: a cell may be as long as a line.
+        csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
+        rows = csv.reader(chain(beginning, stream), delimiter=delimiter, skipinitialspace=True, strict=True)
         end, position, header = 0, 0, None
         try:
             for cells in rows:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from lightning_edit.characters import fault_of
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.storage.json_list import CHUNK, list_entries
@@ -70,9 +71,8 @@ def check_value(value: Any, where: str) -> None:
 def _fault(value: Any, depth: int) -> tuple[str, str] | None:
     """The field, with dots, and what is wrong there."""
     if isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-            return "", f"the text {quoted(value)} holds half of a surrogate pair, which is no character; remove it"
-        return None
+        fault = fault_of(value)
+        return None if fault is None else ("", f"the text {fault}")
     if not isinstance(value, dict | list | tuple):
         return None
     if not depth:
