@@ -23,6 +23,7 @@ from lightning_edit.updates.files.update_record import DamagedUpdateError, Updat
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
 from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.updates.run_settings import refuse_independent
 from lightning_edit.updates.sums import same_update
 
 UPDATE, MODEL = "update.safetensors", "model"
@@ -79,8 +80,8 @@ def change_updates(
         trust_remote_code: Whether code that comes with the base model may be run, whatever the run's settings say.
 
     Raises:
-        EditError: If a number is unknown, removed already or not removed, if the run is not finished, or if the base
-            model is not the one that was edited; nothing is changed then.
+        EditError: If a number is unknown, removed already or not removed, if the run is not finished or each of its
+            updates was made by itself, or if the base model is not the one that was edited; nothing is changed then.
     """
     folder, history = Path(run).expanduser(), open_updates(run, History)
     with RunLock(folder):
@@ -132,9 +133,10 @@ def _check_run(folder: Path, history: History, removed: set[int]) -> list[str]:
     if not path.exists():
         if (folder / MODEL).exists():
             return [f"There was no {path}, so it could not be checked that the run is finished."]
+        refuse_independent(folder)
         raise EditError(
-            f"{folder} holds neither {UPDATE} nor {MODEL}/: the run is not finished. Wait for its end, or resume "
-            "it from its last checkpoint, before you change its updates."
+            f"{folder} holds neither {UPDATE} nor {MODEL}/: the run is not finished, or its ExportEdits writes "
+            "neither. Wait for its end, or resume it from its last checkpoint, before you change its updates."
         )
     now = ModelUpdate.load(path)
     try:
