@@ -158,7 +158,9 @@ def check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, Te
         shape, moment = decoder.moment_shape(layer), moments[layer]
         if not isinstance(moment, Tensor) or moment.shape != shape or moment.is_complex():
             got = tuple(moment.shape) if isinstance(moment, Tensor) else type(moment).__name__
-            raise EditError(f"`moments`: that of layer {layer} must be a real tensor {shape}, got {got}.")
+            raise EditError(
+                f"`moments`: that of layer {decoder.shown(layer)} must be a real tensor {shape}, got {got}."
+            )
 
 
 def check_weights(decoder: Decoder, layers: Sequence[int], how: How) -> ValueSettings:

@@ -41,8 +41,8 @@ class Change:
         written: The files and folders made anew.
         checked: Whether the edited weights are those the run had after the last kept update: compared with the
             fingerprint kept then. None where it keeps none, or where a removed update came before a kept one.
-        distance: For each layer how far the weights are from those of a run without the removed updates, see
-            `first_order_distance`; None where a removed update is damaged.
+        distance: For each layer, by the name that `updates list` shows, how far the weights are from those of a run
+            without the removed updates, see `first_order_distance`; None where a removed update is damaged.
         notes: What could not be checked.
     """
 
@@ -51,7 +51,7 @@ class Change:
     edits: int
     written: list[Path]
     checked: bool | None
-    distance: dict[int, float | None] | None
+    distance: dict[str, float | None] | None
     notes: list[str]
 
     @property
@@ -107,7 +107,7 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
     update.insert(base.model)
     written = _write(folder, history, removed, update, base)
     checked = _check_after(base.model, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None
-    return Change(sorted(removed), kept, edits, written, checked, _distance(history, removed), notes)
+    return Change(sorted(removed), kept, edits, written, checked, _distance(history, removed, described), notes)
 
 
 def _removed_after(history: History, action: Action, numbers: set[int]) -> set[int]:
@@ -206,8 +206,8 @@ def _write(folder: Path, history: History, removed: set[int], update: ModelUpdat
     return written
 
 
-def _distance(history: History, removed: set[int]) -> dict[int, float | None] | None:
+def _distance(history: History, removed: set[int], update: ModelUpdate) -> dict[str, float | None] | None:
     try:
-        return history.distance(removed)
+        return {update.layers[layer].shown(layer): value for layer, value in history.distance(removed).items()}
     except DamagedUpdateError:
         return None
