@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_edit.cli.edit import layer_list
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
-from lightning_edit.messages import terminal
+from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.atomic import atomic_path, check_outputs
 from lightning_edit.storage.user.files import check_model_name
 
@@ -136,7 +136,7 @@ def _tune(
     bench = bench_for(decoder, tokenizer, plan, settings, texts, moments, report)
     kept = log_for(log, bench, plan, settings, f"{preserved} {given.tokens}")
     if kept.known:
-        terminal(stderr=True).print(f"{len(kept.known)} trials were made before and are read from {log}.")
+        terminal(stderr=True).print(f"Read from {log}: {counted(len(kept.known), 'trial')} that had been made before.")
     return tune(bench, plan, settings, kept, report)
 
 
@@ -164,6 +164,6 @@ def _write(out: Path, outcome: "Outcome", decoder: "Decoder", given: Namespace) 
         scratch.write_text(json.dumps(described(outcome, given.favor), indent=1) + "\n", encoding="utf-8")
     point = chosen.point
     where = f"{legend[point.layers]}, {solver_words(point)}, lr {point.lr:g}, clamp {point.clamp:g}"
-    console.print(f"Chosen of {len(outcome.trials)} trials: {where}: {figures(chosen)}.", soft_wrap=True)
+    console.print(f"Chosen of {counted(len(outcome.trials), 'trial')}: {where}: {figures(chosen)}.", soft_wrap=True)
     beside = ", ".join(str(out.with_suffix(suffix)) for suffix in BESIDE)
     console.print(f"Written: {out}, {beside}. Use it: lightning-edit fit --config {out} ...", soft_wrap=True)
