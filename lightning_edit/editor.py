@@ -316,7 +316,7 @@ class Editor:
                 solution, preserved, written.anchored[layer] = anchored.solution, anchored.previous, anchored.memory
         except SingularError as error:
             if error.what == "preservation":
-                check_second_moments({layer: problem.second_moment}, self.solver)
+                check_second_moments({decoder.shown(layer): problem.second_moment}, self.solver)
             raise dependent_keys(decoder.shown(layer), problem.keys) from error
         if self.previous_keys is not None and preserved is not None and preserved is not previous:
             self.previous_keys = self.previous_keys | {layer: preserved}

@@ -34,15 +34,13 @@ def check_moments(decoder: Decoder, layers: Sequence[int], moments: dict[int, Te
     if not set(layers) <= set(moments):
         raise EditError(f"`moments` must hold layers {layers}, got {sorted(moments)}.")
     for layer in layers:
-        shape, moment = decoder.moment_shape(layer), moments[layer]
+        shape, moment, whose = decoder.moment_shape(layer), moments[layer], f"that of layer {decoder.shown(layer)}"
         if not isinstance(moment, Tensor) or moment.shape != shape or not moment.is_floating_point():
             got = f"{moment.dtype} {tuple(moment.shape)}" if isinstance(moment, Tensor) else type(moment).__name__
-            raise EditError(
-                f"`moments`: that of layer {layer} must be a tensor {shape} of floating point numbers, got {got}."
-            )
+            raise EditError(f"`moments`: {whose} must be a tensor {shape} of floating point numbers, got {got}.")
         if fault := _fault(moment.detach()):
             raise EditError(
-                f"`moments`: that of layer {layer} {fault}, so it is no second moment, which is the mean of k k^T over "
+                f"`moments`: {whose} {fault}, so it is no second moment, which is the mean of k k^T over "
                 "keys k. Give one, or `texts`."
             )
 

@@ -152,7 +152,8 @@ def prepare(
     """
     if moments is not None:
         editor.moments = {layer: moments[layer].detach().double() for layer in editor.layers}
-        check_second_moments(dict(editor.moments), how.solver)
+        name_of = editor.weights.decoder.shown
+        check_second_moments({name_of(layer): one for layer, one in editor.moments.items()}, how.solver)
     else:
         decoder, tokenizer = editor.weights.decoder, editor.tokenizer
         asked = preserving_questions(requests, tokenizer, editor.templates, how.second_moment, how.seed)

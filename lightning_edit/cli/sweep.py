@@ -1,11 +1,15 @@
 """The command line's ``sweep``: a fit for every combination of settings, then a comparison, the best first."""
 
+import io
 import math
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from rich.console import Console
 
@@ -14,14 +18,18 @@ from lightning_edit.cli.fit import EditCLI, lightning_errors, run
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.commands.comparison import compare
 from lightning_edit.commands.comparison.quantities import quantity
+from lightning_edit.commands.failure import causes
 from lightning_edit.commands.sweep import LAYERS, Sweep, describe, describe_but_seeds
 from lightning_edit.errors import EditError
 from lightning_edit.loading.pretrained import depth_of, load_tokenizer
-from lightning_edit.messages import terminal
+from lightning_edit.messages import listed, terminal
 from lightning_edit.metrics.ways import Way, way_of, ways_of
 from lightning_edit.models.out_of_memory import is_out_of_memory
 from lightning_edit.run.measured_module import MeasuredModule
 from lightning_edit.storage.run_folder import run_folder
+
+# What a setting out of its range raises, whoever finds it; the parser wraps what a class says of its settings.
+REFUSALS = (AttributeError, KeyError, MemoryError, MisconfigurationException, RuntimeError, TypeError, ValueError)
 
 
 class Preview(EditCLI):
@@ -29,6 +37,12 @@ class Preview(EditCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Does nothing."""
+
+    def _take_name(self) -> None:
+        """Does nothing: the folder is the run's that follows, and loggers may begin a run of theirs for it."""
+
+    def _set_seed(self) -> None:
+        """Does nothing: the run sets it, and says so."""
 
 
 def main(words: list[str]) -> None:
@@ -52,7 +66,7 @@ def main(words: list[str]) -> None:
 def _run(plan: Sweep, settings: list[str], figure: str) -> None:
     console = terminal(stderr=True)
     plan = _fitted(plan, settings, console)
-    combinations, finished = plan.combinations(), []
+    combinations, finished = _accepted(plan, settings, console), []
     for number, combination in enumerate(combinations, start=1):
         name = describe(combination)
         console.rule(f"{number} of {len(combinations)}: {name}")
@@ -60,20 +74,61 @@ def _run(plan: Sweep, settings: list[str], figure: str) -> None:
         garbage_collection_cuda()
         try:
             figures, folder = _fit(["fit", *settings, *plan.arguments(combination)])
-        except (EditError, SystemExit, RuntimeError, MemoryError) as error:
-            # One impossible combination must not cost the others; its settings are refused with status 2.
-            left_out = error.code == 2 if isinstance(error, SystemExit) else isinstance(error, EditError)
-            if not left_out and not is_out_of_memory(error):
+        except (*REFUSALS, SystemExit) as error:
+            # One impossible combination must not cost the others.
+            if (why := _refusal(error)) is None:
                 raise
-            why = "see above" if isinstance(error, SystemExit) else str(error) or "out of memory"
-            console.print(f"left out: {name}: {why}", style="red")
+            _leave_out(name, why, console)
             continue
-        if plan.metric not in figures:
-            raise EditError(f"`metric`: {plan.metric} was not measured, only {', '.join(figures)}.")
-        finished.append((describe_but_seeds(combination), figures[plan.metric], folder))
+        if plan.metric in figures:
+            finished.append((describe_but_seeds(combination), figures[plan.metric], folder))
+            continue
+        why = f"`metric`: {plan.metric} was not measured, only {', '.join(figures)}."
+        if not finished:
+            raise EditError(why)
+        _leave_out(name, why, console)
     if not finished:
         raise EditError("No combination of the sweep could be run.")
     _compare(plan.metric, finished, figure)
+
+
+def _leave_out(name: str, why: str, console: Console) -> None:
+    console.print(f"left out: {name}: {why}", style="red", soft_wrap=True)
+
+
+def _refusal(error: BaseException) -> str | None:
+    """Why settings cannot be used or do not fit the memory; None for a failure that is none of the settings'."""
+    if isinstance(error, SystemExit):
+        # Refused by the parser, which has said why.
+        return "see above" if error.code == 2 else None
+    told = next((one for one in causes(error) if isinstance(one, EditError | MisconfigurationException)), None)
+    if told is not None:
+        return str(told)
+    return str(error) or "out of memory" if is_out_of_memory(error) else None
+
+
+def _preview(words: list[str]) -> tuple[Any, str]:
+    """What a run is made of, or None and why it cannot be made; the run says again what is said while it is made."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return run(["fit", *words], Preview), ""
+    except (*REFUSALS, SystemExit) as error:
+        if (why := _refusal(error)) is None:
+            raise
+        return None, said.getvalue().strip().removeprefix("error: ") if isinstance(error, SystemExit) else why
+
+
+def _accepted(plan: Sweep, settings: list[str], console: Console) -> list[dict[str, Any]]:
+    """The combinations that can be run as far as can be told without a model; says at once which cannot, and why."""
+    accepted = []
+    for combination in plan.combinations():
+        made, why = _preview([*settings, *plan.arguments(combination)])
+        if made is None:
+            _leave_out(describe(combination), why, console)
+        else:
+            accepted.append(combination)
+    return accepted
 
 
 def _compare(metric: str, finished: Sequence[tuple[str, float, str]], figure: str) -> None:
@@ -110,10 +165,27 @@ def _asking(plan: Sweep, module: MeasuredModule) -> tuple[Any, Sequence[Way]]:
 
 def _fitted(plan: Sweep, settings: list[str], console: Console) -> Sweep:
     """The sweep for its model and its records, read before the first run."""
-    first = {name: values[0] for name, values in plan.vary.items() if name != LAYERS}
-    made = run(["fit", *settings, *plan.arguments(first)], Preview)
+    made = _first_made(plan, settings)
     plan, note = plan.for_records(made.datamodule.requests, made.model.evaluation, *_asking(plan, made.model))
     if note is not None:
         console.print(note, style="yellow")
     relative = any(isinstance(value, str) for value in plan.vary.get(LAYERS, ()))
     return plan.for_depth(depth_of(made.model.model_name, made.model.trust_remote_code)) if relative else plan
+
+
+def _first_made(plan: Sweep, settings: list[str]) -> Any:
+    """What the first combination is made of that can be made, its layers left out: they may depend on the model.
+
+    Raises:
+        EditError: If none can be made; at once where it is not the varied settings that are refused.
+    """
+    rest = replace(plan, vary={name: values for name, values in plan.vary.items() if name != LAYERS})
+    refused: list[str] = []
+    for combination in rest.combinations():
+        made, why = _preview([*settings, *plan.arguments(combination)])
+        if made is not None:
+            return made
+        if not refused and _preview([*settings, *plan.arguments({})])[1] == why:
+            raise EditError(why)
+        refused.append(f"{describe(combination)}: {why}")
+    raise EditError(f"No combination of the sweep could be run. {listed(refused)}")

@@ -10,7 +10,7 @@ from lightning_edit.cli.edit import layer_list
 from lightning_edit.cli.tune import CHAT, DEVICES, DTYPES, read_requests
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
-from lightning_edit.messages import terminal
+from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.user.files import check_model_name
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def main(words: list[str]) -> None:
     same = ", ".join(f"{name} {value}" for name, value in net.made.settings.items())
     folder = shlex.quote(str(out))
     terminal().print(
-        f"The net for {len(net.made.places)} maps is in {out}. Use it: lightning-edit fit "
+        f"The net for {counted(len(net.made.places), 'map')} is in {out}. Use it: lightning-edit fit "
         f"--model.source Gradient --model.source.net {folder} ..., with the solver {net.made.solver} and as "
         f"`model.source` {same}.",
         soft_wrap=True,
@@ -115,7 +115,15 @@ def _settings(given: Namespace) -> "NetSettings":
     if given.every < 1:
         raise EditError(f"`--every` must be a whole number of 1 or more, got {given.every}.")
     own = {name: getattr(given, name) for name in (*WHOLE, *NUMBERS, "seed") if getattr(given, name) is not None}
-    return NetSettings(**{**USUAL[given.method][0], **own})
+    settings = NetSettings(**{**USUAL[given.method][0], **own})
+    for name, others in {"reach": ("turns",), "discount": ("turns", "reach")}.items():
+        alone = next((other for other in others if getattr(settings, other) == 1), None)
+        if name in own and alone is not None:
+            raise EditError(
+                f"`--{name}`: with `--{alone}` 1 no facts of earlier updates are looked at, so it has no effect. Leave "
+                f"it out, or give `--{alone}` 2 or more."
+            )
+    return settings
 
 
 def _prepared(given: Namespace, settings: "NetSettings", layers: list[int] | None) -> tuple["Pupil", list["Lesson"]]:

@@ -156,9 +156,10 @@ def _write(out: Path, outcome: "Outcome", decoder: "Decoder", given: Namespace) 
     if not chosen.score.efficacy:
         reason = f": {chosen.failed}" if chosen.failed else ", whatever was tried."
         raise EditError(f"The edited model says none of the new answers{reason} Try other `--layers` or `--data`.")
-    settings = settings_of(given.model, chosen, outcome.plan, given.dtype)
+    settings = settings_of(given.model, chosen, outcome.plan, given.dtype, given.tokens)
+    text = preset(decoder, settings, chosen, len(outcome.trials), given.favor, given.preserve)
     with atomic_path(out) as scratch:
-        scratch.write_text(preset(decoder, settings, chosen, len(outcome.trials), given.favor), encoding="utf-8")
+        scratch.write_text(text, encoding="utf-8")
     legend = {layers: f"layers {name}" if len(layers) > 1 else f"layer {name}" for layers, name in names.items()}
     with atomic_path(out.with_suffix(".png")) as scratch:
         draw(outcome.trials, chosen, legend).savefig(scratch, format="png")

@@ -5,22 +5,38 @@ from typing import Literal
 
 Kind = Literal["searched", "differentiated", "trained", "constrained", "told", "remembered"]
 Levers = Mapping[str, float]
+# It works on the sum of all updates, when the last is written.
+PRUNE = "PRUNE.alpha"
 PRESERVE = {
     "previous_keys": "set `previous_keys: true`",
     "anchor.ridge": "raise `anchor.ridge`",
+    "anchor.bound": "lower `anchor.bound`",
     "solver.second_moment_weight": "raise the solver's `second_moment_weight` (w)",
     "solver.threshold": "lower the solver's `threshold`",
     "solver.ridge": "raise the solver's `ridge`",
     "norm_constraint": "lower `model.norm_constraint`",
+    "RECT.keep": "lower RECT's `keep`",
+    "REVIVE.energy": "raise REVIVE's `energy`",
+    "SPHERE.eta": "raise SPHERE's `eta`",
+    "SPHERE.alpha": "raise SPHERE's `alpha`",
+    PRUNE: "raise PRUNE's `alpha`",
 }
 WRITE = {
     "anchor.ridge": "lower `anchor.ridge`",
+    "anchor.bound": "raise `anchor.bound`",
     "solver.second_moment_weight": "lower the solver's `second_moment_weight` (w)",
     "solver.threshold": "raise the solver's `threshold`",
     "solver.ridge": "lower the solver's `ridge`",
     "values.norm_anchor": "raise `values.norm_anchor` or set it to null",
     "norm_constraint": "raise `model.norm_constraint`",
+    "RECT.keep": "raise RECT's `keep`",
+    "REVIVE.energy": "lower REVIVE's `energy`",
+    "SPHERE.eta": "lower SPHERE's `eta`",
+    "SPHERE.alpha": "lower SPHERE's `alpha`",
+    PRUNE: "lower PRUNE's `alpha`",
 }
+# Shares, which cannot be raised any further.
+LARGEST = dict.fromkeys(("RECT.keep", "REVIVE.energy", "SPHERE.eta", "SPHERE.alpha"), 1.0)
 LESS_HARM: Mapping[Kind, str] = {
     "constrained": "train for fewer `model.epochs`, lower `model.lr`, or raise `model.energy`",
     "told": "with `model.facts: tfidf` or `states`, raise `model.threshold`: prompts about something else get no fact",
@@ -45,7 +61,7 @@ def preserve_more(levers: Levers) -> list[str]:
     Args:
         levers: See `RunFigures`.
     """
-    return [way for name, way in PRESERVE.items() if name in levers]
+    return [way for name, way in PRESERVE.items() if name in levers and _can(way, name, levers)]
 
 
 def write_more(levers: Levers) -> list[str]:
@@ -54,7 +70,11 @@ def write_more(levers: Levers) -> list[str]:
     Args:
         levers: See `RunFigures`.
     """
-    return [way for name, way in WRITE.items() if levers.get(name)]
+    return [way for name, way in WRITE.items() if levers.get(name) and _can(way, name, levers)]
+
+
+def _can(way: str, name: str, levers: Levers) -> bool:
+    return not (way.startswith("raise") and levers[name] == LARGEST.get(name))
 
 
 def less_harm(kind: Kind, levers: Levers) -> str:
@@ -100,7 +120,8 @@ def less_far(kind: Kind, levers: Levers) -> str:
     if kind != "searched":
         remedy = less_harm(kind, levers)
         return f"{remedy[0].upper()}{remedy[1:]}."
-    ways = any_of(*preserve_more(levers), *["write with AlphaEdit"] * ("solver.threshold" not in levers))
+    during = {name: value for name, value in levers.items() if name != PRUNE}
+    ways = any_of(*preserve_more(during), *["write with AlphaEdit"] * ("solver.threshold" not in levers))
     return (
         f"{ways[0].upper()}{ways[1:]}; or optimize the values less far (`values.mpes`, a smaller "
         "`values.clamp_norm_factor`)."

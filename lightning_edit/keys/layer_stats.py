@@ -261,7 +261,7 @@ def prepare_second_moments(
         if settings.preserve_weight:
             moments = with_questions(decoder, moments, preserved, settings.preserve_weight, 0.0, cache, report)
         for layer, moment in moments.items():
-            check_second_moments({layer: moment.to(decoder.device)}, solver)
+            check_second_moments({decoder.shown(layer): moment.to(decoder.device)}, solver)
         return Moments(moments, found.outputs)
 
     if decoder.memory == "normal" or decoder.device.type != "cpu":

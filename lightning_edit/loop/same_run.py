@@ -167,8 +167,9 @@ def check_base(edits: Mapping[str, Any], weights: EditedWeights, model: str) -> 
                 "same `model.layers`, or start from the run's model/ folder as `model.model`."
             )
         if weights.base_fingerprint(int(layer)) != base:
+            shown = weights.decoder.shown(int(layer))
             raise EditError(
-                f"The checkpoint was made from other weights than layer {layer} of {model} holds. "
+                f"The checkpoint was made from other weights than layer {shown} of {model} holds. "
                 "Give the same `model` and `dtype` as in the run."
             )
     check_sample(edits.get("model_sample"), weights.sample, model)

@@ -166,6 +166,7 @@ def render_preset(
     about: str = "",
     models: Sequence[str] = (),
     one_layer: int | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of a preset, as `Preset.read` and ``fit --config`` read it.
 
@@ -177,6 +178,7 @@ def render_preset(
         about: What else a reader should know.
         models: Hub names of models of this shape.
         one_layer: The layer to edit where there can be only one.
+        data: Settings of the records, whichever class reads them.
     """
     text = config.get_text_config()
     fits = {name: getattr(text, name) for name in MATCHED if getattr(text, name, None) is not None}
@@ -186,7 +188,8 @@ def render_preset(
     header |= {} if one_layer is None else {"one_layer": one_layer}
     comments = [line.rstrip() for line in _dumped({"preset": header}).splitlines()]
     comments += [line for part in about.splitlines() for line in textwrap.wrap(part, WIDTH - 2)]
-    body = _dumped({"model": {"class_path": "EditingModule", "init_args": dict(settings)}})
+    content: dict[str, Any] = {"model": {"class_path": "EditingModule", "init_args": dict(settings)}}
+    body = _dumped(content | ({"data": {"init_args": dict(data)}} if data else {}))
     return "".join(f"# {line}\n" for line in comments) + body
 
 

@@ -62,16 +62,24 @@ class NetTraining(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One sequence of updates."""
         step = self.global_step
-        outcome = sequence_loss(self.pupil, self.net, self.net.statistics, self.turns(step), self.settings)
+        try:
+            outcome = sequence_loss(self.pupil, self.net, self.net.statistics, self.turns(step), self.settings)
+        except torch.linalg.LinAlgError as error:
+            # A solver's system holds what is not finite.
+            raise self._diverged(step) from error
         if not torch.isfinite(outcome.surrogate) or outcome.loss != outcome.loss:
-            raise EditError(
-                f"The training diverged at step {step + 1}: its loss is not a finite number. Lower the learning rate "
-                f"or `eta`. The checkpoint in {self.folder} is from before."
-            )
+            raise self._diverged(step)
         self.net.statistics = outcome.statistics
         edits = self.settings.batch * self.settings.turns
         self.figures = {"loss": outcome.loss / edits, "answers": outcome.same, "unrelated": outcome.unrelated}
         return outcome.surrogate
+
+    def _diverged(self, step: int) -> EditError:
+        kept = f" The checkpoint in {self.folder} is from before." if (self.folder / CHECKPOINT).is_file() else ""
+        return EditError(
+            f"The training diverged at step {step + 1}: its loss is not a finite number. Lower the learning rate or "
+            f"`eta`.{kept}"
+        )
 
     def turns(self, step: int) -> list[list[Lesson]]:
         """The facts of a step, for each update: all are taken once before one is taken again.

@@ -147,7 +147,7 @@ def check_tokens(module: "EditingModule") -> None:
         if settings.tokens < width:
             # So many keys span no more than this.
             best = (torch.arange(width) < settings.tokens).double().diag()
-            check_second_moments({layer: best}, module.solver)
+            check_second_moments({module.decoder.shown(layer): best}, module.solver)
 
 
 def check_history(module: "EditingModule") -> None:

@@ -14,6 +14,7 @@ def levers_of(module: "EditingModule") -> dict[str, float]:
         module: The module under way.
     """
     parts: dict[str, Any] = {"solver": module.solver, "anchor": module.update_anchor}
+    parts |= {type(process).__name__: process for process in module.post_processing}
     levers = {
         f"{name}.{field.name}": getattr(part, field.name)
         for name, part in parts.items()

@@ -1,5 +1,7 @@
 """Whether a solver can use the second moments of a run, asked before anything expensive is done."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -8,11 +10,11 @@ from lightning_edit.solvers.base import Solver
 from lightning_edit.solvers.cholesky import SingularError
 
 
-def check_second_moments(moments: dict[int, Tensor], solver: Solver) -> None:
+def check_second_moments(moments: Mapping[int, Tensor] | Mapping[str, Tensor], solver: Solver) -> None:
     """Refuses second moments that a solver cannot use, before anything expensive is done.
 
     Args:
-        moments: For each edited layer C ``(d_in, d_in)``, or its blocks, see `EditProblem`.
+        moments: For each edited layer, by the name that is shown, C ``(d_in, d_in)``, or its blocks, see `EditProblem`.
         solver: See `Solver.check`.
 
     Raises:

@@ -68,7 +68,7 @@ def from_requests(requests: Sequence[EditRequest], edits: int, seed: int) -> Mat
             f"Tuning needs edits of at least {FEWEST} different subjects, got {counted(len(order), 'subject')}. Leave "
             "out `--data` to tune with public facts."
         )
-    count = max(FEWEST - 1, min(edits, len(order) * 4 // 5))
+    count = min(edits, len(order) * 4 // 5)
     others = order[count:]
     edited = [
         replace(request, paraphrase_prompts=request.paraphrase_prompts[:PARAPHRASES]) for request in order[:count]

@@ -11,7 +11,7 @@ from lightning_edit.tuning.judge import Favor
 from lightning_edit.tuning.tune import Plan
 
 
-def settings_of(model: str, trial: Trial, plan: Plan, dtype: str) -> dict[str, Any]:
+def settings_of(model: str, trial: Trial, plan: Plan, dtype: str, tokens: int | None = None) -> dict[str, Any]:
     """The settings of a trial, as `fit` reads them.
 
     Args:
@@ -19,6 +19,7 @@ def settings_of(model: str, trial: Trial, plan: Plan, dtype: str) -> dict[str, A
         trial: The trial.
         plan: What it was made with.
         dtype: Precision of the weights.
+        tokens: How much text the second moments were counted from; None for what a run counts.
     """
     point, solver = trial.point, trial.point.solver
     weights: dict[str, Any] = {"second_moment_weight": solver.second_moment_weight, "ridge": solver.ridge}
@@ -34,12 +35,15 @@ def settings_of(model: str, trial: Trial, plan: Plan, dtype: str) -> dict[str, A
             "clamp_norm_factor": point.clamp,
             "site": plan.values.site,
         },
+        **({} if tokens is None else {"second_moment": {"tokens": tokens}}),
         "chat": plan.chat,
         "dtype": dtype,
     }
 
 
-def preset(decoder: Decoder, settings: dict[str, Any], trial: Trial, trials: int, favor: Favor) -> str:
+def preset(
+    decoder: Decoder, settings: dict[str, Any], trial: Trial, trials: int, favor: Favor, text: str | None = None
+) -> str:
     """The text of a preset, which says how it was found.
 
     Args:
@@ -48,12 +52,15 @@ def preset(decoder: Decoder, settings: dict[str, Any], trial: Trial, trials: int
         trial: The trial that it was.
         trials: Among how many it was found.
         favor: What was favored.
+        text: The file of the text that was preserved; None for the model's own.
     """
     source = (
         f"lightning-edit tune, {counted(trials, 'trial')} with up to {counted(trial.edits, 'edit')}, favoring {favor}"
     )
     about = f"With {counted(trial.edits, 'edit')} in one update, in shares of prompts: {figures(trial)}."
-    return render_preset(decoder.model.config, settings, "tuned", source, about)
+    preserved = {"class_path": "TextFile", "init_args": {"path": text}}
+    data = None if text is None else {"preservation": preserved}
+    return render_preset(decoder.model.config, settings, "tuned", source, about, data=data)
 
 
 def figures(trial: Trial) -> str:

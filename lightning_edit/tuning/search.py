@@ -29,16 +29,28 @@ def search(
         report: Called with the number of trials of a rung.
 
     Returns:
-        All trials in their order; those with all edits compare with each other.
+        All trials in their order, each once; those with all edits compare with each other.
     """
+    made: dict[tuple[Point, int], Trial] = {}
+
+    def once(point: Point, count: int) -> Trial:
+        # Of few edits several rungs have as many.
+        if (point, count) not in made:
+            made[point, count] = run(point, count)
+        return made[point, count]
+
+    _climb(space, once, edits, favor, report)
+    return list(made.values())
+
+
+def _climb(space: Space, run: Callable[[Point, int], Trial], edits: int, favor: Favor, report: Report) -> None:
+    """The rungs, and then steps from the best until no neighbor is better."""
     last = _first(space, run, edits, favor, report)
-    trials = list(last)
     for number, (share, stay, widened) in enumerate(RUNGS, start=3):
         count = _count(edits, share)
         best = [trial.point for trial in _ranked(last, favor)[:stay]]
         points = with_neighbors(space, best, widened)
         last = _rung(points, count, run, f"trials {number}/{len(RUNGS) + 2} ({counted(count, 'edit')})", report, favor)
-        trials += last
     tried = {trial.point for trial in last}
     for _ in range(CLIMBS):
         best_trial = max(last, key=lambda trial: trial.rank(favor))
@@ -46,11 +58,9 @@ def search(
         if not points:
             break
         last = [*last, *_rung(points, edits, run, f"neighbors of the best ({counted(edits, 'edit')})", report, favor)]
-        trials += last[-len(points) :]
         tried |= set(points)
         if max(last, key=lambda trial: trial.rank(favor)) is best_trial:
             break
-    return trials
 
 
 def _first(space: Space, run: Callable[[Point, int], Trial], edits: int, favor: Favor, report: Report) -> list[Trial]:

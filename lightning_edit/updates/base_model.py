@@ -10,10 +10,8 @@ from lightning_edit.loading.editable import Loaded, ModelSource, load_base
 from lightning_edit.loading.fingerprints import check_sample, sample_of
 from lightning_edit.loading.weight_forms import Precision
 from lightning_edit.messages import quoted
-from lightning_edit.storage.user.yaml import read_yaml
 from lightning_edit.updates.model_update import ModelUpdate
-
-CONFIG = "config.yaml"
+from lightning_edit.updates.run_settings import CONFIG, settings_of
 
 
 def base_of(
@@ -89,22 +87,3 @@ def _named() -> Iterator[None]:
         yield
     except EditError as error:
         raise EditError(f"{error} The weights are recomputed from the base model: give it with --model.") from error
-
-
-def settings_of(folder: Path) -> dict[str, Any]:
-    """The settings of a run's ``model``; none where its folder holds no configuration.
-
-    Args:
-        folder: The run's.
-
-    Raises:
-        EditError: If there is a configuration, but not that of a run.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        return {}
-    content = read_yaml(path)
-    try:
-        return dict(content["model"]["init_args"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise EditError(f"{path} is not the configuration of a run ({error}); fix it or move it away.") from error

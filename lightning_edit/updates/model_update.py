@@ -47,7 +47,8 @@ class ModelUpdate:
     def __repr__(self) -> str:
         """What it is, without its numbers."""
         said = [f"{name}={self.info[name]}" for name in ("edits", "solver", "model") if name in self.info]
-        return f"{type(self).__name__}({', '.join([f'layers={sorted(self.layers)}', *said])})"
+        layers = ", ".join(update.shown(layer) for layer, update in sorted(self.layers.items()))
+        return f"{type(self).__name__}({', '.join([f'layers=[{layers}]', *said])})"
 
     @property
     def is_inserted(self) -> bool:

@@ -23,6 +23,7 @@ from lightning_edit.updates.files.update_record import DamagedUpdateError, Updat
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
 from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.updates.run_settings import refuse_independent
 from lightning_edit.updates.sums import same_update
 
 UPDATE, MODEL = "update.safetensors", "model"
@@ -40,8 +41,8 @@ class Change:
         written: The files and folders made anew.
         checked: Whether the edited weights are those the run had after the last kept update: compared with the
             fingerprint kept then. None where it keeps none, or where a removed update came before a kept one.
-        distance: For each layer how far the weights are from those of a run without the removed updates, see
-            `first_order_distance`; None where a removed update is damaged.
+        distance: For each layer, by the name that `updates list` shows, how far the weights are from those of a run
+            without the removed updates, see `first_order_distance`; None where a removed update is damaged.
         notes: What could not be checked.
         on_top: Whether edits of the run that it was built on are in its weights, whatever is removed.
     """
@@ -51,7 +52,7 @@ class Change:
     edits: int
     written: list[Path]
     checked: bool | None
-    distance: dict[int, float | None] | None
+    distance: dict[str, float | None] | None
     notes: list[str]
     on_top: bool = False
 
@@ -81,8 +82,8 @@ def change_updates(
         trust_remote_code: Whether code that comes with the base model may be run, whatever the run's settings say.
 
     Raises:
-        EditError: If a number is unknown, removed already or not removed, if the run is not finished, or if the base
-            model is not the one that was edited; nothing is changed then.
+        EditError: If a number is unknown, removed already or not removed, if the run is not finished or each of its
+            updates was made by itself, or if the base model is not the one that was edited; nothing is changed then.
     """
     folder, history = Path(run).expanduser(), open_updates(run, History)
     with RunLock(folder):
@@ -110,7 +111,7 @@ def _change(folder: Path, history: History, removed: set[int], model: str | None
     update.insert(base.model)
     written = _write(folder, history, removed, update, base)
     checked = _check_after(base.model, records[-1]) if records and kept == list(range(1, len(kept) + 1)) else None
-    distance = _distance(history, removed)
+    distance = _distance(history, removed, described)
     return Change(sorted(removed), kept, edits, written, checked, distance, notes, history.began_with)
 
 
@@ -138,9 +139,10 @@ def _check_run(folder: Path, history: History, removed: set[int]) -> list[str]:
     if not path.exists():
         if (folder / MODEL).exists():
             return [f"There was no {path}, so it could not be checked that the run is finished."]
+        refuse_independent(folder)
         raise EditError(
-            f"{folder} holds neither {UPDATE} nor {MODEL}/: the run is not finished. Wait for its end, or resume "
-            "it from its last checkpoint, before you change its updates."
+            f"{folder} holds neither {UPDATE} nor {MODEL}/: the run is not finished, or its ExportEdits writes "
+            "neither. Wait for its end, or resume it from its last checkpoint, before you change its updates."
         )
     now = ModelUpdate.load(path)
     try:
@@ -210,8 +212,8 @@ def _write(folder: Path, history: History, removed: set[int], update: ModelUpdat
     return written
 
 
-def _distance(history: History, removed: set[int]) -> dict[int, float | None] | None:
+def _distance(history: History, removed: set[int], update: ModelUpdate) -> dict[str, float | None] | None:
     try:
-        return history.distance(removed)
+        return {update.layers[layer].shown(layer): value for layer, value in history.distance(removed).items()}
     except DamagedUpdateError:
         return None

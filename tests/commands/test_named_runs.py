@@ -136,6 +136,18 @@ def test_runs_whose_free_answers_were_asked_otherwise_are_not_joined(tmp_path):
     assert [(run.seeds, run.wild) for run in joined] == [(2, {"wild.tokens": "16"}), (2, {"wild.tokens": "64"})]
 
 
+@pytest.mark.parametrize("x", ["batch_size", "edits"])
+def test_runs_that_are_not_joined_keep_the_numbers_of_their_names(x, tmp_path):
+    """They have the same settings and seed, so nothing but their names tells them apart."""
+    folders = [write(tmp_path / name, 64, value, name=name) for name, value in (("q4", 0.5), ("q5", 0.6))]
+    assert labels(folders, x) == ["q4", "q5"]
+    lines = lines_of(joined_seeds(read_runs(folders)[0]), x)
+    assert [points_of(line, "S", x)[-1].value for line in lines] == [0.5, 0.6]
+    # Further lengths of the same method do not change that; runs of other seeds are joined.
+    assert labels([*folders, write(tmp_path / "q6", 32, name="q6")], "edits") == ["q4", "q5", "q6"]
+    assert labels([*folders, write(tmp_path / "q7", 64, seed=1, name="q7")], x) == ["q"]
+
+
 def test_a_seed_that_was_run_twice_counts_once(tmp_path):
     folders = [write(tmp_path / f"{number}", 64, 0.5 + number / 10, seed=number % 2) for number in range(3)]
     [run] = joined_seeds(read_runs(folders)[0])

@@ -126,3 +126,43 @@ def test_three_columns_are_compared_by_efficacy_after_one_look(tmp_path, capfd, 
     shown = capfd.readouterr()
     assert "S cannot be measured on these records" in shown.err
     assert (tmp_path / "runs" / "sweep.png").is_file()
+
+
+GRADIENTS = ["--config", str(CONFIGS / "solvers" / "ultraedit.yaml"), "--data.edits=2", "--collateral.prompts=0"]
+
+
+@pytest.mark.slow
+def test_a_setting_out_of_its_range_is_left_out_before_the_first_fit(tmp_path, capfd, monkeypatch):
+    """Refusals of a nested class arrive as the parser's ValueError; the first value is the one that is refused."""
+    file = tmp_path / "sweep.yaml"
+    file.write_text(json.dumps({"vary": {"model.source.eta": [0.0, 0.001, "much"], LAYERS: ["10%"]}}))
+    monkeypatch.chdir(tmp_path)
+    cli.main(["sweep", str(file), *GRADIENTS])
+    shown = capfd.readouterr()
+    before, _, after = shown.err.partition("1 of 1: eta=0.001 layers=[0]")
+    assert "left out: eta=0.0 layers=[0]: `source.eta` must be a number above 0, got 0.0." in before
+    assert 'left out: eta="much" layers=[0]: Parser key "model":' in before
+    assert "left out" not in after
+    assert "eta=0.001 layers=[0]" in shown.out
+    assert [path.name for path in (tmp_path / "runs").glob("version_*")] == ["version_0"]
+
+
+def test_a_sweep_of_which_nothing_can_be_run_says_why(tmp_path, capfd):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(json.dumps({"vary": {"model.source.eta": [0.0, -1.0]}}))
+    with pytest.raises(SystemExit) as left:
+        cli.main(["sweep", str(file), *GRADIENTS])
+    assert left.value.code == 2
+    shown = capfd.readouterr().err
+    assert "No combination of the sweep could be run" in shown
+    assert "eta=-1.0: `source.eta` must be a number above 0, got -1.0." in shown
+
+
+def test_a_mistake_in_the_settings_of_all_fits_is_said_once(tmp_path, capfd):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(json.dumps({"vary": {"model.source.eta": [0.1, 0.2, 0.3]}, "fixed": {"data.edit": 3}}))
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", str(file), *GRADIENTS])
+    shown = capfd.readouterr().err
+    assert shown.count("Option 'edit' is not accepted") == 1
+    assert "eta=" not in shown

@@ -15,7 +15,9 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit import EMMET, EditError, ModelUpdate, ValueSettings
+from lightning_edit.cli.main import main as command_line
 from lightning_edit.commands.updates import main, show_list
+from lightning_edit.configs import CONFIGS
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.editor import Editor
 from lightning_edit.keys.context_templates import ContextTemplates
@@ -379,7 +381,7 @@ def test_a_run_that_goes_on_is_listed_and_not_changed(run, capsys):
     (run / "update.safetensors").rename(run / "elsewhere")
     main(["list", str(run)])
     assert "kept" in said(capsys)
-    with pytest.raises(EditError, match=r"the run is not finished\. Wait for its end"):
+    with pytest.raises(EditError, match=r"the run is not finished, .*Wait for its end"):
         main(["remove", str(run), "4"])
     # Gone on with after it was finished once.
     (run / "elsewhere").rename(run / "update.safetensors")
@@ -480,3 +482,31 @@ def test_show_gives_the_edits_of_one_update(run, capsys):
         assert request.rewrite_prompt in text
         assert request.target_new in text
     assert BATCHES[0][0].rewrite_prompt not in text
+
+
+def test_updates_that_were_each_made_by_themselves_have_no_sum_and_every_command_says_so(tmp_path, capsys):
+    """The run is finished, so neither to wait for it nor to take its checkpoint would help."""
+    given = [
+        "--data.edits=4",
+        "--model.edits_per_update=2",
+        "--model.independent_updates=true",
+        "--collateral.prompts=0",
+    ]
+    config = str(CONFIGS / "solvers" / "ultraedit.yaml")
+    command_line(["fit", "--config", config, "--collateral.prompts=0", *given, f"--trainer.logger.save_dir={tmp_path}"])
+    run = tmp_path / "version_0"
+    main(["list", str(run)])
+    (*_, checkpoint) = sorted((run / "checkpoints").glob("*.ckpt"))
+    capsys.readouterr()
+    for words in (
+        ["updates", "remove", str(run), "1"],
+        ["export", str(run)],
+        ["export", str(checkpoint)],
+        ["ask", str(run), "--once", "Why?"],
+    ):
+        with pytest.raises(SystemExit):
+            command_line(words)
+        said = capsys.readouterr().err
+        assert "was made by itself (`independent_updates`), so there is no edited model" in said, words
+        assert "finished" not in said
+        assert "checkpoint can be given" not in said

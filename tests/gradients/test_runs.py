@@ -8,7 +8,9 @@ import torch
 
 from lightning_edit import EditError, EditRequest, Gradient, Ridge, ValueSettings
 from lightning_edit.cli import main as cli
+from lightning_edit.commands.updates import show_change
 from lightning_edit.datamodules import TinyWorld
+from lightning_edit.messages import terminal
 from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.updates.history import History
 from lightning_edit.updates.undo import change_updates
@@ -75,10 +77,11 @@ def test_figures_and_files_name_the_maps(whole, capsys):
     shown = capsys.readouterr().out
     assert "0.mlp.c_fc" in shown and "1.mlp.c_fc" in shown
     update = made.update
+    assert repr(update).startswith("ModelUpdate(layers=[0, 1, 0.mlp.c_fc, 1.mlp.c_fc], ")
     assert [layer.shown(place) for place, layer in update.layers.items()] == ["0", "1", "0.mlp.c_fc", "1.mlp.c_fc"]
 
 
-def test_an_update_is_taken_out_of_a_run(whole, tmp_path):
+def test_an_update_is_taken_out_of_a_run(whole, tmp_path, capsys):
     folder = shutil.copytree(whole[1], tmp_path / "version_0")
     (folder / "config.yaml").write_text("model:\n  init_args:\n    model: tiny\n")
     change = change_updates(folder, "remove", [4])
@@ -86,6 +89,11 @@ def test_an_update_is_taken_out_of_a_run(whole, tmp_path):
     change = change_updates(folder, "remove", [1])
     # A gradient on another model is not known from this one.
     assert None in change.distance.values()
+    show_change(folder, change, terminal())
+    told = capsys.readouterr().out
+    assert list(change.distance) == ["0", "1", "0.mlp.c_fc", "1.mlp.c_fc"]
+    assert "layer 1: unknown" in told and "layer 0.mlp.c_fc: unknown" in told
+    assert "layer 2" not in told and "layer 3" not in told
 
 
 def test_an_edit_that_replaces_another_takes_all_of_its_keys_out(tmp_path):

@@ -132,6 +132,12 @@ def test_each_method_is_trained_and_used_by_the_command_line(method, facts, tmp_
         (("--steps", "0"), r"`steps` must be a whole number of 1 or more, got 0"),
         (("--every", "0"), r"`--every` must be a whole number"),
         (("--method", "mend", "--ridge", "2"), r"`--ridge`: mend solves nothing and has none"),
+        (("--reach", "3"), r"`--reach`: with `--turns` 1 no facts of earlier updates are looked at"),
+        (
+            ("--method", "mend", "--discount", "0.5"),
+            r"`--discount`: with `--turns` 1 .* Leave it out, or give `--turns` 2",
+        ),
+        (("--turns", "2", "--reach", "1", "--discount", "0.5"), r"`--discount`: with `--reach` 1 no facts"),
         (("--batch", "900"), r"A step takes 1 x 900 = 900 facts"),
         (("--maps", "mlp.gate"), r"has no linear map 'mlp.gate'"),
     ],
@@ -141,3 +147,21 @@ def test_arguments_that_make_no_sense_are_refused(words, told, facts, tmp_path, 
         cli.main(["train-net", "tiny", "--data", str(facts), "--out", str(tmp_path / "net"), *TRAIN, *words])
     shown = " ".join(capsys.readouterr().err.split())
     assert re.search(told, shown), shown
+
+
+def test_a_training_that_diverges_names_a_checkpoint_only_if_there_is_one(facts, tmp_path, capsys):
+    """Without a checkpoint there is no folder; with one, it is from before."""
+    far = ["--lr", "1e20", "--locality", "0", "--steps", "3"]
+    for every in ("50", "1"):
+        folder = tmp_path / f"net{every}"
+        with pytest.raises(SystemExit):
+            cli.main(["train-net", "tiny", "--data", str(facts), "--out", str(folder), *TRAIN, *far, "--every", every])
+        shown = " ".join(capsys.readouterr().err.split())
+        assert "The training diverged at step 2" in shown
+        assert (f"The checkpoint in {folder} is from before" in shown) == folder.is_dir() == (every == "1")
+
+
+def test_a_net_for_one_map_is_said_to_be_for_one(facts, tmp_path, capsys):
+    words = ["--layers", "0", "--rank", "4", "--batch", "4", "--steps", "1"]
+    cli.main(["train-net", "tiny", "--data", str(facts), "--out", str(tmp_path / "net"), *words])
+    assert "The net for 1 map is in" in capsys.readouterr().out

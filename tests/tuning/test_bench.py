@@ -225,6 +225,7 @@ def test_records_are_divided_into_edits_and_what_should_stay(requests):
     assert from_requests(requests, 10, seed=0) == material
     assert from_requests(requests, 10, seed=1) != material
     assert len(from_requests(requests[:5], 10, seed=0).requests) == 4
+    assert [len(from_requests(requests, edits, seed=0).requests) for edits in (1, 2, 3)] == [1, 2, 3]
     with pytest.raises(EditError, match="at least 4 different subjects, got 3 subjects"):
         from_requests([*requests[:3], requests[0]], 10, seed=0)
 

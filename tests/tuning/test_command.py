@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from lightning_edit.cli import main as cli
 from lightning_edit.cli.tune import read_requests
@@ -47,6 +48,17 @@ def test_it_writes_a_preset_that_fit_reads(folder, capsys):
     assert f"second_moment_weight: {chosen['weight'] / 0.1:.1f}" in printed
 
 
+def test_the_preset_counts_second_moments_from_the_text_of_the_tuning(folder, capsys):
+    with pytest.raises(SystemExit):
+        own = ["--data", "OwnEdits", "--data.path", str(folder / "edits.json")]
+        cli.main(["fit", "--config", str(folder / "preset.yaml"), *own, "--print_config"])
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings["model"]["init_args"]["second_moment"]["tokens"] == 4000
+    preserved = settings["data"]["init_args"]["preservation"]
+    assert preserved["class_path"].endswith("TextFile")
+    assert preserved["init_args"]["path"] == str(folder / "text.txt")
+
+
 def test_the_preset_is_the_best_of_all_trials(folder):
     told = json.loads((folder / "preset.trials.json").read_text())
     means = {}
@@ -56,7 +68,8 @@ def test_the_preset_is_the_best_of_all_trials(folder):
     assert means[json.dumps(told["chosen"]["point"])] == max(means.values())
     assert told["chosen"]["score"]["efficacy"] > 0.5
     logged = [json.loads(line) for line in (folder / "preset.trials.jsonl").read_text().splitlines()[1:]]
-    assert sorted(map(json.dumps, logged)) == sorted(set(map(json.dumps, told["trials"])))
+    assert sorted(map(json.dumps, logged)) == sorted(map(json.dumps, told["trials"]))
+    assert f"{len(logged)} trials with up to 4 edits" in (folder / "preset.yaml").read_text()
     assert (folder / "preset.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -69,7 +82,7 @@ def test_the_same_command_makes_no_trial_again(folder, monkeypatch, capsys):
     assert (folder / "preset.trials.jsonl").read_text() == log
     assert (folder / "preset.yaml").read_text() == preset
     shown = capsys.readouterr()
-    assert "trials were made before" in shown.err
+    assert "that had been made before" in shown.err
     assert "Chosen of " in shown.out
 
 

@@ -77,6 +77,19 @@ def test_few_edits_are_all_used():
     assert {trial.edits for trial in trials} == {3}
 
 
+@pytest.mark.parametrize("edits", [1, 8])
+def test_rungs_of_as_many_edits_count_a_trial_once(edits):
+    made = []
+    run = surface(0)
+
+    def kept(point, count):
+        made.append((point, count))
+        return run(point, count)
+
+    trials = search(Space(((0,),), 64), kept, edits, "balance")
+    assert len({(trial.point, trial.edits) for trial in trials}) == len(trials) == len(made)
+
+
 def test_a_search_tells_how_far_it_is():
     told = []
     search(SPACE, surface(10), EDITS, "balance", lambda *call, **figures: told.append((*call, figures)))

@@ -56,16 +56,22 @@ def lines_of(runs: Sequence[Run], x: Axis, labels: Sequence[str] | None = None) 
     Returns:
         Lines in the order of their first runs.
     """
-    names = list(labels) if labels is not None else _labels(runs, shortest_labels(_keys(runs, x)))
+    names = list(labels) if labels is not None else _labels(runs, shortest_labels(_keys(runs, x)), x)
     joined: dict[str, list[Run]] = {}
     for name, run in zip(names, runs, strict=True):
         joined.setdefault(name, []).append(run)
     return [Line(_short(name), tuple(members)) for name, members in joined.items()]
 
 
-def _labels(runs: Sequence[Run], methods: Sequence[str]) -> list[str]:
-    """What users called their runs, and methods where they did not; numbers at the end of names do not count."""
-    kinds = [(method, stem(run.name)) for method, run in zip(methods, runs, strict=True)]
+def _labels(runs: Sequence[Run], methods: Sequence[str], x: Axis) -> list[str]:
+    """What users called their runs, and methods where they did not; numbers at the end do not count within a line."""
+    joined = [(method, stem(run.name)) for method, run in zip(methods, runs, strict=True)]
+    meeting: dict[tuple[object, int], set[str | None]] = {}
+    for kind, run in zip(joined, runs, strict=True):
+        meeting.setdefault((kind, run.edits if x == "edits" else run.batch_size), set()).add(run.name)
+    # Runs that would meet at one place are no line: whoever gave them two names wants to see both.
+    apart = {kind for (kind, _), names_there in meeting.items() if len(names_there) > 1}
+    kinds = [(kind[0], run.name if kind in apart else kind[1]) for kind, run in zip(joined, runs, strict=True)]
     names = {kind: {run.name for run, of in zip(runs, kinds, strict=True) if of == kind} for kind in kinds}
     shown = {kind: (min(names[kind], key=str) if len(names[kind]) == 1 else kind[1]) or kind[0] for kind in kinds}
     twice = {label for label in shown.values() if list(shown.values()).count(label) > 1}

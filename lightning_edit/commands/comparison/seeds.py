@@ -40,8 +40,9 @@ def without_seeds(settings: Mapping[str, str]) -> dict[str, str]:
 def joined_seeds(runs: Sequence[Run]) -> list[Run]:
     """One run for all that differ in their seeds alone, in the place of the first of them; the others as they are.
 
-    A figure is the mean over the runs, and its standard error is replaced by their standard deviation. Of runs with
-    the same seeds the last counts. Names may differ in a number at their end.
+    A figure is the mean over the runs, and its standard error is replaced by their standard deviation. Of those with
+    the same seeds the last counts. Names may differ in a number at their end. Runs that all have the same seeds are not
+    joined.
 
     Args:
         runs: Finished runs.

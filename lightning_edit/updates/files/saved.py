@@ -19,6 +19,7 @@ from lightning_edit.updates.files.update_list import IN_MEMORIES, UpdateList
 from lightning_edit.updates.files.update_record import DamagedUpdateError
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.updates.run_settings import APART, refuse_independent
 
 UPDATE = "update.safetensors"
 # In the names of a checkpoint's tensors.
@@ -80,11 +81,12 @@ def update_of(folder: Path) -> Path:
         return folder / UPDATE
     if (folder / MEMORIES).is_dir():
         raise EditError(IN_MEMORIES.format(folder))
+    refuse_independent(folder)
     started = checkpoint_file.checkpoints(folder)
     remedy = f" Its newest checkpoint can be given instead: {started[0]}." if started else ""
     raise EditError(
-        f"RUN: {folder} holds no {UPDATE}. Runs that are not finished, those with `independent_updates`, those that "
-        f"put facts in the context and those whose ExportEdits writes no update leave none.{remedy}"
+        f"RUN: {folder} holds no {UPDATE}. Runs that are not finished, those that put facts in the context "
+        f"and those whose ExportEdits writes no update leave none.{remedy}"
     )
 
 
@@ -113,6 +115,8 @@ def _edits_of(folder: Path | None, removed: set[int], until: float = float("inf"
 
 def _of_checkpoint(file: Path, folder: Path | None, model: str | None, trust_remote_code: bool) -> Saved:
     content = checkpoint_file.read(file, "RUN")
+    if content["hyper_parameters"].get("independent_updates"):
+        raise EditError(APART.format(f"the run of {file}", ""))
     source = source_of(content["hyper_parameters"], {}, file, model, trust_remote_code)
     base = load_again(source, [name.removeprefix(PREFIX).rpartition(".")[0] for name in content["state_dict"]])
     places = _places(content, base.model)
