@@ -13,6 +13,7 @@ from lightning_edit.commands.resume_arguments import restored_settings, resume_a
 from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, checked_config, typed_classes
 from lightning_edit.commands.setting_checks import bound_yaml, check_settings
 from lightning_edit.errors import EditError
+from lightning_edit.storage.checkpoints.checkpoint_file import edited_of
 from lightning_edit.storage.checkpoints.known_classes import (
     accept_former_names,
     known_classes,
@@ -58,6 +59,7 @@ class CheckpointCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         defaults = self._parser(self.config.subcommand).get_defaults().as_dict()
         if self.config.subcommand == "test":
+            config.ckpt_path = str(edited_of(config.ckpt_path))
             self.restored = restored_settings(Path(config.ckpt_path), self.named_kinds)
             self.may_import = [*known_classes(*self.named_kinds), *named_classes([self.config.as_dict(), defaults])]
             return

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import resource
+import shlex
 import shutil
 
 import pytest
@@ -152,6 +153,48 @@ def test_what_is_no_checkpoint_is_refused(finished, tmp_path, path, told, capsys
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text((finished / "config.yaml").read_text())
     assert told in refused(capsys, "--ckpt_path", path, "--trainer.logger.save_dir", tmp_path)
+
+
+def test_a_run_without_a_checkpoint_says_how_to_start_over_and_that_works(finished, tmp_path, capsys, monkeypatch):
+    # As after a kill during the evaluation before the fit.
+    monkeypatch.chdir(tmp_path)
+    stopped = copied(finished, tmp_path / "runs")
+    for path in (*stopped.glob("edited*"), *stopped.glob("checkpoints"), *stopped.glob("model"), *stopped.glob("upd*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    message = " ".join(refused(capsys, "--ckpt_path", "runs/version_0").split())
+    assert "`ckpt_path: runs/version_0`: the run in runs/version_0 was stopped before its first" in message
+    command = shlex.split(message.rpartition("To start it over: ")[2])
+    assert command == [
+        *("lightning-edit", "fit", "--config", "runs/version_0/config.yaml", "--name", "version_0-again"),
+    ]
+    cli.main(command[1:])
+    assert (tmp_path / "runs" / "version_0-again" / "edited.ckpt").is_file()
+
+
+@pytest.mark.parametrize("given", ["none", "none.ckpt"])
+def test_what_is_not_there_is_not_called_a_checkpoint(tmp_path, given, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = " ".join(refused(capsys, "--ckpt_path", given).split())
+    assert f"there is no file {given}. Give a run's folder, a file of its checkpoints/, or `last`." in message
+
+
+def test_a_run_s_folder_stands_for_its_edited_checkpoint(finished, tmp_path, capsys):
+    options = [f"--trainer.logger.save_dir={tmp_path}", f"--model.second_moment.cache_dir={finished.parent / 'cache'}"]
+    cli.main(["test", "--ckpt_path", str(finished), *options])
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (finished, tmp_path / "version_0")]
+    assert figures[0]["after"] == figures[1]["after"]
+    made = module(on_top_of=str(finished), layers=[0])
+    upper = fit(tmp_path / "upper", made, TinyWorld(edits=2, seed=1))
+    assert History(upper / "updates").began_with
+    lacking = copied(finished, tmp_path / "lacking")
+    (lacking / "edited.ckpt").unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["test", "--ckpt_path", str(lacking), *options])
+    assert "holds no edited.ckpt" in (said := " ".join(capsys.readouterr().err.split()))
+    assert str(checkpoints(lacking)[0]) in said
+    with pytest.raises(EditError, match=r"`model\.on_top_of`: the folder .* holds no edited\.ckpt"):
+        fit(tmp_path / "refused", module(on_top_of=str(lacking)), TinyWorld(edits=2))
 
 
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path, caplog):
