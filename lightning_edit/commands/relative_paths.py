@@ -33,11 +33,8 @@ def check_relative(settings: Mapping[str, Any], given: Path, run: Path) -> None:
     for name, value in _texts({key: entry for key, entry in settings.items() if key not in OTHERS}):
         # A bare name in `model` is a hub's as well as a folder's.
         folder = name.rpartition(".")[2] in READ_FOLDERS or value.startswith(("./", "../"))
-        if (
-            not (folder or "." in value or "/" in value)
-            or Path(value).expanduser().is_absolute()
-            or _is_read(Path(value), folder=True)
-        ):
+        path_like = value and (folder or "." in value or "/" in value)
+        if not path_like or value.startswith("~") or Path(value).is_absolute() or _is_read(Path(value), folder=True):
             continue
         start = next((one for one in above if _is_read(one / value, folder)), None)
         if start is not None:
