@@ -9,10 +9,12 @@ from typing import Any
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from lightning_edit.commands.relative_paths import check_relative
 from lightning_edit.commands.resume_arguments import restored_settings, resume_arguments, same_folder
 from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, checked_config, typed_classes
 from lightning_edit.commands.setting_checks import bound_yaml, check_settings
 from lightning_edit.errors import EditError
+from lightning_edit.storage.checkpoints.checkpoint_file import FOLDER, edited_of
 from lightning_edit.storage.checkpoints.known_classes import (
     accept_former_names,
     known_classes,
@@ -58,6 +60,7 @@ class CheckpointCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         defaults = self._parser(self.config.subcommand).get_defaults().as_dict()
         if self.config.subcommand == "test":
+            config.ckpt_path = str(edited_of(config.ckpt_path))
             self.restored = restored_settings(Path(config.ckpt_path), self.named_kinds)
             self.may_import = [*known_classes(*self.named_kinds), *named_classes([self.config.as_dict(), defaults])]
             return
@@ -114,6 +117,17 @@ class CheckpointCLI(LightningCLI):
         given, default = self._get(self.config, "data"), self._parser(self.subcommand).get_defaults().data
         if given == default:
             self._take_over("data")
+
+    def check_paths(self) -> None:
+        """Refuses relative paths of the checkpoint's run that lead nowhere from here.
+
+        Raises:
+            EditError: See `check_relative`.
+        """
+        settings = self.config[self.subcommand]
+        if settings.get("ckpt_path") is not None:
+            file = Path(settings.ckpt_path).expanduser()
+            check_relative(settings.as_dict(), file, file.parent.parent if file.parent.name == FOLDER else file.parent)
 
     def _take_over(self, key: str) -> None:
         with self._imports():

@@ -100,6 +100,7 @@ class EditCLI(CheckpointCLI):
             settings.strategy = "ModelParallelStrategy"
         self.check_remote_code()
         self.take_over_data()
+        self.check_paths()
 
     def instantiate_classes(self) -> None:
         """Makes the classes; what Lightning or another library finds wrong with a setting is a mistake of the user's.

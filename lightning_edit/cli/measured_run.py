@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.commands.argument_errors import EditArgumentParser
+from lightning_edit.commands.relative_paths import check_relative
 from lightning_edit.commands.resume_arguments import restored_settings
 from lightning_edit.commands.run_config import REMEDY
 from lightning_edit.datamodules import EditDataModule
@@ -89,6 +90,8 @@ def measured_run(folder: Path | None, checkpoint: Path | None, trusted: bool = F
             f"RUN: {folder or checkpoint} does not say on what data it was measured: there is no config.yaml, as runs "
             "of the command line have it. In Python, `lightning_edit.survival.survive` takes the records themselves."
         )
+    where = folder or (checkpoint or Path()).parent
+    check_relative({"data": data}, where, where)
     made = _made(model, data, None if trusted else list(known))
     answers = _own_answers(folder, checkpoint)
     return MeasuredRun(

@@ -135,7 +135,7 @@ def _imported(path: str) -> Any:
 
 def _concrete(base: type) -> set[str]:
     """Names of all subclasses that can be made, of this project and of Lightning."""
-    known: list[type] = type.__subclasses__(base)
-    children = [child for child in known if child.__module__.partition(".")[0] in OWN]
-    names = {name for child in children for name in _concrete(child)}
+    children: list[type] = type.__subclasses__(base)
+    own = [child for child in children if child.__module__.partition(".")[0] in OWN]
+    names = {name for child in own for name in _concrete(child)}
     return names if inspect.isabstract(base) or base.__name__.startswith("_") else names | {base.__name__}

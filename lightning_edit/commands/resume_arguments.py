@@ -17,7 +17,6 @@ from lightning_edit.storage.user.json import read_json
 
 logger = logging.getLogger(__name__)
 
-LAST = "last"
 FOLDERS = ("cache_dir", "offload_folder", "trust_remote_code")
 # For loggers whose files are not in the run's folder the argument that names a run to go on with.
 IDENTIFIED = {"WandbLogger": "version", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
@@ -54,14 +53,18 @@ def resume_arguments(words: list[str], accepted: Mapping[str, str] | None) -> li
 
 
 def _checkpoint(given: str, runs: str) -> Path:
-    path = Path(runs if given == LAST else given).expanduser()
-    if given != LAST and not path.is_dir():
+    path = Path(runs if given == checkpoint_file.LAST else given).expanduser()
+    if given != checkpoint_file.LAST and not path.exists():
+        raise EditError(
+            f"`ckpt_path`: there is no file {given}. Give a run's folder, a file of its checkpoints/, or `last`."
+        )
+    if given != checkpoint_file.LAST and not path.is_dir():
         checkpoint_file.check_sound(path)
         run = path.parent.parent
         if path.parent.name == checkpoint_file.FOLDER and path in checkpoint_file.checkpoints(run)[:1]:
             checkpoint_file.check_unfinished(run, [])
         return path
-    file, passed_over = checkpoint_file.newest(path)
+    file, passed_over = checkpoint_file.newest(path, given)
     for wrong in passed_over:
         logger.warning("%s; the previous one is used.", wrong)
     return file

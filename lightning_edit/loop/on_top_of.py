@@ -39,10 +39,11 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
     Raises:
         EditError: If it is no checkpoint of edits of the same layers of the same model.
     """
-    content = _built_upon(Path(path).expanduser())
+    file = checkpoint_file.edited_of(path, "model.on_top_of")
+    content = _built_upon(file)
     check_base(content["edits"], weights, model)
     check_fits(content, weights)
-    state, histories = RunState.unpacked(content["run"]), _chain(Path(path).expanduser(), content)
+    state, histories = RunState.unpacked(content["run"]), _chain(file, content)
     earlier = state.previous_keys
     if previous_keys and not earlier:
         for history, valid in zip(histories, valid_columns(histories), strict=True):
@@ -87,4 +88,6 @@ def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
         rank_zero_warn(f"{file} still holds the updates {sorted(history.removed())}, which were removed from its run.")
     before = content["hyper_parameters"].get("on_top_of")
     earlier = Path(before).expanduser() if before else None
+    if earlier is not None and earlier.is_dir():
+        earlier /= checkpoint_file.EDITED
     return [history, *(_chain(earlier, _built_upon(earlier)) if earlier is not None and earlier.is_file() else [])]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from lightning_edit.asking.chat import ChatSettings
@@ -42,7 +41,7 @@ from lightning_edit.run.value_figures import log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.solvers.layer_distribution import LayerDistribution
-from lightning_edit.storage.checkpoints.checkpoint_file import check_sound
+from lightning_edit.storage.checkpoints.checkpoint_file import check_sound, edited_of
 from lightning_edit.values.settings import ValueSettings, check_site, settle_site
 from lightning_edit.values.vectors import Values
 
@@ -71,9 +70,9 @@ class EditingModule(UpdatingModule):
             their keys, to C' (sequential MEMIT, ENCORE); null does as the solver was published (AlphaEdit does).
         post_processing: What becomes of each update before it is written: RECT, PRUNE, SPHERE, REVIVE, or a list.
         anchor: What holds updates of a sequence to what came before: LyapLock, SimIE, or EvoEdit; null for nothing.
-        on_top_of: A checkpoint of an earlier run on the same model: its edits are in the weights from the start, and
-            its C_p goes on. Context templates, keys and values are those of the model as it left it; the second
-            moments are those of the unedited model.
+        on_top_of: A checkpoint of an earlier run on the same model, or that run's folder: its edits are in the weights
+            from the start, and its C_p goes on. Context templates, keys and values are those of the model as it left
+            it; the second moments are those of the unedited model.
         source: Where values come from: null searches at subjects, `Windows` before each window of a long answer, and
             `Gradient` takes them from gradients.
         seed: Of generated templates and texts.
@@ -155,7 +154,7 @@ class EditingModule(UpdatingModule):
         if fit:
             check_files(self.moment_settings)
             if self.on_top_of is not None:
-                check_sound(Path(self.on_top_of).expanduser(), "model.on_top_of")
+                check_sound(edited_of(self.on_top_of, "model.on_top_of"), "model.on_top_of")
 
     def check_model(self) -> None:
         """Also settles where values are found, see `settle_site`, and refuses maps of which a source finds none."""

@@ -11,6 +11,7 @@ import torch
 from transformers import T5Config
 
 from lightning_edit.errors import EditError
+from lightning_edit.metrics.judging.endpoint import Endpoint, NoReplyError
 from lightning_edit.metrics.judging.judge import Case, Judge, Verdict
 from lightning_edit.metrics.judging.local import LocalJudge
 from lightning_edit.metrics.judging.prompt import PROMPT, verdict_of
@@ -179,12 +180,56 @@ def test_a_dead_port_leaves_exact_match(caplog):
     assert counts(judge) == (0, 0, 2, 3, 0) and "refused" in judge.counts()["problem"]
 
 
+def test_a_dead_port_is_said_at_once_and_in_words(caplog):
+    url = dead_url()
+    # As long waits as by default.
+    judge, start = judge_of(url, None, tries=6, wait=1.0), time.monotonic()
+    judge.check()
+    assert judge(CASES)[:3] == BY_MATCH
+    assert time.monotonic() - start < 3
+    assert judge.counts()["problem"] == f"no server answers at {url} (connection refused)"
+    assert f"judge: no server answers at {url} (connection refused). What it does not" in caplog.text
+    assert "HTTPConnectionPool" not in caplog.text
+
+
+def test_a_server_that_has_answered_is_waited_for_when_it_starts_anew():
+    endpoint = Endpoint(JudgeSettings(model="marker", url=dead_url(), wait=0.1), threading.Event(), tries=3)
+    start = time.monotonic()
+    with pytest.raises(NoReplyError, match="no server answers"):
+        endpoint("?")
+    assert time.monotonic() - start < 0.1
+    endpoint._answered.set()
+    start = time.monotonic()
+    with pytest.raises(NoReplyError, match="no server answers"):
+        endpoint("?")
+    assert time.monotonic() - start > 0.25
+    endpoint.close()
+
+
+def test_a_host_that_does_not_exist_is_said_in_words():
+    judge = judge_of("http://no-such-host.invalid:8000/v1", None, tries=1)
+    assert judge(CASES[:1]) == BY_MATCH[:1]
+    assert judge.counts()["problem"] == "the host of http://no-such-host.invalid:8000/v1 is not known here"
+
+
+def test_a_server_that_keeps_silent_is_said_in_words():
+    def reply(number, gold, prediction):
+        time.sleep(0.5)
+        return by_letter(gold, prediction)
+
+    with served(reply) as server:
+        judge = judge_of(server.url, None, tries=1, timeout=0.1)
+        assert judge(CASES[:1]) == BY_MATCH[:1]
+        assert judge.counts()["problem"] == f"no answer from {server.url} within 0.1 s"
+
+
 def test_nobody_waits_for_an_endpoint_that_was_given_up():
     cases = [Case("Where?", "Rome", f"R, said {number}") for number in range(200)]
-    judge = judge_of(dead_url(), None, tries=3, wait=0.2, at_once=16)
-    start = time.monotonic()
-    assert {verdict.by for verdict in judge(cases)} == {"exact match"}
-    assert time.monotonic() - start < 5
+    with served(lambda *_: (503, "", {})) as server:
+        judge = judge_of(server.url, None, tries=3, wait=0.2, at_once=16)
+        start = time.monotonic()
+        assert {verdict.by for verdict in judge(cases)} == {"exact match"}
+        assert time.monotonic() - start < 5
     assert not any(thread.name.startswith("judge") and thread.is_alive() for thread in threading.enumerate())
 
 

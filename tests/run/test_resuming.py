@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import resource
+import shlex
 import shutil
 
 import pytest
@@ -19,7 +20,7 @@ from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints, damage
 from lightning_edit.updates.history import History
-from tests.shared_runs import command
+from tests.shared_runs import SMALL, command
 from tests.small_runs import Refuse, fit, module
 from tests.trainers import quiet_trainer
 
@@ -152,6 +153,81 @@ def test_what_is_no_checkpoint_is_refused(finished, tmp_path, path, told, capsys
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text((finished / "config.yaml").read_text())
     assert told in refused(capsys, "--ckpt_path", path, "--trainer.logger.save_dir", tmp_path)
+
+
+def test_a_run_without_a_checkpoint_says_how_to_start_over_and_that_works(finished, tmp_path, capsys, monkeypatch):
+    # As after a kill during the evaluation before the fit.
+    monkeypatch.chdir(tmp_path)
+    stopped = copied(finished, tmp_path / "runs")
+    for path in (*stopped.glob("edited*"), *stopped.glob("checkpoints"), *stopped.glob("model"), *stopped.glob("upd*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    message = " ".join(refused(capsys, "--ckpt_path", "runs/version_0").split())
+    assert "`ckpt_path: runs/version_0`: the run in runs/version_0 was stopped before its first" in message
+    command = shlex.split(message.rpartition("To start it over: ")[2])
+    assert command == [
+        *("lightning-edit", "fit", "--config", "runs/version_0/config.yaml", "--name", "version_0-again"),
+    ]
+    cli.main(command[1:])
+    assert (tmp_path / "runs" / "version_0-again" / "edited.ckpt").is_file()
+
+
+@pytest.mark.parametrize("given", ["none", "none.ckpt"])
+def test_what_is_not_there_is_not_called_a_checkpoint(tmp_path, given, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = " ".join(refused(capsys, "--ckpt_path", given).split())
+    assert f"there is no file {given}. Give a run's folder, a file of its checkpoints/, or `last`." in message
+
+
+def test_relative_paths_of_a_run_that_is_resumed_from_elsewhere_are_explained(tmp_path, capsys, monkeypatch):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    facts = ("subject,prompt,target_new", "Hulbin Larrem,{} is by trade a,roofer", "Beldar Korwav,{} plays the,cello")
+    (first / "facts.csv").write_text("\n".join(facts))
+    # Not what the run's `model: tiny` means.
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(first)
+    small = {name: value for name, value in SMALL.items() if name not in ("data.edits", "model.edits_per_update")}
+    words = [f"--{name}={value}" for name, value in {**small, "model.edits_per_update": 1}.items()]
+    cli.main(["fit", *words, "--model.layers=[0]", "--data=OwnEdits", "--data.path=facts.csv", "--name=x"])
+    for path in (first / "runs/x/metrics.json", checkpoints(first / "runs/x")[0]):
+        path.unlink()
+    monkeypatch.chdir(second)
+    given, inner = "../first/runs/x", "runs/x/checkpoints/update-000001.ckpt"
+    capsys.readouterr()
+    message = " ".join(refused(capsys, "--ckpt_path", given).split())
+    assert f"`data.path`: there is no 'facts.csv' in this folder, but in {first}, where the run seems" in message
+    assert f"with {inner} in place of ../first/{inner}: cd {first}" in message
+    for words in (["test", "--ckpt_path", f"{given}/edited.ckpt"], ["survive", given]):
+        with pytest.raises(SystemExit):
+            cli.main(words)
+        assert "there is no 'facts.csv' in this folder" in " ".join(capsys.readouterr().err.split())
+    # What is of another file, and not of the run's, is not kept from being used.
+    with pytest.raises(SystemExit):
+        cli.main(["test", "--ckpt_path", given, "--data=OwnEdits", "--data.path=none.csv"])
+    assert "`data.path`: there is no file none.csv" in capsys.readouterr().err
+    monkeypatch.chdir(first)
+    cli.main(["fit", "--ckpt_path", inner])
+    assert (first / "runs/x/metrics.json").is_file()
+
+
+def test_a_run_s_folder_stands_for_its_edited_checkpoint(finished, tmp_path, capsys):
+    options = [f"--trainer.logger.save_dir={tmp_path}", f"--model.second_moment.cache_dir={finished.parent / 'cache'}"]
+    cli.main(["test", "--ckpt_path", str(finished), *options])
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (finished, tmp_path / "version_0")]
+    assert figures[0]["after"] == figures[1]["after"]
+    made = module(on_top_of=str(finished), layers=[0])
+    upper = fit(tmp_path / "upper", made, TinyWorld(edits=2, seed=1))
+    assert History(upper / "updates").began_with
+    lacking = copied(finished, tmp_path / "lacking")
+    (lacking / "edited.ckpt").unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["test", "--ckpt_path", str(lacking), *options])
+    assert "holds no edited.ckpt" in (said := " ".join(capsys.readouterr().err.split()))
+    assert str(checkpoints(lacking)[0]) in said
+    with pytest.raises(EditError, match=r"`model\.on_top_of`: the folder .* holds no edited\.ckpt"):
+        fit(tmp_path / "refused", module(on_top_of=str(lacking)), TinyWorld(edits=2))
 
 
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path, caplog):

@@ -17,7 +17,7 @@ HEAD = {
 Edits a model and measures it before and after. Without any settings it edits
 the small embedded model. `lightning-edit edit` is a simpler way to start.
 """,
-    "test": """usage: lightning-edit test [--ckpt_path FILE] [--SETTING VALUE]...
+    "test": """usage: lightning-edit test [--ckpt_path PATH] [--SETTING VALUE]...
 
 Measures a model, or the edited model of a checkpoint (edited.ckpt of a run).
 """,

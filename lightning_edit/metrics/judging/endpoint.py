@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import socket
 import threading
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -50,10 +52,9 @@ class Endpoint:
     def __init__(self, settings: JudgeSettings, given_up: threading.Event, tries: int) -> None:
         self._requests = _import("requests")
         self._settings, self._url, self._key = settings, address(str(settings.url)), settings.key
-        self._session = self._requests.Session()
-        adapter = _import("requests.adapters").HTTPAdapter(
-            pool_maxsize=settings.at_once, max_retries=_patience(given_up, settings.wait, tries)
-        )
+        self._session, self._answered = self._requests.Session(), threading.Event()
+        patience = _patience(given_up, self._answered, settings.wait, tries)
+        adapter = _import("requests.adapters").HTTPAdapter(pool_maxsize=settings.at_once, max_retries=patience)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
 
@@ -81,12 +82,27 @@ class Endpoint:
                 timeout=self._settings.timeout,
                 allow_redirects=False,
             )
+            self._answered.set()
             if response.status_code != HTTPStatus.OK:
                 said = f"the endpoint answered {response.status_code}: {self._shown(response.text)}"
                 raise NoReplyError(said.rstrip(": "), response.status_code in NEVER)
             return _content(response.content)
         except (self._requests.RequestException, UnicodeError) as error:
-            raise NoReplyError(self._shown(one_line(error))) from None
+            raise NoReplyError(self._shown(self._reason(error))) from None
+
+    def _reason(self, error: Exception) -> str:
+        """Why there was no answer; libraries say so in terms of their own classes."""
+        inner, url = getattr(next(iter(error.args), None), "reason", error), self._settings.url
+        causes, urllib3 = list(_causes(inner)), _import("urllib3").exceptions
+        if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+            return f"no server answers at {url} (connection refused)"
+        if any(isinstance(cause, socket.gaierror) for cause in causes):
+            return f"the host of {url} is not known here"
+        if isinstance(inner, urllib3.NewConnectionError) and isinstance(causes[-1], OSError):
+            return f"no connection to {url} ({causes[-1].strerror or causes[-1]})"
+        if isinstance(inner, (self._requests.Timeout, urllib3.TimeoutError)):
+            return f"no answer from {url} within {self._settings.timeout:g} s"
+        return one_line(error)
 
     def _sign(self, request: Any) -> Any:
         # A function, and not a header of the session: requests would put what ~/.netrc says in its place.
@@ -127,11 +143,24 @@ def _content(answer: bytes) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _patience(given_up: threading.Event, wait: float, tries: int) -> Any:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _patience(given_up: threading.Event, answered: threading.Event, wait: float, tries: int) -> Any:
     """urllib3's rule for further tries, with waits that end when everybody gives up."""
     urllib3 = _import("urllib3")
 
     class Patience(urllib3.Retry):  # type: ignore[name-defined]
+        def increment(self, *args: Any, error: Exception | None = None, _pool: Any = None, **others: Any) -> Any:
+            # Nobody listens there; one that has answered before may be starting anew.
+            refused = any(isinstance(cause, ConnectionRefusedError) for cause in _causes(error))
+            if refused and not answered.is_set():
+                raise urllib3.exceptions.MaxRetryError(_pool, str(args[1:2]), error)
+            return super().increment(*args, error=error, _pool=_pool, **others)
+
         def sleep(self, response: Any = None) -> None:
             told = None if response is None else self.get_retry_after(response)
             seconds = wait * 2 ** min(len(self.history) - 1, 16) if told is None else told

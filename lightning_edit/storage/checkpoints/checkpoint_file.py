@@ -1,6 +1,7 @@
 """Checkpoint files of a run: which there are, and whether they are as they were written."""
 
 import re
+import shlex
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from lightning_edit.storage.user.json import read_json
 FOLDER = CHECKPOINTS
 EDITED = "edited.ckpt"
 SHOWN = 5
+# Given for the newest run of all.
+LAST = "last"
 NAME = "update-{:06d}.ckpt"
 OWN = re.compile(r"update-[0-9]{6,}\.ckpt")
 # What another file looks like to the reader depends on its first bytes.
@@ -28,7 +31,7 @@ UNREADABLE = (
     *(UnpicklingError, RuntimeError, KeyError, IndexError, ValueError, EOFError, AttributeError, OSError),
     *(TypeError, AssertionError, OverflowError, MemoryError),
 )
-READING = "Give a file of a run's checkpoints/, its edited.ckpt, or `last`."
+READING = "Give a run's edited.ckpt, or a file of its checkpoints/."
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -102,6 +105,24 @@ def save(trainer: Any, path: Path) -> None:
         raise
 
 
+def edited_of(path: str | Path, setting: str = "ckpt_path") -> Path:
+    """The checkpoint that is meant: of a finished run's folder its ``edited.ckpt``, else the file itself.
+
+    Args:
+        path: What was given.
+        setting: Which setting names it.
+
+    Raises:
+        EditError: If it is a folder that holds none; names its newest checkpoint.
+    """
+    given = Path(path).expanduser()
+    if not given.is_dir() or (given / EDITED).is_file():
+        return given / EDITED if given.is_dir() else given
+    kept = checkpoints(given)
+    remedy = f"Its newest checkpoint can be given: {kept[0]}." if kept else READING
+    raise EditError(f"`{setting}`: the folder {given} holds no {EDITED}, as that of a finished run does. {remedy}")
+
+
 def check_sound(path: Path, setting: str = "ckpt_path") -> None:
     """Refuses a checkpoint that is not whole, and offers the one before.
 
@@ -141,11 +162,12 @@ def read(path: Path, setting: str = "ckpt_path") -> dict[str, Any]:
     return torch.load(path, weights_only=True, map_location="cpu")
 
 
-def newest(folder: Path) -> tuple[Path, list[str]]:
+def newest(folder: Path, given: str = LAST) -> tuple[Path, list[str]]:
     """The newest checkpoint of the last run under a folder, if it is whole and the run has not ended.
 
     Args:
-        folder: Where runs are kept, e.g. ``runs``.
+        folder: Where runs are kept, e.g. ``runs``, or that of a run.
+        given: What was given for it.
 
     Returns:
         The file, and what is wrong with newer ones of the same run.
@@ -155,10 +177,7 @@ def newest(folder: Path) -> tuple[Path, list[str]]:
     """
     runs = runs_under(folder)
     if not runs:
-        raise EditError(
-            f"`ckpt_path: last`: no run under {folder} has a checkpoint. A run has one as soon as its fit begins; "
-            "give the file itself if the runs are kept elsewhere."
-        )
+        raise EditError(_without(folder, given))
     run, *earlier = runs
     check_unfinished(run, earlier)
     passed_over: list[str] = []
@@ -167,7 +186,24 @@ def newest(folder: Path) -> tuple[Path, list[str]]:
         if wrong is None:
             return file, passed_over
         passed_over.append(f"{file}: {wrong}")
-    raise EditError(f"`ckpt_path: last`: no checkpoint of {run} is intact: {'; '.join(passed_over)}.")
+    raise EditError(f"`ckpt_path: {given}`: no checkpoint of {run} is intact: {'; '.join(passed_over)}.")
+
+
+def _without(folder: Path, given: str) -> str:
+    """What to do where there is no checkpoint."""
+    config = folder / "config.yaml"
+    if given == LAST or not config.is_file():
+        return (
+            f"`ckpt_path: {given}`: no run under {folder} has a checkpoint. A run has one as soon as its fit begins; "
+            "give the file itself if the runs are kept elsewhere."
+        )
+    if (folder / EDITED).is_file():
+        return f"`ckpt_path: {given}`: the run is over ({folder / EDITED} is there), and it has left no checkpoints."
+    again = shlex.join(["lightning-edit", "fit", "--config", str(config), "--name", f"{folder.resolve().name}-again"])
+    return (
+        f"`ckpt_path: {given}`: the run in {folder} was stopped before its first checkpoint, so nothing is lost that "
+        f"could be resumed. To start it over: {again}"
+    )
 
 
 def check_unfinished(run: Path, earlier: Sequence[Path]) -> None:
