@@ -208,14 +208,15 @@ class EditingModule(UpdatingModule):
         amounts = (self.trainer.datamodule.batch_size, self.loop.queue.size, "data.batch_size")
         self.sections["memory"] = vars(announce(editor, self.requests, *amounts, self.trainer.is_global_zero))
         with self.timed("second_moments"), self.weights.unedited():
-            moments = run_second_moments(self)
+            moments, text = run_second_moments(self)
         editor.moments, editor.output_moments = moments, moments.outputs
         with self.timed("values"):
             settle_norm(editor, self.requests, amounts[0], partial(silent_finder, caches=self.loop.value_caches))
         self.value_settings = editor.values
         self.loop.editor, self._values = editor, ValueFinder(editor, self.loop.value_caches)
         read = {} if self.pairs_from is None else self.pairs_from.fingerprints()
-        self.identity.note({**self._values.fingerprints, **noted(moments, self.solver.needs_second_moment), **read})
+        counted = noted(moments, self.solver.needs_second_moment)
+        self.identity.note({**self._values.fingerprints, **text, **read}, counted)
         warm_up_run(self, editor)
         if not self.loop.kept.updates_written:
             self._keep()
