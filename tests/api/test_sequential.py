@@ -213,6 +213,48 @@ def test_weights_that_something_else_changed_are_edited_as_they_are(caplog):
         _ = first.before
 
 
+@pytest.mark.parametrize("calls", ["another layer", "the same layer", "fails"])
+def test_an_update_can_be_removed_once_its_weight_is_again_what_it_was(calls, caplog):
+    model = make_gpt2()
+    unedited = snapshot(model)
+    first = made(model, [FIRST], layers=[0])
+    weight = find_decoder(model).weight(0).detach()
+    edited_weight = weight.clone()
+    with torch.no_grad():
+        weight[0, 0] += 0.1
+    changed = weight.clone()
+    if calls == "fails":
+        with pytest.raises(EditError, match="cannot be inverted"):
+            made(model, [SECOND], layers=[0], moments={0: torch.zeros_like(moments_of(model)[0])})
+    else:
+        second = made(model, [SECOND], layers=[0 if calls == "the same layer" else 1])
+        assert second.before != second.after
+        with pytest.raises(EditError, match="is not its base weight plus this update"):
+            first.remove()
+        if calls == "the same layer":
+            second.remove()
+    assert "only be removed once it has the weights again" in caplog.text
+    assert torch.equal(weight, changed)
+    with torch.no_grad():
+        weight.copy_(edited_weight)
+    first.remove()
+    if calls == "another layer":
+        second.remove()
+    assert same(model, unedited)
+
+
+def test_edited_leaves_what_something_else_changed():
+    model = make_gpt2()
+    made(model, [FIRST], layers=[0])
+    with torch.no_grad():
+        find_decoder(model).weight(0)[0, 0] += 0.1
+    before = snapshot(model)
+    how = {"moments": moments_of(model), "templates": ContextTemplates(), "values": ValueSettings(steps=3)}
+    with edited(model, TOKENIZER, [SECOND], MEMIT(20.0), LAYERS, progress=False, **how):
+        assert not same(model, before)
+    assert same(model, before)
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, None])
 def test_edited_puts_the_model_back(error):
     model = make_llama(torch.bfloat16)
