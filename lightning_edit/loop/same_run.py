@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
-
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.loading.fingerprints import check_sample
@@ -55,7 +53,7 @@ class RunIdentity:
         """
         self.resumed, self._fingerprints_then = True, fingerprints
 
-    def note(self, fingerprints: Mapping[str, str], counted: Mapping[str, str]) -> None:
+    def note(self, fingerprints: Mapping[str, str], counted: Mapping[str, str]) -> str | None:
         """Notes what else the run depends on, and refuses to go on where that has changed.
 
         Settings without effect decide what is known of it: without a cache of values nobody has read the whole model.
@@ -64,17 +62,22 @@ class RunIdentity:
             fingerprints: Hashes by name; only those that the checkpoint has too are compared.
             counted: Hashes of second moments, which memory, device and processes round in other ways.
 
+        Returns:
+            What is to be told of second moments that are rounded in another way; None where nothing is.
+
         Raises:
             EditError: Lists what is different.
         """
+        told = None
         then = self._fingerprints_then
         if self.resumed:
             check_same_run(*({n: known[n] for n in then.keys() & fingerprints} for known in (then, fingerprints)))
             other = [name for name in then.keys() & counted if then[name] != counted[name]]
             if other:
                 unknown = "" if then.keys() >= set(fingerprints) else OF_UNKNOWN_TEXT
-                rank_zero_warn(COUNTED_ANEW.format(listed(sorted(other)), unknown))
+                told = COUNTED_ANEW.format(listed(sorted(other)), unknown)
         self.fingerprints = {**then, **fingerprints, **counted}
+        return told
 
     def records(self, requests: Sequence[EditRequest]) -> str:
         """The hash of all edits of the run, in their order.

@@ -36,7 +36,7 @@ from lightning_edit.run.combinations import (
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.levers import levers_of
 from lightning_edit.run.preparation import check_texts, check_warm_up, editor_of, templates_of, warm_up_run
-from lightning_edit.run.preserved import check_files, find_preserved, noted, run_second_moments
+from lightning_edit.run.preserved import check_files, find_preserved, note, run_second_moments
 from lightning_edit.run.updating_module import UpdatingModule
 from lightning_edit.run.value_figures import log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
@@ -215,8 +215,7 @@ class EditingModule(UpdatingModule):
         self.value_settings = editor.values
         self.loop.editor, self._values = editor, ValueFinder(editor, self.loop.value_caches)
         read = {} if self.pairs_from is None else self.pairs_from.fingerprints()
-        counted = noted(moments, self.solver.needs_second_moment)
-        self.identity.note({**self._values.fingerprints, **text, **read}, counted)
+        note(self, {**self._values.fingerprints, **text, **read}, moments, self.solver.needs_second_moment)
         warm_up_run(self, editor)
         if not self.loop.kept.updates_written:
             self._keep()

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from lightning_edit.asking.chat import World
 from lightning_edit.keys.layer_stats import SecondMomentSettings, prepare_second_moments
 from lightning_edit.keys.named_prompts import Prompts, encode_named, prompts_of_worlds, read_prompts, said_of
@@ -13,6 +15,7 @@ from lightning_edit.storage.fingerprint import Digest, fingerprint
 
 if TYPE_CHECKING:
     from lightning_edit.run.module import EditingModule
+    from lightning_edit.run.updating_module import UpdatingModule
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +104,20 @@ def run_second_moments(module: "EditingModule") -> tuple[Moments, dict[str, str]
     return moments, texts.fingerprint(*(one.ids for group in (*asked, *named) for one in group))
 
 
-def noted(moments: Moments, of_keys: bool = True) -> dict[str, str]:
-    """Fingerprints of the second moments that a run uses, of which a run that goes on may have others in the last bits.
+def note(module: "UpdatingModule", fingerprints: Mapping[str, str], moments: Moments, of_keys: bool = True) -> None:
+    """Notes what a run depends on, and warns where a run that goes on has other second moments in the last bits.
 
     Args:
+        module: The module under way.
+        fingerprints: Hashes, by name, of what may not be another.
         moments: Those of the run.
         of_keys: Whether those of keys are looked at.
+
+    Raises:
+        EditError: See `RunIdentity.note`.
     """
     used, outputs = moments.items() if of_keys else (), moments.outputs.items()
-    named = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in used}
-    return named | {f"output moment of layer {layer}": fingerprint(moment) for layer, moment in outputs}
+    counted = {f"second moment of layer {layer}": fingerprint(moment) for layer, moment in used}
+    counted |= {f"output moment of layer {layer}": fingerprint(moment) for layer, moment in outputs}
+    if told := module.identity.note(fingerprints, counted):
+        rank_zero_warn(told)

@@ -13,6 +13,7 @@ from lightning_edit import (
     ContextTemplates,
     EditError,
     ModelUpdate,
+    SecondMomentSettings,
     ValueSettings,
     edit,
     edited,
@@ -20,7 +21,7 @@ from lightning_edit import (
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.layer_update import LayerUpdate
-from tests.small_models import make_factors, make_gpt2, make_llama, make_request, make_tokenizer
+from tests.small_models import SENTENCES, make_factors, make_gpt2, make_llama, make_request, make_tokenizer
 
 FIRST = make_request()
 SECOND = make_request(subject="Anna", prompt="{} went to school in", target_new="London", target_true="Rome")
@@ -154,9 +155,6 @@ def test_keys_of_removed_and_of_replaced_edits_are_not_preserved():
 
 
 def test_second_moments_of_a_second_call_come_from_the_cache(tmp_path):
-    from lightning_edit import SecondMomentSettings
-    from tests.small_models import SENTENCES
-
     model, settings = make_gpt2(), SecondMomentSettings(60, cache_dir=str(tmp_path))
     first = made(model, [FIRST], moments=None, texts=SENTENCES, second_moment=settings)
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
@@ -283,6 +281,16 @@ def test_edited_puts_the_model_back(error):
     assert earlier.is_inserted
     earlier.remove()
     assert same(model, snapshot(make_llama(torch.bfloat16)))
+
+
+def test_an_edit_is_computed_in_the_precision_of_the_weights():
+    plain, within = make_gpt2(), make_gpt2()
+    how = {"moments": None, "texts": SENTENCES, "second_moment": SecondMomentSettings(60, cache_dir=None)}
+    made(plain, [FIRST], **how)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made(within, [FIRST], **how)
+        assert torch.is_autocast_enabled("cpu")
+    assert same(within, snapshot(plain))
 
 
 def test_an_edit_that_is_refused_leaves_earlier_ones():

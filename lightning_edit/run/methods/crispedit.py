@@ -19,7 +19,7 @@ from lightning_edit.run.combinations import check_plain_text
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.methods.fine_tuning import check_answers
 from lightning_edit.run.methods.projected_training import ProjectedTraining, TrainingSettings
-from lightning_edit.run.preserved import ReadTexts, noted
+from lightning_edit.run.preserved import ReadTexts, note
 from lightning_edit.run.updating_module import UpdatingModule
 from lightning_edit.settings import Count, Layers, NotNegative, Positive, Seed, Share
 from lightning_edit.values.vectors import Values
@@ -134,7 +134,7 @@ class CrispEdit(UpdatingModule):
         info |= {"method": repr(self), "layers": self.layers}
         given = (self.weights, self.tokenizer, self.layers, self.how, rows, moments, info)
         self.loop.editor = ProjectedTraining(*given, anchored=self.loop.kept.anchored)
-        self.identity.note(texts.fingerprint(), noted(moments))
+        note(self, texts.fingerprint(), moments)
         if not self.loop.kept.updates_written:
             self._keep()
 
