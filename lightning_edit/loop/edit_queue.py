@@ -89,6 +89,14 @@ class EditQueue:
         self.pending = []
         return positions, z
 
+    def leave_out(self, positions: Sequence[int]) -> None:
+        """Notes edits that could not be written although they had values.
+
+        Args:
+            positions: Where they are among those of the run.
+        """
+        self.left_out |= dict.fromkeys(positions, NOT_FINITE)
+
     def so_far(self, of_all: int) -> Sequence[int]:
         """The positions of the edits that have values, written or not.
 

@@ -229,7 +229,8 @@ class MemoryEditing(UpdatingModule):
             name: self.own[name] for name in ("radius", "threshold", "ridge") if name in self.own
         }
         settings |= {} if self.method == "grace" else {"top_k": self._columns(sizes["d_in"])}
-        edits = [named(request) for request in self.requests[: state.edits_written]]
+        written = [request for place, request in enumerate(self.requests) if place not in state.left_out]
+        edits = [named(request) for request in written[: state.edits_written]]
         try:
             memory = memory_of(self.method, settings, tensors, edits, sizes, weight.device)
         except WrongFormError as error:
