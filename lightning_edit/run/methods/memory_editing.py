@@ -30,7 +30,7 @@ from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.methods.fine_tuning import check_answers
 from lightning_edit.run.methods.remembering import Remembering, named
 from lightning_edit.run.updating_module import UpdatingModule
-from lightning_edit.settings import Count, Layers, NotNegative, Positive, Seed, Share
+from lightning_edit.settings import Count, Layers, NotNegative, Positive, Rate, Seed, Share
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.values.vectors import Values
 
@@ -90,7 +90,7 @@ class MemoryEditing(UpdatingModule):
         model: str,
         method: Literal["grace", "memoir", "memoir_closed"] = "grace",
         layers: Layers = "auto",
-        lr: Positive | None = None,
+        lr: Rate | None = None,
         steps: Count = 50,
         early_stop_loss: NotNegative = 0.01,
         radius: Positive | None = None,
