@@ -21,7 +21,7 @@ from lightning_edit.run.methods.fine_tuning import check_answers
 from lightning_edit.run.methods.projected_training import ProjectedTraining, TrainingSettings
 from lightning_edit.run.preserved import ReadTexts, note
 from lightning_edit.run.updating_module import UpdatingModule
-from lightning_edit.settings import Count, Layers, NotNegative, Positive, Rate, Seed, Share
+from lightning_edit.settings import Count, Layers, NotNegative, Positive, Seed, Share
 from lightning_edit.values.vectors import Values
 
 
@@ -67,7 +67,7 @@ class CrispEdit(UpdatingModule):
         self,
         model: str,
         layers: Layers = "auto",
-        lr: Rate = 5e-4,
+        lr: Positive = 5e-4,
         epochs: Count = 25,
         mini_batch: Count = 32,
         energy: Share = 0.99,
