@@ -8,6 +8,7 @@ import torch
 from lightning_edit import EMMET, MEMIT, AlphaEdit, EditRequest, Gradient, SecondMomentSettings, ValueSettings, edit
 from lightning_edit.cli import main as cli
 from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.keys.own_text import sample_texts
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.tiny import World
@@ -21,6 +22,16 @@ DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 CONTEXTS = ContextTemplates(("{}", "Well. {}"))
 ALIKE = {"rtol": 0, "atol": 1e-7}
+
+
+def test_the_random_states_of_all_gpus_are_the_callers():
+    torch.cuda.init()
+    before = torch.get_rng_state(), torch.cuda.get_rng_state_all()
+    # A model on processors, beside which GPUs are at other work.
+    sample_texts(load_model("tiny", "float32"), load_tokenizer("tiny"), 200, 0)
+    after = torch.get_rng_state(), torch.cuda.get_rng_state_all()
+    assert torch.equal(before[0], after[0])
+    assert all(torch.equal(*pair) for pair in zip(before[1], after[1], strict=True))
 
 
 def requests(count=6):

@@ -28,9 +28,15 @@ def call(**settings):
 NAMED = SecondMomentSettings(preserve=["neighbors"])
 REFUSED = [
     (lambda: ValueSettings(radius=0.2), r"`values\.radius` has no effect with `values\.optimizer: adam`\. Set"),
+    (lambda: ValueSettings(kl_factor=0, kl_prompt="{} was"), r"`values\.kl_prompt` has no effect with `values\.kl_f"),
     (lambda: ValueSettings(radius=0.2, growth=1.0), r"`values\.radius`, `values\.growth` have no .* leave them out"),
     (run(values=ValueSettings(norm_anchor_edits=5)), r"`values\.norm_anchor_edits` .*`values\.norm_anchor: null`"),
     (call(values=ValueSettings(norm_anchor=2.0, norm_anchor_edits=5)), r"`values\.norm_anchor: 2`\. Set .* to auto"),
+    (
+        run(solver=EMMET(emmet_lambda=0.5), edits_per_update=1),
+        r"`solver\.emmet_lambda` has no effect with `edits_per_up",
+    ),
+    (lambda: ValueSettings(lr=1e38), r"`values\.lr` must be a number above 0 and at most 1e\+30"),
     (lambda: SecondMomentSettings(source="identity", length=9), r"`second_moment\.length` .*source: identity`, which"),
     (lambda: SecondMomentSettings(source="none", question_share=0.5), r"`second_moment\.question_share` has no"),
     (lambda: SecondMomentSettings(question_share=0.0, subjects="a.txt"), r"`second_moment\.subjects` .*Raise"),

@@ -35,18 +35,20 @@ class Earlier:
     def of(decoder: Decoder, layers: Sequence[int]) -> "Earlier":
         """Looks at a model; what was changed over its edits by something else is taken as it is, with a warning.
 
+        What is known of such a weight stays beside it, and holds again once the weight is again what it was.
+
         Args:
             decoder: The model.
             layers: The layers that are to be edited.
         """
-        changed = []
+        changed = {}
         for name, (module, levels) in edited_modules(decoder.model).items():
             weight = weight_of(module)
             levels.forget_undone(weight)
             if levels.top is not None and not levels.top.holds(weight):
-                changed.append(name)
-                levels.push(weight.clone(), fingerprint(weight))
-        tops = {layer: levels_of(decoder.down_projection(layer)).top for layer in layers}
+                changed[name] = Added(fingerprint(weight))
+        unchanged = [layer for layer in layers if decoder.names[layer] not in changed]
+        tops = {layer: levels_of(decoder.down_projection(layer)).top for layer in unchanged}
         known = {layer: level for layer, level in tops.items() if level is not None}
         if changed:
             logger.warning(
@@ -54,7 +56,7 @@ class Earlier:
                 "are not preserved, and can only be removed once it has the weights again that it had.",
                 listed(changed),
             )
-        return Earlier(known, added_now(decoder.model))
+        return Earlier(known, {**added_now(decoder.model), **changed})
 
     @property
     def unedited(self) -> dict[str, Added]:

@@ -32,6 +32,7 @@ from lightning_edit.loop.sourced import is_searched, usual_solver
 from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Memory
 from lightning_edit.models.finding.sites import SiteKind
+from lightning_edit.models.precision import without_autocast
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, silent
 from lightning_edit.repetitions import distinct
@@ -43,6 +44,7 @@ from lightning_edit.values.settings import ValueSettings
 
 
 @reads_old_names
+@without_autocast()
 def edit(
     model: Any,
     tokenizer: Any,
@@ -69,7 +71,8 @@ def edit(
     """Writes facts into a model, without any trainer; where there are several processes, all of them must call it.
 
     A model may be edited again and again: what a call writes is added to what is there, and each result can be removed
-    by itself, in any order. As in a fit, second moments are those of the unedited model.
+    by itself, in any order. As in a fit, second moments are those of the unedited model. ``torch.autocast`` is off
+    inside: all is computed in the precision of the weights.
 
     Args:
         model: A decoder-only transformers model with head; it is edited in place. Of one that is quantized the edited

@@ -13,6 +13,7 @@ from lightning_edit.characters import fault_of
 from lightning_edit.errors import EditError
 from lightning_edit.models.batches import without_mask_warning
 from lightning_edit.models.hooks import frozen
+from lightning_edit.models.seeded import seeded
 from lightning_edit.requests import EditRequest
 from lightning_edit.stored_requests import longer_than
 
@@ -164,9 +165,7 @@ def generate_templates(
     """
     device = model.get_input_embeddings().weight.device
     texts = ["{}"]
-    devices = [device] if device.type == "cuda" else []
-    with frozen(model), without_mask_warning(), torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    with frozen(model), without_mask_warning(), seeded(seed):
         for opening in openings:
             ids, _ = encode(tokenizer, opening)
             prompt = torch.tensor([ids], device=device)

@@ -9,6 +9,7 @@ from lightning_edit.distributed.process_group import first_of_machine, gathered
 from lightning_edit.loading.fingerprints import describe_numerics, fingerprint_model, fingerprint_tokenizer
 from lightning_edit.models.batches import without_mask_warning
 from lightning_edit.models.hooks import frozen
+from lightning_edit.models.seeded import seeded
 from lightning_edit.progress import Report, silent
 from lightning_edit.storage.cache import Cache
 from lightning_edit.storage.fingerprint import fingerprint
@@ -39,9 +40,7 @@ def sample_texts(model: Any, tokenizer: Any, tokens: int, seed: int, report: Rep
     length = min(LENGTH, context)
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     texts: list[str] = []
-    devices = [device] if device.type == "cuda" else []
-    with frozen(model), without_mask_warning(), torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    with frozen(model), without_mask_warning(), seeded(seed):
         while len(texts) * (length - 1) < tokens:
             rows = min(ROWS, -(-tokens // (length - 1)) - len(texts))
             ids = torch.full((rows, 1), start or 0, device=device)

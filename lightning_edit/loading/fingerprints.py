@@ -11,6 +11,7 @@ from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
 from lightning_edit.loading.dequantization import holds_codes
 from lightning_edit.loading.offloading import in_memory, is_offloaded
+from lightning_edit.models.precision import autocast_now
 from lightning_edit.storage.fingerprint import fingerprint
 
 # Numbers of each weight that are looked at: another model differs in more than a few, and all would take long.
@@ -98,10 +99,13 @@ def describe_numerics(model: Any) -> str:
     Args:
         model: A transformers model.
     """
+    autocast = autocast_now().get(model.device.type)
     return (
         f"torch {torch.__version__}, transformers {transformers.__version__}, {model.device.type}, "
         f"float32 matmul {_matmul_precision()}, "
         f"attention {getattr(model.config, '_attn_implementation', None)}"
+        # Not named where it is off, so that what was kept before it was looked at is found.
+        f"{'' if autocast is None else f', autocast {autocast}'}"
     )
 
 

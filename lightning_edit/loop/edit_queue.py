@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_edit.loop.run_state import Pending, RunState
 from lightning_edit.requests import EditRequest, replaced_by
-from lightning_edit.values.vectors import Values
+from lightning_edit.values.vectors import NOT_FINITE, Values
 
 REPLACED = "a later edit of the same update replaces it"
 
@@ -87,6 +87,14 @@ class EditQueue:
         self.left_out |= {position: REPLACED for position in waited if position not in positions}
         self.pending = []
         return positions, z
+
+    def leave_out(self, positions: Sequence[int]) -> None:
+        """Notes edits that could not be written although they had values.
+
+        Args:
+            positions: Where they are among those of the run.
+        """
+        self.left_out |= dict.fromkeys(positions, NOT_FINITE)
 
     def so_far(self, of_all: int) -> Sequence[int]:
         """The positions of the edits that have values, written or not.

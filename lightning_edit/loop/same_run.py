@@ -7,6 +7,7 @@ from typing import Any
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
 from lightning_edit.loading.fingerprints import check_sample
+from lightning_edit.messages import listed
 from lightning_edit.requests import EditRequest
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.storage.checkpoints.known_classes import known_classes, names_of
@@ -14,6 +15,11 @@ from lightning_edit.stored_requests import fingerprint_of
 from lightning_edit.updates.edited_weights import EditedWeights
 
 SHOWN = 10
+COUNTED_ANEW = (
+    "{}: counted anew, and not bit for bit as in the checkpoint. With other memory, another device or another number "
+    "of processes it is rounded in another way, and so is what follows.{}"
+)
+OF_UNKNOWN_TEXT = " The checkpoint does not tell from which text it was counted: see that it is the same."
 # What runs did before there were settings for it.
 EARLIER = {"chat": False, "sites": "auto", "quantization": None, "write": "merged", "down_projection": None}
 EARLIER_VALUES = {"weights": "current", "norm_anchor_edits": 1000, "optimizer": "adam", "radius": 0.3, "growth": 1.1}
@@ -47,18 +53,31 @@ class RunIdentity:
         """
         self.resumed, self._fingerprints_then = True, fingerprints
 
-    def note(self, fingerprints: dict[str, str]) -> None:
+    def note(self, fingerprints: Mapping[str, str], counted: Mapping[str, str]) -> str | None:
         """Notes what else the run depends on, and refuses to go on where that has changed.
 
+        Settings without effect decide what is known of it: without a cache of values nobody has read the whole model.
+
         Args:
-            fingerprints: Hashes by name.
+            fingerprints: Hashes by name; only those that the checkpoint has too are compared.
+            counted: Hashes of second moments, which memory, device and processes round in other ways.
+
+        Returns:
+            What is to be told of second moments that are rounded in another way; None where nothing is.
 
         Raises:
             EditError: Lists what is different.
         """
+        told = None
+        then = self._fingerprints_then
         if self.resumed:
-            check_same_run(self._fingerprints_then, fingerprints)
-        self.fingerprints = fingerprints
+            check_same_run(*({n: known[n] for n in then.keys() & fingerprints} for known in (then, fingerprints)))
+            other = [name for name in then.keys() & counted if then[name] != counted[name]]
+            if other:
+                unknown = "" if then.keys() >= set(fingerprints) else OF_UNKNOWN_TEXT
+                told = COUNTED_ANEW.format(listed(sorted(other)), unknown)
+        self.fingerprints = {**then, **fingerprints, **counted}
+        return told
 
     def records(self, requests: Sequence[EditRequest]) -> str:
         """The hash of all edits of the run, in their order.

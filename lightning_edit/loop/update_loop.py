@@ -142,6 +142,9 @@ class UpdateLoop:
         edits = [requests[position] for position in positions]
         release_replaced(self.editor, self._histories(requests), edits)
         written = self.editor.write(edits, z, report=report)
+        self.queue.leave_out([positions[place] for place in written.left_out])
+        positions = [position for position in positions if position not in self.queue.left_out]
+        edits = [requests[position] for position in positions]
         if self.independent:
             self.editor.statistics = self.kept.statistics
         self.edits_written += len(edits)

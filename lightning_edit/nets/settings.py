@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_edit.settings import Count, NotNegative, Positive, Seed, Settings, Share
+from lightning_edit.settings import Count, NotNegative, Positive, Rate, Seed, Settings, Share
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class NetSettings(Settings):
     penalty: NotNegative = 0.0
     """The weight of |Delta|^2."""
 
-    lr: Positive = 1e-5
+    lr: Rate = 1e-5
     """Learning rate of Adam."""
 
     clip: Positive = 1.0

@@ -35,7 +35,7 @@ from lightning_edit.run.combinations import (
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.levers import levers_of
 from lightning_edit.run.preparation import check_texts, check_warm_up, editor_of, templates_of, warm_up_run
-from lightning_edit.run.preserved import check_files, find_preserved, noted, run_second_moments
+from lightning_edit.run.preserved import check_files, find_preserved, note, run_second_moments
 from lightning_edit.run.updating_module import UpdatingModule
 from lightning_edit.run.value_figures import log_values, logged
 from lightning_edit.settings import NO_EFFECT, Count, Layers, Seed
@@ -207,14 +207,14 @@ class EditingModule(UpdatingModule):
         amounts = (self.trainer.datamodule.batch_size, self.loop.queue.size, "data.batch_size")
         self.sections["memory"] = vars(announce(editor, self.requests, *amounts, self.trainer.is_global_zero))
         with self.timed("second_moments"), self.weights.unedited():
-            moments = run_second_moments(self)
+            moments, text = run_second_moments(self)
         editor.moments, editor.output_moments = moments, moments.outputs
         with self.timed("values"):
             settle_norm(editor, self.requests, amounts[0], partial(silent_finder, caches=self.loop.value_caches))
         self.value_settings = editor.values
         self.loop.editor, self._values = editor, ValueFinder(editor, self.loop.value_caches)
         read = {} if self.pairs_from is None else self.pairs_from.fingerprints()
-        self.identity.note({**self._values.fingerprints, **noted(moments, self.solver.needs_second_moment), **read})
+        note(self, {**self._values.fingerprints, **text, **read}, moments, self.solver.needs_second_moment)
         warm_up_run(self, editor)
         if not self.loop.kept.updates_written:
             self._keep()

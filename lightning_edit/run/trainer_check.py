@@ -6,6 +6,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 
 from lightning_edit.distributed.strategy import ShardedModelStrategy
 from lightning_edit.errors import EditError
+from lightning_edit.models.precision import autocast_now
 
 STRATEGIES = ("auto", "modelparallelstrategy", "model_parallel", "fsdp")
 
@@ -21,7 +22,7 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
 
     Raises:
         EditError: For processes that cannot work together, a device without float64, more than one epoch, fewer than
-            all edits or a precision plugin.
+            all edits, a precision plugin or autocast.
     """
     if trainer.world_size > 1 and not many_processes:
         raise EditError(f"This method runs on one device, got {trainer.world_size}. Set `trainer.devices: 1`.")
@@ -30,6 +31,11 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
         raise EditError("The solvers need float64, which this device has not. Set `trainer.accelerator: cpu`.")
     if trainer.precision != "32-true":
         raise EditError(f"`model.dtype` sets the precision of a model, not `trainer.precision` ({trainer.precision}).")
+    if on := autocast_now():
+        raise EditError(
+            f"`model.dtype` sets the precision of a model, and `torch.autocast` is on ({', '.join(on.values())}). "
+            "Fit and test outside of it."
+        )
     _check_all_edits(trainer, fit, single_epoch)
     if fit and single_epoch and trainer.max_epochs != 1:
         raise EditError(f"Each edit is made once: set `trainer.max_epochs` to 1, got {trainer.max_epochs}.")

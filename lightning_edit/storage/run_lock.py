@@ -5,6 +5,8 @@ import logging
 import os
 import socket
 import uuid
+import weakref
+from contextlib import suppress
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -24,8 +26,32 @@ FILE = ".lock"
 TOKEN = uuid.uuid4().hex
 
 
+class _Held:
+    """The lock of this process on one file, let go of when no `RunLock` refers to it any more.
+
+    Args:
+        path: The file, which says that this process holds the lock.
+        file: The same, open and locked.
+    """
+
+    def __init__(self, path: Path, file: TextIOWrapper) -> None:
+        self.pid, self.path, self.file = os.getpid(), path, file
+        self._end = weakref.finalize(self, _let_go, path, file, self.pid)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this very process holds it, and not the one it was forked from, and the file is still there."""
+        return self.pid == os.getpid() and _is_current(self.path, self.file)
+
+
+# What this process holds, by the file: who works on a run twice, as after an error, has one lock.
+_held: weakref.WeakValueDictionary[str, _Held] = weakref.WeakValueDictionary()
+
+
 class RunLock:
     """Held from its creation until `release`, or until the process ends in whatever way.
+
+    A process may take it more than once, as after an error; it is held until all of these are released or gone.
 
     The operating system keeps the lock, on shared disks (NFS, Lustre, GPFS) for all machines, and lets go of it when
     its process dies. The file says who holds it. Where a disk keeps no locks, or may keep them for one machine only,
@@ -61,9 +87,13 @@ class RunLock:
 
     def _take(self, path: Path, what: Path) -> None:
         self.path = path
-        self._file = self._taken(what)
+        name = os.path.realpath(path)
+        held = _held.get(name)
+        if held is None or not held.is_ours:
+            held = _held[name] = _Held(path, self._taken(what))
+        self._held: _Held | None = held
 
-    def _taken(self, what: Path) -> TextIOWrapper | None:
+    def _taken(self, what: Path) -> TextIOWrapper:
         while True:
             try:
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -71,19 +101,15 @@ class RunLock:
                 raise EditError(f"{self.path}, the lock of {what}, cannot be written ({error}).") from error
             file = os.fdopen(handle, "r+", encoding="utf-8")
             holder = _holder(file)
-            if holder.get("token") == TOKEN:
-                # This process has not let go of it yet, as after an error.
-                file.close()
-                return None
             locked = _lock(file)
-            if locked is False or (locked is None and _is_alive(holder)):
+            if locked is False or (locked is None and _is_another(holder)):
                 file.close()
                 raise EditError(
                     f"{what} is in use: process {holder.get('pid', '(unknown)')} on "
                     f"{holder.get('host', 'an unknown machine')} has been working on it since "
                     f"{holder.get('since', 'an unknown time')}. Wait until it ends, or stop it; nothing was changed."
                 )
-            if self._is_current(file):
+            if _is_current(self.path, file):
                 break
             # Whoever held it has deleted the file between the two steps.
             file.close()
@@ -95,12 +121,6 @@ class RunLock:
         file.flush()
         return file
 
-    def _is_current(self, file: TextIOWrapper) -> bool:
-        try:
-            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
-        except FileNotFoundError:
-            return False
-
     def __enter__(self) -> "RunLock":
         return self
 
@@ -108,11 +128,24 @@ class RunLock:
         self.release()
 
     def release(self) -> None:
-        """Lets others work on the run."""
-        if self._file is not None:
-            self.path.unlink(missing_ok=True)
-            self._file.close()
-            self._file = None
+        """Lets others work on the run, unless this process holds it by another `RunLock` too."""
+        self._held = None
+
+
+def _let_go(path: Path, file: TextIOWrapper, pid: int) -> None:
+    # A forked process has the same open file: closing it there leaves the lock to the one who took it.
+    if pid == os.getpid():
+        with suppress(OSError):
+            if _is_current(path, file):
+                path.unlink()
+    file.close()
+
+
+def _is_current(path: Path, file: TextIOWrapper) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _holder(file: TextIOWrapper) -> dict[str, str | int]:
@@ -136,7 +169,10 @@ def _lock(file: TextIOWrapper) -> bool | None:
     return True
 
 
-def _is_alive(holder: dict[str, str | int]) -> bool:
+def _is_another(holder: dict[str, str | int]) -> bool:
+    """Whether a note is of a process of this machine that goes on, and is not this one."""
+    if holder.get("token") == TOKEN and holder.get("pid") == os.getpid():
+        return False
     if holder.get("host") != socket.gethostname() or not isinstance(pid := holder.get("pid"), int):
         return False
     try:

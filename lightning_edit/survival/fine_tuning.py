@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.models.seeded import seeded
 from lightning_edit.progress import Report, silent
 from lightning_edit.survival.settings import SurvivalSettings
 
@@ -122,10 +123,8 @@ def _train_and_merge(
         target_modules=list(names),
         fan_in_fan_out=conv,
     )
-    devices = [decoder.device] if decoder.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(settings.seed)
+        with seeded(settings.seed):
             inject_adapter_in_model(config, decoder.model, ADAPTER)
             losses = _train(decoder.model, rows, settings, report)
         for name in names:

@@ -6,7 +6,7 @@ from typing import ClassVar, get_args
 from lightning_edit.errors import EditError
 from lightning_edit.loading.weight_forms import Quantization
 from lightning_edit.messages import quoted
-from lightning_edit.settings import Count, CountOrZero, Positive, Seed, Settings, Share
+from lightning_edit.settings import Count, CountOrZero, Positive, Rate, Seed, Settings, Share
 
 # In the order of the table. The numbers of bits stand for whichever library is installed.
 VARIANTS = ("edited", "base", "8-bit", "4-bit", "lora", "merged")
@@ -42,7 +42,7 @@ class SurvivalSettings(Settings):
     alpha: Positive = 16.0
     """The adapters are scaled by alpha / rank."""
 
-    lr: Positive = 2e-4
+    lr: Rate = 2e-4
     """Learning rate of AdamW."""
 
     batch_size: Count = 8

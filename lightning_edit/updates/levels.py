@@ -102,6 +102,20 @@ def on(factors: Factors, device: torch.device) -> Factors:
     return Factors(factors.left.to(device), None if factors.right is None else factors.right.to(device))
 
 
+def same_numbers(first: Factors, second: Factors) -> bool:
+    """Whether two updates are one to the last bit, on whatever devices.
+
+    Args:
+        first: An update.
+        second: Another.
+    """
+    if (first.right is None) != (second.right is None) or first.left.shape != second.left.shape:
+        return False
+    second = on(second, first.left.device)
+    same = first.right is None or second.right is None or torch.equal(first.right, second.right)
+    return same and torch.equal(first.left, second.left)
+
+
 @torch.no_grad()
 def write_level(weight: Tensor, base: Tensor, total: Factors | None) -> None:
     """Writes cast(base + sum) into a weight, without a sum the base's own bits.

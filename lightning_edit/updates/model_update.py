@@ -21,7 +21,7 @@ from lightning_edit.storage.user.files import path_of
 from lightning_edit.updates.files.update_form import described
 from lightning_edit.updates.files.update_tensors import factors_of
 from lightning_edit.updates.layer_update import LayerUpdate, layer_update
-from lightning_edit.updates.levels import Part, levels_of, weight_of, write_level
+from lightning_edit.updates.levels import Levels, Part, levels_of, same_numbers, weight_of, write_level
 from lightning_edit.updates.sums import is_sum
 
 FILE = "update.safetensors"
@@ -64,13 +64,13 @@ class ModelUpdate:
             model: The model the update was made for, perhaps with other updates in it.
 
         Raises:
-            EditError: If a weight is not there or not the one the update was made for, or the update is in it already;
-                nothing is changed then.
+            EditError: If a weight is not there or not the one the update was made for, or the update, or a copy of it,
+                is in it already; nothing is changed then.
         """
         modules = {layer: self._module(model, update) for layer, update in self.layers.items()}
         for module in modules.values():
             levels_of(module).forget_undone(weight_of(module))
-        if any(levels_of(module).has(self._identity) for module in modules.values()):
+        if self._known_as(modules) is not None:
             raise EditError("This update is in the model already. Remove it before it is inserted again.")
         self.check(model)
         self._check_factors(model)
@@ -141,7 +141,7 @@ class ModelUpdate:
 
         Args:
             model: The edited model.
-            base: The unedited model, needed if `insert` was not called on this object.
+            base: The unedited model, needed if `insert` was not called on this object or a copy of it.
 
         Raises:
             EditError: If the old weights are not known, or the weights have changed since; nothing is changed then.
@@ -150,18 +150,34 @@ class ModelUpdate:
         if base is not None:
             self._put_back(modules, {layer: weight_of(self._module(base, one)) for layer, one in self.layers.items()})
             return
-        if not all(levels_of(module).has(self._identity) for module in modules.values()):
+        identity = self._known_as(modules)
+        if identity is None or not all(levels_of(module).has(identity) for module in modules.values()):
             raise EditError(
                 "The weights under this update are not known here: call insert() on the same object first, or pass "
                 f"the unedited model as `base`{self._made_for}."
             )
         for layer, module in modules.items():
             level = levels_of(module).top
-            if level is None or self._identity not in level.parts or not level.holds(weight_of(module)):
+            if level is None or identity not in level.parts or not level.holds(weight_of(module)):
                 raise self._changed(layer)
         for module in modules.values():
-            levels_of(module).take_out(self._identity, weight_of(module))
+            levels_of(module).take_out(identity, weight_of(module))
         self._inserted = False
+
+    def _known_as(self, modules: Mapping[int, nn.Module]) -> str | None:
+        """By which identity the update is in a model: its own, or that of another copy, as one that was saved has."""
+        levels = {layer: levels_of(module) for layer, module in modules.items()}
+        if any(one.has(self._identity) for one in levels.values()):
+            return self._identity
+        identities = dict.fromkeys(name for one in levels.values() for level in one.stack for name in level.parts)
+        copies = (name for name in identities if all(self._is_in(levels[layer], layer, name) for layer in levels))
+        return next(copies, None)
+
+    def _is_in(self, levels: Levels, layer: int, identity: str) -> bool:
+        """Whether what is in a weight under an identity has the numbers of this update."""
+        update = self.layers[layer]
+        found = [level.parts.get(identity) for level in levels.stack if level.fingerprint == update.base]
+        return any(part is not None and same_numbers(part.factors, update.factors) for part in found)
 
     def _put_back(self, modules: Mapping[int, nn.Module], bases: Mapping[int, Tensor]) -> None:
         """Makes weights that hold this update alone those of the base model."""

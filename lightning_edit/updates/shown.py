@@ -100,14 +100,20 @@ def put_back(model: Any) -> Iterator[None]:
     Args:
         model: The model.
     """
-    before = {name: _copied(levels) for name, (_, levels) in edited_modules(model).items()}
+    edited = edited_modules(model)
+    before = {name: _copied(levels) for name, (_, levels) in edited.items()}
+    weights = {name: (weight_of(module), levels.top) for name, (module, levels) in edited.items()}
+    # What something else has changed is not known from what is beside it.
+    changed = {name: one.clone() for name, (one, top) in weights.items() if top is not None and not top.holds(one)}
     try:
         yield
     finally:
         modules = {name: module for name, (module, _) in edited_modules(model).items()}
         for name, module in (modules | {name: model.get_submodule(name) for name in before}).items():
             levels, stack = levels_of(module), before.get(name, [])
-            if stack:
+            if name in changed:
+                write_level(weight_of(module), changed[name], None)
+            elif stack:
                 stack[-1].write(weight_of(module))
             else:
                 write_level(weight_of(module), levels.stack[0].base, None)

@@ -21,6 +21,7 @@ class Written:
         values_seconds: What the pairs of a source took.
         anchored: For each layer what the anchor remembers once it is written.
         problems: For each layer its least squares, where something is still to be done to the update.
+        left_out: Places of the edits that could not be written, because their loss is never finite.
     """
 
     factors: dict[int, Factors] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class Written:
     values_seconds: float = 0.0
     anchored: dict[int, Memory] = field(default_factory=dict)
     problems: dict[int, EditProblem] = field(default_factory=dict)
+    left_out: tuple[int, ...] = ()
 
     def edits(self, layer: int) -> int:
         """How many edits were written at a layer."""
@@ -50,7 +52,7 @@ def check_written(edits: int, stopped: str | None = None) -> None:
         raise EditError(f"The first update was refused, so the model is unedited: {stopped}")
     if not edits:
         raise EditError(
-            "No edit has a value to be written, as the log says. If losses are not finite, lower `values.lr` (with "
-            "`descent` `values.radius`), or load the model in float32 or bfloat16; if values are too large, raise "
-            "`values.norm_anchor`."
+            "No edit has a value to be written, as the log says. If losses are not finite, lower the learning rate "
+            "(`values.lr`, with `descent` `values.radius`; of other methods `lr`), or load the model in float32 or "
+            "bfloat16; if values are too large, raise `values.norm_anchor`."
         )

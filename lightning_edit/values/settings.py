@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from lightning_edit.errors import EditError
 from lightning_edit.models.decoder import Decoder, ValueSite
 from lightning_edit.models.finding.probe import altered_on_the_way
-from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Range, Settings
+from lightning_edit.settings import NO_EFFECT, Count, CountOrZero, NotNegative, Positive, Range, Rate, Settings
 from lightning_edit.solvers.layer_distribution import LayerDistribution
 from lightning_edit.without_effect import refuse_changed
 
@@ -23,16 +23,16 @@ class ValueSettings(Settings):
     """How value vectors are optimized (ROME, appendix E.5, and MEMIT, section 4.3; defaults from their GPT-2 XL).
 
     Raises:
-        EditError: If a number is out of its range, the KL prompt has not exactly one ``{}``, or a setting of
-            ``descent`` stands beside another optimizer.
+        EditError: If a number is out of its range, the KL prompt has not exactly one ``{}``, or a setting has
+            no effect beside another one.
     """
 
     section: ClassVar[str] = "values"
 
-    lr: Positive = 0.5
+    lr: Rate = 0.5
     """Learning rate of ``adam``; ``descent`` has none."""
 
-    steps: Count = 20
+    steps: Annotated[int, Range(at_least=2)] = 20
     """Forward passes; the last one makes no step (`v_num_grad_steps` of the published code)."""
 
     weight_decay: NotNegative = 0.5
@@ -105,6 +105,8 @@ class ValueSettings(Settings):
         object.__setattr__(self, "mpes", self.mpes or None)
         if self.kl_prompt.count("{}") != 1:
             raise EditError(f"`kl_prompt` must hold exactly one {{}} for the subject, got {self.kl_prompt!r}.")
+        if not self.kl_factor:
+            refuse_changed(self, ("kl_prompt",), "`values.kl_factor: 0`", "Raise `values.kl_factor`")
         if self.optimizer != "descent":
             beside = f"`values.optimizer: {self.optimizer}`"
             refuse_changed(self, ("radius", "growth"), beside, "Set `values.optimizer` to descent")

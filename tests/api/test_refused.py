@@ -78,7 +78,7 @@ def test_a_sum_cannot_preserve_earlier_edits(loaded):
 
 
 def test_settings_of_a_search_that_is_not_made_are_named(loaded, caplog):
-    given = {"solver": Ridge(), "source": Gradient(normalize="none"), "values": ValueSettings(steps=1)}
+    given = {"solver": Ridge(), "source": Gradient(normalize="none"), "values": ValueSettings(steps=2)}
     lightning_edit.edit(*loaded, [FACT], layers=[0], progress=False, **given)
     assert "no effect: values.steps" in caplog.text
 

@@ -13,6 +13,7 @@ from lightning_edit import (
     ContextTemplates,
     EditError,
     ModelUpdate,
+    SecondMomentSettings,
     ValueSettings,
     edit,
     edited,
@@ -20,7 +21,7 @@ from lightning_edit import (
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.layer_update import LayerUpdate
-from tests.small_models import make_factors, make_gpt2, make_llama, make_request, make_tokenizer
+from tests.small_models import SENTENCES, make_factors, make_gpt2, make_llama, make_request, make_tokenizer
 
 FIRST = make_request()
 SECOND = make_request(subject="Anna", prompt="{} went to school in", target_new="London", target_true="Rome")
@@ -154,9 +155,6 @@ def test_keys_of_removed_and_of_replaced_edits_are_not_preserved():
 
 
 def test_second_moments_of_a_second_call_come_from_the_cache(tmp_path):
-    from lightning_edit import SecondMomentSettings
-    from tests.small_models import SENTENCES
-
     model, settings = make_gpt2(), SecondMomentSettings(60, cache_dir=str(tmp_path))
     first = made(model, [FIRST], moments=None, texts=SENTENCES, second_moment=settings)
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
@@ -213,6 +211,48 @@ def test_weights_that_something_else_changed_are_edited_as_they_are(caplog):
         _ = first.before
 
 
+@pytest.mark.parametrize("calls", ["another layer", "the same layer", "fails"])
+def test_an_update_can_be_removed_once_its_weight_is_again_what_it_was(calls, caplog):
+    model = make_gpt2()
+    unedited = snapshot(model)
+    first = made(model, [FIRST], layers=[0])
+    weight = find_decoder(model).weight(0).detach()
+    edited_weight = weight.clone()
+    with torch.no_grad():
+        weight[0, 0] += 0.1
+    changed = weight.clone()
+    if calls == "fails":
+        with pytest.raises(EditError, match="cannot be inverted"):
+            made(model, [SECOND], layers=[0], moments={0: torch.zeros_like(moments_of(model)[0])})
+    else:
+        second = made(model, [SECOND], layers=[0 if calls == "the same layer" else 1])
+        assert second.before != second.after
+        with pytest.raises(EditError, match="is not its base weight plus this update"):
+            first.remove()
+        if calls == "the same layer":
+            second.remove()
+    assert "only be removed once it has the weights again" in caplog.text
+    assert torch.equal(weight, changed)
+    with torch.no_grad():
+        weight.copy_(edited_weight)
+    first.remove()
+    if calls == "another layer":
+        second.remove()
+    assert same(model, unedited)
+
+
+def test_edited_leaves_what_something_else_changed():
+    model = make_gpt2()
+    made(model, [FIRST], layers=[0])
+    with torch.no_grad():
+        find_decoder(model).weight(0)[0, 0] += 0.1
+    before = snapshot(model)
+    how = {"moments": moments_of(model), "templates": ContextTemplates(), "values": ValueSettings(steps=3)}
+    with edited(model, TOKENIZER, [SECOND], MEMIT(20.0), LAYERS, progress=False, **how):
+        assert not same(model, before)
+    assert same(model, before)
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, None])
 def test_edited_puts_the_model_back(error):
     model = make_llama(torch.bfloat16)
@@ -241,6 +281,16 @@ def test_edited_puts_the_model_back(error):
     assert earlier.is_inserted
     earlier.remove()
     assert same(model, snapshot(make_llama(torch.bfloat16)))
+
+
+def test_an_edit_is_computed_in_the_precision_of_the_weights():
+    plain, within = make_gpt2(), make_gpt2()
+    how = {"moments": None, "texts": SENTENCES, "second_moment": SecondMomentSettings(60, cache_dir=None)}
+    made(plain, [FIRST], **how)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made(within, [FIRST], **how)
+        assert torch.is_autocast_enabled("cpu")
+    assert same(within, snapshot(plain))
 
 
 def test_an_edit_that_is_refused_leaves_earlier_ones():

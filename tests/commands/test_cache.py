@@ -29,7 +29,7 @@ def folder(tmp_path):
     """A cache as a run leaves it: two second moments, then the values of one edit."""
     model, tokenizer, path = make_gpt2(), make_tokenizer(), tmp_path / "cache"
     model.name_or_path = "/somewhere/models/random"
-    decoder, templates, settings = find_decoder(model), ContextTemplates(), ValueSettings(steps=1)
+    decoder, templates, settings = find_decoder(model), ContextTemplates(), ValueSettings(steps=2)
     second_moments(decoder, tokenizer, SENTENCES, [0, 1], SecondMomentSettings(tokens=60, cache_dir=str(path)))
     time.sleep(0.01)
     parts = value_parts(decoder, tokenizer, templates, 1, settings)

@@ -34,5 +34,5 @@ def test_keys_of_different_updates_and_replacing_edits_are_no_matter(caplog):
 
 def test_the_python_interface_warns_as_well(caplog):
     moments = {0: torch.eye(24).double()}
-    edit(make_gpt2(), make_tokenizer(), TOWER, values=ValueSettings(steps=1), moments=moments, progress=False)
+    edit(make_gpt2(), make_tokenizer(), TOWER, values=ValueSettings(steps=2), moments=moments, progress=False)
     assert "2 of 4 edits share their key" in caplog.text

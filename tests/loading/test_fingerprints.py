@@ -10,6 +10,14 @@ from tests.killing import CONTEXT
 from tests.small_models import make_gpt2
 
 
+def test_autocast_is_described_where_it_is_on():
+    model = make_gpt2()
+    usual = describe_numerics(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert describe_numerics(model) == f"{usual}, autocast bfloat16"
+    assert "autocast" not in usual
+
+
 def describe(owner, file):
     """In a process of its own, which alone computes in that precision."""
     part = torch.backends

@@ -103,7 +103,7 @@ def test_a_run_says_what_it_takes(finished):
     assert needs["device"] > needs["model"] + needs["base_copies"] + needs["second_moments"]
 
 
-SEARCHED = ValueSettings(steps=1, lr=0.5, weights="unedited")
+SEARCHED = ValueSettings(steps=2, lr=0.5, weights="unedited")
 SEQUENCES = {
     "LyapLock": {"solver": MEMIT(1.0, ridge=0.01), "anchor": LyapLock()},
     "C_p": {"solver": MEMIT(1.0, ridge=0.01), "previous_keys": True},

@@ -1,13 +1,16 @@
 """Runs of memory editors that go on from a checkpoint in the middle of their edits, are undone, and measured again."""
 
 import shutil
+from math import isfinite
 
 import pytest
 import torch
 
 from lightning_edit import EditError, MemoryEditing
 from lightning_edit.datamodules import TinyWorld
+from lightning_edit.loading.pretrained import load_tokenizer
 from lightning_edit.memories.entries import tensors_of
+from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from tests.small_runs import Refuse, Requests, fit, module
 
@@ -102,3 +105,34 @@ def test_what_is_no_memory_of_the_run_is_refused(runs, tmp_path):
         torch.save(content, spoilt)
         with pytest.raises(EditError, match=message):
             fit(copied.parent, made("memoir_closed"), Requests(EDITS, batch_size=4), ckpt_path=str(spoilt))
+
+
+class Overflow(EditCallback):
+    """The model gives NaN for texts with one token."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def on_fit_start(self, trainer, pl_module):
+        def spoil(_, given, output):
+            return output.masked_fill((given[0] == self.token)[..., None], float("nan"))
+
+        pl_module.model.get_input_embeddings().register_forward_hook(spoil)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_edit_whose_loss_is_never_finite_is_left_out_and_named(method, tmp_path, caplog):
+    tokenizer = load_tokenizer("tiny")
+    ids = [set(tokenizer(request.rewrite_prompt).input_ids) for request in EDITS]
+    token = min(ids[1] - set.union(*(other for place, other in enumerate(ids) if place != 1)))
+    run = made(method)
+    folder = fit(tmp_path, run, Requests(EDITS, batch_size=4), Overflow(token))
+    assert (run.loop.edits_written, run.loop.left_out) == (5, [EDITS[1].name])
+    learned = EDITS[:1] + EDITS[2:]
+    assert run.memories.edits == [str(edit.case_id or edit.rewrite_prompt) for edit in learned]
+    assert isfinite(run.loop.last_update.figures["memories/nll"])
+    assert "the loss stayed above 0.69 nats a token" in caplog.text
+    again = made(method)
+    fit(folder.parent, again, Requests(EDITS, batch_size=4), Overflow(token), ckpt_path=str(checkpoints(folder)[1]))
+    assert again.loop.left_out == run.loop.left_out
+    same(run, again)

@@ -145,7 +145,7 @@ def test_an_edit_without_finite_loss_is_named_and_the_others_are_kept(tokenizer,
     assert values.finite.tolist() == [False, True, True]
     assert "the edit of 'You'" in caplog.text
     torch.testing.assert_close(values.z[1:], alone.z)
-    with pytest.raises(EditError, match="No edit has a finite loss"):
+    with pytest.raises(EditError, match="No edit has a value to be written"):
         edit(model, tokenizer, requests[:1], templates=templates, moments={0: torch.eye(128)}, progress=False)
 
 

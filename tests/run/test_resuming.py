@@ -17,6 +17,7 @@ from lightning_edit.callbacks.measuring.scheduled import Scheduled
 from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.datamodules.preservation import PreservationText
+from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints, damage
 from lightning_edit.updates.history import History
@@ -90,7 +91,7 @@ def test_a_finished_run_does_not_go_on_and_those_that_can_are_named(finished, gi
         ("--data.batch_size=3", "data.batch_size: 64 in the checkpoint, 3 now"),
         ("--model.layers=[1]", "The checkpoint edits the layers 0, this run [1]"),
         ("--model.dtype=float64", "made from other weights than layer 0 of tiny"),
-        ("--data.preservation=SmallTalk", "second moment of layer 0: "),
+        ("--data.preservation=SmallTalk", "text of the second moments: "),
     ],
 )
 @pytest.mark.slow
@@ -105,7 +106,58 @@ def test_another_text_in_the_same_file_is_refused(tmp_path, capsys):
     text.write_text("\n".join(SmallTalk().texts()))
     folder = command(tmp_path, "--data.preservation", "TextFile", f"--data.preservation.path={text}")
     text.write_text("\n".join(SmallTalk().texts()).replace("dog", "fox"))
-    assert "second moment of layer 0: " in refused(capsys, "--ckpt_path", checkpoints(folder)[1])
+    assert "text of the second moments: " in refused(capsys, "--ckpt_path", checkpoints(folder)[1])
+
+
+class Stop(EditCallback):
+    """The run is killed after an update."""
+
+    def on_update_kept(self, trainer, pl_module):
+        if pl_module.loop.updates_written == 2:
+            raise KeyboardInterrupt
+
+
+def stopped(folder, **settings):
+    """The folder of a run that was killed after two of its three updates."""
+    logger = TensorBoardLogger(folder, name="", version="run")
+    with pytest.raises(SystemExit):
+        fit(folder, module(**settings), TinyWorld(edits=6), Stop(), logger=logger)
+    return folder / "run"
+
+
+def resumed(run, *callbacks, **settings):
+    """The module of a run that went on from its last checkpoint."""
+    made, logger = module(**settings), TensorBoardLogger(run.parent, name="", version=run.name)
+    runner = quiet_trainer(run.parent, *callbacks, logger=logger)
+    runner.fit(made, datamodule=TinyWorld(edits=6), ckpt_path=checkpoints(run)[0], weights_only=True)
+    return made
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["", "earlier version"])
+def test_a_run_goes_on_with_less_memory_and_without_the_cache_of_its_second_moments(told, tmp_path):
+    settings = {"second_moment": SecondMomentSettings(tokens=20_000, cache_dir=None), "layers": [0, 1]}
+    run = stopped(tmp_path, **settings)
+    before = torch.load(checkpoints(run)[0], weights_only=True)
+    if not told:
+        del before["edits"]["fingerprints"]["text of the second moments"]
+        torch.save(before, checkpoints(run)[0])
+    with pytest.warns(UserWarning, match="second moment of layer 0, .* layer 1: counted anew, and not") as warned:
+        made = resumed(run, EditCheckpoint(), memory="low", **settings)
+    assert made.loop.edits_written == 6
+    assert any("see that it is the same" in str(one.message) for one in warned) is not told
+    kept = torch.load(checkpoints(run)[0], weights_only=True)["edits"]["fingerprints"]
+    assert kept["text of the second moments"]
+    name = "second moment of layer 0"
+    assert kept[name] != before["edits"]["fingerprints"][name]
+
+
+def test_a_run_goes_on_without_its_cache_of_values(tmp_path):
+    run = stopped(tmp_path)
+    noted = torch.load(checkpoints(run)[0], weights_only=True)["edits"]["fingerprints"]
+    made = resumed(run)
+    assert made.loop.edits_written == 6
+    assert made.identity.fingerprints == noted
+    assert "tokenizer" in noted
 
 
 def cut_short(content):

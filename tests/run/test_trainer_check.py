@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -38,6 +39,11 @@ def fit(folder, *callbacks, **settings):
     )
     trainer.fit(made, datamodule=TinyWorld(edits=3, batch_size=1))
     return made
+
+
+def test_autocast_around_a_fit_is_refused(tmp_path):
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(EditError, match=r"autocast` is on \(bfloat16\)"):
+        fit(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """One process at a time works on a run."""
 
+import gc
 import json
 import os
 import signal
@@ -53,6 +54,66 @@ def test_a_run_that_another_process_works_on_is_refused_and_one_whose_process_di
     process.wait()
     lock = RunLock(tmp_path)
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def others(folder):
+    """What another process is told that wants the lock; nothing if it gets it."""
+    got = [sys.executable, "-c", HOLD.replace("time.sleep(600)", ""), str(folder)]
+    return subprocess.run(got, capture_output=True, text=True, check=False).stderr
+
+
+def test_a_process_holds_the_lock_as_long_as_any_part_of_it_does(tmp_path, monkeypatch):
+    first = RunLock(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    second = RunLock(Path())
+    first.release()
+    first.release()
+    assert "in use" in others(tmp_path)
+    third = RunLock(tmp_path)
+    del second
+    gc.collect()
+    assert "in use" in others(tmp_path)
+    third.release()
+    assert not others(tmp_path)
+
+
+def test_a_lock_that_is_gone_without_release_holds_nobody_up(tmp_path):
+    lock = RunLock(tmp_path)
+    del lock
+    gc.collect()
+    again = RunLock(tmp_path)
+    assert "in use" in others(tmp_path)
+    again.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_does_not_have_the_lock_of_its_parent(tmp_path):
+    lock = RunLock(tmp_path)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            lock.release()
+            RunLock(tmp_path)
+        except EditError:
+            status = 0
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert "in use" in others(tmp_path)
+    lock.release()
+    assert not others(tmp_path)
+
+
+def test_a_lock_whose_file_was_taken_away_is_taken_anew(tmp_path):
+    lost = RunLock(tmp_path)
+    (tmp_path / ".lock").unlink()
+    lock = RunLock(tmp_path)
+    assert "in use" in others(tmp_path)
+    lost.release()
+    assert "in use" in others(tmp_path)
     lock.release()
     assert list(tmp_path.iterdir()) == []
 

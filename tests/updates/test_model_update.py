@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,12 +25,12 @@ MAKERS = [pytest.param(make_gpt2, id="Conv1D"), pytest.param(make_llama, id="Lin
 PRECISIONS = [torch.float32, torch.bfloat16, torch.float16]
 
 
-def make_update(base, **info):
+def make_update(base, seed=0, **info):
     """An update of two layers, one in factors and one dense."""
     decoder, layers = find_decoder(base), {}
     for layer in LAYERS:
         weight = decoder.weight(layer)
-        factors = make_factors(*weight.shape, seed=layer)
+        factors = make_factors(*weight.shape, seed=seed + layer)
         factors = factors if layer == 0 else Factors(factors.dense())
         layers[layer] = LayerUpdate(decoder.names[layer], fingerprint(weight), factors)
     return ModelUpdate(layers, info)
@@ -93,9 +94,11 @@ def test_factors_survive_the_file_exactly(tmp_path):
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
 def test_a_model_saved_with_its_update_is_restored_from_its_base(tmp_path, dtype):
     base = make_gpt2(dtype)
-    edited, update = copy.deepcopy(base), make_update(base)
-    update.insert(edited)
+    source, update = copy.deepcopy(base), make_update(base)
+    update.insert(source)
     update.save(tmp_path / "update.safetensors")
+    edited = copy.deepcopy(base)
+    edited.load_state_dict(source.state_dict())
     loaded = ModelUpdate.load(tmp_path / "update.safetensors")
     with pytest.raises(EditError, match=r"not known here: call insert\(\) on the same object first, or pass"):
         loaded.remove(edited)
@@ -202,7 +205,7 @@ def test_updates_of_the_same_weights_add_up_and_are_removed_in_any_order(order, 
 
 def test_an_update_that_comes_back_among_others_gives_the_same_bits():
     model = make_gpt2(torch.bfloat16)
-    updates = [make_update(model), make_update(model)]
+    updates = [make_update(model), make_update(model, seed=10)]
     for update in updates:
         update.insert(model)
     both = snapshot(model)
@@ -226,7 +229,7 @@ def test_weights_that_a_state_dict_gave_back_are_unedited():
     update, before = make_update(model), snapshot(model)
     update.insert(model)
     model.load_state_dict(before)
-    other = make_update(model)
+    other = make_update(model, seed=10)
     other.insert(model)
     assert update.is_inserted
     with pytest.raises(EditError, match="not known here"):
@@ -457,3 +460,24 @@ def test_dense_sums_are_the_same_up_to_the_order_of_adding_up_and_factors_to_the
     assert not same_update(dense, Factors(dense.left * (1 + 1e-9 * noise)))
     assert same_update(factors, factors)
     assert not same_update(factors, Factors(factors.left.nextafter(factors.left + 1), factors.right))
+
+
+def test_a_saved_copy_is_not_inserted_twice_and_takes_the_update_out(tmp_path):
+    model = make_gpt2()
+    before, update = snapshot(model), make_update(model)
+    update.save(tmp_path / "update.safetensors")
+    update.insert(model)
+    edited = snapshot(model)
+    copied = ModelUpdate.load(tmp_path / "update.safetensors")
+    with pytest.raises(EditError, match="in the model already"):
+        copied.insert(model)
+    assert not changed(model, edited)
+    other = ModelUpdate(
+        {**update.layers, 2: replace(update.layers[2], factors=Factors(-update.layers[2].factors.left))}
+    )
+    other.insert(model)
+    copied.remove(model)
+    other.remove(model)
+    assert not changed(model, before)
+    with pytest.raises(EditError, match="are not known here"):
+        update.remove(model)

@@ -19,7 +19,7 @@ from lightning_edit.run.combinations import check_plain_text
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.methods.fine_tuning import check_answers
 from lightning_edit.run.methods.projected_training import ProjectedTraining, TrainingSettings
-from lightning_edit.run.preserved import noted
+from lightning_edit.run.preserved import ReadTexts, note
 from lightning_edit.run.updating_module import UpdatingModule
 from lightning_edit.settings import Count, Layers, NotNegative, Positive, Seed, Share
 from lightning_edit.values.vectors import Values
@@ -125,16 +125,16 @@ class CrispEdit(UpdatingModule):
         if self.loop.editor is not None:
             return
         find_answers(self)
-        settings, texts = self.moment_settings, self.trainer.datamodule.preservation_texts()
+        settings, texts = self.moment_settings, ReadTexts(self.trainer.datamodule.preservation_texts())
         with self.timed("second_moments"), self.weights.unedited():
             how: Any = (self.layers, settings, self.seed, self.report)
-            rows = ordinary_rows(self.decoder, self.tokenizer, texts, *how)
+            rows = ordinary_rows(self.decoder, self.tokenizer, texts.or_none, *how)
             moments = text_moments(self.decoder, rows, self.layers, settings.cache_dir, self.report, outputs=True)
         info: dict[str, Any] = {"model": self.model_name, "dtype": str(self.model.dtype).removeprefix("torch.")}
         info |= {"method": repr(self), "layers": self.layers}
         given = (self.weights, self.tokenizer, self.layers, self.how, rows, moments, info)
         self.loop.editor = ProjectedTraining(*given, anchored=self.loop.kept.anchored)
-        self.identity.note(noted(moments))
+        note(self, texts.fingerprint(), moments)
         if not self.loop.kept.updates_written:
             self._keep()
 

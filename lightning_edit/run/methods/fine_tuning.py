@@ -25,7 +25,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.settings import Layers, NotNegative, Positive, Seed
+from lightning_edit.settings import Layers, NotNegative, Positive, Rate, Seed
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 
@@ -137,7 +137,7 @@ class FineTuning(MeasuredModule):
         self,
         model: str,
         layers: Layers = "auto",
-        lr: Positive = 5e-4,
+        lr: Rate = 5e-4,
         weight_decay: NotNegative = 0.0,
         norm_constraint: Positive | None = None,
         early_stop_loss: NotNegative = 0.01,

@@ -30,7 +30,7 @@ from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.methods.fine_tuning import check_answers
 from lightning_edit.run.methods.remembering import Remembering, named
 from lightning_edit.run.updating_module import UpdatingModule
-from lightning_edit.settings import Count, Layers, NotNegative, Positive, Seed, Share
+from lightning_edit.settings import Count, Layers, NotNegative, Positive, Rate, Seed, Share
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.values.vectors import Values
 
@@ -90,7 +90,7 @@ class MemoryEditing(UpdatingModule):
         model: str,
         method: Literal["grace", "memoir", "memoir_closed"] = "grace",
         layers: Layers = "auto",
-        lr: Positive | None = None,
+        lr: Rate | None = None,
         steps: Count = 50,
         early_stop_loss: NotNegative = 0.01,
         radius: Positive | None = None,
@@ -229,7 +229,8 @@ class MemoryEditing(UpdatingModule):
             name: self.own[name] for name in ("radius", "threshold", "ridge") if name in self.own
         }
         settings |= {} if self.method == "grace" else {"top_k": self._columns(sizes["d_in"])}
-        edits = [named(request) for request in self.requests[: state.edits_written]]
+        written = [request for place, request in enumerate(self.requests) if place not in state.left_out]
+        edits = [named(request) for request in written[: state.edits_written]]
         try:
             memory = memory_of(self.method, settings, tensors, edits, sizes, weight.device)
         except WrongFormError as error:

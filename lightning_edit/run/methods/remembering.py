@@ -1,8 +1,10 @@
 """What writes the updates of a memory editor: it learns edits and keeps them beside a layer."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import isfinite, log
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from lightning_edit.memories.learning import Descent, find_outputs, look, train_
 from lightning_edit.memories.memoir import Memoir, MemoirClosed
 from lightning_edit.memories.memory import Entry
 from lightning_edit.memories.wrapped import Memories
+from lightning_edit.messages import counted
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import frozen
 from lightning_edit.models.out_of_memory import halving
@@ -24,6 +27,11 @@ from lightning_edit.solvers import Factors, PreviousKeys
 from lightning_edit.solvers.anchors import Memory as Remembered
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.written import Written
+
+logger = logging.getLogger(__name__)
+
+# In nats a token: another token is likelier than the answer's then, or could be.
+FAR = log(2)
 
 
 @dataclass
@@ -41,6 +49,7 @@ class Remembering:
         train_end: Whether answers end, see `encode_answer`.
         at_once: How many edits are learned together, where they do not depend on each other.
         info: What made the edits.
+        losses: The least loss of each edit so far, in nats a token.
     """
 
     memories: Memories
@@ -53,6 +62,7 @@ class Remembering:
     train_end: bool
     at_once: int
     info: dict[str, Any]
+    losses: list[float] = field(default_factory=list)
     previous_keys: dict[int, PreviousKeys] | None = None
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
 
@@ -79,20 +89,34 @@ class Remembering:
             report: Called with the number of edits done.
 
         Returns:
-            An update without factors, with ``memories/nll``, the mean of the least losses in nats a token.
+            An update without factors, with ``memories/nll``, the mean of the least losses in nats a token. Edits whose
+            loss is never finite are left out of both: nothing was learned of them.
         """
         memory, one_by_one = self.memories.memory, self._one_by_one
         size, losses = 1 if one_by_one else self.at_once, list[float]()
         for start in range(0, len(requests), size):
             part = requests[start : start + size]
-            for entries, least in halving(self._train if one_by_one else self.learn_outputs, part, self.decoder.model):
-                memory.add(entries)
+            for found, least in halving(self._train if one_by_one else self.learn_outputs, part, self.decoder.model):
+                memory.add(entry for entry, loss in zip(found, least, strict=True) if isfinite(loss))
                 losses += least
             report("memories (edits)", start + len(part), len(requests))
-        return Written(figures={"memories/nll": sum(losses) / len(losses)} if measured else {})
+        learned = [loss for loss in losses if isfinite(loss)]
+        if measured:
+            self.losses += learned
+        figures = {"memories/nll": sum(learned) / len(learned)} if measured and learned else {}
+        return Written(figures=figures, left_out=tuple(i for i, loss in enumerate(losses) if not isfinite(loss)))
 
     def finish(self) -> dict[int, Factors]:
-        """Nothing is added after the last update."""
+        """Nothing is added after the last update; says how many edits were hardly learned."""
+        far = sum(loss > max(FAR, self.how.enough) for loss in self.losses)
+        if far:
+            logger.warning(
+                "%d of %s: the loss stayed above %.2g nats a token, at which the model hardly gives the answer. Raise "
+                "`steps`, or try another `lr`.",
+                far,
+                counted(len(self.losses), "edit"),
+                max(FAR, self.how.enough),
+            )
         return {}
 
     def release(self, keys: dict[int, Tensor]) -> None:
