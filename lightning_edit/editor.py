@@ -1,21 +1,22 @@
 """From value vectors to edited weights: the part of a run that knows neither trainer nor files."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_edit.gradients.source import Asked, AtPlace, Pairs, Source
+from lightning_edit.gradients.source import AtPlace, Source
 from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import check_keys, compute_keys, current_values
 from lightning_edit.keys.token_keys import token_keys
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
+from lightning_edit.searching import Searching
 from lightning_edit.solvers import (
     Anchor,
     EditProblem,
@@ -34,15 +35,12 @@ from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.post_processed import post_processed, process_sum
 from lightning_edit.updates.update_figures import errors_of, measured_again, norms_of
 from lightning_edit.updates.written import Written
-from lightning_edit.values.memory import values_in_parts
-from lightning_edit.values.norm_anchor import with_norm
 from lightning_edit.values.replay import replayed
 from lightning_edit.values.settings import ValueSettings
-from lightning_edit.values.vectors import Values
 
 
 @dataclass
-class Editor:
+class Editor(Searching):
     """Finds values and writes updates into one model, with the settings of one run.
 
     Args:
@@ -86,50 +84,6 @@ class Editor:
 
     def __post_init__(self) -> None:
         self._layer_solvers: dict[int, LayerSolver] = {}
-
-    @property
-    def value_layer(self) -> int:
-        """The layer at which values are found."""
-        return self.layers[0] if self.distribution == "replay" else self.layers[-1]
-
-    @contextmanager
-    def unedited(self) -> Iterator[None]:
-        """The model without any edit, inside a ``with`` block."""
-        with self.elsewhere(), self.weights.unedited():
-            yield
-
-    def searched(self) -> AbstractContextManager[None]:
-        """The model on which values are found, inside a ``with`` block."""
-        edited = self.weights.added or self.elsewhere is not nullcontext
-        return self.unedited() if self.values.weights == "unedited" and edited else nullcontext()
-
-    def mlp_outputs(self, requests: Sequence[EditRequest]) -> Tensor:
-        """What the MLP gives at the edits' subjects where values are found, ``(n, d_model)`` in float64."""
-        how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.value_layer)
-        return current_values(*how, "mlp").T
-
-    def find_values(self, requests: Sequence[EditRequest], report: Report = silent) -> Values:
-        """The value vectors of the edits, see `optimize_values`, on the weights that the settings name.
-
-        Where there is no room for so many, those of one half are found after those of the other. Of several processes
-        each may find others.
-        """
-        how = (self.weights.decoder, self.tokenizer, requests, self.templates, self.value_layer, self.values)
-        with self.searched():
-            return values_in_parts(*how, report)
-
-    def with_norm(self, requests: Sequence[EditRequest], values: Values) -> Values:
-        """The values with the norm that the settings name, see `with_norm`; all processes must ask for the same.
-
-        Args:
-            requests: The n edits.
-            values: What `find_values` gave for them.
-        """
-        mu = self.values.norm_anchor
-        if not isinstance(mu, int | float):
-            return values
-        with self.searched():
-            return with_norm(values, self.mlp_outputs(requests), mu, requests)
 
     def write(
         self, requests: Sequence[EditRequest], z: Tensor, measured: bool = True, report: Report = silent
@@ -181,15 +135,6 @@ class Editor:
         self._preserve(written.keys)
         self.statistics, self.anchored = pairs.statistics, self.anchored | written.anchored
         return written
-
-    def find_pairs(self, source: Source, requests: Sequence[EditRequest], report: Report = silent) -> Pairs:
-        """The pairs of some edits on the model as it is now, see `Source.find`; what it has seen is not kept."""
-        with self.searched() if source.searches else nullcontext():
-            return source.find(self.asked(requests), self.statistics, report)
-
-    def asked(self, requests: Sequence[EditRequest]) -> Asked:
-        """Edits whose pairs are to be found, or will be."""
-        return Asked(self.weights.decoder, self.tokenizer, requests, self.templates, self.layers, self.values)
 
     def _problem_of(self, pairs: AtPlace, layer: int, share: float) -> EditProblem:
         moment = self._solver_of(layer, pairs.keys.device).second_moment

@@ -24,7 +24,7 @@ FLOORS = [
     {"keys", "metrics", "updates"},
     {"baselines", "collateral", "downstream", "memories", "tracing", "values"},
     {"gradients"},
-    {"nets", "windows"},
+    {"nets", "searching", "windows"},
     {"commands", "editor", "loggers"},
     {"loop"},
     {"api", "report", "run", "survival", "tuning"},
