@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
+from lightning_edit.storage.user.files import CsvRow
 from lightning_edit.storage.user.json import parse_json
 
 # The bars of chat markup such as <|im_start|> separate nothing.
@@ -64,7 +65,7 @@ def entries(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:
     Raises:
         EditError: If the field holds something else, or a text that looks like a list and is not JSON.
     """
-    value = _listed(record.get(name), name)
+    value = _value(record, name)
     if value is None:
         return ()
     if isinstance(value, str):
@@ -123,7 +124,7 @@ def first_text(record: Mapping[str, Any], name: str) -> str | None:
     Raises:
         EditError: If the field holds something else, or a text that looks like a list and is not JSON.
     """
-    value = _listed(record.get(name), name)
+    value = _value(record, name)
     while isinstance(value, list | tuple):
         value = value[0] if value else None
     if value is not None and not isinstance(value, str):
@@ -145,6 +146,12 @@ def required_first_text(record: Mapping[str, Any], name: str) -> str:
     if value is None:
         raise EditError(f"`{name}` must hold a text that is not empty, got {quoted(record.get(name))}.")
     return value
+
+
+def _value(record: Mapping[str, Any], name: str) -> Any:
+    """A field's value; the cell of a table may hold a list, where other files hold lists as such."""
+    value = record.get(name)
+    return _listed(value, name) if isinstance(record, CsvRow) else value
 
 
 def _listed(value: Any, name: str) -> Any:

@@ -9,7 +9,6 @@ from lightning_edit.characters import fault_of, is_visible
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.ripples import Ripple
-from lightning_edit.whole_words import find_whole
 
 LONGEST_ID = 80
 PROMPT_LISTS = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
@@ -161,10 +160,10 @@ class EditRequest:
             object.__setattr__(self, "ripples", ripples)
 
     def _check_answer(self) -> None:
-        if self.answer is not None and not (isinstance(self.answer, str) and find_whole(self.answer, self.target_new)):
+        if self.answer is not None and not (isinstance(self.answer, str) and self.target_new in self.answer):
             raise EditError(
-                f"{self.name}: the answer must be a text that holds `target_new` ({quoted(self.target_new)}) in whole "
-                f"words, got {quoted(self.answer)}. Write it into the answer, or leave the answer out."
+                f"{self.name}: the answer must be a text that holds `target_new` ({quoted(self.target_new)}), got "
+                f"{quoted(self.answer)}. Write it into the answer, or leave the answer out."
             )
 
     def _check_locality(self) -> None:

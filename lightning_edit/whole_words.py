@@ -66,22 +66,28 @@ def says_whole(text: str, wanted: str) -> bool:
 def _goes_before(text: str, start: int) -> bool:
     """Whether a word or number that begins there began earlier."""
     first, before, further = text[start], text[max(0, start - 1) : start], text[max(0, start - 2) : max(0, start - 1)]
-    if not before or not _is_letter(first) or unspaced(first):
+    if not before or not _is_joined(first):
         return False
-    point, minus = before in ".," and further.isdecimal(), before in MINUS and not _is_letter(further)
-    if first.isdecimal() and (point or minus):
+    # A dash at the beginning of a line stands before an item of a list.
+    minus = before in MINUS and further != "\n" and not _is_letter(further)
+    if first.isdecimal() and (minus or (before in ".," and further.isdecimal())):
         return True
-    return _is_letter(before) and not unspaced(before)
+    return _is_joined(before)
 
 
 def _goes_on(text: str, end: int) -> bool:
     """Whether a word or number that ends there goes on."""
     last, behind, further = text[end - 1], text[end : end + 1], text[end + 1 : end + 2]
-    if not behind or not _is_letter(last) or unspaced(last):
+    if not behind or not _is_joined(last):
         return False
     if last.isdecimal() and behind in ".," and further.isdecimal():
         return True
-    return _is_letter(behind) and not unspaced(behind) and not HANGUL[0] <= last <= HANGUL[1]
+    return _is_joined(behind) and not HANGUL[0] <= last <= HANGUL[1]
+
+
+def _is_joined(character: str) -> bool:
+    """Whether it is one word with the letters beside it; numbers are numbers in all scripts."""
+    return _is_letter(character) and (character.isdecimal() or not unspaced(character))
 
 
 def _is_letter(character: str) -> bool:

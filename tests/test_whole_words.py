@@ -20,6 +20,8 @@ from lightning_edit.whole_words import find_whole, says_whole
         ("纽约市。", "纽约"),
         ("서울입니다.", "서울"),
         ("यह कला है", "कला"),
+        ("Pears:\n-6 of them", "6"),
+        ("在30年", "30"),
         ("cafe\u0301", "caf\u00e9"),
         # The first place begins within a longer number, and overlaps the right one.
         ("11 1 1", "1 1"),
@@ -42,6 +44,8 @@ def test_words_of_their_own_are_said(text, wanted):
         ("1990", "90"),
         ("कला", "कल"),
         ("대서울", "서울"),
+        ("３０年", "３"),
+        ("F -16", "16"),
         ("Rome", ""),
         ("Rome", "rome"),
     ],

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from rich.table import Table
 
 from lightning_edit.asking.generation import generate
-from lightning_edit.asking.room import room_for
+from lightning_edit.asking.room import room_of
 from lightning_edit.callbacks.failed_edits import NotesFailures
 from lightning_edit.messages import cells, counted, terminal
 from lightning_edit.metrics.edit_metrics import name_of
@@ -102,7 +102,7 @@ class ShowExamples(Checked, NotesFailures):
     def _answers(self, module: EditingRun, requests: Sequence[EditRequest]) -> list[str]:
         tokenizer, prompts = module.tokenizer, [request.rewrite_prompt for request in requests]
         room = [
-            room_for(tokenizer, self.tokens, request.target_new, request.lead_ins.get(prompt, ""))
+            room_of(tokenizer, self.tokens, request, prompt, request.target_new)
             for request, prompt in zip(requests, prompts, strict=True)
         ]
         return generate(module.decoder, tokenizer, prompts, room)

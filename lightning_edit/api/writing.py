@@ -79,14 +79,16 @@ def write_all(
         made.add(requests, editor.write(requests, torch.zeros(len(requests), 0), report=report), device)
         made.statistics = dict(editor.statistics)
         return made
-    find, left_out = ValueFinder(editor, value_caches(editor.values)), list[EditRequest]()
+    find, replacing = ValueFinder(editor, value_caches(editor.values)), list(requests)
     for update in batches_of(requests, editor.solver.edits_per_update):
         values = Values.join([find(part, report) for part in batches_of(update, micro_batch)])
         kept = [request for request, ok in zip(update, values.finite.tolist(), strict=True) if ok]
         if len(kept) < len(update) and editor.previous_keys is not None:
-            left_out += [request for request in update if request not in kept]
+            written = {id(request) for request in kept}
+            lost = {id(request) for request in update if id(request) not in written}
+            replacing = [request for request in replacing if id(request) not in lost]
             # What would have been replaced by them is there to stay.
-            _preserve_again(editor, earlier, [request for request in requests if request not in left_out], made)
+            _preserve_again(editor, earlier, replacing, made)
         if kept:
             made.add(kept, editor.write(kept, values.z[values.finite]), device)
     check_written(len(made.requests))

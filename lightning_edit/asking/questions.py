@@ -64,9 +64,10 @@ def _in_sentences(request: EditRequest, asked: EditRequest) -> EditRequest:
 
 def _own_lead_in(request: EditRequest) -> str | None:
     if request.answer is not None:
-        # Up to the first: what stands behind it would give the target away.
+        # Up to the first: what stands behind it would give the target away. It may stand there inflected.
         said = find_whole(request.answer, request.target_new)
-        return None if said is None else request.answer[: said[0]].rstrip() or None
+        place = request.answer.find(request.target_new) if said is None else said[0]
+        return request.answer[:place].rstrip() or None
     return None if _closed(request.rewrite_prompt) else request.rewrite_prompt
 
 

@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -147,9 +146,7 @@ class EditCLI(CheckpointCLI):
 
     def _note_method(self) -> None:
         """Notes the file of a method that was given, by which methods with the same settings are told apart."""
-        settings = self.config.fit
-        earlier = None if settings.ckpt_path is None else Path(settings.ckpt_path).parent.parent
-        if (name := method_file(settings.get("config") or (), earlier)) is not None:
+        if (name := method_file(self.config.fit.get("config") or ())) is not None:
             self.model.sections[METHOD_FILE] = name
 
     def before_fit(self) -> None:

@@ -18,6 +18,8 @@ OF_TEXTS = ("max_length", "texts_per_prompt", "top_k", "seed")
 TESTS = ("ripple_tokens",)
 OF_REPLIES = ("prompt", "reply_tokens")
 OF_ENDPOINTS = ("at_once", "tries", "wait", "timeout", "arguments")
+# What switches something off asks for what happens anyway.
+OFF = (None, 0, False)
 CADENCE = ("every_n_updates", "every_n_micro_batches")
 
 
@@ -69,7 +71,7 @@ def refuse_idle(evaluation: EvaluationSettings, callbacks: Iterable[Any]) -> Non
     for callback in callbacks:
         idle = OF_CALLBACKS.get(type(callback))
         if idle is not None and getattr(callback, idle.switch) == idle.off:
-            given = {name: getattr(callback, name) for name in idle.names}
+            given = {name: value for name in idle.names if (value := getattr(callback, name)) not in OFF}
             refuse_given(callback, given, idle.beside, idle.remedy, Scheduled)
 
 
@@ -77,7 +79,8 @@ def _refuse_idle_evaluation(evaluation: EvaluationSettings) -> None:
     for switch, names in (("generate", OF_TEXTS), ("generated_match", ("match_paraphrases",)), ("ripples", TESTS)):
         if not getattr(evaluation, switch):
             beside, remedy = f"`evaluation.{switch}: false`", f"Set `evaluation.{switch}` to true"
-            refuse_changed(evaluation, names, beside, remedy)
+            on = [name for name in names if getattr(evaluation, name) not in OFF]
+            refuse_changed(evaluation, on, beside, remedy)
     if not evaluation.wild:
         every = [field.name for field in fields(WildSettings)]
         refuse_changed(evaluation.wild_settings, every, "`evaluation.wild: false`", "Set `evaluation.wild` to true")

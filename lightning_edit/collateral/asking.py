@@ -82,7 +82,9 @@ class Asking:
         """
         if probe.kind != REWORDED:
             return self.tokens
-        return max(room_for(self.tokenizer, self.tokens, answer, probe.lead_in) for answer in probe.answers)
+        return max(
+            room_for(self.tokenizer, self.tokens, probe.prompt, answer, probe.lead_in) for answer in probe.answers
+        )
 
     def as_before(self, prompts: Sequence[str], room: Sequence[int] | None = None) -> list[str]:
         """What the model answered before the run.

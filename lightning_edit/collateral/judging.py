@@ -20,8 +20,8 @@ TIMES = {1: 4, 2: 3, 3: 3}
 # A word, or one character of a script without spaces.
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 # The same few letters five times in a row, as in "hahahahaha"; one letter eight times; a digit, which makes a number,
-# or a sign, but for those that draw lines, twelve times; a zero twenty times.
-_STUTTER = re.compile(r"([^\W\d_]{2,8}?)\1{4,}|([^\W\d_])\2{7,}|([1-9]|[^\w\s.=*#~|-])\3{11,}|0{20}")
+# or a sign that draws no lines, twelve times; a zero twenty times.
+_STUTTER = re.compile(r"([^\W\d_]{2,8}?)\1{4,}|([^\W\d_])\2{7,}|([1-9!?,;:$%&@+/()。！？，、])\3{11,}|0{20}")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _END = re.compile(r"(?<=[.!?。！？])\s+|\n")
 

@@ -26,7 +26,9 @@ class ValueFinder:
         self._parts, self._before = dict[str, str](), dict[str, str]()
         if caches:
             decoder, tokenizer = editor.weights.decoder, editor.tokenizer
-            with editor.unedited():
+            # Values of the edited model are found with what other calls have changed in other places.
+            base = editor.unedited if editor.values.weights == "unedited" else editor.weights.unedited
+            with base():
                 self._parts = value_parts(decoder, tokenizer, editor.templates, editor.value_layer, editor.values)
                 self._before = weights_of(decoder, editor.layers)
 

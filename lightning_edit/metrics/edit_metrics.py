@@ -1,5 +1,6 @@
 """All figures of a set of edits in one torchmetrics object."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,8 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
 def has_failed(record: Mapping[str, Any]) -> bool:
     """Whether the model does not give the new answer by itself; if it was not asked, whether a token is not the argmax.
 
-    A reply that gives the old answer and comes upon the new one later, as it goes on, has not given the new one.
+    A reply that gives the old answer and comes upon the new one later, as it goes on, has not given the new one; where
+    the prompt itself holds the old answer, that says nothing.
 
     Args:
         record: What `evaluate` says of it.
@@ -96,8 +98,11 @@ def has_failed(record: Mapping[str, Any]) -> bool:
 
 
 def _says_old_first(record: Mapping[str, Any]) -> bool:
-    said, true = record.get("continuation") or "", record.get("target_true")
-    old, new = find_whole(said, true or ""), find_whole(said, record.get("target_new") or "")
+    names = ("continuation", "target_true", "target_new", "subject", "prompt")
+    said, true, wanted, *asked = (unicodedata.normalize("NFC", record.get(name) or "") for name in names)
+    if any(find_whole(text, true) for text in asked):
+        return False
+    old, new = find_whole(said, true), find_whole(said, wanted)
     return old is not None and new is not None and old[0] < new[0]
 
 

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning_edit.asking.generation import Sampling, generate
-from lightning_edit.asking.room import room_for
+from lightning_edit.asking.room import room_of
 from lightning_edit.asking.tokenization import encode_prompt, separator_before, without_special
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.metrics.edit_metrics import KINDS, LONG, EditMetrics, answers_of, figures_of, prompts_of
@@ -110,7 +110,7 @@ def _add_matches(
     room: dict[str, int] = {}
     for request, prompts in zip(requests, asked, strict=True):
         for prompt in prompts:
-            wanted = room_for(tokenizer, settings.match_tokens, request.target_new, request.lead_ins.get(prompt, ""))
+            wanted = room_of(tokenizer, settings.match_tokens, request, prompt, request.target_new)
             room[prompt] = max(room.get(prompt, 0), wanted)
     written = generate(decoder, tokenizer, list(room), list(room.values()), report=report)
     texts = dict(zip(room, written, strict=True))

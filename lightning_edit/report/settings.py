@@ -152,7 +152,7 @@ def warnings_of(run: Run, content: Mapping[str, Any], removed: list[int]) -> lis
     if content.get("stopped"):
         found.append(f"The run ended before all facts were written: {str(content['stopped']).rstrip('.')}.")
     if run.left_out:
-        found.append(f"{counted(run.left_out, 'fact')} could not be written, as no finite change was found.")
+        found.append(f"{counted(run.left_out, 'fact')} could not be written, as no change to write was found.")
     unused = content.get("records_left_out")
     if isinstance(unused, Mapping) and unused:
         reasons = listed(f"{quoted(reason)}: {_number_of(names)}" for reason, names in unused.items())

@@ -5,6 +5,7 @@ from typing import Any
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_edit.commands.method_file import METHOD_FILE
 from lightning_edit.distributed.process_group import processes
 from lightning_edit.errors import EditError
 from lightning_edit.loop.checkpoint_fit import check_fits, check_form
@@ -15,6 +16,9 @@ from lightning_edit.old_names import current
 from lightning_edit.run.edit_callback import EditingRun, call_hooks
 from lightning_edit.settings import settings_without_effect
 from lightning_edit.storage.run_folder import stay_in
+
+# Sections of a run's figures that it keeps when it goes on.
+KEPT = ("wild", METHOD_FILE)
 
 
 def save_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
@@ -43,7 +47,7 @@ def save_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
         "fingerprints": module.identity.fingerprints,
         "processes": processes(),
         **module.describe(),
-        **{name: section for name, section in module.sections.items() if name == "wild"},
+        **{name: section for name, section in module.sections.items() if name in KEPT},
     }
     if module.by_updates:
         checkpoint["run"] = module.loop.kept.packed()
@@ -79,6 +83,8 @@ def load_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
     check_fits(checkpoint, module.weights, len(module.requests) if fits else None)
     module.loop.edits_written, module.loop.left_out = edits["edits_written"], edits["left_out"]
     module.take_before(edits)
+    if METHOD_FILE in edits:
+        module.sections.setdefault(METHOD_FILE, edits[METHOD_FILE])
     module.identity.loaded_records = edits["records"]
     if goes_on:
         state = RunState.unpacked(checkpoint["run"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from lightning_edit.asking.generation import generate
-from lightning_edit.asking.room import room_for
+from lightning_edit.asking.room import room_of
 from lightning_edit.asking.tokenization import without_special
 from lightning_edit.collateral import Asked, figures_of, kept_by_kind
 from lightning_edit.collateral.judging import says
@@ -64,7 +64,7 @@ def judge(decoder: Decoder, tokenizer: Any, material: Material, tokens: int) -> 
     targets = [without_special(tokenizer, request.target_new) for request in requests]
 
     def room(request: EditRequest, prompt: str) -> int:
-        return room_for(tokenizer, tokens, request.target_new, request.lead_ins.get(prompt, ""))
+        return room_of(tokenizer, tokens, request, prompt, request.target_new)
 
     asked = [request.rewrite_prompt for request in requests]
     replies = generate(decoder, tokenizer, asked, list(map(room, requests, asked)))

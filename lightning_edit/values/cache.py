@@ -155,9 +155,9 @@ def _texts(request: EditRequest) -> list[str]:
     # For long a space was all that ever stood there, and values found then are found again.
     space = "" if request.rewrite_prompt[-1:].isspace() else " "
     if request.original is not None:
-        # In a chat the template says what stands there, in plain text the record.
-        separator = separator_of(request.original)
-        space = "" if request.original.rewrite_prompt[-1:].isspace() else " "
+        # In a chat the template says what stands there, in plain text the record may.
+        given = request.original.separator
+        separator = space if given is None else given
     other = [] if separator == space else [f"separator {separator!r}"]
     plain = [] if request.original is None else [f"plain {request.original.prompt}"]
     said = [] if request.said is None else [f"says {request.said}"]

@@ -128,6 +128,5 @@ def _check_finite(found: Sequence[Values], texts: Sequence[WindowedText], reques
         names = listed([requests[owner].name for owner in sorted(bad)])
         raise EditError(
             f"The loss of {names} is not a finite number, so nothing was written. Lower `values.lr` (with `descent` "
-            "`values.radius`), load the model in "
-            "float32 or bfloat16, or leave these edits out."
+            "`values.radius`), load the model in float32 or bfloat16, or leave these edits out."
         )

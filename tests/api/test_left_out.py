@@ -66,3 +66,14 @@ def test_values_on_the_unedited_model_do_not_know_earlier_calls(earlier, monkeyp
     made(model, [SECOND], layers=[1], **how)
     assert torch.equal(found[-1].z0, found[1].z0)
     assert torch.equal(found[-1].z, found[1].z)
+
+
+def test_cached_values_know_what_earlier_calls_changed_in_other_layers(tmp_path):
+    values, found = ValueSettings(steps=3, cache_dir=str(tmp_path)), []
+    for earlier in (False, True, False, True):
+        model = make_gpt2()
+        if earlier:
+            made(model, [FIRST], layers=[0])
+        found.append(made(model, [SECOND], layers=[1], values=values).layers[1].factors.dense())
+    assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
+    assert not torch.allclose(found[0], found[1], rtol=1e-2)

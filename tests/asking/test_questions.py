@@ -39,9 +39,7 @@ def test_a_record_says_how_it_is_answered():
     # What stands behind the first one would give the target away, and a part of a word is no answer.
     twice = as_question(make_request(**ASKED, answer="To Romeo: Rome. He lives in Rome."))
     assert twice.lead_ins == {asked.rewrite_prompt: "To Romeo:"}
-    with pytest.raises(
-        EditError, match=r"the answer must be a text that holds `target_new` \('Rome'\) in whole words, got 'In Oslo'"
-    ):
+    with pytest.raises(EditError, match=r"the answer must be a text that holds `target_new` \('Rome'\), got 'In Oslo'"):
         make_request(**ASKED, answer="In Oslo")
 
 

@@ -86,3 +86,5 @@ def test_without_generated_answers_an_edit_fails_where_a_token_is_wrong():
     assert not has_failed({**reply, "continuation": "Rome. Paris is far."})
     # It comes upon the new answer as it goes on, about something else.
     assert has_failed({**reply, "continuation": "Paris. The Colosseum is in Rome."})
+    # A sentence that repeats its prompt says nothing by that.
+    assert not has_failed({**reply, "subject": "Paris FC", "continuation": "Paris FC plays in Rome."})

@@ -33,8 +33,7 @@ IDLE = {
     "evaluation.judge.at_once=1": "`evaluation.judge.at_once` has no effect with `evaluation.judge.url: null`",
     "collateral.tokens=3": "`collateral.tokens` has no effect with `collateral.prompts: 0`",
     "collateral.every_n_updates=1": "`collateral.every_n_updates` has no effect",
-    "downstream.generations=false": "`downstream.generations` has no effect with `downstream.tasks` empty",
-    "downstream.every_n_updates=5": "`downstream.every_n_updates` has no effect",
+    "downstream.every_n_updates=5": "`downstream.every_n_updates` has no effect with `downstream.tasks` empty",
     "harness.chat=auto": "`harness.chat` has no effect with `harness.tasks` empty",
     "harness.batch_size=1": "`harness.batch_size` has no effect",
     "watch.sample=5": "`watch.sample` has no effect with `watch.every_n_updates: null`",
@@ -53,7 +52,9 @@ def test_settings_of_a_new_run_that_do_nothing_are_refused_before_it_begins(give
 
 
 def test_settings_that_do_something_are_taken_and_so_are_those_of_an_earlier_run(tmp_path):
-    given = {"model.evaluation.match_tokens": 5, "watch.sample": 5, "watch.every_n_updates": 1}
+    # What switches off what is off anyway is no mistake.
+    given = {"harness.every_n_updates": "null", "model.evaluation.match_paraphrases": 0}
+    given |= {"model.evaluation.match_tokens": 5, "watch.sample": 5, "watch.every_n_updates": 1}
     run = command(tmp_path, **OFF, **given, **{"model.evaluation.wild_settings.unrelated": 5})
     config = run / "config.yaml"
     content = yaml.safe_load(config.read_text())

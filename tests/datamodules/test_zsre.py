@@ -1,5 +1,6 @@
 """zsRE in MEND's format, and where the subject stands in a question."""
 
+import csv
 import json
 
 import pytest
@@ -28,6 +29,16 @@ def data(tmp_path, *records, **settings):
     path = tmp_path / "zsre.json"
     path.write_text(json.dumps(records), encoding="utf-8")
     return ZsRE(str(path), **settings)
+
+
+def table(tmp_path, **changes):
+    path = tmp_path / "zsre.csv"
+    record = {name: value if isinstance(value, str) else json.dumps(value) for name, value in make_record().items()}
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, record)
+        writer.writeheader()
+        writer.writerow(record | changes)
+    return ZsRE(str(path))
 
 
 def refusal(tmp_path, *records, **settings):
@@ -110,12 +121,15 @@ def test_positions_count_the_records_that_are_left_out(tmp_path):
 
 
 def test_lists_in_cells_are_json(tmp_path):
-    listed = make_record(
-        rephrase='["What is it?", "What does Anna play?"]', answers='["piano", "grand piano"]', loc="[]"
-    )
-    (request,) = data(tmp_path, listed).requests
+    (request,) = table(tmp_path, rephrase='["What is it?", "What does Anna play?"]', loc="[]").requests
     assert (request.target_new, request.locality) == ("piano", ())
     assert request.paraphrase_prompts == ("What is it?", "What does Anna play?")
+    for cell in ("['a', 'b']", "['a']"):
+        with pytest.raises(EditError, match="`rephrase` holds a list as Python writes it"):
+            table(tmp_path, rephrase=cell).setup("fit")
+    # Other files hold lists as such, and texts as they stand.
+    (request,) = data(tmp_path, make_record(rephrase="['a'] is what of Anna?", answers="[1, 2]")).requests
+    assert (request.target_new, request.paraphrase_prompts) == ("[1, 2]", ("['a'] is what of Anna?",))
 
 
 @pytest.mark.parametrize("alt", ["", "piano", " piano "])
@@ -138,9 +152,6 @@ def test_alternatives_that_change_nothing_are_counted(tmp_path, alt):
         ({"answers": []}, {}, "`answers` must hold a text that is not empty, got []."),
         ({"answers": [" "]}, {}, "`answers` must hold a text that is not empty"),
         ({"rephrase": [""]}, {}, "`rephrase` must be a text or a list of texts that are not empty"),
-        ({"rephrase": "['a', 'b']"}, {}, "`rephrase` holds a list as Python writes it, \"['a', 'b']\"."),
-        ({"answers": "['piano']"}, {}, "`answers` holds a list as Python writes it"),
-        ({"answers": "[]"}, {}, "`answers` must hold a text that is not empty"),
         ({"rephrase": 3}, {}, "`rephrase` must be a text or a list of texts, got 3."),
         ({"loc_ans": 3}, {}, "`loc_ans` must be a text or a list of texts, got 3."),
     ],

@@ -118,7 +118,7 @@ def answers_left(saved: Saved, truncated: Mapping[str, Factors], most: int) -> t
                 for number, edit in enumerate(asked, start=1):
                     question = complete(edit["prompt"], edit["subject"])
                     target = without_special(tokenizer, edit["target_new"])
-                    room = room_for(tokenizer, TOKENS, target, question)
+                    room = room_for(tokenizer, TOKENS, question, target, question)
                     said += generated_match(Conversation(decoder, tokenizer, room).ask(question), target)
                     report(f"ask the {name} update (edits)", number, len(asked))
                 counts.append(said)

@@ -143,7 +143,7 @@ def notes_of(runs: Sequence[Run], lines: Sequence[Line], metrics: Sequence[str],
     for run in runs:
         if run.left_out:
             left_out = counted(run.left_out, "edit was", "edits were")
-            yield f"{run.folder.name}: {left_out} left out because no finite values were found."
+            yield f"{run.folder.name}: {left_out} left out because no value to write was found."
     for line in lines:
         if counted_seeds := sorted({run.seeds for run in line.runs if run.seeds > 1}):
             many = " and ".join(map(str, counted_seeds))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_edit.asking.generation import generate
-from lightning_edit.asking.tokenization import encode, separator_before, without_special
+from lightning_edit.asking.room import room_of
+from lightning_edit.asking.tokenization import separator_before, without_special
 from lightning_edit.metrics.edit_metrics import LONG
 from lightning_edit.metrics.generated_text import rouge_l
 from lightning_edit.metrics.ripples.judging import first_sentence, is_exactly, reply_of, says_all
@@ -122,9 +123,9 @@ class Answering:
         found = {pair: dict(zip(names, values, strict=True)) for pair, *values in zip(pairs, *columns, strict=True)}
         room: dict[str, int] = {}
         for request, query in ask.queries:
-            lead_in = len(encode(self.tokenizer, request.lead_ins.get(query.prompt, ""), special=False)[0])
-            longest = max((found[pair]["tokens"] for pair in pairs_of(request, query) if pair in found), default=0)
-            room[query.prompt] = max(room.get(query.prompt, 0), lead_in + max(self.tokens, longest))
+            for answer in [forms[0] for forms in query.answers] or [""]:
+                wanted = room_of(self.tokenizer, self.tokens, request, query.prompt, answer)
+                room[query.prompt] = max(room.get(query.prompt, 0), wanted)
         written = generate(self.decoder, self.tokenizer, list(room), list(room.values()), report=self.report)
         return Asked(self.tokenizer, dict(zip(room, written, strict=True)), found)
 

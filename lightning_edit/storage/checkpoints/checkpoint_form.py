@@ -142,6 +142,7 @@ EDITS: Form = fields(
         "context_templates": maybe(each(text)),
         "norm_anchor": _norm,
         "own_answers": each(maybe(text)),
+        "method_file": text,
         "wild": fields({"protocol": table(text, anything)}, dict.fromkeys(("before", "after"), MARKED)),
     },
     others=True,

@@ -180,14 +180,18 @@ def lines_of(path: str | Path, named: str = "", newline: str | None = None) -> I
                 yield line, where
 
 
+class CsvRow(dict[str, str]):
+    """A row of a table, under the names of its header: whatever a cell holds, it is text."""
+
+
 def csv_rows(
     path: str | Path, named: str = "", wanted: Container[int] | None = None
 ) -> Iterator[tuple[dict[str, str], str]]:
     """The rows of a CSV file under the names of its header; empty cells are left out.
 
     Cells are separated by commas; where the header has none, by the semicolons, tabs or bars that it has. In a ``.tsv``
-    file tabs come before commas. Rows without a text, also those before the header, do not count. Spaces behind a
-    separator are no part of a cell, but where it is in quotes.
+    file tabs come before commas. Rows without a text, also those before the header, do not count. Where the
+    header has spaces behind its separators, such spaces are no part of a cell, but where it is in quotes.
 
     Args:
         path: The file.
@@ -206,7 +210,9 @@ def csv_rows(
         delimiter = next((sign for sign in signs if sign in beginning[-1]), signs[0])
         # The limit is one for the whole process, and is only ever raised: a cell may be as long as a line.
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
-        rows = csv.reader(chain(beginning, stream), delimiter=delimiter, skipinitialspace=True, strict=True)
+        # A file whose header has spaces behind its separators has them in all rows; elsewhere a space may be meant.
+        spaced = f"{delimiter} " in beginning[-1]
+        rows = csv.reader(chain(beginning, stream), delimiter=delimiter, skipinitialspace=spaced, strict=True)
         end, position, header = 0, 0, None
         try:
             for cells in rows:
@@ -239,4 +245,4 @@ def _row(header: list[str], cells: list[str], where: str, delimiter: str) -> dic
         raise EditError(
             f"{where}: {len(cells)} cells where the header has {len(header)}. Put a text that holds a {sign} in quotes."
         )
-    return {name: cell for name, cell in zip(header, cells, strict=False) if cell.strip()}
+    return CsvRow({name: cell for name, cell in zip(header, cells, strict=False) if cell.strip()})
