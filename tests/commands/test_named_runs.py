@@ -60,6 +60,8 @@ def test_a_named_run_without_a_logger_and_one_that_goes_on(tmp_path, monkeypatch
     cli.main(["fit", "--name", "plain", "--trainer.logger", "false", *method, *SMALL])
     folder = tmp_path / "lightning_edit_run" / "plain"
     assert json.loads((folder / "metrics.json").read_text())["name"] == "plain"
+    # A run that was interrupted has none yet.
+    (folder / "metrics.json").unlink()
     cli.main(["fit", "--ckpt_path", str(min((folder / "checkpoints").glob("*.ckpt")))])
     assert [path.name for path in folder.parent.iterdir()] == ["plain"]
     assert json.loads((folder / "metrics.json").read_text())["name"] == "plain"
