@@ -71,7 +71,7 @@ AMOUNT = Compared(methods=False)
 
 Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(at_least=0)]
-Rate = Annotated[float, Range(above=0, at_most=1e30)]  # torch takes it, ten times over, as a float32.
+Rate = Annotated[float, Range(above=0, at_most=1e37)]  # torch takes it, ten times over, as a float32.
 Share = Annotated[float, Range(at_least=0, at_most=1)]
 Count = Annotated[int, Range(at_least=1)]
 CountOrZero = Annotated[int, Range(at_least=0)]

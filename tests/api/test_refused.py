@@ -131,7 +131,7 @@ def test_layers_that_are_no_whole_numbers_are_refused(loaded, layers):
 
 
 def test_layers_of_an_array_are_numbers_and_paths_must_be_paths(loaded):
-    how = {"texts": ["A few words of text."], "solver": MEMIT(1.0, ridge=1.0), "values": ValueSettings(steps=1)}
+    how = {"texts": ["A few words of text."], "solver": MEMIT(1.0, ridge=1.0), "values": ValueSettings(steps=2)}
     result = lightning_edit.edit(*loaded, [FACT], layers=numpy.array([0]), progress=False, **how)
     assert [*result.layers] == [0] and type(next(iter(result.layers))) is int
     for path in ("", " ", 5, None):

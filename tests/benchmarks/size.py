@@ -72,7 +72,7 @@ def of_model(choice: Choice, steps: int) -> list[Row]:
 
 def of_edits(choice: Choice, count: int, steps: int) -> list[Row]:
     """The same of so many edits in a narrow model, or of keys and solving alone where there are no steps."""
-    editor, case = editor_of(replace(choice, edits=count), steps=max(steps, 1))
+    editor, case = editor_of(replace(choice, edits=count), steps=max(steps, 2))
     z = values_of_none(editor, count)
     rows = [measured(EDITS, count, WRITE, lambda: editor.write(case.requests, z, measured=False))]
     if steps:

@@ -66,7 +66,7 @@ def library(case: Material, search: str = BATCHED) -> Way:
             return editor(steps, {}).find_values(requests, report).z
 
     def write(requests: Sequence[EditRequest], z: Tensor, moment: Tensor) -> Tensor:
-        found = editor(1, {case.layer: moment}).write(requests, z, measured=False)
+        found = editor(2, {case.layer: moment}).write(requests, z, measured=False)
         return found.factors[case.layer].dense()
 
     return Way(find, write, lambda rows: compute_second_moments(decoder, rows, [case.layer])[case.layer])

@@ -196,7 +196,7 @@ def test_results_are_shown_once(runs, processes):
 def test_values_found_in_float32_differ_by_rounding_alone(tmp_path):
     # Two processes that Lightning starts itself, and a logger that writes one file.
     csv_logger = {"trainer.logger": "CSVLogger", "trainer.logger.name": "", "data.edits": 5, "model.layers": "[0]"}
-    changes = csv_logger | {"model.evaluation.generate": "false"}
+    changes = csv_logger | {"model.evaluation.max_length": 12}
     runs = {}
     for name, args in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp"])):
         command = start(tmp_path, name, 1, *args, **changes)
@@ -213,7 +213,7 @@ def test_values_found_in_float32_differ_by_rounding_alone(tmp_path):
 
 def test_a_norm_anchor_is_measured_by_the_edits_of_all_processes(tmp_path):
     # The last update has one edit, so one process has nothing to search for.
-    changes = {"model.values.norm_anchor": "auto", "model.evaluation.generate": "false", "model.dtype": "float64"}
+    changes = {"model.values.norm_anchor": "auto", "model.dtype": "float64"}
     runs = []
     for name, args in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp"])):
         command = start(tmp_path, name, 1, *args, **changes)

@@ -188,7 +188,7 @@ def test_a_text_longer_than_the_context_is_cut():
 
 @pytest.mark.parametrize("texts", [[], ["", ""]])
 def test_no_text_is_refused(texts):
-    with pytest.raises(EditError, match=r"no ordinary text for the second moments; give `data\.preservation`"):
+    with pytest.raises(EditError, match=r"no ordinary text for the second moments; give some as `data\.preservation`"):
         second_moments(find_decoder(make_gpt2()), make_tokenizer(), texts, [0], SecondMomentSettings())
 
 

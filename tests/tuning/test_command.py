@@ -82,7 +82,7 @@ def test_the_same_command_makes_no_trial_again(folder, monkeypatch, capsys):
     assert (folder / "preset.trials.jsonl").read_text() == log
     assert (folder / "preset.yaml").read_text() == preset
     shown = capsys.readouterr()
-    assert "that had been made before" in shown.err
+    assert "made before and read from" in shown.err
     assert "Chosen of " in shown.out
 
 
