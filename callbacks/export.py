@@ -15,7 +15,7 @@ from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.run.methods.memory_editing import MemoryEditing
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.checkpoints.checkpoint_file import EDITED, checkpoints, save
-from lightning_edit.storage.run_files import MEMORIES, WEIGHTS
+from lightning_edit.storage.run_files import MEMORIES, UPDATE, WEIGHTS
 from lightning_edit.storage.run_folder import run_folder
 from lightning_edit.updates.beside import save_beside
 
@@ -65,7 +65,7 @@ class ExportEdits(Callback):
             return
         if self.update:
             with _collected(failed):
-                pl_module.update.save(folder / "update.safetensors")
+                pl_module.update.save(folder / UPDATE)
         if self.model:
             with _collected(failed), atomic_path(folder / "model") as scratch:
                 if pl_module.codes:

@@ -14,7 +14,7 @@ from lightning_edit.asking.answers import Answers
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
-from lightning_edit.storage.run_files import MEMORIES
+from lightning_edit.storage.run_files import MEMORIES, UPDATE
 from lightning_edit.storage.user.json import read_json
 from lightning_edit.updates.files.update_list import IN_MEMORIES
 from lightning_edit.updates.run_settings import APART
@@ -56,7 +56,7 @@ def main(words: list[str]) -> None:
     given = parser.parse_args(words)
     if given.tokens < 1:
         raise EditError(f"`--tokens` must be a positive number, got {given.tokens}.")
-    settings, update = _settings(Path(given.run).expanduser()), Path(given.run).expanduser() / "update.safetensors"
+    settings, update = _settings(Path(given.run).expanduser()), Path(given.run).expanduser() / UPDATE
     asked = _loaded(settings, update, given.tokens, given.plain, given.trust_remote_code)
     show = _as_json if given.json else _side_by_side
     for question in given.once or _typed(asked):
@@ -74,7 +74,7 @@ def _settings(run: Path) -> Mapping[str, Any]:
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("model"), str):
         raise EditError(f"RUN: {run / 'metrics.json'} does not say which model was edited.")
-    if not (run / "update.safetensors").is_file():
+    if not (run / UPDATE).is_file():
         if (run / MEMORIES).is_dir():
             raise EditError(IN_MEMORIES.format(run))
         if model.get("independent_updates"):

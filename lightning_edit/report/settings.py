@@ -11,7 +11,7 @@ from lightning_edit.commands.comparison.methods import published
 from lightning_edit.commands.comparison.runs import Run
 from lightning_edit.commands.comparison.settings import LAYERS, METHOD, MODEL, ONCE
 from lightning_edit.messages import counted, listed, quoted, updates_were
-from lightning_edit.storage.run_files import MEMORIES
+from lightning_edit.storage.run_files import MEMORIES, UPDATE
 
 IN_CONTEXT, IN_MEMORY, TRAINED = ("InContext",), ("MemoryEditing",), ("FineTuning", "LoRA", "CrispEdit")
 # Settings that any reader may ask for, and what the page calls them.
@@ -191,7 +191,7 @@ def undo_of(run: Run, updates: int) -> tuple[list[str], list[tuple[str, str]]]:
         sentences.append("The edited model is in the folder model. To undo everything, use the original model again.")
     else:
         sentences.append("To undo everything, use the original model again.")
-    if (folder / "update.safetensors").is_file():
+    if (folder / UPDATE).is_file():
         sentences.append("The change alone is kept, too, so it can be taken out of a model that holds it, bit for bit.")
         file = json.dumps(f"{name}/update.safetensors", ensure_ascii=False)
         commands.append((f"lightning_edit.ModelUpdate.load({file}).remove(model)", IN_PYTHON))

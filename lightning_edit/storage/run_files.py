@@ -6,6 +6,8 @@ from pathlib import Path
 from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import clear_leftovers
 
+# The sum of all updates, and the edited model.
+UPDATE, MODEL = "update.safetensors", "model"
 UPDATES = "updates"
 CHECKPOINTS = "checkpoints"
 MEMORIES = "memories"
@@ -21,9 +23,9 @@ FILES = (
     "metrics.json",
     "config.yaml",
     LOGGERS,
-    "update.safetensors",
+    UPDATE,
     "edited.ckpt",
-    "model",
+    MODEL,
     MEMORIES,
     UPDATES,
     CHECKPOINTS,

@@ -16,6 +16,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
+from lightning_edit.storage.run_files import UPDATE
 from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
 from lightning_edit.storage.user.files import path_of
 from lightning_edit.updates.files.update_form import described
@@ -24,7 +25,6 @@ from lightning_edit.updates.layer_update import LayerUpdate, layer_update
 from lightning_edit.updates.levels import Levels, Part, levels_of, same_numbers, weight_of, write_level
 from lightning_edit.updates.sums import is_sum
 
-FILE = "update.safetensors"
 FORMAT = "lightning-edit update 2"
 # Without checksums.
 FIRST_FORMAT = "lightning-edit update 1"
@@ -220,9 +220,9 @@ class ModelUpdate:
         Raises:
             EditError: If that is no path, or a folder.
         """
-        file = path_of(path, "path", FILE)
+        file = path_of(path, "path", UPDATE)
         if file.is_dir():
-            raise EditError(f"`path`: {path} is a folder. Name a file in it, such as {FILE}.")
+            raise EditError(f"`path`: {path} is a folder. Name a file in it, such as {UPDATE}.")
         tensors, described = {}, {}
         for layer, update in self.layers.items():
             tensors[f"left.{layer}"] = update.factors.left
@@ -242,7 +242,7 @@ class ModelUpdate:
         Raises:
             EditError: If there is no such file, or it is not an update.
         """
-        file = path_of(path, "path", FILE)
+        file = path_of(path, "path", UPDATE)
         if not file.is_file():
             raise EditError(f"There is no update file at {path}.")
         try:

@@ -14,7 +14,7 @@ from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.atomic import atomic_path, copy_others
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.storage.run_files import WEIGHTS, clear_killed_writers
+from lightning_edit.storage.run_files import MODEL, UPDATE, WEIGHTS, clear_killed_writers
 from lightning_edit.storage.run_lock import RunLock
 from lightning_edit.updates.base_model import base_of
 from lightning_edit.updates.beside import save_beside
@@ -26,7 +26,6 @@ from lightning_edit.updates.model_update import ModelUpdate
 from lightning_edit.updates.run_settings import refuse_independent
 from lightning_edit.updates.sums import same_update
 
-UPDATE, MODEL = "update.safetensors", "model"
 Action = Literal["remove", "apply"]
 
 

@@ -13,7 +13,7 @@ from lightning_edit.models.finding.sites import oriented, oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.checkpoints import checkpoint_file
 from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.storage.run_files import MEMORIES, UPDATES, check_own_files
+from lightning_edit.storage.run_files import MEMORIES, UPDATE, UPDATES, check_own_files
 from lightning_edit.updates.base_model import base_of, load_again, source_of
 from lightning_edit.updates.files.update_list import IN_MEMORIES, UpdateList
 from lightning_edit.updates.files.update_record import DamagedUpdateError
@@ -21,7 +21,6 @@ from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import ModelUpdate
 from lightning_edit.updates.run_settings import APART, refuse_independent
 
-UPDATE = "update.safetensors"
 # In the names of a checkpoint's tensors.
 PREFIX = "model."
 

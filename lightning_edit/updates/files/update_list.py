@@ -12,12 +12,12 @@ from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
-from lightning_edit.storage.run_files import MEMORIES, UPDATES, check_own_files
+from lightning_edit.storage.run_files import MEMORIES, UPDATE, UPDATES, check_own_files
 from lightning_edit.storage.user.json import read_json
 from lightning_edit.updates.files.update_form import described
 from lightning_edit.updates.files.update_record import EditIndex, UpdateRecord, read_record
 
-REMOVED, WEIGHTS = "removed.json", "update.safetensors"
+REMOVED = "removed.json"
 IN_MEMORIES = (
     "RUN: the edits of {} are in memories/, beside the weights (MemoryEditing), and no matrix was changed. "
     "`lightning_edit.load_memories` puts them on a model, where `remove` takes single ones out."
@@ -159,7 +159,7 @@ def left_out(run: Path, updates: UpdateList) -> set[int]:
         EditError: If neither can be read.
     """
     try:
-        with safe_open(run / WEIGHTS, framework="np") as file:
+        with safe_open(run / UPDATE, framework="np") as file:
             noted = described(dict(file.metadata() or {}), "info").get("removed_updates", [])
     except (SafetensorError, OSError, WrongFormError):
         return updates.removed()
