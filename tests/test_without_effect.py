@@ -36,7 +36,7 @@ REFUSED = [
         run(solver=EMMET(emmet_lambda=0.5), edits_per_update=1),
         r"`solver\.emmet_lambda` has no effect with `edits_per_up",
     ),
-    (lambda: ValueSettings(lr=1e38), r"`values\.lr` must be a number above 0 and at most 1e\+30"),
+    (lambda: ValueSettings(lr=1e38), r"`values\.lr` must be a number above 0 and at most 1e\+37"),
     (lambda: SecondMomentSettings(source="identity", length=9), r"`second_moment\.length` .*source: identity`, which"),
     (lambda: SecondMomentSettings(source="none", question_share=0.5), r"`second_moment\.question_share` has no"),
     (lambda: SecondMomentSettings(question_share=0.0, subjects="a.txt"), r"`second_moment\.subjects` .*Raise"),

@@ -1,5 +1,7 @@
 """Every causal language model that transformers has is edited, or refused for the reason that is true of it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
@@ -49,9 +51,10 @@ def test_exactly_the_intended_weights_change_and_come_back(model_type, class_nam
             edit_two(place, tiny_tokenizer)
         return
     how = (decoder, tiny_tokenizer, REQUESTS, TEMPLATES, layer)
-    short, long = (optimize_values(*how, values_for(place, steps)) for steps in (2, 8))
+    # One that ends with its first pass has the loss of the model as it is.
+    first = optimize_values(*how, replace(values_for(place), early_stop_loss=1e9))
     # In half precision the loss has too few digits.
-    assert dtype != torch.float32 or long.nll.sum() < short.nll.sum()
+    assert dtype != torch.float32 or optimize_values(*how, values_for(place)).nll.sum() < first.nll.sum()
     result = edit_two(place, tiny_tokenizer)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {decoder.parameter_name(layer)}
