@@ -107,8 +107,14 @@ def test_what_is_no_second_moment_is_refused(loaded, moment, said):
 
 def test_a_moment_in_half_precision_and_with_gradients_is_taken(loaded):
     keys = torch.randn(4096, 1024, generator=torch.Generator().manual_seed(0))
-    moment = ((keys.T @ keys) / 4096).bfloat16().requires_grad_()
-    lightning_edit.edit(*loaded, [FACT], layers=[0], moments={0: moment}, progress=False).remove()
+    moment = ((keys.T @ keys) / 4096).bfloat16()
+    updates = []
+    for given in (moment.double(), moment.requires_grad_()):
+        result = lightning_edit.edit(*loaded, [FACT], layers=[0], moments={0: given}, progress=False)
+        updates.append(result.layers[0].factors.dense())
+        result.remove()
+    assert torch.equal(*updates) and bool(updates[0].any())
+    assert moment.requires_grad and moment.grad is None
 
 
 def test_moments_and_texts_are_not_given_together(loaded):

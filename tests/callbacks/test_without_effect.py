@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import yaml
 
@@ -61,8 +63,14 @@ def test_settings_that_do_something_are_taken_and_so_are_those_of_an_earlier_run
     content["watch"]["every_n_updates"] = None
     content["model"]["init_args"]["evaluation"]["top_k"] = 3
     config.write_text(yaml.safe_dump(content))
+    before = json.loads((run / "metrics.json").read_text())["after"]
+    (run / "metrics.json").unlink()
     cli.main(["fit", "--ckpt_path", str(next(run.glob("checkpoints/update-*1.ckpt")))])
+    # It went on with these settings, and ended with the same figures.
+    assert json.loads((run / "metrics.json").read_text())["after"] == before
     cli.main(["test", "--config", str(measured(content, tmp_path)), "--ckpt_path", str(run / "edited.ckpt")])
+    tested = [json.loads(path.read_text())["after"] for path in tmp_path.rglob("metrics.json") if path.parent != run]
+    assert [figures["efficacy_score"] for figures in tested] == [before["efficacy_score"]]
 
 
 def measured(content, folder):
