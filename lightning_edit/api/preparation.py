@@ -107,7 +107,7 @@ def editor_of(
         earlier: What earlier calls left in the model.
 
     Raises:
-        EditError: If a text does not fit the model's context.
+        EditError: If a text does not fit the model's context, or the edits tell a source too little.
     """
     if how.source is None:
         encode_texts(tokenizer, requests, templates, how.values.kl_prompt, decoder.context)
@@ -122,6 +122,8 @@ def editor_of(
     if how.previous_keys:
         editor.previous_keys = earlier.keys(weights, requests)
     editor.statistics = earlier.statistics(how.source, decoder, layers)
+    if how.source is not None and not editor.statistics:
+        how.source.check_first(tokenizer, requests, templates)
     return editor
 
 

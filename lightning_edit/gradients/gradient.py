@@ -26,6 +26,13 @@ from lightning_edit.settings import Count, CountOrZero, Positive
 from lightning_edit.values.memory import DOUBLE, LOGITS, activation_width
 from lightning_edit.without_effect import refuse_changed
 
+# Tokens of which there is a mean and a variance.
+SEEN = 2
+ALONE = (
+    ", so there is nothing to compare its key and gradient with. Write more edits in one update, set `source.warmup`, "
+    "or `source.normalize: none`."
+)
+
 
 @dataclass(frozen=True)
 class GradientPairs(Pairs):
@@ -140,6 +147,18 @@ class Gradient(Source):
                 "Set `source.normalize` to standard, as in that run."
             )
 
+    def check_first(self, tokenizer: Any, first: Sequence[EditRequest], templates: ContextTemplates) -> None:
+        """Refuses a first update of a single token; see `Source.check_first`."""
+        if self.normalize == "none" or self.warmup or self.net is not None:
+            return
+        seen = 0
+        for request in first:
+            texts = templates.answered(tokenizer, request)
+            seen += sum(len(ids) - (1 if self.tokens == "all" else start) for ids, start in texts)
+            if seen >= SEEN:
+                return
+        raise EditError(f"The first update, {listed([one.name for one in first])}, has a single token{ALONE}")
+
     def fingerprints(self) -> dict[str, str]:
         """That of the net; see `Source.fingerprints`."""
         return {} if self._loaded is None else {"net": self._loaded[1]}
@@ -232,11 +251,8 @@ class Gradient(Source):
             shape = named((gradients.shape[1], keys.shape[1]))
             own = Statistics.of(keys, gradients, self.normalize == "whitened")
             seen[shape] = seen[shape] + own if shape in seen else own
-        if few := [shape for shape, of_shape in seen.items() if of_shape.tokens < 2]:
-            raise EditError(
-                f"A single token was seen at the weights {_said(few)} so far, so there is nothing to compare its key "
-                "and gradient with. Write more edits in one update, set `source.warmup`, or `source.normalize: none`."
-            )
+        if few := [shape for shape, of_shape in seen.items() if of_shape.tokens < SEEN]:
+            raise EditError(f"A single token was seen at the weights {_said(few)} so far{ALONE}")
         return seen
 
     def pair(

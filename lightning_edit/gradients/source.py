@@ -140,6 +140,18 @@ class Source(Checked, ABC):
             EditError: Names the place.
         """
 
+    def check_first(self, tokenizer: Any, first: Sequence[EditRequest], templates: ContextTemplates) -> None:
+        """Refuses a first update, before which nothing was seen, that tells it too little.
+
+        Args:
+            tokenizer: A fast tokenizer.
+            first: The edits of that update.
+            templates: Their contexts.
+
+        Raises:
+            EditError: If it accumulates statistics, and these would be of too few tokens.
+        """
+
     def fingerprints(self) -> dict[str, str]:
         """Hashes, by name, of the files that it reads, which a run that goes on must find as they were."""
         return {}

@@ -71,11 +71,14 @@ def editor_of(module: "EditingModule", templates: ContextTemplates) -> Editor:
         templates: The contexts of the edits.
 
     Raises:
-        EditError: If what a source has seen is not of the edited maps, see `Source.check_places`.
+        EditError: If what a source has seen is not of the edited maps, or the first update tells it too little, see
+            `Source.check_places` and `Source.check_first`.
     """
     kept = module.loop.kept
     if module.pairs_from is not None and kept.statistics:
         module.pairs_from.check_places(module.decoder, module.layers, kept.statistics)
+    elif module.pairs_from is not None:
+        module.pairs_from.check_first(module.tokenizer, module.requests[: module.loop.queue.size], templates)
     settings = (templates, module.value_settings, dict[int, Any](), module.distribution, module.post_processing)
     previous_keys = kept.previous_keys if module.previous_keys else None
     given = (module.weights, module.tokenizer, module.solver, module.layers, *settings, previous_keys)

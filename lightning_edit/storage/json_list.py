@@ -1,12 +1,14 @@
 """The entries of a long JSON list, read one after the other: the list as a whole may be larger than memory."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TextIO
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
 from lightning_edit.storage.user.files import LONGEST_LINE, open_text
 
 # Characters that are read at once.
@@ -14,6 +16,37 @@ CHUNK = 2**24
 SPACES = " \t\n\r"
 # Where a text is cut, what is wrong is said of a place so near to its end, or of the beginning of a text value.
 NEAR_END, CUT = 16, "Unterminated string"
+
+
+class RepeatedName(ValueError):
+    """An object has a name twice; its text is the name."""
+
+
+def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of names and values; the json library's own takes the last value of a name without a word.
+
+    Args:
+        pairs: The names and values.
+
+    Raises:
+        RepeatedName: If a name is there twice.
+    """
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise RepeatedName(Counter(name for name, _ in pairs).most_common(1)[0][0])
+    return value
+
+
+def what_is_wrong(error: ValueError) -> str:
+    """What is said of JSON in which the syntax is right.
+
+    Args:
+        error: From the json library, or from `named_once`.
+    """
+    if isinstance(error, RepeatedName):
+        return f"{quoted(str(error))} is given twice. Keep one of them"
+    # The only other one: a number with so many digits that reading it would take long.
+    return f"a number has too many digits ({error})"
 
 
 def list_entries(path: str | Path, named: str = "", hint: str = "") -> Iterator[tuple[Any, str]]:
@@ -41,7 +74,7 @@ def list_entries(path: str | Path, named: str = "", hint: str = "") -> Iterator[
             line, column = reader.place_of(error.pos)
             raise EditError(f"{path}, line {line}, column {column}: not JSON ({error.msg}).{hint}") from error
         except (RecursionError, ValueError) as error:
-            what = "nested too deep" if isinstance(error, RecursionError) else f"a number has too many digits ({error})"
+            what = "nested too deep" if isinstance(error, RecursionError) else what_is_wrong(error)
             line, _ = reader.place_of(reader.at)
             raise EditError(f"{path}, the entry that begins on line {line}: {what}.") from error
 
@@ -54,7 +87,7 @@ class _Reader:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._scan = stream, json.JSONDecoder().raw_decode
+        self._stream, self._scan = stream, json.JSONDecoder(object_pairs_hook=named_once).raw_decode
         self._text, self.at = "", 0
         self._lines, self._column = 0, 0
 

@@ -192,6 +192,14 @@ def test_what_is_wrong_in_a_long_list_is_said_as_in_a_short_one(tmp_path, monkey
     assert str(long.value) == str(short.value)
 
 
+def test_a_name_that_an_entry_gives_twice_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "list.json"
+    path.write_text('[{"a": 1},\n {"a": {"b": 1, "b": 2}}]', encoding="utf-8")
+    monkeypatch.setattr(user_json, "CHUNK", 0)
+    with pytest.raises(EditError, match=r"list\.json, the entry that begins on line 2: 'b' is given twice. Keep one"):
+        list(json_records(path))
+
+
 def test_one_object_is_no_list(tmp_path, monkeypatch):
     path = tmp_path / "list.json"
     path.write_text('{"a": 1}\n{"a": 2}\n', encoding="utf-8")

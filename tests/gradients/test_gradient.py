@@ -134,6 +134,12 @@ def test_a_single_token_is_not_compared_with_itself():
     with pytest.raises(EditError, match=told):
         editor.write([one], torch.zeros(1, 0))
     assert not editor.weights.added
+    call = {"layers": [1], "progress": False}
+    # A call knows beforehand what will be seen; the prompt's tokens count where they give keys, too.
+    with pytest.raises(EditError, match=r"The first update, record 7, has a single token, so there is nothing"):
+        edit(make_gpt2(torch.float32), make_tokenizer(), [one], source=Gradient(eta=ETA), **call)
+    for seen in (Gradient(eta=ETA, tokens="all"), Gradient(eta=ETA, normalize="none")):
+        edit(make_gpt2(torch.float32), make_tokenizer(), [one], source=seen, **call)
     written = editor.write([one, *EDITS[:2]], torch.zeros(3, 0))
     assert written.owners.count(0) == 1
     assert not editor.write([one], torch.zeros(1, 0)).factors[1].dense().isnan().any()

@@ -40,7 +40,9 @@ def test_equals_a_plain_loop_and_leaves_an_ordinary_update(tmp_path, monkeypatch
     started = {}
 
     def configure(self):
+        before = torch.get_rng_state()
         optimizer = LoRA.configure_optimizers(self)
+        assert torch.equal(torch.get_rng_state(), before)
         started["A"] = self._adapters[0].lora_A[ADAPTER].weight.detach().clone()
         return optimizer
 

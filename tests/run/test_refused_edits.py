@@ -48,3 +48,12 @@ def test_edits_that_cannot_be_made_are_refused_before_the_model_is_loaded(make, 
         edits = [replace(edit, generation_prompts=()) for edit in edits]
     with pytest.raises(EditError, match=message):
         quiet_trainer(tmp_path).fit(make(), datamodule=Requests(edits))
+
+
+def test_a_first_update_of_a_single_token_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    settings = {"source": Gradient(), "solver": None, "values": ValueSettings(), "context_templates": None}
+    made = module(**settings, edits_per_update=1)
+    monkeypatch.setattr("lightning_edit.run.measuring.evaluate", lambda *_: pytest.fail("edits were measured"))
+    first = replace(EDITS[0], target_new="a")
+    with pytest.raises(EditError, match=r"The first update, .*, has a single token.*set `source.warmup`"):
+        quiet_trainer(tmp_path).fit(made, datamodule=Requests([first, EDITS[1]]))

@@ -40,6 +40,7 @@ DEEP = "[" * 100_000
         ('[1,\n{"a" 2}]', "a.json, line 2, column 6: not JSON (Expecting ':' delimiter)."),
         (b'["\xff"]', "a.json is not UTF-8 text"),
         ('["a"]'.encode("utf-16"), "a.json is UTF-16 text: save it as UTF-8."),
+        ('[{"a": {"b": 1, "c": 2, "b": 1}}]', "a.json: 'b' is given twice. Keep one of them."),
         ("", "a.json is empty."),
         (" \n", "a.json is empty: it holds nothing but spaces."),
         (b"PK\x03\x04rest", "a.json is a zip archive or an office document: save a table as CSV"),
@@ -135,6 +136,7 @@ def bomb(levels, name="x"):
         ("a: *b", "a.yaml, line 1, column 4: not YAML (found undefined alias"),
         ("a: [", "a.yaml, line 2, column 1: not YAML (did not find expected node content)."),
         ("a: 1\n---\nb: 2", "not YAML (but found another document)."),
+        ("a: 1\nb: {x: [{}, 2], y: &z {a: 1}, ? x : *z}", "a.yaml, line 2: 'x' is given a second time. Keep one of"),
         (b"a: \xff", "a.yaml is not UTF-8 text"),
         ("a: \x07", "a.yaml: not YAML (unacceptable character #x0007"),
         ('a: "\\ud800"', "not YAML (found invalid Unicode character escape code)."),
@@ -148,11 +150,13 @@ def test_yaml_is_refused_in_time(content, message, tmp_path):
 
 
 def test_aliases_that_stand_for_little_are_read():
-    assert parse_yaml("a: &a {x: 1}\nb: [*a, *a]\nc: {<<: *a, y: 2}", "x") == {
+    assert parse_yaml("a: &a {x: 1}\nb: [*a, *a]\nc: {<<: *a, y: 2, x: 1}", "x") == {
         "a": {"x": 1},
         "b": [{"x": 1}, {"x": 1}],
         "c": {"x": 1, "y": 2},
     }
+    # A text and a number are two names, and a value may equal a name.
+    assert parse_yaml("{1: a, '1': 1, a: 1}", "x") == {1: "a", "1": 1, "a": 1}
 
 
 def test_what_is_no_file_is_named(tmp_path):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from lightning_edit.errors import EditError
+from lightning_edit.models.seeded import seeded
 from lightning_edit.run.methods.fine_tuning import FineTuning
 from lightning_edit.settings import Count, Positive
 from lightning_edit.solvers import Factors
@@ -55,9 +56,9 @@ class LoRA(FineTuning):
         from peft import LoraConfig, inject_adapter_in_model
 
         names = [self.decoder.names[layer] for layer in self.layers]
-        torch.manual_seed(self.seed)
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=names)  # type: ignore[arg-type]  # any number
-        inject_adapter_in_model(config, self.model, ADAPTER)
+        with seeded(self.seed):
+            inject_adapter_in_model(config, self.model, ADAPTER)
         self._adapters = {layer: self.decoder.down_projection(layer) for layer in self.layers}
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return torch.optim.Adam(trained, lr=self.lr, weight_decay=self.weight_decay)

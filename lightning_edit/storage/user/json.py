@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from lightning_edit.characters import fault_of
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
-from lightning_edit.storage.json_list import CHUNK, list_entries
+from lightning_edit.storage.json_list import CHUNK, list_entries, named_once, what_is_wrong
 from lightning_edit.storage.user.files import check_file, lines_of, open_text, read_text
 
 Placed = tuple[Any, str]
@@ -41,15 +41,14 @@ def _is_harmless(text: str) -> bool:
 
 def _loads(text: str, where: str, hint: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=named_once)
     except json.JSONDecodeError as error:
         line = "" if ", line " in where else f", line {error.lineno}"
         raise EditError(f"{where}{line}, column {error.colno}: not JSON ({error.msg}).{hint}") from error
     except RecursionError as error:
         raise EditError(f"{where}: nested more than {DEPTH} levels deep.") from error
     except ValueError as error:
-        # The only other one: a number with so many digits that reading it would take long.
-        raise EditError(f"{where}: a number has too many digits ({error}).") from error
+        raise EditError(f"{where}: {what_is_wrong(error)}.") from error
 
 
 def check_value(value: Any, where: str) -> None:

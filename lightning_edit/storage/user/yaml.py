@@ -1,11 +1,13 @@
 """YAML of a user's, looked through before anything is made of it: aliases can stand for more than fits a memory."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lightning_edit.errors import EditError
+from lightning_edit.messages import quoted
 from lightning_edit.storage.user.files import read_text
 from lightning_edit.storage.user.json import DEPTH, check_value
 
@@ -73,25 +75,25 @@ def check_yaml(text: str) -> None:
         text: One YAML document.
 
     Raises:
-        EditError: With the line, if it is nested too deep, has an alias inside of what that stands for, or has too many
-            values once each alias is replaced by what it stands for.
+        EditError: With the line, if it is nested too deep, has an alias inside of what that stands for, has too many
+            values once each alias is replaced by what it stands for, or gives a name twice.
         yaml.YAMLError: If it is no YAML.
     """
     anchored: dict[str, tuple[int, int]] = {}
-    # For each collection that is open: its anchor, and how many values and levels it has so far.
-    opened: list[list[Any]] = [[None, 0, 0]]
+    opened = [_Collection()]
     for event in yaml.parse(text, Loader=_PARSER):
         size, height = 1, 0
+        opened[-1].begins(event)
         if isinstance(event, yaml.CollectionStartEvent):
-            opened.append([event.anchor, 1, 0])
+            opened.append(_Collection(event.anchor, size, isinstance(event, yaml.MappingStartEvent)))
             if len(opened) - 1 > DEPTH:
                 raise EditError(f"line {_line(event)}: nested more than {DEPTH} levels deep.")
             continue
         if isinstance(event, yaml.CollectionEndEvent):
-            anchor, size, height = opened.pop()
-            height += 1
+            ended = opened.pop()
+            anchor, size, height = ended.anchor, ended.size, ended.height + 1
         elif isinstance(event, yaml.AliasEvent):
-            if event.anchor in [anchor for anchor, _, _ in opened]:
+            if event.anchor in [collection.anchor for collection in opened]:
                 raise EditError(f"line {_line(event)}: the alias *{event.anchor} stands inside of what it stands for.")
             # An alias to nothing is found by the loader.
             size, height = anchored.get(event.anchor, (1, 0))
@@ -102,12 +104,40 @@ def check_yaml(text: str) -> None:
             continue
         if anchor is not None:
             anchored[anchor] = size, height
-        opened[-1][1] += size
-        opened[-1][2] = max(opened[-1][2], height)
-        if opened[-1][1] > NODES:
+        opened[-1].size += size
+        opened[-1].height = max(opened[-1].height, height)
+        if opened[-1].size > NODES:
             raise EditError(f"line {_line(event)}: more than {NODES:,} values, those that aliases stand for included.")
         if len(opened) - 1 + height > DEPTH:
             raise EditError(f"line {_line(event)}: nested more than {DEPTH} levels deep.")
+
+
+@dataclass
+class _Collection:
+    """A list or mapping that is open, or the document.
+
+    Args:
+        anchor: Its name, if it has one.
+        size: How many values it has so far, aliases replaced.
+        names: Whether it is a mapping, of names and values in turn.
+    """
+
+    anchor: str | None = None
+    size: int = 0
+    names: bool = False
+    height: int = field(default=0, init=False)
+    _known: set[tuple[str, bool]] = field(default_factory=set, init=False)
+    _children: int = field(default=0, init=False)
+
+    def begins(self, event: yaml.Event) -> None:
+        """Counts a child, and refuses the name of a mapping that it has already: the last one would count."""
+        if isinstance(event, yaml.NodeEvent):
+            self._children += 1
+        if self.names and self._children % 2 and isinstance(event, yaml.ScalarEvent):
+            name = (event.value, event.style not in ('"', "'"))
+            if name in self._known:
+                raise EditError(f"line {_line(event)}: {quoted(event.value)} is given a second time. Keep one of them.")
+            self._known.add(name)
 
 
 def _line(event: yaml.Event) -> int:
