@@ -1,8 +1,6 @@
-"""``lightning-edit updates``: what is listed, what removing and putting back make of a run, and what is refused."""
+"""What removing updates and putting them back make of a run, and when it is refused."""
 
-import io
 import json
-import re
 import shutil
 import signal
 from contextlib import nullcontext
@@ -10,94 +8,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-import yaml
-from rich.console import Console
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from lightning_edit import EMMET, EditError, ModelUpdate, ValueSettings
-from lightning_edit.cli.main import main as command_line
-from lightning_edit.commands.updates import main, show_list
-from lightning_edit.configs import CONFIGS
-from lightning_edit.datamodules import TinyWorld
-from lightning_edit.editor import Editor
-from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit import EditError, ModelUpdate
+from lightning_edit.commands.updates import main
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.solvers import Factors
-from lightning_edit.storage.fingerprint import fingerprint
-from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
-from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.undo import change_updates
+from tests.commands.updates.material import BATCHES, LAYERS, content, drawn, equal, exported, inserted, said
 from tests.killing import Command
-
-REQUESTS = TinyWorld(edits=12).requests
-BATCHES = [REQUESTS[i : i + 3] for i in range(0, 12, 3)]
-LAYERS = [0, 1]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_tokenizer):
-    """A run of four updates on the embedded model in bfloat16, and its edited weights after each."""
-    folder = tmp_path_factory.mktemp("runs") / "version_0"
-    history, model = History(folder / "updates"), load_model("tiny", "bfloat16")
-    decoder = find_decoder(model)
-    weights = EditedWeights(decoder, LAYERS)
-    moments = {layer: torch.eye(decoder.weight(layer).shape[1], dtype=torch.float64) for layer in LAYERS}
-    values = ValueSettings(lr=0.5, steps=3)
-    editor = Editor(weights, tiny_tokenizer, EMMET(1.0), LAYERS, ContextTemplates(), values, moments)
-    states = [edited(model)]
-    for number, batch in enumerate(BATCHES, start=1):
-        written = editor.write(batch, editor.find_values(batch).z)
-        updates = {
-            layer: LayerUpdate(decoder.names[layer], fingerprint(weights.base[layer]), factors)
-            for layer, factors in written.factors.items()
-        }
-        after = {layer: fingerprint(decoder.weight(layer)) for layer in LAYERS}
-        history.write(number, updates, written.keys, batch, written.figures, editor.describe(), after)
-        states.append(edited(model))
-    weights.update(**editor.describe(), edits=12).save(folder / "update.safetensors")
-    model.save_pretrained(folder / "model")
-    tiny_tokenizer.save_pretrained(folder / "model")
-    settings = {"model": "tiny", "dtype": "bfloat16", "layers": LAYERS}
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump({"model": {"class_path": "EditingModule", "init_args": settings}})
-    )
-    return folder, states
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    return shutil.copytree(finished[0], tmp_path / "version_0")
-
-
-def edited(model):
-    return [find_decoder(model).weight(layer).detach().clone() for layer in LAYERS]
-
-
-def exported(run):
-    return edited(AutoModelForCausalLM.from_pretrained(run / "model", dtype="auto"))
-
-
-def inserted(run):
-    model = load_model("tiny", "bfloat16")
-    ModelUpdate.load(run / "update.safetensors").insert(model)
-    return edited(model)
-
-
-def equal(first, second):
-    return all(map(torch.equal, first, second))
-
-
-def said(capsys):
-    return " ".join(capsys.readouterr().out.split())
-
-
-def content(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-# -- remove and apply --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kept", [3, 1])
@@ -365,148 +286,3 @@ def test_another_base_model_is_refused(run):
         with pytest.raises(EditError, match=r"Layer 0 .* holds other weights than the update was made for"):
             main(["remove", str(run), *args])
     assert {name for name, data in content(run).items() if data != before[name]} == {"config.yaml"}
-
-
-@pytest.mark.parametrize("action", ["list", "remove"])
-def test_a_folder_without_updates_is_refused(tmp_path, action):
-    numbers = ["1"] if action == "remove" else []
-    with pytest.raises(EditError, match=r"holds no updates: expected .*update-00001\.safetensors"):
-        main([action, str(tmp_path), *numbers])
-    with pytest.raises(EditError, match="There is no folder"):
-        main([action, str(tmp_path / "none"), *numbers])
-
-
-def test_a_run_that_goes_on_is_listed_and_not_changed(run, capsys):
-    shutil.rmtree(run / "model")
-    (run / "update.safetensors").rename(run / "elsewhere")
-    main(["list", str(run)])
-    assert "kept" in said(capsys)
-    with pytest.raises(EditError, match=r"the run is not finished, .*Wait for its end"):
-        main(["remove", str(run), "4"])
-    # Gone on with after it was finished once.
-    (run / "elsewhere").rename(run / "update.safetensors")
-    history = History(run / "updates")
-    stored = history.read(4)
-    history.write(5, stored.updates, stored.keys, BATCHES[3], {})
-    with pytest.raises(EditError, match=r"is not the sum of the updates .*still going on"):
-        main(["remove", str(run), "4"])
-    assert history.removed() == set()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a: [", r"config\.yaml, line 2, column 1: not YAML"),
-        ("[]", r"config\.yaml is not the configuration of a run"),
-        ("model: 3", r"config\.yaml is not the configuration of a run"),
-        ("model: {init_args: {model: 5}}", r"config\.yaml: `model\.model` must be a name .* got 5 and 'bfloat16'"),
-        (
-            "model: {init_args: {model: tiny, dtype: [1]}}",
-            r"`model\.dtype` one of auto, float64, .* got 'tiny' and \[1\]",
-        ),
-        ("a: &a [*a]", r"config\.yaml, line 1: the alias \*a stands inside of what it stands for"),
-    ],
-)
-def test_a_broken_configuration_is_refused(run, text, message):
-    (run / "config.yaml").write_text(text)
-    with pytest.raises(EditError, match=message):
-        main(["remove", str(run), "1"])
-
-
-def test_without_a_configuration_the_updates_tell_the_model(run, finished):
-    (run / "config.yaml").unlink()
-    path = run / "update.safetensors"
-    update = ModelUpdate.load(path)
-    ModelUpdate(update.layers, update.info | {"dtype": "bfloat16"}).save(path)
-    main(["remove", str(run), "4"])
-    assert equal(exported(run), finished[1][3])
-
-
-@pytest.mark.parametrize("args", [[], ["remove", "x"], ["show", "x", "one"], ["forget", "x"]])
-def test_a_wrong_command_leaves_with_status_2(args, capsys):
-    with pytest.raises(SystemExit) as error:
-        main(args)
-    assert error.value.code == 2
-    assert re.search(r"^error: .*`lightning-edit updates .*--help` shows what is accepted", capsys.readouterr().err)
-
-
-# -- list and show -----------------------------------------------------------------------------------------------------
-
-
-def drawn(run, width=160):
-    console = Console(width=width, file=io.StringIO())
-    show_list(History(run / "updates"), console)
-    return console.file.getvalue()
-
-
-def test_the_list_shows_every_update(run):
-    change_updates(run, "remove", [2])
-    path = run / "updates" / "update-00003.safetensors"
-    path.write_bytes(path.read_bytes()[:50])
-    lines = drawn(run).splitlines()
-    rows = {
-        line.split()[0]: line for line in lines if line.split() and line.split()[-1] in ("kept", "removed", "damaged")
-    }
-    assert {number: row.split()[-1] for number, row in rows.items()} == {
-        "1": "kept",
-        "2": "removed",
-        "3": "damaged",
-        "4": "kept",
-    }
-    record = History(run / "updates").record(1)
-    figures = record.figures
-    assert record.when[:10] in rows["1"]
-    assert f"3: {BATCHES[0][0].subject}, {BATCHES[0][1].subject} and 1 more" in rows["1"]
-    for name in ("update_norm", "memorization_error", "preservation_error"):
-        assert f"{figures[f'layer_0/{name}']:.3g}" in rows["1"]
-        assert f"{figures[f'layer_1/{name}']:.3g}" in lines[lines.index(rows["1"]) + 1]
-    conditions = (figures["layer_0/preservation_condition"], figures["layer_0/keys_condition"])
-    assert f"{max(conditions):.3g}" in rows["1"]
-
-
-def test_the_list_fits_a_terminal_of_80_columns(run):
-    change_updates(run, "remove", [2])
-    lines = drawn(run, 80).splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "…" not in "".join(lines)
-    assert all(heading in lines[0] + lines[1] for heading in ("no.", "when", "edits", "layer", "|update|", "state"))
-    assert [sum(line.rstrip().endswith(state) for line in lines) for state in ("kept", "removed")] == [3, 1]
-
-
-def test_show_gives_the_edits_of_one_update(run, capsys):
-    main(["show", str(run), "2"])
-    text = said(capsys)
-    assert text.startswith("update 2, 20")
-    assert "3 edits, kept" in text
-    for request in BATCHES[1]:
-        assert request.rewrite_prompt in text
-        assert request.target_new in text
-    assert BATCHES[0][0].rewrite_prompt not in text
-
-
-def test_updates_that_were_each_made_by_themselves_have_no_sum_and_every_command_says_so(tmp_path, capsys):
-    """The run is finished, so neither to wait for it nor to take its checkpoint would help."""
-    given = [
-        "--data.edits=4",
-        "--model.edits_per_update=2",
-        "--model.independent_updates=true",
-        "--collateral.prompts=0",
-    ]
-    config = str(CONFIGS / "solvers" / "ultraedit.yaml")
-    command_line(["fit", "--config", config, "--collateral.prompts=0", *given, f"--trainer.logger.save_dir={tmp_path}"])
-    run = tmp_path / "version_0"
-    main(["list", str(run)])
-    (*_, checkpoint) = sorted((run / "checkpoints").glob("*.ckpt"))
-    capsys.readouterr()
-    for words in (
-        ["updates", "remove", str(run), "1"],
-        ["export", str(run)],
-        ["export", str(checkpoint)],
-        ["ask", str(run), "--once", "Why?"],
-    ):
-        with pytest.raises(SystemExit):
-            command_line(words)
-        said = capsys.readouterr().err
-        assert "was made by itself (`independent_updates`), so there is no edited model" in said, words
-        assert "finished" not in said
-        assert "checkpoint can be given" not in said
