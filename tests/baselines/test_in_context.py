@@ -92,13 +92,18 @@ def test_the_nearest_facts_in_states_are_those_of_the_mean_state(tiny_tokenizer)
         ids = torch.tensor([encode(tiny_tokenizer, text)[0]])
         with torch.no_grad():
             # Entry 0 is what enters the first block.
-            return model(ids, output_hidden_states=True).hidden_states[layer + 1][0].double().mean(0)
+            return model(ids, output_hidden_states=True).hidden_states[layer + 1][0, 1:].double().mean(0)
 
-    center = torch.stack([state(text) for text in known]).mean(0)
+    states = torch.stack([state(text) for text in known])
+    center = states.mean(0)
+    unit = torch.nn.functional.normalize(states - center, dim=1)
+    assert torch.allclose(torch.tensor(States(decoder, tiny_tokenizer).fit(known)), unit, rtol=0, atol=1e-6)
     prompt = requests[5].rewrite_prompt
     cosines = [torch.cosine_similarity(state(text) - center, state(prompt) - center, dim=0) for text in known]
     assert nearest(prompt) == torch.stack(cosines).argsort(descending=True)[:3].flip(0).tolist()
     assert nearest(prompt)[-1] == 5
+    # A text of one token has nothing but that.
+    assert len(nearest("a")) == 3
 
 
 def test_demonstrations_are_of_other_facts():
