@@ -112,10 +112,10 @@ class TfIdf:
 class States:
     """Turns texts into what the model makes of them: the mean state of their tokens in the middle of its blocks.
 
-    The first token does not count where there are others: attention goes to it when it needs nothing, and in many models
-    its state is the same in every text and so long that the mean would say how many tokens there are, and little else
-    (Xiao et al., 2023, arXiv 2309.17453). The mean over all facts is taken off, as the states of all texts have much in
-    common.
+    The first token does not count where there are others: attention goes to it when it needs nothing, and in many
+    models its state is much the same in every text, and so long that the mean would say how many tokens there are, and
+    little else (Xiao et al., 2023, arXiv 2309.17453). The mean over all facts is taken off, as the states of all texts
+    have much in common.
 
     Args:
         decoder: The model.
