@@ -14,11 +14,12 @@ from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.metrics.measurable import measurable
 from lightning_edit.metrics.ripples.figures import RippleMeans, ripple_figures
-from lightning_edit.metrics.ripples.judging import is_exactly, reply_of, says_all
+from lightning_edit.metrics.ripples.judging import chooses, is_exactly, reply_of, says_all
 from lightning_edit.metrics.ripples.measuring import RippleMetrics
 from lightning_edit.metrics.ripples.table import tables
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.repetitions import distinct
+from lightning_edit.request_texts import described
 from lightning_edit.ripples import axis_of
 from lightning_edit.tiny import World
 from tests.small_models import make_request
@@ -97,7 +98,7 @@ def test_what_the_model_says_before_and_after(edited):
     assert after["ripple_relation_specificity_unchanged"] == after["ripple_relation_specificity_token_accuracy"] == 1
     assert after["ripple_portability_said"] == 0.5 and after["ripple_portability_said_n"] == 1
     assert "ripple_subject_aliasing_unchanged" not in after
-    none = {"edit_failed": 0, "condition_unmet": 0}
+    none = {"edit_failed": 0, "condition_unmet": 0, "unanswered": 0}
     assert counts["subject_aliasing"] == {"tests": 1, "passed": 1, "failed": 0, **none}
     assert counts["reasoning"] == {"tests": 1, "passed": 0, "failed": 1, **none}
     assert [entry["axis"] for entry in record["ripples"]] == list(said)
@@ -169,6 +170,30 @@ def test_without_an_answer_the_unedited_models_counts(edited):
     assert measured(edited, kept, after=False)[1] == {}
 
 
+def test_of_an_empty_reply_nothing_is_kept(edited):
+    decoder, tokenizer, unedited = edited
+    # A model that ends its text at once replies with nothing.
+    end = decoder.model.generation_config.eos_token_id
+    kept, silent = ripple("forgetfulness", query(PLAYS), kept=True), ripple("unrelated", query(OTHERS), kept=True)
+    with unedited():
+        ids = torch.tensor([tokenizer(OTHERS)["input_ids"]])
+        first = int(decoder.model(input_ids=ids).logits[0, -1].argmax())
+    decoder.model.generation_config.eos_token_id = first
+    try:
+        record, after, counts = measured(edited, kept, silent)
+    finally:
+        decoder.model.generation_config.eos_token_id = end
+    (asked,) = record["ripples"][1]["queries"]
+    assert asked["before"] == asked["text"] == "" and asked["unchanged"] is None
+    assert after["ripple_forgetfulness_unchanged"] == 1
+    assert not {"ripple_unrelated_unchanged", "ripple_unrelated_score"} & set(after)
+    assert counts["unrelated"] == {
+        **{"tests": 1, "passed": 0, "failed": 0, "edit_failed": 0, "condition_unmet": 1, "unanswered": 1}
+    }
+    (drawn,) = tables({"before": {}, "after": after}, counts)
+    assert drawn.caption == "1 test of what is kept does not count, as the unedited model replies with nothing"
+
+
 def test_kept_answers_are_compared_with_the_unedited_models_tokens(edited):
     decoder, tokenizer, unedited = edited
 
@@ -211,6 +236,54 @@ def test_replies():
     assert is_exactly("A", [["A"]]) and not any(is_exactly(reply, [["A"]]) for reply in ("", "...", "The"))
     assert not is_exactly("काला", [["कल"]])
     assert not is_exactly("Rome and Paris", [["Rome"]]) and not is_exactly("Rome", [["Rome"], ["Rome"]])
+
+
+def test_an_answer_with_dots_can_be_exact():
+    for answer in ("J. K. Rowling", "St. Louis", "George W. Bush", "Washington, D.C.", "1995"):
+        for reply in (answer, f"{answer}.", f"{answer}. It is", f"{answer}\nIt is"):
+            assert is_exactly(reply, [[answer]]), reply
+        assert not is_exactly(f"{answer} is it. It", [[answer]])
+    assert is_exactly("A.", [["A"]]) and is_exactly("(A)", [["A"]]) and not is_exactly("B. Paris", [["B"]])
+
+
+def test_the_first_choice_named_is_the_answer_to_a_closed_question():
+    letters = "A. Rome B. Paris C. Berlin D. Madrid"
+    assert [chooses(letters, [[gold]], "ABCD") for gold in "ABCD"] == [True, False, False, False]
+    assert not chooses("A dog is", [["A"]], "ABCD") and chooses("A) Rome", [["A"]], "ABCD")
+    assert not chooses("No. The answer is not Yes", [["Yes"]], ("Yes", "No"))
+    assert chooses("no, it is", [["No"]], ("Yes", "No")) and not chooses("It is", [["No"]], ("Yes", "No"))
+
+
+def test_choices_decide_what_is_said(edited):
+    asked = {"prompt": REWORDED, "answers": ((NEW,),)}
+    # The new answer is what is said, so where both count the one that is named decides.
+    for choices, said in (((), 1.0), ((NEW, OLD), 1.0), ((NEW, "nothing"), 1.0)):
+        assert measured(edited, ripple("yes_no", Query(**asked, choices=choices)))[1]["ripple_yes_no_said"] == said
+    wrong = Query(REWORDED, ((OLD,),), (OLD, NEW))
+    assert measured(edited, ripple("yes_no", wrong))[1]["ripple_yes_no_said"] == 0
+    # Further words are no answer: only a choice is.
+    more = EvaluationSettings(match_tokens=6, ripple_tokens=30)
+    (said,) = measured(edited, ripple("yes_no", query(REWORDED, NEW)), settings=more)[0]["ripples"][0]["queries"]
+    first, later = said["text"].split()[0].strip("."), said["text"].split()[-1].strip(".")
+    for choices, right in (((), 1), ((later, first), 0)):
+        test = ripple("yes_no", Query(REWORDED, ((later,),), choices))
+        assert measured(edited, test, settings=more)[1]["ripple_yes_no_said"] == right
+
+
+def test_choices_hold_the_only_answer():
+    for answers in ((("Yes",), ("No",)), (("Maybe",),), ()):
+        with pytest.raises(EditError, match=r"has the choices .* so it needs one answer, which is one of them"):
+            Query("Is it?", answers, ("Yes", "No"))
+    for choices in ("Yes", ("Yes", ""), 3):
+        with pytest.raises(EditError, match=r"choices of 'Is it\?' must be a list of texts"):
+            Query("Is it?", (("Yes",),), choices)
+    # Questions without any are described as before there were choices.
+    assert repr(Query("Is it?", (("Yes",),))) == "Query(prompt='Is it?', answers=(('Yes',),))"
+    plain, closed = (
+        make_request(ripples=[ripple("yes_no", Query("Is it?", (("Yes",),), choices))])
+        for choices in ((), ("Yes", "No"))
+    )
+    assert described(plain) != described(closed) and "choices" not in described(plain)
 
 
 def test_means_over_axes_and_their_error():
