@@ -13,13 +13,11 @@ from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.metrics.measurable import measurable
-from lightning_edit.metrics.ripples.figures import RippleMeans, ripple_figures
-from lightning_edit.metrics.ripples.judging import chooses, is_exactly, reply_of, says_all
+from lightning_edit.metrics.ripples.figures import ripple_figures
 from lightning_edit.metrics.ripples.measuring import RippleMetrics
 from lightning_edit.metrics.ripples.table import tables
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.repetitions import distinct
-from lightning_edit.request_texts import described
 from lightning_edit.ripples import axis_of
 from lightning_edit.tiny import World
 from tests.small_models import make_request
@@ -187,9 +185,7 @@ def test_of_an_empty_reply_nothing_is_kept(edited):
     assert asked["before"] == asked["text"] == "" and asked["unchanged"] is None
     assert after["ripple_forgetfulness_unchanged"] == 1
     assert not {"ripple_unrelated_unchanged", "ripple_unrelated_score"} & set(after)
-    assert counts["unrelated"] == {
-        **{"tests": 1, "passed": 0, "failed": 0, "edit_failed": 0, "condition_unmet": 1, "unanswered": 1}
-    }
+    assert counts["unrelated"]["condition_unmet"] == counts["unrelated"]["unanswered"] == 1
     (drawn,) = tables({"before": {}, "after": after}, counts)
     assert drawn.caption == "1 test of what is kept does not count, as the unedited model replies with nothing"
 
@@ -225,42 +221,10 @@ def test_nothing_is_asked_where_records_bring_nothing_or_it_is_switched_off(edit
     assert "ripples" not in record and not figures
 
 
-def test_replies():
-    assert reply_of(" Rome\nQ: Who?\nA: Paris") == "Rome"
-    assert reply_of("It is in Rome.", "It is in") == "Rome."
-    assert says_all("in Rome.", [["Roma", "Rome"]]) and not says_all("in Romeo", [["Rome"]])
-    assert says_all("7 of them", [["7"]]) and not says_all("A man", [["A", "Anna"]]) and says_all("D. Rome", [["D"]])
-    assert says_all("anything", [])
-    assert is_exactly("the Rome!\nIt", [["rome"]]) and is_exactly("Washington, D.C.", [["Washington D.C."]])
-    # Of such answers nothing is left without articles.
-    assert is_exactly("A", [["A"]]) and not any(is_exactly(reply, [["A"]]) for reply in ("", "...", "The"))
-    assert not is_exactly("काला", [["कल"]])
-    assert not is_exactly("Rome and Paris", [["Rome"]]) and not is_exactly("Rome", [["Rome"], ["Rome"]])
-
-
-def test_an_answer_with_dots_can_be_exact():
-    for answer in ("J. K. Rowling", "St. Louis", "George W. Bush", "Washington, D.C.", "1995"):
-        for reply in (answer, f"{answer}.", f"{answer}. It is", f"{answer}\nIt is"):
-            assert is_exactly(reply, [[answer]]), reply
-        assert not is_exactly(f"{answer} is it. It", [[answer]])
-    assert is_exactly("A.", [["A"]]) and is_exactly("(A)", [["A"]]) and not is_exactly("B. Paris", [["B"]])
-
-
-def test_the_first_choice_named_is_the_answer_to_a_closed_question():
-    letters = "A. Rome B. Paris C. Berlin D. Madrid"
-    assert [chooses(letters, [[gold]], "ABCD") for gold in "ABCD"] == [True, False, False, False]
-    assert not chooses("A dog is", [["A"]], "ABCD") and chooses("A) Rome", [["A"]], "ABCD")
-    assert not chooses("No. The answer is not Yes", [["Yes"]], ("Yes", "No"))
-    assert chooses("no, it is", [["No"]], ("Yes", "No")) and not chooses("It is", [["No"]], ("Yes", "No"))
-
-
 def test_choices_decide_what_is_said(edited):
-    asked = {"prompt": REWORDED, "answers": ((NEW,),)}
-    # The new answer is what is said, so where both count the one that is named decides.
-    for choices, said in (((), 1.0), ((NEW, OLD), 1.0), ((NEW, "nothing"), 1.0)):
-        assert measured(edited, ripple("yes_no", Query(**asked, choices=choices)))[1]["ripple_yes_no_said"] == said
-    wrong = Query(REWORDED, ((OLD,),), (OLD, NEW))
-    assert measured(edited, ripple("yes_no", wrong))[1]["ripple_yes_no_said"] == 0
+    for gold, right in ((NEW, 1), (OLD, 0)):
+        test = ripple("yes_no", Query(REWORDED, ((gold,),), (OLD, NEW)))
+        assert measured(edited, test)[1]["ripple_yes_no_said"] == right
     # Further words are no answer: only a choice is.
     more = EvaluationSettings(match_tokens=6, ripple_tokens=30)
     (said,) = measured(edited, ripple("yes_no", query(REWORDED, NEW)), settings=more)[0]["ripples"][0]["queries"]
@@ -268,42 +232,6 @@ def test_choices_decide_what_is_said(edited):
     for choices, right in (((), 1), ((later, first), 0)):
         test = ripple("yes_no", Query(REWORDED, ((later,),), choices))
         assert measured(edited, test, settings=more)[1]["ripple_yes_no_said"] == right
-
-
-def test_choices_hold_the_only_answer():
-    for answers in ((("Yes",), ("No",)), (("Maybe",),), ()):
-        with pytest.raises(EditError, match=r"has the choices .* so it needs one answer, which is one of them"):
-            Query("Is it?", answers, ("Yes", "No"))
-    for choices in ("Yes", ("Yes", ""), 3):
-        with pytest.raises(EditError, match=r"choices of 'Is it\?' must be a list of texts"):
-            Query("Is it?", (("Yes",),), choices)
-    # Questions without any are described as before there were choices.
-    assert repr(Query("Is it?", (("Yes",),))) == "Query(prompt='Is it?', answers=(('Yes',),))"
-    plain, closed = (
-        make_request(ripples=[ripple("yes_no", Query("Is it?", (("Yes",),), choices))])
-        for choices in ((), ("Yes", "No"))
-    )
-    assert described(plain) != described(closed) and "choices" not in described(plain)
-
-
-def test_means_over_axes_and_their_error():
-    records = [
-        {"a": {"said": 1.0}, "b": {"said": 0.0}, "kept": {"said": 0.0}},
-        {"a": {"said": 0.0}, "b": {"said": 0.0}},
-        {"a": {"said": 1.0}, "b": {"said": 1.0}},
-    ]
-    means = RippleMeans()
-    for record in records:
-        means.update(record, {"kept"} & set(record))
-    found = means.compute()
-    assert found["ripple_portability_said"] == pytest.approx(0.5) and found["ripple_kept_said_n"] == 1
-    # All records have both axes: the mean of their means, and its usual error.
-    own = torch.tensor([0.5, 0.0, 1.0], dtype=torch.float64)
-    assert found["ripple_portability_said_stderr"] == pytest.approx(float(own.std() / 3**0.5))
-    assert found["ripple_a_said_stderr"] == pytest.approx((2 / 9 / 2) ** 0.5)
-    alone = RippleMeans()
-    alone.update(records[0])
-    assert "ripple_portability_said_stderr" not in alone.compute()
 
 
 def test_figures_are_named_described_and_shown(edited):
