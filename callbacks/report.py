@@ -16,7 +16,7 @@ from lightning_edit.messages import terminal
 from lightning_edit.metrics.edit_metrics import name_of
 from lightning_edit.metrics.ripples.table import tables as ripple_tables
 from lightning_edit.metrics.table import generation_lines, table
-from lightning_edit.metrics.wild.kept import judged_lines
+from lightning_edit.metrics.wild.kept import notes
 from lightning_edit.run.edit_callback import EditingRun
 from lightning_edit.settings import settings_without_effect
 from lightning_edit.storage.atomic import atomic_path
@@ -58,7 +58,7 @@ class EditReport(NotesFailures):
             console.print(table(pl_module.results, pl_module.loop.edits_written))
             for line in generation_lines(pl_module.results):
                 console.print(line)
-            for line in judged_lines(pl_module.sections["wild"]) if "wild" in pl_module.sections else ():
+            for line in notes(pl_module.sections["wild"]) if "wild" in pl_module.sections else ():
                 console.print(line, soft_wrap=True)
             for drawn in ripple_tables(pl_module.results, pl_module.sections.get("ripples", {})):
                 console.print(drawn)

@@ -46,7 +46,9 @@ def forms_of(value: Any, name: str) -> tuple[str, ...]:
     return (text,) if text else ()
 
 
-def simple_ripple(axis: str, prompt: str, forms: tuple[str, ...], kept: bool = False) -> Ripple:
+def simple_ripple(
+    axis: str, prompt: str, forms: tuple[str, ...], kept: bool = False, choices: tuple[str, ...] = ()
+) -> Ripple:
     """A test of one question with one answer.
 
     Args:
@@ -54,8 +56,9 @@ def simple_ripple(axis: str, prompt: str, forms: tuple[str, ...], kept: bool = F
         prompt: The complete prompt.
         forms: The answer's accepted forms; none takes the unedited model's answer.
         kept: Whether the answer should stay.
+        choices: Of a closed question all that can be answered.
     """
-    return Ripple(axis, (Query(prompt, (forms,) if forms else ()),), kept=kept)
+    return Ripple(axis, (Query(prompt, (forms,) if forms else (), choices),), kept=kept)
 
 
 def grouped(record: Mapping[str, Any], field: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -91,8 +94,9 @@ def own_ripples(value: Any) -> tuple[Ripple, ...]:
     """Tests in the form of a user's own records.
 
     Args:
-        value: ``{axis: [{"prompt", "answers", "conditions", "unknown", "kept"}, ...]}``; an entry with ``queries`` (and
-            ``passes``), a list of ``{"prompt", "answers"}``, is a test of several questions.
+        value: ``{axis: [{"prompt", "answers", "choices", "conditions", "unknown", "kept"}, ...]}``; an entry with
+            ``queries`` (and ``passes``), a list of ``{"prompt", "answers", "choices"}``, is a test of several
+            questions.
 
     Raises:
         EditError: If it has another form.
@@ -108,8 +112,8 @@ def own_ripples(value: Any) -> tuple[Ripple, ...]:
 def _own(axis: str, entry: Any, wanted: str) -> Ripple:
     # Parquet has all columns in every row, empty where a record has no such field.
     given = {name: value for name, value in entry.items() if value is not None} if isinstance(entry, Mapping) else {}
-    asked = {"queries"} if "queries" in given else {"prompt", "answers"}
-    needed, others = asked - {"answers"}, {"passes", "conditions", "unknown", "kept"}
+    asked = {"queries"} if "queries" in given else {"prompt", "answers", "choices"}
+    needed, others = asked - {"answers", "choices"}, {"passes", "conditions", "unknown", "kept"}
     if not needed <= set(given) or set(given) - asked - others:
         raise EditError(f"{wanted}, or with `queries` in place of both; got {quoted(entry)}.")
     parts = {name: given.get(name, []) for name in ("conditions", "unknown")}
@@ -128,16 +132,16 @@ def own_query(entry: Any) -> Query:
     """A question in a user's own form: ``answers`` is a text, a list of its accepted forms, or a list of such lists.
 
     Args:
-        entry: With ``prompt`` and, if it has any, ``answers``.
+        entry: With ``prompt`` and, if it has any, ``answers`` and ``choices``, a list of texts.
 
     Raises:
         EditError: If they are something else, or there is another field.
     """
-    if not isinstance(entry, Mapping) or "prompt" not in entry or set(entry) - {"prompt", "answers"}:
-        raise EditError(f"a question of `ripples` must be {{'prompt', 'answers'}}, got {quoted(entry)}.")
-    answers = entry.get("answers")
+    if not isinstance(entry, Mapping) or "prompt" not in entry or set(entry) - {"prompt", "answers", "choices"}:
+        raise EditError(f"a question of `ripples` must be {{'prompt', 'answers', 'choices'}}, got {quoted(entry)}.")
+    answers, choices = entry.get("answers"), forms_of(entry.get("choices"), "choices")
     if isinstance(answers, list) and any(isinstance(forms, list) for forms in answers):
         several = tuple(forms_of(forms, "answers") for forms in answers)
-        return Query(entry["prompt"], tuple(forms for forms in several if forms))
+        return Query(entry["prompt"], tuple(forms for forms in several if forms), choices)
     forms = forms_of(answers, "answers")
-    return Query(entry["prompt"], (forms,) if forms else ())
+    return Query(entry["prompt"], (forms,) if forms else (), choices)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from lightning_edit.characters import fault_of
@@ -44,13 +44,18 @@ class Query:
         prompt: The complete prompt.
         answers: What a right reply says, all of it: of each answer its accepted forms (the answer and its aliases), the
             usual one first. Without any, right is what the unedited model replies.
+        choices: Of a closed question all that can be answered, such as ``Yes`` and ``No`` or the letters of options,
+            the answer among them: the first one that a reply names is its answer, see `find_answer`.
 
     Raises:
-        EditError: If the prompt or a form is empty.
+        EditError: If the prompt, a form or a choice is empty, or there are choices and not one answer, which is one of
+            them.
     """
 
     prompt: str
     answers: tuple[tuple[str, ...], ...] = ()
+    # Not shown where there are none, so that questions without any are described as before there were choices.
+    choices: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str) or not self.prompt.strip():
@@ -62,11 +67,24 @@ class Query:
             listed = isinstance(forms, list | tuple) and forms
             if not listed or not all(isinstance(form, str) and form.strip() for form in forms):
                 raise EditError(f"{wrong}{quoted(forms)}.")
-        for text in (self.prompt, *(form for forms in self.answers for form in forms)):
+        if not isinstance(self.choices, list | tuple) or not all(
+            isinstance(choice, str) and choice.strip() for choice in self.choices
+        ):
+            raise EditError(
+                f"the choices of {quoted(self.prompt)} must be a list of texts that are not empty, got "
+                f"{quoted(self.choices)}."
+            )
+        for text in (self.prompt, *(form for forms in self.answers for form in forms), *self.choices):
             if fault := fault_of(text):
                 raise EditError(f"a test: the text {fault}.")
         answers = tuple(tuple(dict.fromkeys(form.strip() for form in forms)) for forms in self.answers)
         object.__setattr__(self, "answers", answers)
+        object.__setattr__(self, "choices", tuple(dict.fromkeys(choice.strip() for choice in self.choices)))
+        if self.choices and not (len(answers) == 1 and set(answers[0]) & set(self.choices)):
+            raise EditError(
+                f"{quoted(self.prompt)} has the choices {quoted(self.choices)}, so it needs one answer, which is one "
+                f"of them; its answers are {quoted(answers)}."
+            )
 
 
 @dataclass(frozen=True)
@@ -116,9 +134,14 @@ class Ripple:
                 )
 
     @property
+    def all_queries(self) -> tuple[Query, ...]:
+        """The queries, and after them those of its conditions."""
+        return (*self.queries, *self.conditions, *self.unknown)
+
+    @property
     def prompts(self) -> tuple[str, ...]:
         """All prompts, those of the queries first."""
-        return tuple(query.prompt for query in (*self.queries, *self.conditions, *self.unknown))
+        return tuple(query.prompt for query in self.all_queries)
 
     def asked(self, change: Callable[[str], str]) -> "Ripple":
         """The same test with other prompts.

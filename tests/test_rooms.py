@@ -10,7 +10,7 @@ PLACES = {"": ROOT / "lightning_edit", "callbacks": ROOT / "callbacks", "datamod
 # A file imports from lower floors and from its own room; `configs` holds no code.
 FLOORS = [
     {"characters", "configs", "messages", "version", "whole_words"},
-    {"errors", "old_names", "progress"},
+    {"errors", "old_names", "progress", "sentences"},
     {"ripples"},
     {"requests", "settings"},
     {"repetitions", "request_texts", "without_effect"},

@@ -44,7 +44,11 @@ RICH = EditRequest(
     paraphrase_prompts=("Ann's home is", "Ünï ß 𝛼 has"),
     locality=(("Bob lives in", "Oslo"),),
     ripples=(
-        Ripple("reasoning", (Query("The city of Ann is", (("Rome", "Roma"),)),), conditions=(Query("q", (("a",),)),)),
+        Ripple(
+            "reasoning",
+            (Query("The city of Ann is", (("Rome", "Roma"),)),),
+            conditions=(Query("q", (("a",),), ("a", "b")),),
+        ),
     ),
     question="Where does {} live?",
     answer="She lives in Rome.",

@@ -1,7 +1,6 @@
 """Edits in the model's own words, before and after."""
 
 import heapq
-import re
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from lightning_edit.metrics.edit_metrics import name_of
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import EditingRun
+from lightning_edit.sentences import first_sentence
 from lightning_edit.settings import Checked, Count, CountOrZero
 
 Texts = dict[tuple[str, ...], str]
@@ -115,10 +115,8 @@ def said(text: str, target: str) -> str:
         text: What the model wrote.
         target: The new answer.
     """
-    sentences = re.split(r"(?<=[.\n])", text.strip())
-    shown = sentences[0]
-    for sentence in sentences[1:]:
-        if generated_match(shown, target) or not generated_match(text, target):
-            break
-        shown += sentence
+    shown, rest, says = "", text.strip(), generated_match(text, target)
+    while rest and (not shown or (says and not generated_match(shown, target))):
+        sentence = first_sentence(rest, words=1)
+        shown, rest = f"{shown} {sentence}", rest[len(sentence) :].strip()
     return " ".join(shown.split()).removesuffix(".")

@@ -11,6 +11,8 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.ripples import Ripple
 
 HOPS = (2, 3, 4, 5, 6)
+YES_NO = ("Yes", "No")
+LETTERS = ("A", "B", "C", "D")
 UNRELATED = "unrelated"
 
 
@@ -21,8 +23,9 @@ class HalluEditBench(RecordDataModule):
     (``yes_no``), ``multiple_choice_with_letters`` after the question (``multiple_choice``),
     ``reversed_relation_question``, which asks for the subject, ``question_2hop`` to ``question_6hop``
     (``multi_hop_2`` and so on), and ``locality_question``, which has no answer: it is compared with what the unedited
-    model replies (``unrelated``). Empty cells are no tests. A row whose question does not hold the subject is left out,
-    with a warning that counts them. `limit` and the others choose rows of all files of a folder.
+    model replies (``unrelated``). Of the first two axes the answer is the first choice that a reply names. Empty cells
+    are no tests. A row whose question does not hold the subject is left out, with a warning that counts them. `limit`
+    and the others choose rows of all files of a folder.
 
     Args:
         path: A local file, a local folder, or the name of a hub data set (see `RecordDataModule`).
@@ -51,16 +54,19 @@ class HalluEditBench(RecordDataModule):
 def _tests(record: Mapping[str, Any], subject: str) -> list[Ripple]:
     choices = first_text(record, "multiple_choice_with_letters")
     labels = forms_of(record.get("multiple_choice_labels"), "multiple_choice_labels")
-    asked: list[tuple[str, str | None, tuple[str, ...]]] = [
-        ("yes_no", first_text(record, "yes_question"), ("Yes",)),
-        ("yes_no", first_text(record, "no_question"), ("No",)),
-        ("multiple_choice", choices and f"{record['question'].strip()} {choices}", labels),
-        ("reversed_relation", first_text(record, "reversed_relation_question"), (subject,)),
+    letters = tuple(dict.fromkeys((*LETTERS, *labels)))
+    asked: list[tuple[str, str | None, tuple[str, ...], tuple[str, ...]]] = [
+        ("yes_no", first_text(record, "yes_question"), ("Yes",), YES_NO),
+        ("yes_no", first_text(record, "no_question"), ("No",), YES_NO),
+        ("multiple_choice", choices and f"{record['question'].strip()} {choices}", labels, letters),
+        ("reversed_relation", first_text(record, "reversed_relation_question"), (subject,), ()),
     ]
     for hops in HOPS:
         answers = forms_of(record.get(f"answer_{hops}hop"), f"answer_{hops}hop")
-        asked.append((f"multi_hop_{hops}", first_text(record, f"question_{hops}hop"), answers))
-    tests = [simple_ripple(axis, prompt, forms) for axis, prompt, forms in asked if prompt and forms]
+        asked.append((f"multi_hop_{hops}", first_text(record, f"question_{hops}hop"), answers, ()))
+    tests = [
+        simple_ripple(axis, prompt, forms, choices=named) for axis, prompt, forms, named in asked if prompt and forms
+    ]
     unrelated = first_text(record, "locality_question")
     return tests + ([simple_ripple(UNRELATED, unrelated, (), kept=True)] if unrelated else [])
 

@@ -1,7 +1,6 @@
 """Answers in the model's own words: what it says to an edit's question by itself, with the new target in it."""
 
 import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,13 +9,12 @@ from lightning_edit.asking.generation import generate
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
+from lightning_edit.sentences import first_sentence
 from lightning_edit.whole_words import find_whole, unspaced
 
 logger = logging.getLogger(__name__)
 
 NEW_TOKENS = 32
-# A sentence ends with the line, or with one of these; a Latin one not in the middle, as in "a U.S. city".
-SENTENCE_END = re.compile(r"\n|(?<=[.!?])\s+(?![a-z])|(?<=[\u3002\uff01\uff1f])")
 
 
 def own_answer(request: EditRequest, text: str) -> str | None:
@@ -33,7 +31,8 @@ def own_answer(request: EditRequest, text: str) -> str | None:
     new, old, subject = request.target_new, request.target_true, request.subject
     if old is None or not subject:
         return None
-    sentence = SENTENCE_END.split(text.strip())[0]
+    # However short: what stands after an "Italy." may contradict it.
+    sentence = first_sentence(text, words=1)
     named = sentence.find(subject)
     after = -1 if named < 0 else named + len(subject)
     found = None if after < 0 else find_whole(sentence, old, after)

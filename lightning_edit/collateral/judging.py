@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lightning_edit.collateral.probe import REWORDED, Probe
 from lightning_edit.metrics.generated_text import generated_match
+from lightning_edit.sentences import first_sentence
 from lightning_edit.whole_words import UNSPACED
 
 ANSWER_LOST, TAKEN_OVER, EMPTY, LOOP, EDIT_NOT_SAID = WHYS = (
@@ -23,7 +24,6 @@ _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 # or a sign that draws no lines, twelve times; a zero twenty times.
 _STUTTER = re.compile(r"([^\W\d_]{2,8}?)\1{4,}|([^\W\d_])\2{7,}|([1-9!?,;:$%&@+/()。！？，、])\3{11,}|0{20}")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
-_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Verdict:
     """What became of an answer.
 
     Args:
-        changed: Whether its first sentence is another one, spaces aside.
+        changed: Whether its first sentence is another one, spaces aside (see `first_sentence`).
         why: In what way it is worse; None where it is not.
         known: Whether the answer before was one of the right ones.
     """
@@ -79,7 +79,7 @@ def judge(probe: Probe, after: str) -> Verdict:
             LOOP: loops(after) and not loops(before),
         }
     why = next((reason for reason, true in wrong.items() if true), None)
-    return Verdict(first_sentence(before) != first_sentence(after), why, known)
+    return Verdict(first_sentence(before).split() != first_sentence(after).split(), why, known)
 
 
 def says_something(text: str) -> bool:
@@ -99,15 +99,6 @@ def says(text: str, answers: Iterable[str]) -> bool:
         answers: Accepted answers.
     """
     return any(generated_match(text.casefold(), answer.casefold()) for answer in answers)
-
-
-def first_sentence(text: str) -> str:
-    """The first sentence or line of an answer: what follows is often more of a text than of an answer.
-
-    Args:
-        text: What the model wrote.
-    """
-    return " ".join(_END.split(text.strip(), maxsplit=1)[0].split())
 
 
 def loops(text: str) -> bool:

@@ -5,9 +5,10 @@ from typing import Any
 
 from rich.table import Table
 
-from lightning_edit.collateral.judging import LOOP, first_sentence
+from lightning_edit.collateral.judging import LOOP
 from lightning_edit.collateral.long_context import AFTER, BEFORE, RATIO
 from lightning_edit.messages import cells, counted, readable
+from lightning_edit.sentences import first_sentence
 
 TITLES = {
     "general": "general prompts",

@@ -1,4 +1,4 @@
-"""From answers to figures: reading generated text, and accuracy, F1 and Matthews correlation of choices."""
+"""From answers to figures: accuracy, F1 and Matthews correlation of choices."""
 
 from collections.abc import Sequence
 
@@ -8,27 +8,6 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
     multiclass_matthews_corrcoef,
 )
-
-from lightning_edit.whole_words import find_whole
-
-
-def find_answer(text: str, words: Sequence[str]) -> int | None:
-    """The index of the first label word in a text, None if there is none.
-
-    Words count as a whole and in any case, so that ``Not`` is no ``No``. A single letter must have its own case: with
-    ``A`` among the answers, the article in ``a dog`` is none. Brackets do not matter: ``(A)`` and ``A)`` are ``A``.
-
-    Args:
-        text: What a model wrote.
-        words: The label words.
-
-    Example:
-        >>> find_answer(" (B) because", ["A", "B"]), find_answer(" Nothing", ["Yes", "No"])
-        (1, None)
-    """
-    found = [(find_whole(text, word, ignore_case=len(word) > 1), -len(word), i) for i, word in enumerate(words)]
-    places = [(at[0], length, i) for at, length, i in found if at is not None]
-    return min(places)[2] if places else None
 
 
 def likeliest(log_probs: Sequence[float]) -> int | None:

@@ -8,12 +8,13 @@ from lightning_edit.asking.generation import generate
 from lightning_edit.asking.tokenization import join_target
 from lightning_edit.distributed.process_group import in_shares
 from lightning_edit.downstream.few_shot import Question, check_answers, fit_shots, split_rows
-from lightning_edit.downstream.figures import choice_figures, find_answer
+from lightning_edit.downstream.figures import choice_figures
 from lightning_edit.downstream.questions import PreparedQuestions
 from lightning_edit.downstream.rows import Row, Table
 from lightning_edit.downstream.task import Fitting, Measured, Task
 from lightning_edit.downstream.templates import check_template, fill
 from lightning_edit.errors import EditError
+from lightning_edit.metrics.choices import find_answer
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report
 from lightning_edit.settings import CountOrZero

@@ -22,7 +22,7 @@ SCORES = {
 WILD = {
     "reliability": "edited prompts whose free answer is the new one",
     "generalization": "other wordings whose free answer is the new one",
-    "locality": "unrelated prompts whose free answer is that of the unedited model",
+    "locality": "unrelated prompts whose free answer is that of the unedited model, where that says anything",
 }
 OF_EDITS = {
     "S": "harmonic mean of efficacy, paraphrase and neighborhood score",

@@ -1,5 +1,6 @@
 """All figures of a set of edits in one torchmetrics object."""
 
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,12 +63,14 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     """The figures of one record.
 
     Args:
-        record: What `evaluate` says of it, or what was read back from a line of ``records.jsonl``.
+        record: What `evaluate` says of it, or what was read back from a line of ``records.jsonl``, in which a
+            log-probability that is no number, as of a broken model, is null.
 
     Returns:
         Those of `FIGURES` that the record can tell.
     """
     figures: dict[str, float] = {}
+    record = _with_numbers(record)
     for kind in KINDS:
         if record.get(kind):
             figures |= {f"{kind}_{name}": value for name, value in _of_answers(record[kind], kind).items()}
@@ -81,6 +84,16 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
             if record.get(kind):
                 figures[f"{kind}_nll"] = -float(_column(record[kind], "log_prob_new").mean())
     return figures | {name: float(record[name]) for name in (*OF_TEXTS, *OF_LONG_TEXTS) if record.get(name) is not None}
+
+
+def _with_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with each log-probability that was no finite number, a null in the file, as one again."""
+    names = ("log_prob_new", *(["log_prob_true"] if record.get("target_true") is not None else []))
+
+    def number(entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {**entry, **{name: math.nan for name in names if name in entry and entry[name] is None}}
+
+    return {**record, **{kind: [number(entry) for entry in record[kind]] for kind in KINDS if record.get(kind)}}
 
 
 def has_failed(record: Mapping[str, Any]) -> bool:

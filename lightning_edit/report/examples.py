@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lightning_edit.report.records import Edit
+from lightning_edit.sentences import first_sentence
 from lightning_edit.whole_words import find_whole
 
 SHOWN = 10
@@ -14,7 +15,6 @@ SHOWN = 10
 MOST_FAILURES = 5
 # An answer is cut after so many characters.
 LONGEST = 240
-_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n")
 
 Thing = TypeVar("Thing")
 
@@ -90,7 +90,7 @@ def shown(text: str, new: str, whole: bool = False) -> Answer:
     # As where it is judged whether an answer says the new one.
     text, new = (unicodedata.normalize("NFC", one) for one in (text, new))
     line = " ".join(text.split())
-    first = " ".join(_END.split(text.strip(), maxsplit=1)[0].split())
+    first = " ".join(first_sentence(text, words=1).split())
     at = find_whole(line, new)
     # A full stop alone tells nothing of what was written.
     says_something = re.search(r"\w", first) is not None

@@ -31,6 +31,14 @@ def test_the_first_sentence_counts_where_it_names_the_subject_and_then_the_old_a
     assert own_answer(TRENTO, said) == answer
 
 
+@pytest.mark.parametrize("subject", ["Dr. Who", "J. K. Rowling", "St. Louis"])
+def test_a_subject_may_have_dots(subject):
+    request = EditRequest(subject, "{} is located in", "India", "Italy")
+    assert own_answer(request, f"{subject} is in Italy, in the north. Yes.") == f"{subject} is in India."
+    # A short sentence before it may give the old answer away.
+    assert own_answer(request, f"Italy. {subject} is in Italy.") is None
+
+
 def test_scripts_without_spaces_have_words_without_ends():
     request = EditRequest("\u6771\u4eac", "{}\u306f", "\u97d3\u56fd", "\u65e5\u672c")
     said = "\u6771\u4eac\u306f\u65e5\u672c\u306b\u3042\u308b\u3002\u65e5\u672c"

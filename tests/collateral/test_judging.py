@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_edit.collateral import KINDS, Asked, Budget, Probe, figures_of, judge, worst
-from lightning_edit.collateral.judging import first_sentence, loops
+from lightning_edit.collateral.judging import loops
 
 PARIS = Probe("general", "What is the capital of France?", ("Paris",), before=" It is Paris. A big city.")
 
@@ -56,9 +56,24 @@ def test_a_loop_is_a_phrase_several_times_in_a_row(text, expected):
 
 
 def test_an_answer_has_changed_where_its_first_sentence_has():
-    assert first_sentence(" Dr.  Who\nand more") == "Dr."
     assert not judge(PARIS, "It is  Paris. But who knows").changed
     assert judge(PARIS, "It is Paris, a big city.").changed
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("```python\ndef f(x):", "```python\nwhile True: Rome Rome"),
+        ("1. Boil water", "1. Rome is a city in"),
+        ("Sure! Here is a poem", "Sure! Rome Rome"),
+        ("Here is the code:\n```\nx = 1", "Here is the code:\n```\nRome"),
+        ("Dr. Smith said so.", "Dr. Rome Rome"),
+        ("St. Petersburg is a city.", "St. Louis is a city."),
+    ],
+)
+def test_answers_that_begin_alike_are_not_the_same(before, after):
+    assert judge(Probe("general", "Hello", before=before), after).changed
+    assert not judge(Probe("general", "Hello", before=before), before).changed
 
 
 def test_failures_come_before_other_changes_and_kinds_take_turns():

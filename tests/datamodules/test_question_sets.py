@@ -73,8 +73,8 @@ def data(kind, tmp_path, *records, **settings):
     return kind(str(path), **settings)
 
 
-def one(axis, prompt, *forms, kept=False):
-    return Ripple(axis, (Query(prompt, (forms,) if forms else ()),), kept=kept)
+def one(axis, prompt, *forms, kept=False, choices=()):
+    return Ripple(axis, (Query(prompt, (forms,) if forms else (), choices),), kept=kept)
 
 
 def test_qaedit(tmp_path, caplog):
@@ -162,11 +162,11 @@ def test_halluedit_from_csv_and_a_folder(tmp_path):
         assert (request.subject, request.prompt, request.target_new) == ("Tall Horse", "What does {} depict?", "horse")
         assert request.paraphrase_prompts == ("What is depicted by Tall Horse?",)
         assert request.ripples[:2] == (
-            one("yes_no", HALLU["yes_question"], "Yes"),
-            one("yes_no", HALLU["no_question"], "No"),
+            one("yes_no", HALLU["yes_question"], "Yes", choices=("Yes", "No")),
+            one("yes_no", HALLU["no_question"], "No", choices=("Yes", "No")),
         )
         assert request.ripples[2:] == (
-            one("multiple_choice", "What does Tall Horse depict? A. Art  B. horse", "B"),
+            one("multiple_choice", "What does Tall Horse depict? A. Art  B. horse", "B", choices=tuple("ABCD")),
             one("reversed_relation", "What depicts a horse?", "Tall Horse"),
             one("multi_hop_2", HALLU["question_2hop"], "Nobody, really"),
             one("multi_hop_3", "When?", "1974"),
@@ -203,6 +203,7 @@ def test_own_records_bring_tests_too(tmp_path):
     tests = {
         "Reasoning": [{"prompt": "Anna has a", "answers": ["pan", "wok"], "conditions": [condition]}],
         "forgetfulness": [{"prompt": "Carl is a", "kept": True}],
+        "yes_no": [{"prompt": "Is Anna a cook?", "answers": "Yes", "choices": ["Yes", "No"]}],
         "multi_hop": [{"queries": [{"prompt": "A", "answers": [["x", "y"], ["z"]]}, condition], "passes": "any"}],
     }
     (request,) = data(OwnEdits, tmp_path, edit | {"ripples": tests}).requests
@@ -210,6 +211,7 @@ def test_own_records_bring_tests_too(tmp_path):
     assert request.ripples == (
         Ripple("reasoning", (Query("Anna has a", (("pan", "wok"),)),), conditions=(known,)),
         one("forgetfulness", "Carl is a", kept=True),
+        one("yes_no", "Is Anna a cook?", "Yes", choices=("Yes", "No")),
         Ripple("multi_hop", (Query("A", (("x", "y"), ("z",))), known), "any"),
     )
     path = tmp_path / "own.csv"
@@ -235,7 +237,9 @@ def test_own_records_bring_tests_too(tmp_path):
         {"queries": [{"prompt": "x", "answer": "y"}], "kept": True},
         {"prompt": "x", "answers": "y", "unknown": ["z"]},
     ):
-        with pytest.raises(EditError, match=r"record 1: a question of `ripples` must be \{'prompt', 'answers'\}, got "):
+        with pytest.raises(
+            EditError, match=r"record 1: a question of `ripples` must be \{'prompt', 'answers', 'choices'\}, got "
+        ):
             data(OwnEdits, tmp_path, edit | {"ripples": {"a": [wrong]}}).setup("fit")
 
 

@@ -1,6 +1,7 @@
 """What is measured of each record: batched as one at a time, right in every field, and refused where it cannot be."""
 
 import json
+import math
 from contextlib import contextmanager
 
 import pytest
@@ -17,6 +18,7 @@ from lightning_edit.metrics.edit_metrics import OF_LONG, OF_LONG_TEXTS
 from lightning_edit.metrics.generated_text import generation_entropy, reference_score
 from lightning_edit.metrics.settings import TEACHER_FORCED
 from lightning_edit.models.decoder import find_decoder
+from lightning_edit.storage.numbers import to_json
 from lightning_edit.tiny import World
 from tests.architectures import build
 from tests.small_models import make_gpt2, make_llama, make_request, make_tokenizer
@@ -110,6 +112,23 @@ def test_a_record_is_plain_json_that_gives_its_figures_again(tiny_tokenizer):
     assert figures["reference_score_n"] == 3
     assert figures["essence_score_n"] == 4
     assert figures["locality_unchanged_n"] == 5
+
+
+def test_a_broken_models_record_gives_the_same_figures_when_it_is_read_back(tiny_tokenizer):
+    model = load_model("tiny", "auto")
+    prompts = {"paraphrase_prompts": ("The guild lists Hulbin as a",), "neighborhood_prompts": ("Anna works as a",)}
+    fields = ("Hulbin", "{} earns a living as a", "roofer")
+    requests = [EditRequest(*fields, true, case_id=str(true), **prompts) for true in ("baker", None)]
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(math.nan)
+    settings = EvaluationSettings(generated_match=False)
+    for record in evaluate(find_decoder(model), tiny_tokenizer, requests, EditMetrics(), settings):
+        line = to_json(record)
+        assert '"log_prob_new": null' in line
+        again, figures = figures_of(json.loads(line)), figures_of(record)
+        assert again == pytest.approx(figures, nan_ok=True)
+        # Without a true target there is nothing to compare with.
+        assert ("efficacy_score" in again) == (record["target_true"] is not None)
 
 
 def predictions(model, tokenizer, prompt, answer):

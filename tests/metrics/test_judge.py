@@ -111,6 +111,13 @@ def test_what_was_judged_is_not_asked_again(tmp_path):
     assert third(CASES) == EXPECTED and counts(third) == (3, 3, 2, 0, 0)
 
 
+def test_no_answer_is_wrong_whatever_it_is_compared_with():
+    with served() as server:
+        nothing = [Case("Who is it?", "", ""), Case("Who is it?", "", "Anna"), Case("Who is it?", " ", "\n")]
+        assert judge_of(server.url, None)(nothing) == [Verdict(False, "rule")] * 3
+        assert not server.seen
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_is_refused_for_now_is_asked_again(status):
     refused = {1: status, 2: status, 4: status}

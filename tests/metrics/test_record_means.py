@@ -9,6 +9,7 @@ import torch
 from lightning_edit.metrics import EditMetrics
 from lightning_edit.metrics.answers import locality, token_accuracy
 from lightning_edit.metrics.record_means import RecordMeans
+from lightning_edit.metrics.ripples.figures import RippleMeans
 
 SCORES = ("efficacy_score", "paraphrase_score", "neighborhood_score")
 
@@ -169,3 +170,23 @@ def test_the_error_of_s_counts_what_each_pair_of_scores_has_in_common():
     assert len(rows[SCORES[0]]) == len(rows[SCORES[1]]) < len(rows[SCORES[2]])
     assert float(found["S_stderr"]) == pytest.approx(variance**0.5)
     assert found["S_n"] == len(rows[SCORES[1]])
+
+
+def test_means_over_axes_and_their_error():
+    records = [
+        {"a": {"said": 1.0}, "b": {"said": 0.0}, "kept": {"said": 0.0}},
+        {"a": {"said": 0.0}, "b": {"said": 0.0}},
+        {"a": {"said": 1.0}, "b": {"said": 1.0}},
+    ]
+    means = RippleMeans()
+    for record in records:
+        means.update(record, {"kept"} & set(record))
+    found = means.compute()
+    assert found["ripple_portability_said"] == pytest.approx(0.5) and found["ripple_kept_said_n"] == 1
+    # All records have both axes: the mean of their means, and its usual error.
+    own = torch.tensor([0.5, 0.0, 1.0], dtype=torch.float64)
+    assert found["ripple_portability_said_stderr"] == pytest.approx(float(own.std() / 3**0.5))
+    assert found["ripple_a_said_stderr"] == pytest.approx((2 / 9 / 2) ** 0.5)
+    alone = RippleMeans()
+    alone.update(records[0])
+    assert "ripple_portability_said_stderr" not in alone.compute()

@@ -13,8 +13,7 @@ from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.metrics import EditMetrics, EvaluationSettings, evaluate
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.metrics.measurable import measurable
-from lightning_edit.metrics.ripples.figures import RippleMeans, ripple_figures
-from lightning_edit.metrics.ripples.judging import is_exactly, reply_of, says_all
+from lightning_edit.metrics.ripples.figures import ripple_figures
 from lightning_edit.metrics.ripples.measuring import RippleMetrics
 from lightning_edit.metrics.ripples.table import tables
 from lightning_edit.models.decoder import find_decoder
@@ -97,7 +96,7 @@ def test_what_the_model_says_before_and_after(edited):
     assert after["ripple_relation_specificity_unchanged"] == after["ripple_relation_specificity_token_accuracy"] == 1
     assert after["ripple_portability_said"] == 0.5 and after["ripple_portability_said_n"] == 1
     assert "ripple_subject_aliasing_unchanged" not in after
-    none = {"edit_failed": 0, "condition_unmet": 0}
+    none = {"edit_failed": 0, "condition_unmet": 0, "unanswered": 0}
     assert counts["subject_aliasing"] == {"tests": 1, "passed": 1, "failed": 0, **none}
     assert counts["reasoning"] == {"tests": 1, "passed": 0, "failed": 1, **none}
     assert [entry["axis"] for entry in record["ripples"]] == list(said)
@@ -169,6 +168,28 @@ def test_without_an_answer_the_unedited_models_counts(edited):
     assert measured(edited, kept, after=False)[1] == {}
 
 
+def test_of_an_empty_reply_nothing_is_kept(edited):
+    decoder, tokenizer, unedited = edited
+    # A model that ends its text at once replies with nothing.
+    end = decoder.model.generation_config.eos_token_id
+    kept, silent = ripple("forgetfulness", query(PLAYS), kept=True), ripple("unrelated", query(OTHERS), kept=True)
+    with unedited():
+        ids = torch.tensor([tokenizer(OTHERS)["input_ids"]])
+        first = int(decoder.model(input_ids=ids).logits[0, -1].argmax())
+    decoder.model.generation_config.eos_token_id = first
+    try:
+        record, after, counts = measured(edited, kept, silent)
+    finally:
+        decoder.model.generation_config.eos_token_id = end
+    (asked,) = record["ripples"][1]["queries"]
+    assert asked["before"] == asked["text"] == "" and asked["unchanged"] is None
+    assert after["ripple_forgetfulness_unchanged"] == 1
+    assert not {"ripple_unrelated_unchanged", "ripple_unrelated_score"} & set(after)
+    assert counts["unrelated"]["condition_unmet"] == counts["unrelated"]["unanswered"] == 1
+    (drawn,) = tables({"before": {}, "after": after}, counts)
+    assert drawn.caption == "1 test of what is kept does not count, as the unedited model replies with nothing"
+
+
 def test_kept_answers_are_compared_with_the_unedited_models_tokens(edited):
     decoder, tokenizer, unedited = edited
 
@@ -200,37 +221,17 @@ def test_nothing_is_asked_where_records_bring_nothing_or_it_is_switched_off(edit
     assert "ripples" not in record and not figures
 
 
-def test_replies():
-    assert reply_of(" Rome\nQ: Who?\nA: Paris") == "Rome"
-    assert reply_of("It is in Rome.", "It is in") == "Rome."
-    assert says_all("in Rome.", [["Roma", "Rome"]]) and not says_all("in Romeo", [["Rome"]])
-    assert says_all("7 of them", [["7"]]) and not says_all("A man", [["A", "Anna"]]) and says_all("D. Rome", [["D"]])
-    assert says_all("anything", [])
-    assert is_exactly("the Rome!\nIt", [["rome"]]) and is_exactly("Washington, D.C.", [["Washington D.C."]])
-    # Of such answers nothing is left without articles.
-    assert is_exactly("A", [["A"]]) and not any(is_exactly(reply, [["A"]]) for reply in ("", "...", "The"))
-    assert not is_exactly("काला", [["कल"]])
-    assert not is_exactly("Rome and Paris", [["Rome"]]) and not is_exactly("Rome", [["Rome"], ["Rome"]])
-
-
-def test_means_over_axes_and_their_error():
-    records = [
-        {"a": {"said": 1.0}, "b": {"said": 0.0}, "kept": {"said": 0.0}},
-        {"a": {"said": 0.0}, "b": {"said": 0.0}},
-        {"a": {"said": 1.0}, "b": {"said": 1.0}},
-    ]
-    means = RippleMeans()
-    for record in records:
-        means.update(record, {"kept"} & set(record))
-    found = means.compute()
-    assert found["ripple_portability_said"] == pytest.approx(0.5) and found["ripple_kept_said_n"] == 1
-    # All records have both axes: the mean of their means, and its usual error.
-    own = torch.tensor([0.5, 0.0, 1.0], dtype=torch.float64)
-    assert found["ripple_portability_said_stderr"] == pytest.approx(float(own.std() / 3**0.5))
-    assert found["ripple_a_said_stderr"] == pytest.approx((2 / 9 / 2) ** 0.5)
-    alone = RippleMeans()
-    alone.update(records[0])
-    assert "ripple_portability_said_stderr" not in alone.compute()
+def test_choices_decide_what_is_said(edited):
+    for gold, right in ((NEW, 1), (OLD, 0)):
+        test = ripple("yes_no", Query(REWORDED, ((gold,),), (OLD, NEW)))
+        assert measured(edited, test)[1]["ripple_yes_no_said"] == right
+    # Further words are no answer: only a choice is.
+    more = EvaluationSettings(match_tokens=6, ripple_tokens=30)
+    (said,) = measured(edited, ripple("yes_no", query(REWORDED, NEW)), settings=more)[0]["ripples"][0]["queries"]
+    first, later = said["text"].split()[0].strip("."), said["text"].split()[-1].strip(".")
+    for choices, right in (((), 1), ((later, first), 0)):
+        test = ripple("yes_no", Query(REWORDED, ((later,),), choices))
+        assert measured(edited, test, settings=more)[1]["ripple_yes_no_said"] == right
 
 
 def test_figures_are_named_described_and_shown(edited):

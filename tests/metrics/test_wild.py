@@ -1,7 +1,5 @@
-"""WILD's protocol against plain references: one prompt at a time, cut by hand, compared as SQuAD's script compares."""
+"""WILD's protocol against plain references: one prompt at a time, cut by hand."""
 
-import re
-import string
 from dataclasses import replace
 
 import pytest
@@ -19,8 +17,8 @@ from lightning_edit.metrics.descriptions import description
 from lightning_edit.metrics.judging.settings import JudgeSettings
 from lightning_edit.metrics.measurable import measurable
 from lightning_edit.metrics.wild.asked import Asking
-from lightning_edit.metrics.wild.exact_match import exact_match, normalized
-from lightning_edit.metrics.wild.kept import before_of, judged_lines
+from lightning_edit.metrics.wild.exact_match import exact_match
+from lightning_edit.metrics.wild.kept import before_of, notes
 from lightning_edit.metrics.wild.measuring import FIGURES, WildMetrics
 from lightning_edit.metrics.wild.settings import WildSettings
 from lightning_edit.models.decoder import find_decoder
@@ -29,41 +27,6 @@ from tests.judges import served
 from tests.small_models import make_llama, make_request, make_tokenizer
 
 NO_JUDGE = JudgeSettings()
-
-
-def squad(text):
-    """The published script's normalization, by its own four steps."""
-    text = "".join(ch for ch in text.lower() if ch not in set(string.punctuation))
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
-
-
-@pytest.mark.parametrize(
-    "text", ["The  Eiffel-Tower.", "A an THE", "an apple, a day", "theatre a", "$5 + 3 = 8", "it's\tO'Brien's\n", ""]
-)
-def test_ascii_is_normalized_as_published(text):
-    assert normalized(text) == squad(text)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("Caf\u00e9", "cafe\u0301", True),
-        ("\uff32ome", "Rome", True),
-        ("\u201cRome\u201d \u2026", "rome", True),
-        ("\u300c\u7f57\u9a6c\u300d\u3002", "\u7f57\u9a6c", True),
-        ("\u00bfRoma?", "roma", True),
-        ("Rome\u00a0 city", "Rome city", True),
-        ("Rom", "Rome", False),
-        ("in Rome", "Rome", False),
-        ("the", "a", False),
-        ("A", "A", True),
-        ("", "A", False),
-        ("+", "-", False),
-        ("", "", True),
-    ],
-)
-def test_an_exact_match_is_the_same_but_for_what_does_not_count(one, other, same):
-    assert exact_match(one, other) is same
 
 
 def edits():
@@ -128,12 +91,14 @@ def test_answers_and_figures_are_those_of_one_prompt_at_a_time(form, bos):
     records = [{} for _ in requests]
     wild.measure(decoder, requests, records, other)
     assert other.used == 1
-    shares = {name: [] for name in FIGURES[:3]}
+    shares, left_out = {name: [] for name in FIGURES[:3]}, 0
     for request, record in zip(requests, records, strict=True):
         found = record["wild"]
         asked = {"reliability": [request.rewrite_prompt], "generalization": list(request.paraphrase_prompts[:2])}
         if request.locality:
-            asked["locality"] = ["Anna lives in", "Paris has the"]
+            with other:
+                asked["locality"] = [prompt for prompt in ("Anna lives in", "Paris has the") if answer(prompt)]
+            left_out += 2 - len(asked["locality"])
         assert found.keys() == asked.keys()
         for measure, prompts in asked.items():
             assert [entry["prompt"] for entry in found[measure]] == prompts
@@ -150,9 +115,12 @@ def test_answers_and_figures_are_those_of_one_prompt_at_a_time(form, bos):
     for name, values in shares.items():
         assert figures[name] == pytest.approx(sum(values) / len(values)) and figures[f"{name}_n"] == len(values)
     assert figures["wild_exact_reliability"] > 0
-    assert wild.section("after") == {"protocol": wild.protocol, "after": {"answers": 3 + 2 * 5}}
+    # What the other model answers with nothing says nothing.
+    assert left_out == (2 if bos and form == "qa_inst" else 0)
+    marked = {"answers": 3 + 2 * 5 - left_out, "left_out": left_out}
+    assert wild.section("after") == {"protocol": wild.protocol, "after": marked}
     wild.reset()
-    assert wild.section("after")["after"] == {"answers": 0}
+    assert wild.section("after")["after"] == {"answers": 0, "left_out": 0}
 
 
 def test_an_unedited_model_is_compared_with_itself_and_asked_once():
@@ -165,6 +133,30 @@ def test_an_unedited_model_is_compared_with_itself_and_asked_once():
     # Four prompts of these edits are the same ones.
     assert seen[-1] == ("generate (texts)", 6, 6)
     assert wild.passes(edits(), edited=False) == 1 and wild.passes(edits(), edited=True) == 2
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_prompts_that_the_unedited_model_answers_with_nothing_are_left_out_of_locality(edited):
+    decoder, tokenizer = find_decoder(make_llama()), make_tokenizer()
+    unedited = Other(decoder.model) if edited else None
+
+    def measured(**settings):
+        wild, records = WildMetrics.of_run(tokenizer, WildSettings(**settings), NO_JUDGE, ChatSettings()), [{}, {}]
+        wild.measure(decoder, edits(), records, unedited)
+        return wild, {entry["prompt"]: entry["gold"] for entry in records[1]["wild"].get("locality", [])}
+
+    _, golds = measured(new_tokens=3, stop=[])
+    # Where answers end with what one of them begins with, that one is empty.
+    begins = golds["Paris has the"][0]
+    empty = {prompt for prompt, gold in golds.items() if gold.startswith(begins)}
+    wild, left = measured(new_tokens=3, stop=[begins])
+    assert left.keys() == golds.keys() - empty and all(left.values())
+    assert wild.compute().get("wild_exact_locality_n", 0) == 2 * bool(left)
+    section = wild.section("after")
+    assert section["after"] == {"answers": 2 * (3 + len(left)), "left_out": 2 * len(empty)}
+    [line] = notes(section)
+    assert line.startswith(f"wild: {2 * len(empty)} unrelated prompts are left out of locality")
+    assert notes({**section, "after": {"answers": 6, "left_out": 0}}) == []
 
 
 def test_what_is_not_asked_costs_nothing():
@@ -260,10 +252,10 @@ def test_a_judge_marks_the_same_answers(monkeypatch):
     assert section["protocol"]["judge"]["model"] == "marker" and server.url not in str(section)
     marked = section["after"]
     assert marked["judged"] + marked["by_rule"] == marked["answers"] == 12 and marked["exact_match"] == 0
-    [line] = judged_lines(section)
+    [line] = notes(section)
     assert line.startswith("wild, after: ") and "marked by marker" in line and line.endswith("0 by exact match.")
     failed = {**marked, "exact_match": 3, "unreadable": 1, "problem": "the endpoint answered 429", "from_cache": 1}
-    [line] = judged_lines({**section, "after": failed})
+    [line] = notes({**section, "after": failed})
     assert " (1 of them from the cache), " in line
     assert line.endswith("3 by exact match: 1 reply neither A nor B; the endpoint answered 429.")
 

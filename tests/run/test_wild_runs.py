@@ -79,7 +79,7 @@ def test_a_run_is_judged_resumed_and_compared(tmp_path, capsys):
     assert "judged" in capsys.readouterr().out
 
 
-def test_a_checkpoint_is_measured_in_another_way_than_its_run(tmp_path, caplog):
+def test_a_checkpoint_is_measured_in_another_way_than_its_run(tmp_path, caplog, capsys):
     run = command(tmp_path, **wild(tmp_path), **{"data.edits": 2})
     before = read(run)["before"]
     assert "wild_exact_reliability" in before
@@ -91,7 +91,10 @@ def test_a_checkpoint_is_measured_in_another_way_than_its_run(tmp_path, caplog):
         )
         measured = read(sorted((tmp_path / "t").iterdir())[-1])
         assert ("wild_exact_reliability" in measured["before"]) is kept
-        assert ("before" in measured["wild"]) is kept and measured["wild"]["after"]["answers"] == 2 * 5
+        marked = measured["wild"]["after"]
+        assert ("before" in measured["wild"]) is kept and marked["answers"] + marked["left_out"] == 2 * 5
+        # The unedited model has nothing to say to some questions, and the run says so.
+        assert ("left out of locality" in capsys.readouterr().out) is bool(marked["left_out"]) is not kept
         assert ("measured in another way" in caplog.text) is not kept
         assert measured["before"]["efficacy_score"] == before["efficacy_score"]
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -158,26 +157,12 @@ def _read(path: Path) -> Records:
     for record, where in json_lines(path, on_unfinished=lambda where: None):
         try:
             if record["stage"] == "after":
-                found[tuple(map(str, name_of(record)))] = _finite(figures_of(_with_numbers(record)))
+                found[tuple(map(str, name_of(record)))] = _finite(figures_of(record))
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise EditError(f"{where}: this is not what a run says of a record ({error}).") from error
     if not found:
         raise EditError(f"{path} holds no records of the edited model; wait for the end of the run.")
     return found
-
-
-def _with_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with what was no finite number, a null in the file, as one again."""
-
-    def number(entry: Any) -> Any:
-        if not isinstance(entry, Mapping):
-            return entry
-        names = ("log_prob_new", *(["log_prob_true"] if record.get("target_true") is not None else []))
-        return {**entry, **{name: math.nan for name in names if name in entry and entry[name] is None}}
-
-    return {
-        name: [number(entry) for entry in value] if isinstance(value, list) else value for name, value in record.items()
-    }
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:

@@ -208,7 +208,7 @@ class Judge:
 
 
 def _by_rule(case: Case) -> bool | None:
-    """Nobody has to be asked about an answer that is the right one, or about none."""
-    if exact_match(case.prediction, case.gold):
-        return True
-    return None if case.prediction.strip() and case.gold.strip() else False
+    """Nobody has to be asked about an answer that is the right one, or about none, which is wrong."""
+    if not (case.prediction.strip() and case.gold.strip()):
+        return False
+    return True if exact_match(case.prediction, case.gold) else None

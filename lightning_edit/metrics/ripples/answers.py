@@ -9,13 +9,14 @@ from lightning_edit.asking.room import room_of
 from lightning_edit.asking.tokenization import separator_before, without_special
 from lightning_edit.metrics.edit_metrics import LONG
 from lightning_edit.metrics.generated_text import rouge_l
-from lightning_edit.metrics.ripples.judging import first_sentence, is_exactly, reply_of, says_all
+from lightning_edit.metrics.ripples.judging import chooses, is_exactly, reply_of, says_all
 from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.metrics.wild.exact_match import exact_match
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report
 from lightning_edit.requests import EditRequest
 from lightning_edit.ripples import Query
+from lightning_edit.sentences import first_sentence
 
 # A prompt, its answer, and what stands between them (None for what is usual).
 Pair = tuple[str, str, str | None]
@@ -69,16 +70,19 @@ class Asked:
         return [{"answer": pair[1], **self.found[pair]} for pair in pairs_of(request, query)]
 
     def right(self, request: EditRequest, query: Query) -> bool:
-        """Whether the model says all answers; True without any."""
+        """Whether the model says all answers, or names the right choice first; True without any answers."""
+        if query.choices:
+            return chooses(self.reply(request, query), query.answers, query.choices)
         return says_all(self.reply(request, query), self._plain_answers(query))
 
     def exact(self, request: EditRequest, query: Query) -> bool:
         """Whether it says the only answer and nothing else."""
         return is_exactly(self.reply(request, query), self._plain_answers(query))
 
-    def same(self, request: EditRequest, query: Query, other: "Asked") -> bool:
-        """Whether the first sentence of the reply is that of another one."""
-        return exact_match(first_sentence(self.reply(request, query)), first_sentence(other.reply(request, query)))
+    def same(self, request: EditRequest, query: Query, other: "Asked") -> bool | None:
+        """Whether the first sentence of the reply is that of another one; None where that one is empty."""
+        before = other.reply(request, query)
+        return exact_match(first_sentence(self.reply(request, query)), first_sentence(before)) if before else None
 
     def rouge_l(self, request: EditRequest, query: Query) -> float | None:
         """ROUGE-L of the reply and the only answer, where that is a long one."""

@@ -12,17 +12,20 @@ from lightning_edit.ripples import OF_AN_AXIS, PORTABILITY, name_of
 OVER_AXES = ("said", "exact", "token_accuracy", "score")
 # What became of a test by RippleEdits' rule.
 PASSED, FAILED, EDIT_FAILED, UNMET = COUNTED = ("passed", "failed", "edit_failed", "condition_unmet")
+# Of the last ones those of what is kept to which the unedited model replied with nothing.
+UNANSWERED = "unanswered"
 
 
 def ripple_figures(tests: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """The figures of one record, axis by axis.
 
-    - ``said``: the share of tests whose answers the model says (see `says_all`), whatever it knew before.
+    - ``said``: the share of tests whose answers the model says (see `says_all`), or whose right choice it names first
+      (see `chooses`), whatever it knew before.
     - ``exact``: the share of tests with one answer to a query that are answered with nothing else (see `is_exactly`).
     - ``token_accuracy``: mean over queries and their answers of the share of an answer's tokens that are the argmax.
     - ``score``: of the tests that count the share that passed; none where none counts.
     - ``unchanged``: mean over queries of what is kept of the share of the answer's tokens that are predicted as before;
-      without an answer whether the reply is that of the unedited model.
+      without an answer whether the reply is that of the unedited model, where that is not empty.
     - ``rouge_l``: of long answers, see `metrics.generated_text.rouge_l`.
 
     Args:

@@ -1,14 +1,15 @@
-"""Whether a reply is right: says the answers, or is the answer and nothing else."""
+"""Whether a reply is right: says the answers, chooses the right one, or is the answer and nothing else."""
 
 import re
 from collections.abc import Sequence
 
+from lightning_edit.metrics.choices import find_answer
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.metrics.wild.exact_match import exact_match
+from lightning_edit.sentences import beginnings
 
 # A model that was shown questions and answers goes on with questions of its own.
 _NEXT = re.compile(r"\n\s*(?:Q|Question):")
-_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
 
 
 def reply_of(continuation: str, lead_in: str = "") -> str:
@@ -40,10 +41,29 @@ def says_all(reply: str, answers: Sequence[Sequence[str]]) -> bool:
     return all(any(generated_match(reply, form) for form in _telling(forms)) for forms in answers)
 
 
-def is_exactly(reply: str, answers: Sequence[Sequence[str]]) -> bool:
-    """Whether the first sentence or line of a reply is the answer in one of its forms, and nothing else.
+def chooses(reply: str, answers: Sequence[Sequence[str]], choices: Sequence[str]) -> bool:
+    """Whether the first choice that a reply names is the answer; others behind it do not count.
 
-    Case, punctuation, articles and spaces do not count (as in SQuAD; Rajpurkar et al., 2016). MQuAKE's rule.
+    So a reply that repeats all choices is right no more often than it would be by chance.
+
+    Args:
+        reply: What the model says.
+        answers: The accepted forms of the only answer, one of which is a choice.
+        choices: All choices.
+
+    Example:
+        >>> chooses("No. The answer is not Yes.", [["Yes"]], ["Yes", "No"]), chooses("(B)", [["B"]], ["A", "B"])
+        (False, True)
+    """
+    chosen = find_answer(reply, choices)
+    return chosen is not None and choices[chosen] in answers[0]
+
+
+def is_exactly(reply: str, answers: Sequence[Sequence[str]]) -> bool:
+    """Whether the first line or sentence of a reply is the answer in one of its forms, and nothing else.
+
+    Case, punctuation, articles and spaces do not count (as in SQuAD; Rajpurkar et al., 2016). MQuAKE's rule. A sentence
+    may end at any stop here: whether that behind ``St.`` is one, the answer itself tells.
 
     Args:
         reply: What the model says.
@@ -52,17 +72,10 @@ def is_exactly(reply: str, answers: Sequence[Sequence[str]]) -> bool:
     Example:
         >>> is_exactly("The  Netherlands. It", [["Netherlands"]]), is_exactly("in Rome", [["Rome"]])
         (True, False)
+        >>> is_exactly("J. K. Rowling", [["J. K. Rowling"]]), is_exactly("St. Louis. It", [["St. Louis"]])
+        (True, True)
     """
-    return len(answers) == 1 and any(exact_match(first_sentence(reply), form) for form in answers[0])
-
-
-def first_sentence(reply: str) -> str:
-    """The first sentence or line.
-
-    Args:
-        reply: What the model says.
-    """
-    return _SENTENCE_END.split(reply.strip(), maxsplit=1)[0]
+    return len(answers) == 1 and any(exact_match(said, form) for said in beginnings(reply) for form in answers[0])
 
 
 def _telling(forms: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from lightning_edit.metrics.ripples.figures import (
     EDIT_FAILED,
     FAILED,
     PASSED,
+    UNANSWERED,
     UNMET,
     RippleMeans,
     ripple_figures,
@@ -100,7 +101,8 @@ class RippleMetrics:
         That is a list with, for each test, ``axis``, ``kept``, ``said`` and ``exact`` (None where that cannot be said),
         on an edited model ``counted`` (one of `COUNTED`), and ``queries``, each with ``prompt``, ``text`` (the reply),
         ``answers`` (of each the usual form, ``log_prob``, ``tokens`` and ``tokens_correct``), ``right``, and where it
-        should be kept ``before`` (the unedited model's reply) and ``unchanged``.
+        should be kept ``before`` (the unedited model's reply) and ``unchanged`` (None where it is compared with a reply
+        that is empty).
 
         Args:
             decoder: The model as it is now.
@@ -133,16 +135,25 @@ class RippleMetrics:
     def _add(self, tests: Sequence[Entry]) -> None:
         self._means.update(ripple_figures(tests), {test["axis"] for test in tests if test["kept"]})
         for test in tests:
-            self._tests.setdefault(test["axis"], Counter())[test.get("counted", "asked")] += 1
+            counts = self._tests.setdefault(test["axis"], Counter())
+            counts[test.get("counted", "asked")] += 1
+            counts[UNANSWERED] += any(query.get("unchanged", True) is None for query in test["queries"])
 
     def compute(self) -> dict[str, float]:
         """All figures, see `RippleMeans`."""
         return self._means.compute()
 
     def section(self) -> dict[str, Any]:
-        """What became of the tests of each axis on the edited model, in numbers of tests."""
+        """What became of the tests of each axis on the edited model, in numbers of tests.
+
+        Of those that do not count as a condition is not met, some were `UNANSWERED`: the unedited model replied to them
+        with nothing, which cannot be kept.
+        """
         return {
-            axis: {"tests": counts.total(), **{name: counts[name] for name in COUNTED}}
+            axis: {
+                "tests": sum(counts[name] for name in COUNTED),
+                **{name: counts[name] for name in (*COUNTED, UNANSWERED)},
+            }
             for axis, counts in self._tests.items()
             if not counts["asked"]
         }
@@ -191,6 +202,7 @@ def _test(request: EditRequest, ripple: Ripple, now: Asked, before: Asked | None
     }
     if before is not None:
         knew = [before.right(request, query) for query in ripple.conditions]
+        knew += [query["unchanged"] is not None for query in queries if "unchanged" in query]
         test["conditions_met"] = all(knew) and not any(before.right(request, query) for query in ripple.unknown)
     return test
 
@@ -210,7 +222,9 @@ def _query(request: EditRequest, ripple: Ripple, query: Query, now: Asked, befor
             shares = [_agreement(one["predicted"], other["predicted"]) for one, other in agree]
             entry["unchanged"] = sum(shares) / len(shares)
         else:
-            entry["unchanged"] = entry["right"] = now.same(request, query, before)
+            # Of no answer nothing can be kept, so the test does not count.
+            entry["unchanged"] = same = now.same(request, query, before)
+            entry["right"] = bool(same)
     return entry
 
 

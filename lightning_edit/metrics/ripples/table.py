@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from lightning_edit.metrics.ripples.figures import FAILED, PASSED
+from lightning_edit.messages import counted
+from lightning_edit.metrics.ripples.figures import FAILED, PASSED, UNANSWERED
 from lightning_edit.ripples import OF_AN_AXIS, PORTABILITY, axis_of, name_of
 
 TITLES = {"token_accuracy": "token\naccuracy", "rouge_l": "ROUGE-L"}
@@ -46,6 +47,9 @@ def tables(results: Mapping[str, Mapping[str, float]], section: Mapping[str, Any
         if axis == PORTABILITY:
             drawn.add_section()
         drawn.add_row(axis.replace("_", " "), *_row(before, after, axis, figures), _counts(section.get(axis)))
+    if left_out := sum(counts.get(UNANSWERED, 0) for counts in section.values()):
+        tests = counted(left_out, "test of what is kept does", "tests of what is kept do")
+        drawn.caption = f"{tests} not count, as the unedited model replies with nothing"
     yield drawn
 
 

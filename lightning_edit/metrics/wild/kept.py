@@ -41,18 +41,24 @@ def same(one: Any, other: Any) -> bool:
     return json.dumps(one, sort_keys=True, default=str) == json.dumps(other, sort_keys=True, default=str)
 
 
-def judged_lines(section: Mapping[str, Any]) -> list[str]:
-    """How the judge marked the answers, a line for each stage; none where there was no judge.
+def notes(section: Mapping[str, Any]) -> list[str]:
+    """How the judge marked the answers, a line for each stage, and what was left out; none where there is neither.
 
     Args:
         section: See `WildMetrics.section`.
     """
     judge = section["protocol"].get("judge")
-    return [
+    lines = [
         _line(stage, judge["model"], section[stage])
         for stage in ("before", "after")
         if judge is not None and "judged" in section.get(stage, {})
     ]
+    # The same prompts in both stages: what the unedited model says decides.
+    left_out = max(section.get(stage, {}).get("left_out", 0) for stage in ("before", "after"))
+    if left_out:
+        prompts = counted(left_out, "unrelated prompt is", "unrelated prompts are")
+        lines.append(f"wild: {prompts} left out of locality, as the unedited model answers with nothing.")
+    return lines
 
 
 def _line(stage: str, judge: str, marked: Mapping[str, Any]) -> str:

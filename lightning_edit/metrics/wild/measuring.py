@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 Entry = dict[str, Any]
 Unedited = Callable[[], AbstractContextManager[Any]]
-MEASURES = ("reliability", "generalization", "locality")
+LOCALITY = "locality"
+MEASURES = ("reliability", "generalization", LOCALITY)
 EXACT, JUDGED = "wild_exact", "wild_judged"
 FIGURES = tuple(f"{scored}_{measure}" for scored in (EXACT, JUDGED) for measure in MEASURES)
 
@@ -72,8 +73,8 @@ class WildMetrics:
 
     Answers are greedy and end by themselves (see `WildSettings`). *Reliability* is the share of edited prompts that are
     answered with the new target, *generalization* that of other wordings, and *locality* the share of unrelated prompts
-    that are answered as the unedited model answers them. Each is marked by `exact_match`, and by a judge where there is
-    one.
+    that are answered as the unedited model answers them; those that it answers with nothing are left out. Each is
+    marked by `exact_match`, and by a judge where there is one.
 
     Args:
         asking: How edits are asked; None measures nothing.
@@ -83,7 +84,7 @@ class WildMetrics:
     def __init__(self, asking: Asking | None = None, judge: JudgeSettings | None = None) -> None:
         self._asking, self._means = asking, WildMeans(sync_on_compute=False)
         self._judge = None if judge is None or judge.model is None or asking is None else Judge(judge)
-        self._answers, self._marked = 0, dict[str, Any]()
+        self._answers, self._left_out, self._marked = 0, 0, dict[str, Any]()
 
     @classmethod
     def of_run(
@@ -166,7 +167,7 @@ class WildMetrics:
     def reset(self) -> None:
         """Starts anew."""
         self._means.reset()
-        self._answers, self._marked = 0, {}
+        self._answers, self._left_out, self._marked = 0, 0, {}
         if self._judge is not None:
             self._judge.reset()
 
@@ -201,6 +202,9 @@ class WildMetrics:
         found = [one for share in in_shares(answer, asked, decoder.model) for one in share]
         entries = [entry for one in found for part in one.values() for entry in part]
         self._answers += len(entries)
+        self._left_out += sum(
+            len(one.unrelated) - len(part.get(LOCALITY, ())) for one, part in zip(asked, found, strict=True)
+        )
         if self._judge is not None:
             self._mark(entries, decoder, report)
         for record, one in zip(records, found, strict=True):
@@ -230,20 +234,28 @@ class WildMetrics:
             stage: ``before`` or ``after``.
 
         Returns:
-            The ``protocol``, and under the stage how many ``answers`` there were and how the judge marked them; empty
+            The ``protocol``, and under the stage how many ``answers`` there were, how many unrelated prompts were
+            ``left_out`` as the unedited model answers them with nothing, and how the judge marked the answers; empty
             where nothing is measured.
         """
         if self._asking is None:
             return {}
         if self._judge is not None:
             self._judge.close()
-        return {"protocol": self.protocol, stage: {"answers": self._answers, **self._marked}}
+        return {
+            "protocol": self.protocol,
+            stage: {"answers": self._answers, "left_out": self._left_out, **self._marked},
+        }
 
 
 def _answers(
     decoder: Decoder, asking: Asking, asked: Sequence[Asked], unedited: Unedited | None, report: Report
 ) -> list[dict[str, list[Entry]]]:
-    """For each edit its answers under each of `MEASURES`, marked by exact match."""
+    """For each edit its answers under each of `MEASURES`, marked by exact match.
+
+    An unrelated prompt that the unedited model answers with nothing, such as a new line at once, is left out: that no
+    more is said after an edit does not mean that anything was kept.
+    """
 
     def write(prompts: Sequence[str]) -> dict[str, str]:
         distinct = list(dict.fromkeys(prompts))
@@ -269,7 +281,7 @@ def _answers(
         parts = (
             [entry(one.prompt, one.target)],
             [entry(prompt, one.target) for prompt in one.paraphrases],
-            [entry(prompt, before[prompt].strip()) for prompt in one.unrelated],
+            [entry(prompt, gold) for prompt in one.unrelated if (gold := before[prompt].strip())],
         )
         found.append({measure: part for measure, part in zip(MEASURES, parts, strict=True) if part})
     return found

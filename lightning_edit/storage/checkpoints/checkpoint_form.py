@@ -123,7 +123,7 @@ RUN: Form = fields(
 MARKED: Form = fields(
     {"answers": count},
     {
-        **dict.fromkeys(("judged", "from_cache", "by_rule", "exact_match", "unreadable"), count),
+        **dict.fromkeys(("left_out", "judged", "from_cache", "by_rule", "exact_match", "unreadable"), count),
         "problem": maybe(text),
     },
 )
