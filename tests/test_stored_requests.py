@@ -45,6 +45,7 @@ RICH = EditRequest(
     locality=(("Bob lives in", "Oslo"),),
     ripples=(
         Ripple("reasoning", (Query("The city of Ann is", (("Rome", "Roma"),)),), conditions=(Query("q", (("a",),)),)),
+        Ripple("multi_hop", (Query("q", (("a",),)),), edits=(("Ann", "{} lives in"), ("", "Where?"))),
     ),
     question="Where does {} live?",
     answer="She lives in Rome.",
