@@ -1,6 +1,7 @@
 """Tests of several edits that belong together: they count only if all of these succeeded."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
@@ -84,7 +85,8 @@ def test_edits_of_an_earlier_measurement_do_not_count(tiny):
 
 
 def test_a_chat_is_asked_other_prompts_about_the_same_edits(tiny):
-    failed = edit(0, False)
-    asked = [as_question(request, "{}.", False) for request in (failed, edit(1, True, follows(1, failed)))]
-    assert asked[0].prompt != failed.prompt and asked[1].ripples[0].edits == (fact_of(failed),)
-    assert measured(tiny, asked, 1)[0] == ["edit_failed"]
+    failed = replace(edit(0, False), question="What is the craft of {}?")
+    requests = failed, edit(1, True, follows(1, edit(2, True)), follows(1, failed))
+    asked = [as_question(request, "{}", False) for request in requests]
+    assert asked[0].prompt != failed.prompt and asked[1].ripples[1].edits == (fact_of(failed),)
+    assert measured(tiny, asked, 1)[0] == ["passed", "edit_failed"]
