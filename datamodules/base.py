@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
@@ -67,6 +67,11 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
     """
 
     section = "data"
+    # What to set where edits contradict each other.
+    way_out: ClassVar[str] = (
+        "`data.conflicts: keep_first` keeps the first of them, `replace` makes both, the later one replaces the "
+        "earlier."
+    )
 
     @classmethod
     def named_kinds(cls) -> tuple[type, ...]:
@@ -186,14 +191,20 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         if self.case_ids is not None:
             entries = selection.with_case_ids(entries, selection.wanted_case_ids(self.case_ids))
         if self.conflicts == "keep_first":
-            entries = selection.without_conflicts(entries)
+            entries = self._first_of_conflicts(entries)
         if self.unique_subjects:
             entries = selection.one_of_each_subject(entries)
         requests = self._requests_among(entries)
         if not self.shuffle:
-            return kept(islice(requests, self.limit))
+            return kept(self._limited(requests))
         everything = kept(requests)
         return some_of(everything, self._order(len(everything))[: self.limit])
+
+    def _first_of_conflicts(self, entries: Iterable[EditRequest | LeftOut]) -> Iterator[EditRequest | LeftOut]:
+        return selection.without_conflicts(entries)
+
+    def _limited(self, requests: Iterable[EditRequest]) -> Iterator[EditRequest]:
+        return islice(requests, self.limit)
 
     def _drawn(self) -> list[int] | None:
         """The positions of a random few, where they can be drawn before any record is looked at."""
@@ -223,10 +234,7 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         try:
             requests = without(chosen, *repetitions(chosen, self.conflicts == "replace"))
         except EditError as error:
-            raise EditError(
-                f"{error} `data.conflicts: keep_first` keeps the first of them, `replace` makes both, the later one "
-                "replaces the earlier."
-            ) from error
+            raise EditError(f"{error} {self.way_out}") from error
         if replaced := replaced_by(requests):
             pairs = [f"{requests[old].name} by {requests[new].name}" for old, new in replaced.items()]
             logger.warning(

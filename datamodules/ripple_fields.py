@@ -125,7 +125,8 @@ def _own(axis: str, entry: Any, wanted: str) -> Ripple:
     if not isinstance(kept, bool):
         raise EditError(f"{wanted}, and `kept` true or false, got {quoted(kept)}.")
     made = {name: tuple(own_query(query) for query in part) for name, part in parts.items()}
-    return Ripple(axis, **made, passes=given.get("passes", "all"), kept=kept)
+    queries, conditions, unknown = made["queries"], made["conditions"], made["unknown"]
+    return Ripple(axis, queries, given.get("passes", "all"), conditions, unknown, kept)
 
 
 def own_query(entry: Any) -> Query:

@@ -98,6 +98,8 @@ class Ripple:
         conditions: What the model must have known before the edit; otherwise the test says nothing of the edit.
         unknown: What it must not have known before.
         kept: Whether the edit should leave the answers as they were.
+        edits: Subject and prompt of each edit that the test needs, where it is of several; it counts only if all of
+            them succeeded. They are measured before it, or with it.
 
     Raises:
         EditError: If a name or value is none of the allowed ones, there is no query, or answers are missing that only
@@ -110,6 +112,8 @@ class Ripple:
     conditions: tuple[Query, ...] = ()
     unknown: tuple[Query, ...] = ()
     kept: bool = False
+    # By the other edits of a run, which are compared themselves when it resumes.
+    edits: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.axis, str) or not _AXIS.fullmatch(self.axis) or self.axis == PORTABILITY:
@@ -126,12 +130,22 @@ class Ripple:
             raise EditError(f"a test of {self.axis} asks nothing. Give it at least one query, or remove it.")
         if self.passes not in get_args(Passes):
             raise EditError(f"a test of {self.axis}: `passes` must be all or any, got {quoted(self.passes)}.")
+        object.__setattr__(self, "edits", self._checked_edits())
         for query in (*(() if self.kept else self.queries), *self.conditions, *self.unknown):
             if not query.answers:
                 raise EditError(
                     f"a test of {self.axis}: {quoted(query.prompt)} has no answer, so nothing says what is right. Give "
                     "its `answers`; only in a test of what is kept the unedited model's take their place."
                 )
+
+    def _checked_edits(self) -> tuple[tuple[str, str], ...]:
+        wrong = f"a test of {self.axis}: `edits` must be a list of pairs of subject and prompt, got "
+        if not isinstance(self.edits, list | tuple):
+            raise EditError(f"{wrong}{quoted(self.edits)}.")
+        for pair in self.edits:
+            if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+                raise EditError(f"{wrong}{quoted(pair)}.")
+        return tuple((subject.strip(), prompt.strip()) for subject, prompt in self.edits)
 
     @property
     def all_queries(self) -> tuple[Query, ...]:

@@ -289,6 +289,6 @@ def _request(values: list[Any]) -> EditRequest:
 
 
 def _ripple(values: tuple[Any, ...]) -> Ripple:
-    axis, queries, passes, conditions, unknown, stays = values
+    axis, queries, passes, conditions, unknown, stays, edits = values
     asked = [tuple(Query(*query) for query in part) for part in (queries, conditions, unknown)]
-    return Ripple(axis, asked[0], passes, asked[1], asked[2], stays)
+    return Ripple(axis, asked[0], passes, asked[1], asked[2], stays, edits)

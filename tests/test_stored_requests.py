@@ -49,6 +49,7 @@ RICH = EditRequest(
             (Query("The city of Ann is", (("Rome", "Roma"),)),),
             conditions=(Query("q", (("a",),), ("a", "b")),),
         ),
+        Ripple("multi_hop", (Query("q", (("a",),)),), edits=(("Ann", "{} lives in"), ("", "Where?"))),
     ),
     question="Where does {} live?",
     answer="She lives in Rome.",

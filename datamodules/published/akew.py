@@ -1,15 +1,15 @@
 """AKEW (Wu et al., 2024): facts as statements or as texts of a paragraph: CounterFact, MQuAKE-CF and WikiUpdate."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from lightning_edit.datamodules.fields import case_id, entries, first_text, required_text, texts
 from lightning_edit.datamodules.published.cases import instance_wise, multi_hop, new_target_of, rewrites_of, target_of
-from lightning_edit.datamodules.published.mquake import optional_question, refuse_torn_cases
+from lightning_edit.datamodules.published.mquake import optional_question
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.ripple_fields import forms_of, simple_ripple
 from lightning_edit.datamodules.selection import LeftOut
+from lightning_edit.datamodules.whole_cases import WholeCases, refuse_torn_cases, tested
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.requests import EditRequest
@@ -20,14 +20,15 @@ Form = Literal["structured", "unstructured"]
 TRIPLETS = "unsfact_triplets_GPT"
 
 
-class AKEW(RecordDataModule):
+class AKEW(WholeCases, RecordDataModule):
     """AKEW's records: ``requested_rewrite`` with a short new answer and a text that tells the same.
 
     ``structured`` edits are those of CounterFact, MQuAKE and WikiUpdate: subject, prompt with ``{}``, and
     ``target_new`` (``answer_new`` in WikiUpdate). ``unstructured`` ones have no subject: the prompt is the
     ``question``, or else the complete prompt, and the answer is the text ``fact_new_uns``; the facts in it
     (``unsfact_triplets_GPT``) are tests of the axis ``sub_questions``. Of MQuAKE-CF each entry of
-    ``requested_rewrite`` is an edit, and the last one brings the tests of the case, see `MQuAKE`.
+    ``requested_rewrite`` is an edit, the last one brings the tests of the case, and cases are edited as a whole, see
+    `MQuAKE`.
 
     Args:
         path: A local file, a local folder, or the name of a hub data set (see `RecordDataModule`).
@@ -51,8 +52,7 @@ class AKEW(RecordDataModule):
         rewrites, name = rewrites_of(record), case_id(record, position)
         make = self._statement if self.form == "structured" else self._text
         edits = [make(record, rewrite, name) for rewrite in rewrites]
-        last = edits[-1]
-        return [*edits[:-1], replace(last, ripples=(*last.ripples, *multi_hop(record), *instance_wise(record)))]
+        return tested(edits, (*multi_hop(record), *instance_wise(record)))
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest | LeftOut:
         """The last edit of a record, which brings its tests."""

@@ -1,13 +1,13 @@
 """MQuAKE (Zhong et al., 2023): cases of one to four edits, and questions over several hops that go through them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 
 from lightning_edit.datamodules.fields import case_id, required_text
 from lightning_edit.datamodules.published.cases import instance_wise, multi_hop, new_target_of, rewrites_of, target_of
 from lightning_edit.datamodules.record_module import RecordDataModule
 from lightning_edit.datamodules.selection import LeftOut
+from lightning_edit.datamodules.whole_cases import WholeCases, refuse_torn_cases, tested
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted
 from lightning_edit.requests import EditRequest
@@ -15,7 +15,7 @@ from lightning_edit.settings import SOURCE, Count
 from lightning_edit.storage.user.files import read_text
 
 
-class MQuAKE(RecordDataModule):
+class MQuAKE(WholeCases, RecordDataModule):
     """MQuAKE's cases: CF-3k-v2 (and CF, CF-3k) and T.
 
     Each entry of ``requested_rewrite`` is an edit, and all edits of a case have its ``case_id`` (its position without).
@@ -23,9 +23,15 @@ class MQuAKE(RecordDataModule):
     ``new_answer`` or an alias, and ``instance_wise``, for which all of ``new_single_hops`` have to be right. The edits
     themselves are MQuAKE's third figure, the edit-wise one.
 
-    `limit`, `indices`, `batch_size` and `model.edits_per_update` count edits. To edit k cases together, set
-    `edits_per_case` to m and `model.edits_per_update` to k m, or edit all cases in one update. Edits that several cases
-    share are made once; with `model.independent_updates` they are in the update of the first of these cases only.
+    A case is edited as a whole or not at all. Where an edit conflicts, ``conflicts: keep_first`` leaves out all of the
+    later case, ``replace`` all of the earlier one if it has several edits, and a warning counts them. `limit`,
+    `indices`, `batch_size` and `model.edits_per_update` count edits: a limit ends before a case that does not fit in,
+    and `indices` must name all edits of a case, one after the other.
+
+    To edit k cases together, set `edits_per_case` to m and `model.edits_per_update` to k m, or edit all cases in one
+    update. Edits that several cases share are made once; with `model.independent_updates` they are in the update of the
+    first of these cases only. A test of a case counts in ``ripple_AXIS_score`` only if all edits of the case succeeded;
+    the last one that is made brings it.
 
     Args:
         path: A local file, a local folder, or the name of a hub data set (see `RecordDataModule`).
@@ -36,7 +42,8 @@ class MQuAKE(RecordDataModule):
         kwargs: See `RecordDataModule` and `EditDataModule`.
 
     Raises:
-        EditError: If `shuffle` and `limit`, or `unique_subjects`, would tear cases apart, or `asked` has no ``{}``.
+        EditError: If `shuffle` and `limit`, `unique_subjects`, or `indices` would tear cases apart, `limit` has no room
+            for the first case, or `asked` has no ``{}``.
     """
 
     required = ("requested_rewrite",)
@@ -74,7 +81,7 @@ class MQuAKE(RecordDataModule):
             reason = f"they have other than {self.edits_per_case} edits (`edits_per_case`)"
             return [LeftOut(reason, case_id=name)]
         edits = [self._edit(rewrite, name) for rewrite in rewrites]
-        return [*edits[:-1], replace(edits[-1], ripples=(*multi_hop(record, self._ask), *instance_wise(record)))]
+        return tested(edits, (*multi_hop(record, self._ask), *instance_wise(record)))
 
     def request(self, record: Mapping[str, Any], position: int) -> EditRequest | LeftOut:
         """The last edit of a case, which brings its tests."""
@@ -107,22 +114,3 @@ def optional_question(data: RecordDataModule, question: Any, subject: str) -> st
     """
     place = data.cut_out(question, subject) if isinstance(question, str) else None
     return None if place is None or place[0].count("{}") != 1 else place[0]
-
-
-def refuse_torn_cases(shuffle: bool, limit: int | None, unique_subjects: bool) -> None:
-    """Refuses to choose edits in a way that would tear cases apart.
-
-    Args:
-        shuffle: As in `EditDataModule`.
-        limit: As there.
-        unique_subjects: As there.
-
-    Raises:
-        EditError: Says what to change.
-    """
-    if unique_subjects or (shuffle and limit is not None):
-        raise EditError(
-            "A case of several edits would lose some of them, and its questions would be asked all the same: "
-            "`data.unique_subjects` must be false, and `data.shuffle` goes with `data.limit: null` only. "
-            "`data.case_ids` chooses whole cases."
-        )

@@ -1,6 +1,7 @@
 """MQuAKE's cases of several edits, and AKEW's, which also tell them as texts."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -41,12 +42,16 @@ def data(kind, tmp_path, *records, **settings):
     return kind(str(path), **settings)
 
 
-def multi_hop(*questions):
+BOTH = (("Anna", "{} is a citizen of"), ("Bo", "{} is a citizen of"))
+
+
+def multi_hop(*questions, edits=()):
     forms = (("N'Djamena", "Fort-Lamy"),)
-    return Ripple("multi_hop", tuple(Query(question, forms) for question in questions), "any")
+    return Ripple("multi_hop", tuple(Query(question, forms) for question in questions), "any", edits=edits)
 
 
 HOPS = Ripple("instance_wise", (Query("Anna is a citizen of", (("Syria", "SYR"),)), Query("Whose?", (("Chad",),))))
+OF_CASE = (multi_hop(*CASE["questions"], edits=BOTH), replace(HOPS, edits=BOTH))
 
 
 def test_a_case_is_its_edits_and_the_last_one_asks(tmp_path):
@@ -58,20 +63,18 @@ def test_a_case_is_its_edits_and_the_last_one_asks(tmp_path):
         "Denmark",
     )
     assert first.question == "What is the country of citizenship of {}?" and first.case_id == second.case_id == "12"
-    assert first.ripples == () and second.ripples == (multi_hop(*CASE["questions"]), HOPS)
+    assert first.ripples == () and second.ripples == OF_CASE
 
 
 def test_a_shared_edit_is_made_once_and_asks_for_all_its_cases(tmp_path):
     first, second = data(MQuAKE, tmp_path, CASE, OTHER).requests
-    assert first.ripples == (multi_hop("Who?"), HOPS) and second.ripples[0] == multi_hop(*CASE["questions"])
+    assert first.ripples == (multi_hop("Who?"), HOPS) and second.ripples == OF_CASE
 
 
 def test_cases_are_chosen_whole(tmp_path, caplog):
     assert [r.subject for r in data(MQuAKE, tmp_path, CASE, OTHER, case_ids=[12]).requests] == ["Anna", "Bo"]
     assert [r.case_id for r in data(MQuAKE, tmp_path, CASE, OTHER, edits_per_case=1).requests] == ["13"]
     assert "1 record is left out: they have other than 1 edits (`edits_per_case`)" in caplog.text
-    # What a limit cuts off asks nothing.
-    assert [r.ripples for r in data(MQuAKE, tmp_path, CASE, limit=1).requests] == [()]
     for settings in ({"shuffle": True, "limit": 3}, {"unique_subjects": True}):
         with pytest.raises(EditError, match=r"A case of several edits would lose some of them.*`data\.case_ids`"):
             data(MQuAKE, tmp_path, CASE, **settings)
@@ -129,7 +132,7 @@ def test_akews_statements_are_those_of_its_three_data_sets(tmp_path):
     first, *case, last = data(AKEW, tmp_path, update, CASE, counterfact).requests
     assert (first.subject, first.prompt, first.target_new, first.target_true) == ("Anna", "{} lives in", "Rome", "Oslo")
     assert first.locality == (("Who?", "Bo"),) and first.question == "Where does {} live?" and first.ripples == ()
-    assert [r.subject for r in case] == ["Anna", "Bo"] and case[1].ripples == (multi_hop(*CASE["questions"]), HOPS)
+    assert [r.subject for r in case] == ["Anna", "Bo"] and case[1].ripples == OF_CASE
     assert last.paraphrase_prompts == ("Carl is from",) and last.neighborhood_prompts == ("Bo is a citizen of",)
 
 

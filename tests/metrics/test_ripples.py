@@ -277,6 +277,8 @@ def test_prompts_that_leave_no_room_are_refused(tiny_tokenizer):
         (lambda: ripple("reasoning", query("x", "y"), passes="some"), "`passes` must be all or any, got 'some'"),
         (lambda: Ripple("reasoning", ["x"]), "`queries` must be a list of `Query`"),
         (lambda: make_request(ripples=["x"]), "record 7: `ripples` must be a list of `Ripple`"),
+        (lambda: ripple("reasoning", query("x", "y"), edits="Ann"), "`edits` must be a list of pairs"),
+        (lambda: ripple("reasoning", query("x", "y"), edits=(("Ann",),)), "`edits` must be a list of pairs"),
     ],
 )
 def test_bad_tests_are_refused(make, message):

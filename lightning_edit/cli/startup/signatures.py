@@ -42,7 +42,7 @@ class Source:
     @property
     def is_abstract(self) -> bool:
         """Whether others must stand in its place."""
-        return bool(self._unmade())
+        return bool(self._methods()[1])
 
     def is_made_of(self, base: "Source") -> bool:
         """Whether it is of a kind, and no other class must stand in its place.
@@ -52,16 +52,20 @@ class Source:
         """
         return base.node.name in self.ancestors() and not self.is_abstract
 
-    def _unmade(self) -> set[str]:
-        """The methods that are still abstract."""
+    def _methods(self) -> tuple[set[str], set[str]]:
+        """The methods that can be called, and those that are still abstract."""
         made: set[str] = set()
-        own: set[str] = set()
+        left: set[str] = set()
+        for parent in self._parents():
+            made, left = (mine | theirs for mine, theirs in zip((made, left), parent._methods(), strict=True))
+        # One parent may make what another leaves open.
+        left -= made
         for line in self.node.body:
             if isinstance(line, ast.FunctionDef):
                 abstract = any("abstractmethod" in ast.unparse(decorator) for decorator in line.decorator_list)
-                (own if abstract else made).add(line.name)
-        inherited = (parent._unmade() for parent in self._parents())
-        return own | {name for names in inherited for name in names if name not in made}
+                (left if abstract else made).add(line.name)
+                (made if abstract else left).discard(line.name)
+        return made, left
 
     def ancestors(self) -> Iterator[str]:
         """The names of its parents in this package, and of theirs."""

@@ -25,7 +25,7 @@ from lightning_edit.metrics.ripples.figures import (
 from lightning_edit.metrics.settings import EvaluationSettings
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
-from lightning_edit.requests import EditRequest
+from lightning_edit.requests import EditRequest, fact_of
 from lightning_edit.ripples import Query, Ripple
 from lightning_edit.stored_requests import filled
 
@@ -38,7 +38,8 @@ class RippleMetrics:
 
     The model is asked greedily, and the answers are scored by teacher forcing. By RippleEdits' rule (Cohen et al.,
     2023) a test counts only if the edited model gives the new target, the unedited one answered all of its conditions,
-    and none of what it must not have known.
+    and none of what it must not have known. A test of several edits needs the new targets of all of them, also of those
+    that were measured in an earlier part.
 
     Args:
         settings: What is measured; with ``ripples: false`` nothing is.
@@ -51,6 +52,7 @@ class RippleMetrics:
     def reset(self) -> None:
         """Starts anew."""
         self._means, self._tests = RippleMeans(), dict[str, Counter[str]]()
+        self._failed: set[tuple[str, str]] = set()
 
     def passes(self, requests: Sequence[EditRequest], edited: bool) -> int:
         """How many stages of work `measure` has, which report their progress.
@@ -115,6 +117,10 @@ class RippleMetrics:
         Raises:
             EditError: If a prompt does not fit the model's context, or another process failed.
         """
+        if self._settings.ripples and unedited is not None:
+            # A test of a later part may need them.
+            failed = (request for request, record in zip(requests, records, strict=True) if has_failed(record))
+            self._failed.update(map(_plain_fact, failed))
         if not self.passes(requests, unedited is not None):
             return
 
@@ -122,13 +128,14 @@ class RippleMetrics:
             return _tests(Answering(decoder, tokenizer, self._settings.ripple_tokens, report), own, unedited)
 
         found = [tests for share in in_shares(ask, requests, decoder.model) for tests in share]
-        for record, tests in zip(records, found, strict=True):
+        for request, record, tests in zip(requests, records, found, strict=True):
             if not tests:
                 continue
-            for test in tests:
+            for ripple, test in zip(request.ripples, tests, strict=True):
                 passed, met = test.pop("passed"), test.pop("conditions_met")
                 if unedited is not None:
-                    test["counted"] = _counted(met, passed, has_failed(record))
+                    failed_edit = has_failed(record) or not self._failed.isdisjoint(ripple.edits)
+                    test["counted"] = _counted(met, passed, failed_edit)
             record["ripples"] = tests
             self._add(tests)
 
@@ -165,6 +172,11 @@ def _length(tokenizer: Any, prompt: str, context: int) -> int:
     # A tokenizer makes no more tokens than there are bytes, but for one or two at the start.
     most = len((asked if chat is None else chat(asked)).encode()) + 2
     return most if most < context else len(encode_prompt(tokenizer, prompt))
+
+
+def _plain_fact(request: EditRequest) -> tuple[str, str]:
+    """What an edit is about as tests name it, which is not how a chat model is asked."""
+    return fact_of(request.original or request)
 
 
 def _counted(conditions_met: bool, passed: bool, edit_failed: bool) -> str:
