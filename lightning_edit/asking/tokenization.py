@@ -9,9 +9,9 @@ from typing import Any
 from lightning_edit.asking.chat import chat_of, informed_prompt, plain_tokenizer
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
-from lightning_edit.whole_words import UNSPACED
+from lightning_edit.whole_words import UNSPACED, is_letter, unspaced, words_in
 
-_UNSPACED, _WORD = re.compile(f"[{UNSPACED}]"), re.compile(rf"[^\W{UNSPACED}]+")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 QUOTES = "\"'`"
 # Between words, these belong to what follows.
 LEADING = "_/\\@#$"
@@ -229,13 +229,15 @@ def usual_separator(prompt: str, target: str) -> str:
     """
     if not prompt or prompt[-1].isspace():
         return ""
-    unspaced = len(_UNSPACED.findall(prompt))
-    if unspaced and _UNSPACED.match(target):
+    characters = len(_UNSPACED.findall(prompt))
+    if characters and unspaced(target):
         return ""
     # About two characters make a word; some writers do put spaces around them.
     spaced = re.search(rf"[{UNSPACED}]\s|\s[{UNSPACED}]", prompt)
-    if _UNSPACED.match(prompt[-1]) and not spaced and unspaced > 2 * len(_WORD.findall(prompt)):
-        return ""
+    if unspaced(prompt[-1]) and not spaced:
+        words = sum(not unspaced(word) for word in words_in(prompt))
+        if characters > 2 * words:
+            return ""
     return "" if prompt[-1] in LEADING or _opens(prompt) else " "
 
 
@@ -244,11 +246,11 @@ def _opens(prompt: str) -> bool:
     if unicodedata.category(last) == "Ps":
         return True
     if last == "=":
-        return bool(before) and (before.isalnum() or before == "_")
+        return is_letter(before)
     if last in QUOTES:
         return not before or before.isspace() or before in ":=,<" or unicodedata.category(before) == "Ps"
     # In some languages the same quote opens and in others it closes.
-    return unicodedata.category(last) == "Pi" and not (before.isalnum() and not _UNSPACED.match(before))
+    return unicodedata.category(last) == "Pi" and not (is_letter(before) and before != "_" and not unspaced(before))
 
 
 def separator_of(request: EditRequest) -> str:

@@ -1,6 +1,5 @@
 """Which facts belong to a prompt: the record's own, or those that are nearest to it."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ from lightning_edit.models.batches import pad
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.hooks import by_position, capture_output, frozen, run_until
 from lightning_edit.requests import PROMPT_LISTS, EditRequest
-from lightning_edit.whole_words import UNSPACED, find_whole
+from lightning_edit.whole_words import find_whole, plainly, telling_words, words_in
 
 
 class Retriever(Protocol):
@@ -54,7 +53,7 @@ class Own:
             for form in (request, request.original):
                 for prompt in () if form is None else prompts_of(form):
                     self._owners.setdefault(prompt, position)
-        subjects = {request.subject: position for position, request in reversed(list(enumerate(requests)))}
+        subjects = {plainly(request.subject): position for position, request in reversed(list(enumerate(requests)))}
         self._subjects = dict(sorted(subjects.items(), key=lambda entry: -len(entry[0])))
 
     def __call__(self, prompt: str) -> list[int]:
@@ -62,8 +61,9 @@ class Own:
         if prompt in self._owners:
             return [self._owners[prompt]]
         # Most subjects are not there at all, which is soon seen.
-        there = ((subject, at) for subject, at in self._subjects.items() if subject in prompt)
-        return next(([at] for subject, at in there if find_whole(prompt, subject)), [])
+        text = plainly(prompt)
+        there = ((subject, at) for subject, at in self._subjects.items() if subject in text)
+        return next(([at] for subject, at in there if find_whole(text, subject)), [])
 
 
 def prompts_of(request: EditRequest) -> list[str]:
@@ -91,10 +91,9 @@ class TfIdf:
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        words = rf"[{UNSPACED}]|[^\W{UNSPACED}]"
         # Words of two letters or more; where there are none but shorter ones, these.
-        longer = any(re.search(words + "{2,}", text) for text in texts)
-        self._vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=words + ("{2,}" if longer else "+"))
+        words = telling_words if any(map(telling_words, texts)) else words_in
+        self._vectorizer = TfidfVectorizer(sublinear_tf=True, tokenizer=words, token_pattern=None)
         try:
             return self._vectorizer.fit_transform(texts)
         except ValueError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from lightning_edit.collateral.judging import says
 from lightning_edit.collateral.probe import OLD_OBJECT, OTHER_SUBJECTS, REWORDED, SAME_SUBJECT, Probe
 from lightning_edit.collateral.sources import Sources, in_turn
-from lightning_edit.probes import PublicFact, filled, folded, judging
+from lightning_edit.probes import EditedSubjects, PublicFact, filled, folded, judging
 from lightning_edit.requests import EditRequest, fact_of
 from lightning_edit.stored_requests import IN_MEMORY
 
@@ -46,8 +46,7 @@ class FromEdits:
         most = len(order) if len(order) <= IN_MEMORY else ENOUGH
         self.requests, self.sources, self.seed = [requests[place] for place in order[:most]], sources, seed
         self._left_out, self._shown = frozenset(left_out), shown
-        self._edited = {folded(request.subject) for request in requests if request.subject}
-        self._lengths = sorted({len(subject) for subject in self._edited})
+        self._edited = EditedSubjects(request.subject for request in requests)
         self._by_answer: dict[str, list[PublicFact]] = {}
         self._by_wording: dict[str, PublicFact] = {}
         for fact in sources.facts:
@@ -105,7 +104,7 @@ class FromEdits:
         return self.sources.kind_of(like.subject) if known is None and like is not None else known
 
     def _unedited(self, subjects: Sequence[str]) -> list[str]:
-        return [subject for subject in subjects if folded(subject) not in self._edited]
+        return [subject for subject in subjects if folded(subject) not in self._edited.folded]
 
     def old_object(self, old_objects: Mapping[tuple[str, str], str], number: int) -> list[Probe]:
         """Prompts that the model may answer with the old object of an edit; those that it does are to be kept.
@@ -127,7 +126,7 @@ class FromEdits:
         return list({probe.prompt: probe for probe in in_turn(groups)}.values())[:number]
 
     def _about(self, request: EditRequest, old: str) -> list[str]:
-        facts = [f for f in self._by_answer.get(folded(old), ()) if folded(f.subject) not in self._edited]
+        facts = [f for f in self._by_answer.get(folded(old), ()) if folded(f.subject) not in self._edited.folded]
         own = [filled(w, f.subject) for f in facts for w in judging((f.question, f.prompt, *f.rewordings))]
         alike = [filled(request.prompt, fact.subject) for fact in facts if self._alike(request, fact)]
         return list(dict.fromkeys(in_turn([list(request.neighborhood_prompts), [*alike, *own]])))
@@ -140,14 +139,7 @@ class FromEdits:
         return kind is None or self._kind(request) in (None, kind)
 
     def _may_judge(self, prompt: str) -> bool:
-        return prompt not in self._left_out and not self._names_edited(folded(prompt))
-
-    def _names_edited(self, text: str) -> bool:
-        if len(self._edited) <= ENOUGH:
-            return any(subject in text for subject in self._edited)
-        # The parts of a text are fewer than so many subjects.
-        parts = (text[at : at + n] for n in self._lengths for at in range(len(text) - n + 1))
-        return any(part in self._edited for part in parts)
+        return prompt not in self._left_out and not self._edited.named_in(prompt)
 
 
 def object_in(answer: str, prompt: str, known: Sequence[str]) -> str | None:

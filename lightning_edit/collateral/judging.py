@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lightning_edit.collateral.probe import REWORDED, Probe
-from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.sentences import first_sentence
-from lightning_edit.whole_words import UNSPACED
+from lightning_edit.whole_words import says_one_of, words_in
 
 ANSWER_LOST, TAKEN_OVER, EMPTY, LOOP, EDIT_NOT_SAID = WHYS = (
     "answer lost",
@@ -18,8 +17,6 @@ ANSWER_LOST, TAKEN_OVER, EMPTY, LOOP, EDIT_NOT_SAID = WHYS = (
 )
 # How often a phrase of so many words stands in a row in a loop; of more words twice.
 TIMES = {1: 4, 2: 3, 3: 3}
-# A word, or one character of a script without spaces.
-_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 # The same few letters five times in a row, as in "hahahahaha"; one letter eight times; a digit, which makes a number,
 # or a sign that draws no lines, twelve times; a zero twenty times.
 _STUTTER = re.compile(r"([^\W\d_]{2,8}?)\1{4,}|([^\W\d_])\2{7,}|([1-9!?,;:$%&@+/()。！？，、])\3{11,}|0{20}")
@@ -92,13 +89,13 @@ def says_something(text: str) -> bool:
 
 
 def says(text: str, answers: Iterable[str]) -> bool:
-    """Whether a text says one of some answers, in whole words; case does not count.
+    """Whether a text says one of some answers, in whole words; neither case nor raised digits count, see `says_one_of`.
 
     Args:
         text: What the model wrote.
         answers: Accepted answers.
     """
-    return any(generated_match(text.casefold(), answer.casefold()) for answer in answers)
+    return says_one_of(text, answers)
 
 
 def loops(text: str) -> bool:
@@ -111,7 +108,7 @@ def loops(text: str) -> bool:
         >>> loops("L'Etoile, la France, la France, la France"), loops("from Paris to Paris, and on to Paris")
         (True, False)
     """
-    words = _WORD.findall(text.casefold())
+    words = words_in(text.casefold())
     return _STUTTER.search(text.casefold()) is not None or any(
         words[start : start + length] * times == words[start : start + length * times]
         for length in range(1, len(words) // 2 + 1)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from lightning_edit.asking.chat import ChatSettings, World, plain_tokenizer
+from lightning_edit.asking.generation_settings import end_tokens, plain_settings
 from lightning_edit.asking.tokenization import Encoded, encode, encode_subject, encode_target, separator_of
 from lightning_edit.characters import fault_of
 from lightning_edit.errors import EditError
@@ -154,6 +155,7 @@ def generate_templates(
     """Lets the model itself write the prefixes, as MEMIT's published code does, but from a seed.
 
     Each opening is continued to `GENERATED_TOKENS` tokens (sampled among the five likeliest), then comes ``". {}"``.
+    Nothing counts but the model's logits: a temperature or the like that its own generation settings name does not.
     Braces in generated text are removed. The caller's random state is left as it was.
 
     Args:
@@ -165,7 +167,8 @@ def generate_templates(
     """
     device = model.get_input_embeddings().weight.device
     texts = ["{}"]
-    with frozen(model), without_mask_warning(), seeded(seed):
+    ends = end_tokens(model, plain_tokenizer(tokenizer))
+    with frozen(model), without_mask_warning(), seeded(seed), plain_settings(model, ends):
         for opening in openings:
             ids, _ = encode(tokenizer, opening)
             prompt = torch.tensor([ids], device=device)
@@ -175,6 +178,7 @@ def generate_templates(
                 attention_mask=torch.ones_like(prompt),
                 do_sample=True,
                 top_k=5,
+                temperature=1.0,
                 max_new_tokens=count,
                 min_new_tokens=count,
                 pad_token_id=tokenizer.pad_token_id or 0,

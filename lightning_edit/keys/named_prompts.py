@@ -8,7 +8,6 @@ from lightning_edit.asking.chat import World, chat_of, plain_tokenizer
 from lightning_edit.asking.tokenization import Encoded, check_lengths, encode_prompt
 from lightning_edit.errors import EditError
 from lightning_edit.keys.layer_stats import SecondMomentSettings
-from lightning_edit.keys.questions import names_one_of
 from lightning_edit.messages import quoted
 from lightning_edit.probes.split import folded
 from lightning_edit.requests import EditRequest
@@ -67,7 +66,7 @@ def named_prompts(requests: Sequence[EditRequest], names: Sequence[str], chat: b
     Raises:
         EditError: See `read_prompts`; if a name stands for no prompt, or the user's list asks what an edit changes.
     """
-    own, edited = read_prompts(names), {folded(request.subject) for request in requests}
+    own, edited = read_prompts(names), probes.EditedSubjects(request.subject for request in requests)
     for path, lines in own.items():
         _check_own(requests, path, lines)
     judging = {folded(prompt.prompt) for prompt in probes.judging_prompts()} if OLD_OBJECTS in names else set()
@@ -78,7 +77,7 @@ def named_prompts(requests: Sequence[EditRequest], names: Sequence[str], chat: b
         else:
             every = _neighbors(requests) if name == NEIGHBORS else _about_old_objects(requests, chat)
             skipped = judging if name == OLD_OBJECTS else set()
-            prompts = [p for p in dict.fromkeys(every) if not names_one_of(p, edited) and folded(p) not in skipped]
+            prompts = [p for p in dict.fromkeys(every) if not edited.named_in(p) and folded(p) not in skipped]
         if not prompts:
             raise EditError(NAMED + WITHOUT[name])
         found[name] = [prompt for prompt in prompts if prompt not in seen]

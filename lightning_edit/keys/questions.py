@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lightning_edit import probes
@@ -11,7 +11,6 @@ from lightning_edit.asking.tokenization import Encoded, encode_prompt, encode_su
 from lightning_edit.errors import EditError
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.layer_stats import SecondMomentSettings
-from lightning_edit.probes.split import folded
 from lightning_edit.requests import EditRequest
 from lightning_edit.storage.user.files import lines_of
 
@@ -89,15 +88,15 @@ def run_questions(
         EditError: If all subjects are edited, or there are not so many questions.
     """
     requests = [request for request in requests if request.subject]
-    edited = {folded(request.subject) for request in requests}
-    others = [subject for subject in subjects if not names_one_of(subject, edited)]
+    edited = probes.EditedSubjects(request.subject for request in requests)
+    others = [subject for subject in subjects if not edited.named_in(subject)]
     if not others:
         raise EditError(f"{NAMED}all {len(subjects)} subjects are edited. Name others.")
     prompts = (prompt.prompt for prompt in probes.preserving_prompts())
-    general = [prompt for prompt in prompts if not names_one_of(prompt, edited)][: int(GENERAL * number)]
+    general = [prompt for prompt in prompts if not edited.named_in(prompt)][: int(GENERAL * number)]
     own = (number - len(general)) // 2
-    pairs = probes.asked_about(number - len(general) - own, seed, left_out=edited)
-    pairs = [pair for pair in pairs if not names_one_of(pair[1], edited)]
+    pairs = probes.asked_about(number - len(general) - own, seed, left_out=edited.folded)
+    pairs = [pair for pair in pairs if not edited.named_in(pair[1])]
     own = number - len(general) - len(pairs)
     groups = []
     for world in worlds:
@@ -110,17 +109,6 @@ def run_questions(
             [encode_subject(tokens, *pair) for pair in found] + [Encoded(tuple(row), -1, len(row)) for row in ids]
         )
     return groups
-
-
-def names_one_of(text: str, edited: Collection[str]) -> bool:
-    """Whether a text names an edited subject.
-
-    Args:
-        text: A prompt, or a subject.
-        edited: These subjects, see `probes.folded`.
-    """
-    plain = folded(text)
-    return any(subject and subject in plain for subject in edited)
 
 
 def _wordings(requests: Sequence[EditRequest], world: World) -> list[str]:

@@ -8,10 +8,8 @@ from typing import Any
 
 from torchmetrics.functional.text import rouge_score
 
-from lightning_edit.whole_words import UNSPACED, says_whole
+from lightning_edit.whole_words import UNSPACED, says_whole, telling_words, words_in
 
-# As scikit-learn finds words; where no spaces show them each character is one.
-_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]{{2,}}")
 _CHARACTER = re.compile(f"([{UNSPACED}])")
 WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 # Where a sentence ends, closing quotes and brackets included.
@@ -92,9 +90,9 @@ def reference_score(texts: Sequence[str], references: Sequence[str]) -> float:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     documents = [" ".join(texts), " ".join(references)]
-    if not all(_WORD.search(document) for document in documents):
+    if not all(map(telling_words, documents)):
         return 0.0
-    generated, reference = TfidfVectorizer(token_pattern=_WORD.pattern).fit_transform(documents)
+    generated, reference = TfidfVectorizer(tokenizer=telling_words, token_pattern=None).fit_transform(documents)
     return min(1.0, float(generated.multiply(reference).sum()))
 
 
@@ -121,8 +119,8 @@ def generated_match(continuation: str, target: str) -> bool:
 def rouge_l(continuation: str, answer: str) -> float:
     """ROUGE-L of a text (Lin, 2004): the share of an answer's words that stand in it in their order, others between.
 
-    The recall, which published tables of long answers list. Case and punctuation do not count; in scripts without
-    spaces each character is a word.
+    The recall, which published tables of long answers list. Case and punctuation do not count, nor in which of two
+    ways Unicode writes a character; in scripts without spaces each character is a word.
 
     Args:
         continuation: What the model wrote after the prompt.
@@ -132,6 +130,10 @@ def rouge_l(continuation: str, answer: str) -> float:
         >>> rouge_l("The tower, it is said, stands in Rome.", "The tower stands in Paris.")
         0.800000011920929
     """
-    words = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
-    how: dict[str, Any] = {"rouge_keys": "rougeL", "normalizer": str.casefold, "tokenizer": words.findall}
+    how: dict[str, Any] = {"rouge_keys": "rougeL", "normalizer": _without_case, "tokenizer": words_in}
     return float(rouge_score(continuation, answer, **how)["rougeL_recall"])
+
+
+def _without_case(text: str) -> str:
+    # As to punctuation, an underscore is one.
+    return text.casefold().replace("_", " ")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lightning_edit.probes.split import judges
 from lightning_edit.probes.subjects import FOLDER, subjects
 from lightning_edit.storage.user.json import json_lines
-from lightning_edit.whole_words import says_whole
+from lightning_edit.whole_words import says_one_of
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,7 @@ class GeneralPrompt:
         Args:
             text: What a model said.
         """
-        return any(_holds(text, answer) for answer in self.answers) if self.answers else None
-
-
-def _holds(text: str, answer: str) -> bool:
-    return says_whole(*(unicodedata.normalize("NFKC", part).casefold() for part in (text, answer)))
+        return says_one_of(text, self.answers) if self.answers else None
 
 
 def general_prompts() -> list[GeneralPrompt]:

@@ -1,6 +1,5 @@
 """Ordinary text: what an edited model is fine-tuned on, and other text that its perplexity is measured on."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +10,7 @@ from lightning_edit.asking.tokenization import encode
 from lightning_edit.errors import EditError
 from lightning_edit.keys.own_text import sample_texts
 from lightning_edit.models.decoder import Decoder
+from lightning_edit.probes import EditedSubjects
 from lightning_edit.progress import Report, silent
 from lightning_edit.survival.settings import SurvivalSettings
 
@@ -45,8 +45,9 @@ class OrdinaryText:
         Raises:
             EditError: If there is too little text for a single row of two tokens.
         """
-        end = plain_tokenizer(tokenizer).eos_token_id
-        ids = [token for text in self.trained for token in (*encode(tokenizer, text)[0], *([end] if end else []))]
+        token_id = plain_tokenizer(tokenizer).eos_token_id
+        end = [] if token_id is None else [token_id]
+        ids = [token for text in self.trained for token in (*encode(tokenizer, text)[0], *end)]
         size = min(length, len(ids), *([] if context is None else [context]))
         if size < 2:
             raise EditError(
@@ -77,7 +78,7 @@ def ordinary_text(
         settings: How much text, and whether it may name them.
         report: Called with the number of tokens written.
     """
-    named = None if settings.about_edits else _any_of(subjects)
+    named = None if settings.about_edits else EditedSubjects(subjects)
     trained = settings.text_tokens * ("lora" in settings.variants)
     if texts is None:
         plain, seed = plain_tokenizer(tokenizer), settings.seed
@@ -103,22 +104,17 @@ class _Read(NamedTuple):
     left_out: int
 
 
-def _read(tokenizer: Any, texts: Iterable[str], named: re.Pattern[str] | None, wanted: int) -> _Read:
+def _read(tokenizer: Any, texts: Iterable[str], named: EditedSubjects | None, wanted: int) -> _Read:
     chosen, sizes, total, left_out = list[str](), list[int](), 0, 0
     source = islice(texts, MOST_TEXTS)
     while total < wanted and (text := next(source, None)) is not None:
-        if named is not None and named.search(text):
+        if named is not None and named.named_in(text):
             left_out += 1
             continue
         chosen.append(text)
         sizes.append(len(encode(tokenizer, text)[0]))
         total += sizes[-1]
     return _Read(chosen, sizes, left_out)
-
-
-def _any_of(subjects: Iterable[str]) -> re.Pattern[str] | None:
-    words = sorted({subject.strip() for subject in subjects} - {""})
-    return re.compile("|".join(map(re.escape, words))) if words else None
 
 
 def _first(sizes: Sequence[int], tokens: int) -> int:

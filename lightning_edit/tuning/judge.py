@@ -14,8 +14,8 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.tuning.material import Material
 
 Favor = Literal["efficacy", "balance", "locality"]
-# To be raised whenever `judge` comes to give other scores for the same answers.
-JUDGED = "judge 3"
+# To be raised whenever trials come to have other scores: as answers are judged otherwise, or others are preserved.
+JUDGED = "judge 4"
 FAVORS: tuple[Favor, ...] = get_args(Favor)
 # What collateral counts for in the mean, where efficacy and paraphrase count for one each.
 COLLATERAL_WEIGHT: Mapping[Favor, float] = {"efficacy": 0.5, "balance": 1.0, "locality": 4.0}

@@ -25,6 +25,7 @@ SPACE = [
     ("The capital is", "北京"),
     ("수도는", "서울"),
     ("2 + 2 =", "4"),
+    ("वह „की“", "Rome"),
     ("city:", "Rome"),
     ("She was born in the old town of 東京", "Rome"),
 ]
@@ -36,6 +37,7 @@ NOTHING = [
     ("埃菲尔铁塔位于 X", "巴黎"),
     ("日本の首都は", "東京"),
     ("iPhone的制造商是", "Apple"),
+    ("हिन्दी是什么", "Rome"),
     ("She was born in 東京", "東"),
     ("เมืองหลวงคือ", "กรุงเทพ"),
     ('{"city": "', "Paris"),

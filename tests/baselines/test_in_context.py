@@ -51,6 +51,8 @@ def test_the_own_fact_stands_before_all_prompts_of_its_record():
 def test_a_subject_is_found_in_whole_words_and_a_record_without_one_in_its_own_prompts_alone():
     informed = facts(Own(), (EditRequest("", "who wrote Hamlet?", "Bacon"), EditRequest("Ann", "{} lives in", "Rome")))
     assert informed("who wrote Hamlet?").startswith("Fact: who wrote Hamlet? Bacon.")
+    ivory = facts(Own(), (EditRequest("C\u00f4te d'Ivoire", "{} is in", "Asia"),))
+    assert "Asia" in ivory("Where is Co\u0302te d\u2019Ivoire?")
     for prompt in ("What is 2 + 2?", "Annual income is"):
         assert informed(prompt) == prompt
     assert "Rome" in informed("Where is Ann?")
@@ -70,6 +72,8 @@ def test_the_nearest_facts_in_words_are_found_the_nearest_last():
     found = informed("Who was Anna Karenina written by, and on what island?")
     assert found.index("Crete") < found.index("Jane Austen")
     assert "Rome" not in found
+    hindi = [EditRequest(name, "{} का घर", city) for name, city in (("राम", "दिल्ली"), ("रोमा", "पटना"), ("रीमा", "पुणे"))]
+    assert "पटना" in facts(Nearest(TfIdf(), 1), hindi)("रोमा कहाँ है?")
     # No word in common, so no fact.
     assert informed("2 + 2 =") == "2 + 2 ="
     assert "Rome" in facts(Nearest(TfIdf(), 1), (EditRequest("日本", "{}的首都是", "Rome"),))("日本的首都在哪里？")

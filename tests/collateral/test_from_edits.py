@@ -71,14 +71,17 @@ def test_other_subjects_are_of_the_same_kind_and_not_edited():
 
 def test_the_old_object_is_asked_for_by_neighbors_and_public_facts():
     makes = FromEdits([TOWER, PERU], SOURCES, seed=0)
-    made = makes.old_object({fact_of(TOWER): "Paris", fact_of(PERU): "Lima"}, 9)
+    old = {fact_of(TOWER): "Paris", fact_of(PERU): "Lima"}
+    made = makes.old_object(old, 9)
     # Of the edit of Peru nothing else has its old object; a wording of a fact is asked if it is for judging.
     wordings = ("The capital of {} is", "What is the capital of {}?", "Name {}'s capital.")
     expected = {"The Louvre is in", *(w.format("France") for w in wordings if judges(w))}
     assert {p.prompt for p in made} == expected
     assert {(p.edit, p.answers) for p in made} == {(TOWER.name, ("Paris",))}
+    near = replace(TOWER, subject="Louv", neighborhood_prompts=())
+    assert "The Louvre is in" in {p.prompt for p in FromEdits([TOWER, near], SOURCES, 0).old_object(old, 9)}
     edited = replace(TOWER, subject="The Louvre", neighborhood_prompts=())
-    assert "The Louvre is in" not in {p.prompt for p in FromEdits([TOWER, edited], SOURCES, 0).old_object({}, 9)}
+    assert "The Louvre is in" not in {p.prompt for p in FromEdits([TOWER, edited], SOURCES, 0).old_object(old, 9)}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import pytest
 
 from lightning_edit.collateral import KINDS, Asked, Budget, Probe, figures_of, judge, worst
-from lightning_edit.collateral.judging import loops
+from lightning_edit.collateral.judging import loops, says
+from lightning_edit.probes import GeneralPrompt
 
 PARIS = Probe("general", "What is the capital of France?", ("Paris",), before=" It is Paris. A big city.")
 
@@ -47,12 +48,19 @@ def test_a_change_for_the_worse_has_a_reason(probe, after, why):
         ("New York, New York is a song", False),
         ("It is very, very, very big", False),
         ("1000000000000", False),
+        ("हि हा हु हे", False),
+        ("हि हि हि हि", True),
         ("for i in range(10): print(i)\nfor j in range(10): print(j)", False),
         ("", False),
     ],
 )
 def test_a_loop_is_a_phrase_several_times_in_a_row(text, expected):
     assert loops(text) is expected
+
+
+@pytest.mark.parametrize(("text", "answer"), [("H\u2082O", "H2O"), ("in PARIS", "Paris"), ("Parisian", "Paris")])
+def test_what_was_right_before_the_edits_is_right_by_one_rule(text, answer):
+    assert says(text, [answer]) is GeneralPrompt("?", (answer,), "fact").answered_by(text) is (text != "Parisian")
 
 
 def test_an_answer_has_changed_where_its_first_sentence_has():

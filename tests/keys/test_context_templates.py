@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from lightning_edit import ContextTemplates
 from lightning_edit.errors import EditError
@@ -19,6 +20,16 @@ def test_the_same_seed_gives_the_same_texts_and_another_gives_others(make_model)
     torch.manual_seed(2)
     assert generate_templates(model, tokenizer, seed=0) == first
     assert generate_templates(model, tokenizer, seed=1) != first
+
+
+def test_the_models_own_generation_settings_decide_nothing():
+    model, tokenizer = make_gpt2(), make_tokenizer()
+    expected = [generate_templates(model, tokenizer, seed) for seed in (0, 1)]
+    own = GenerationConfig(top_p=0.01, temperature=0.1, repetition_penalty=5.0, eos_token_id=tokenizer.eos_token_id)
+    model.generation_config = own
+    assert [generate_templates(model, tokenizer, seed) for seed in (0, 1)] == expected
+    assert expected[0] != expected[1]
+    assert model.generation_config is own
 
 
 def test_the_random_state_of_the_caller_is_untouched():

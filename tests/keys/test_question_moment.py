@@ -72,6 +72,10 @@ def test_the_mixture_has_the_shares_asked_for(tmp_path):
         torch.testing.assert_close(mixed[1], expected, rtol=1e-9, atol=1e-12)
     assert len(list(cache.entries())) == 2
     assert mixed_with_questions(decoder, {1: text}, groups, 0.0, 0.25)[1] is text
+    # Other questions are not those in the cache.
+    others = [group[1:] for group in groups]
+    kept, anew = (mixed_with_questions(decoder, {1: text}, others, 0.6, 0.25, one)[1] for one in (cache, None))
+    assert torch.equal(kept, anew) and not torch.equal(kept, mixed[1])
 
 
 def test_text_alone_is_what_a_plain_run_takes():
@@ -111,6 +115,14 @@ def test_questions_are_about_others_in_the_edits_own_wordings_and_in_shipped_one
     assert sum(question.subject_last < 0 for question in chat) == 20
     judging = {prompt.prompt for prompt in probes.judging_prompts()}
     assert not any(text in judging for text in shown[1])
+
+
+def test_a_name_that_is_part_of_other_words_leaves_their_questions():
+    tokenizer, listed = chat_tokenizer(), ["Tirana", "Iran", "Chicago", "Iran Air"]
+    edit = as_question(make_request(subject="Iran", prompt="{} lies in", question="Where is {}?"))
+    (group,) = run_questions([edit], tokenizer, ["chat"], 60, 0, listed)
+    shown = [tokenizer.plain.decode(list(question.ids)) for question in group]
+    assert {name for name in listed if any(f"Where is {name}?" in text for text in shown)} == {"Tirana", "Chicago"}
 
 
 def test_questions_are_the_same_for_the_same_seed(edits):

@@ -1,6 +1,7 @@
 """Metrics of texts against short independent references."""
 
 import math
+import unicodedata
 
 import nltk
 import numpy
@@ -59,6 +60,15 @@ def test_rouge_l_is_the_share_of_words_in_their_order():
     assert rouge_l(answer, answer) == 1 and rouge_l("", answer) == 0
     assert rouge_l("\u7f57\u9a6c\u5728\u610f\u5927\u5229", "\u7f57\u9a6c\u610f\u5927") == 1
     assert rouge_l("Z\u00fcrich caf\u00e9", "caf\u00e9 Z\u00fcrich") == 0.5
+
+
+def test_vowel_signs_tell_words_apart_and_either_way_of_writing_them_will_do():
+    right, other = "राम की किताब", "रोम का कातिब"
+    assert rouge_l(right, right) == 1 and rouge_l(other, right) == 0
+    assert reference_score([right], [right]) == pytest.approx(1) and reference_score([other], [right]) == 0
+    text = "Caf\u00e9 Z\u00fcrich"
+    assert rouge_l(unicodedata.normalize("NFD", text), text) == rouge_l(text, unicodedata.normalize("NFD", text)) == 1
+    assert rouge_l("a snake_case", "snake case") == 1
 
 
 def test_entropy_by_hand():

@@ -14,7 +14,7 @@ from lightning_edit.survival.text import OrdinaryText, ordinary_text
 from lightning_edit.survival.variants import variants_of
 from lightning_edit.tiny import World
 from lightning_edit.updates.files.saved import open_saved
-from tests.small_models import make_gpt2, make_llama, make_tokenizer
+from tests.small_models import BOS, make_gpt2, make_llama, make_tokenizer
 
 pytest.importorskip("peft")
 
@@ -156,6 +156,14 @@ def test_text_in_two_parts_that_name_no_edited_subject():
     assert more.trained[: len(less.trained)] == less.trained
 
 
+def test_texts_name_a_subject_in_whole_words_and_any_case():
+    texts = ["Arthur slept.", "She sang for the beatles.", "It is art.", "Beatle drivers"]
+    how = SurvivalSettings(text_tokens=10**9, perplexity_tokens=10)
+    found = ordinary_text(find_decoder(make_llama()), make_tokenizer(), texts, ["Art", "The Beatles"], how)
+    assert found.held_out + found.trained == ["Arthur slept.", "Beatle drivers"]
+    assert found.left_out == 2
+
+
 def test_without_any_text_the_model_writes_its_own():
     tokenizer, decoder = make_tokenizer(), find_decoder(make_llama())
     how = SurvivalSettings(text_tokens=300, perplexity_tokens=100)
@@ -171,6 +179,10 @@ def test_rows_are_of_one_length_and_end_texts():
     rows = OrdinaryText([], ["She plays.", "He sings in Rome."], 0).rows(tokenizer, 4, 64)
     assert {len(row) for row in rows} == {4}
     assert tokenizer.eos_token_id in {token for row in rows for token in row}
+    tokenizer.eos_token = BOS
+    assert tokenizer.eos_token_id == 0
+    (row,) = OrdinaryText([], ["She", "plays"], 0).rows(tokenizer, 64, 64) or [[]]
+    assert row.count(0) == 2
     assert {len(row) for row in OrdinaryText([], ["She plays in Rome."], 0).rows(tokenizer, 400, 3)} == {3}
     with pytest.raises(EditError, match="all 7 texts name the subject"):
         OrdinaryText(["kept"], [], 7).rows(tokenizer, 4, 64)
