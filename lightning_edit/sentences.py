@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from lightning_edit.whole_words import UNSPACED
+from lightning_edit.whole_words import unspaced, words_in
 
 # A sentence of fewer words, such as "Sure!" or "Of course!", tells nothing of what is said.
 WORDS = 3
@@ -11,8 +11,7 @@ _CLOSING = "\"'”’»)\\]*_"
 # Signs that end a sentence, with what closes behind them: before white space where a script has spaces, else anywhere
 # but within quotes, which often go on. And the ends of lines.
 _STOP = re.compile(rf"[.!?؟۔।॥]+[{_CLOSING}]*(?=\s)|[。！？]+(?![{_CLOSING}」』）。！？])|\n")
-# A word, or two characters of a script without spaces.
-_WORD = re.compile(rf"(?:(?=\w)[{UNSPACED}]){{1,2}}|[^\W{UNSPACED}]+")
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 # A letter and its dot, or several of them, as in "J." and "U.S."
 _INITIALS = re.compile(r"(?:^|[^\w.])(?:[^\W\d_]\.)+$")
 _LAST_WORD = re.compile(r"([^\W\d_]+)\.$")
@@ -92,7 +91,7 @@ def beginnings(text: str) -> Iterator[str]:
 
 def _line_ends(head: str, words: int) -> bool:
     line = head.rsplit("\n", maxsplit=1)[-1].strip()
-    if not _WORD.search(line) or _FENCE.fullmatch(line) or _LIST_NUMBER.fullmatch(line) or line[-1] in ":：":
+    if not _LETTER_OR_DIGIT.search(line) or _FENCE.fullmatch(line) or _LIST_NUMBER.fullmatch(line) or line[-1] in ":：":
         return False
     return line[-1] not in "!！,，" or _has_words(head, words)
 
@@ -116,4 +115,6 @@ def _last_word(head: str) -> str:
 
 
 def _has_words(head: str, words: int) -> bool:
-    return len(_WORD.findall(head)) >= words
+    found = words_in(head)
+    single = [word for word in found if unspaced(word)]
+    return len(found) - len(single) + sum(map(str.isalnum, single)) / 2 >= words
