@@ -29,6 +29,7 @@ from lightning_edit.loop.sourced import (
     without_moments,
 )
 from lightning_edit.messages import counted, listed, quoted
+from lightning_edit.models.beside_weights import refuse_beside
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.models.finding.probe import check_projections
 from lightning_edit.request_texts import ASKS_ITSELF, asks_itself
@@ -89,7 +90,9 @@ def _checked_text(text: Any) -> str:
 
 
 def check_model(model: Any, tokenizer: Any) -> None:
-    """Refuses a model through which no gradient goes, and a tokenizer that is not fast or not the model's own.
+    """Refuses a model with memories on it or through which no gradient goes, and a tokenizer that does not suit it.
+
+    A tokenizer must be fast and the model's own. Memories fit only the weights that they were made for.
 
     Args:
         model: The model.
@@ -108,6 +111,7 @@ def check_model(model: Any, tokenizer: Any) -> None:
             "Values are found with gradients, which `torch.inference_mode` rules out. Load the model and call edit() "
             "outside of it; `torch.no_grad` does no harm."
         )
+    refuse_beside(model)
     require_offsets(tokenizer)
     check_vocabulary(model, tokenizer)
 

@@ -11,6 +11,7 @@ from lightning_edit.distributed.process_group import is_sharded
 from lightning_edit.errors import EditError
 from lightning_edit.loading.dequantization import holds_codes
 from lightning_edit.loading.offloading import in_memory, is_offloaded
+from lightning_edit.models.beside_weights import answers_beside
 from lightning_edit.models.precision import autocast_now
 from lightning_edit.storage.fingerprint import fingerprint
 
@@ -19,7 +20,7 @@ SAMPLED = 1024
 
 
 def fingerprint_model(model: Any) -> str:
-    """The hash of a model: its configuration, and all weights as they are now, names included.
+    """The hash of a model: its configuration, all weights as they are now, names included, and memories beside them.
 
     Args:
         model: A transformers model.
@@ -30,13 +31,14 @@ def fingerprint_model(model: Any) -> str:
     return fingerprint(
         described,
         *(part for name, t in sorted(model.state_dict().items()) for part in (name, in_memory(model, name, t))),
+        *answers_beside(model),
     )
 
 
 def sample_of(model: Any) -> str | None:
     """The hash of numbers spread evenly over every weight: whether two models are the same, in no time.
 
-    Names do not count, which other versions of transformers may change.
+    Names of weights do not count, which other versions of transformers may change. Memories beside them do.
 
     Args:
         model: A transformers model.
@@ -51,7 +53,7 @@ def sample_of(model: Any) -> str | None:
         flat = weight.flatten()
         places = torch.linspace(0, max(0, flat.numel() - 1), min(SAMPLED, flat.numel()), dtype=torch.float64).long()
         parts.append(fingerprint(str(tuple(weight.shape)), flat[places.to(flat.device)]))
-    return fingerprint(*sorted(parts))
+    return fingerprint(*sorted(parts), *answers_beside(model))
 
 
 def check_sample(then: str | None, now: str | None, name: str) -> None:

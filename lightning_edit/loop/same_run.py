@@ -133,6 +133,9 @@ def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "model" not in settings:
         return dict(settings)
     model = {**EARLIER, **settings["model"]}
+    if "method" in model and model.get("edits_per_update") is None:
+        # Memory editors, which alone have a `method`, did not always say that an update is a micro-batch then.
+        model["edits_per_update"] = settings.get("data", {}).get("batch_size")
     if isinstance(model.get("values"), Mapping):
         model["values"] = {**EARLIER_VALUES, **model["values"]}
     asking = model.get("chat_settings")

@@ -10,10 +10,10 @@ from transformers.pytorch_utils import Conv1D
 
 from lightning_edit.errors import EditError
 from lightning_edit.memories.entries import KINDS, memory_of, tensors_of
-from lightning_edit.memories.wrapped import Memories
+from lightning_edit.memories.wrapped import MadeFor, Memories
+from lightning_edit.models.beside_weights import refuse_beside
 from lightning_edit.models.finding.sites import oriented_weight
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import Form, WrongFormError, count, each, fields, finite, text
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
 from lightning_edit.storage.tensor_form import checksum, read_tensors, write_tensors
@@ -22,6 +22,8 @@ from lightning_edit.storage.user.json import read_json
 
 FORMAT = "lightning-edit memories 1"
 WORDS, NUMBERS = "memories.json", "memories.safetensors"
+# Where updates keep theirs; folders of earlier versions have none.
+SAMPLE = "model_sample"
 SETTINGS: Mapping[str, Form] = {
     "grace": fields({"radius": finite}),
     "memoir": fields({"top_k": count, "threshold": finite}),
@@ -29,25 +31,25 @@ SETTINGS: Mapping[str, Form] = {
 }
 
 
-def save_memories(memories: Memories, folder: Path, base: str, info: Mapping[str, Any]) -> None:
+def save_memories(memories: Memories, folder: Path, info: Mapping[str, Any]) -> None:
     """Writes the edits of a model, as a whole or not at all.
 
     Args:
         memories: The edits.
         folder: Where; an older one is replaced.
-        base: The fingerprint of the weight of the layer that they are beside.
         info: What made them.
     """
-    memory = memories.memory
+    memory, made_for = memories.memory, memories.made_for
     tensors = tensors_of(memory)
+    sample = {} if made_for.sample is None else {SAMPLE: made_for.sample}
     words = {
         "format": FORMAT,
         "kind": memory.kind,
         "settings": memory.settings(),
-        "module": memories.module,
-        "base": base,
+        "module": made_for.module,
+        "base": made_for.base,
         "edits": [{"name": entry.name, "label": entry.label} for entry in memory.entries],
-        "info": dict(info),
+        "info": {**info, **sample},
     }
     with atomic_path(folder) as scratch:
         scratch.mkdir()
@@ -66,30 +68,23 @@ def load_memories(folder: str | Path, model: Any) -> Memories:
         The edits, with which the model answers from now on.
 
     Raises:
-        EditError: If there are none in the folder, or they were made for other weights.
+        EditError: If there are none in the folder, they were made for another model, or the model has memories on it.
 
     Example:
         >>> memories = load_memories("runs/lightning_logs/version_0/memories", model)  # doctest: +SKIP
     """
     words, tensors = _read(path_of(folder, "folder", "memories"))
-    module = _site(model, words["module"])
-    weight = oriented_weight(module)
-    if fingerprint(weight) != words["base"]:
-        raise EditError(
-            f"{folder}: {words['module']} holds other weights than these edits were made for"
-            f"{_made_for(words)}. Load that model, in the same precision and without other edits."
-        )
+    weight, info = oriented_weight(_site(model, words["module"])), words["info"]
+    refuse_beside(model)
+    made_for = MadeFor(words["module"], words["base"], info.get(SAMPLE), info.get("model"))
+    made_for.check(model)
     sizes = {"d_in": weight.shape[1], "d_out": weight.shape[0]}
     try:
         edits = [(edit["name"], edit["label"]) for edit in words["edits"]]
         memory = memory_of(words["kind"], words["settings"], tensors, edits, sizes, weight.device)
     except WrongFormError as error:
         raise EditError(f"{folder} holds no memories of this tool: {error}.") from error
-    return Memories(model, words["module"], memory)
-
-
-def _made_for(words: Mapping[str, Any]) -> str:
-    return f" ({words['info']['model']})" if "model" in words["info"] else ""
+    return Memories(model, made_for, memory)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -23,7 +23,7 @@ def refuse_without_weights(run: Path) -> None:
     if (run / MEMORIES).is_dir():
         raise EditError(
             f"RUN: the edits of {run} are in {MEMORIES}/, beside the weights, and no weight was edited. {WORKS} "
-            "`lightning_edit.load_memories` puts memories on a model, also on a changed one."
+            "`lightning_edit.load_memories` puts memories on the model that they were made for."
         )
     model = measured_settings(run)
     if str(model.get("_class_path", "")).rpartition(".")[2] == "InContext":

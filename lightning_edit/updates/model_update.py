@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.errors import EditError
+from lightning_edit.models.beside_weights import refuse_beside
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
@@ -65,8 +66,9 @@ class ModelUpdate:
 
         Raises:
             EditError: If a weight is not there or not the one the update was made for, or the update, or a copy of it,
-                is in it already; nothing is changed then.
+                is in it already, or memories are beside the weights; nothing is changed then.
         """
+        refuse_beside(model)
         modules = {layer: self._module(model, update) for layer, update in self.layers.items()}
         for module in modules.values():
             levels_of(module).forget_undone(weight_of(module))

@@ -9,11 +9,14 @@ from lightning_edit import EditError, MemoryEditing, load_memories
 from lightning_edit.asking.generation import generate
 from lightning_edit.asking.tokenization import encode_prompt, encode_target
 from lightning_edit.callbacks import ExportEdits
+from lightning_edit.cli import main as cli
+from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loading.pretrained import load_model
 from lightning_edit.metrics.token_scores import score_targets
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.hooks import capture_input, change_output
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from tests.docs import shell
 from tests.trainers import quiet_trainer
 
@@ -173,16 +176,49 @@ def test_a_folder_for_other_weights_or_of_another_form_is_refused(runs, tmp_path
         load_memories(tmp_path / "none", model)
 
 
-def test_a_run_of_the_command_line_leaves_memories_and_no_model(tmp_path, capsys):
-    arguments = ["fit", "--config", "configs/solvers/grace.yaml", "--data.edits", "4", "--collateral.prompts", "12"]
-    assert shell.run([*arguments, "--trainer.logger.save_dir", str(tmp_path)]) == 0
-    (metrics,) = tmp_path.glob("*/metrics.json")
+@pytest.fixture(scope="module")
+def command_run(tmp_path_factory):
+    """The folder of a run of the command line, which is only read."""
+    folder = tmp_path_factory.mktemp("command_run")
+    arguments = ["fit", "--config", "configs/solvers/grace.yaml", "--data.edits", "4", "--data.batch_size", "2"]
+    arguments += ["--collateral.prompts", "12", "--retention.every_n_micro_batches", "1"]
+    assert shell.run([*arguments, "--trainer.logger.save_dir", str(folder)]) == 0
+    (metrics,) = folder.glob("*/metrics.json")
+    return metrics.parent
+
+
+def test_a_run_of_the_command_line_leaves_memories_and_no_model(command_run):
+    metrics = command_run / "metrics.json"
     figures = json.loads(metrics.read_text())
     assert figures["before"]["efficacy_score"] == 0
     assert figures["after"]["efficacy_score"] == 1
     assert figures["after"]["neighborhood_score"] == 1
     assert not (metrics.parent / "model").exists()
     assert len(load_memories(metrics.parent / "memories", load_model("tiny"))) == 4
+
+
+def test_reports_and_comparisons_tell_the_updates_that_were_made(command_run, tmp_path):
+    metrics = json.loads((command_run / "metrics.json").read_text())
+    assert metrics["config"]["model"]["edits_per_update"] == 2
+    # Runs of earlier versions did not say so.
+    metrics["config"]["model"]["edits_per_update"] = None
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    for folder in (command_run, tmp_path):
+        (run,), _ = read_runs([folder])
+        assert (run.edits, run.batch_size) == (4, 2)
+    assert shell.run(["report", str(command_run), "--output", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "in 2 steps" in page and "2 in each update" in page
+
+
+@pytest.mark.parametrize("command", ["export", "survive"])
+def test_a_checkpoint_of_memories_is_no_update_of_weights(command, command_run, capsys):
+    checkpoint = checkpoints(command_run)[0]
+    with pytest.raises(SystemExit):
+        cli.main([command, str(checkpoint)])
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"the edits of the run of {checkpoint} are in memories/, beside the weights" in said
+    assert "load_memories" in said
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_edit import EditError, MemoryEditing
+from lightning_edit.callbacks import Retention
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loading.pretrained import load_tokenizer
 from lightning_edit.memories.entries import tensors_of
@@ -86,6 +87,45 @@ def test_a_checkpoint_is_measured_with_its_memory(runs, tmp_path):
     same(whole, again)
     trainer.test(whole, datamodule=data, verbose=False)
     assert again.results["after"] == whole.results["after"]
+
+
+def test_a_module_that_made_edits_is_measured_with_those_of_a_checkpoint_alone(tmp_path):
+    run, data = made("memoir"), Requests(EDITS, batch_size=4)
+    folder = fit(tmp_path, run, data)
+    (second,) = [file for file in checkpoints(folder) if file.stem.endswith("2")]
+    run.trainer.test(run, datamodule=data, ckpt_path=str(second), verbose=False, weights_only=True)
+    assert len(run.memories) == 4
+    site = run.model.get_submodule(run.memories.module)
+    assert len(site._forward_hooks) == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_measurement_in_between_leaves_no_trace_in_a_memory(method, tmp_path):
+    measured, left = (made(method, edits_per_update=4) for _ in range(2))
+    fit(tmp_path, measured, Requests(EDITS, batch_size=2), Retention(every_n_micro_batches=1))
+    fit(tmp_path, left, Requests(EDITS, batch_size=2))
+    assert [(point["edits"], point["updates"]) for point in measured.curves] == [(2, 0), (4, 1), (6, 1)]
+    same(measured, left)
+    assert measured.memories.active
+    assert measured.loop.editor.losses == left.loop.editor.losses
+
+
+def test_a_run_says_how_many_edits_an_update_was(runs, tmp_path):
+    whole = made("grace", edits_per_update=None)
+    folder = fit(tmp_path, whole, Requests(EDITS, batch_size=2))
+    assert (whole.hparams.edits_per_update, whole.loop.updates_written) == (2, 3)
+    same(whole, runs["grace"][0])
+    # Earlier versions did not, and their runs go on too.
+    started = checkpoints(folder)[1]
+    content = torch.load(started, weights_only=True)
+    assert content["hyper_parameters"]["edits_per_update"] == 2
+    content["hyper_parameters"]["edits_per_update"] = None
+    torch.save(content, started)
+    again = made("grace", edits_per_update=None)
+    fit(tmp_path, again, Requests(EDITS, batch_size=2), ckpt_path=str(started))
+    same(whole, again)
+    with pytest.raises(EditError, match=r"edits_per_update: 2 in the checkpoint, 3 now"):
+        fit(tmp_path, made("grace", edits_per_update=3), Requests(EDITS, batch_size=2), ckpt_path=str(started))
 
 
 def test_what_is_no_memory_of_the_run_is_refused(runs, tmp_path):

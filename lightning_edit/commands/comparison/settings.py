@@ -20,6 +20,7 @@ BEFORE_NOTED = (
 )
 # Solvers that write one edit at a time, whatever was set; to ask them would take the seconds that torch needs.
 ONE_EDIT = {"ROME", "RROME"}
+IN_MEMORY = "MemoryEditing"
 LONGEST = 24
 
 
@@ -47,6 +48,9 @@ def flat_settings(
     if flat.get("model.source") == "null":
         # Runs did not always say that they search for values.
         flat.pop("model.source")
+    if flat.get("model") == IN_MEMORY and flat.get(ONCE) == "null":
+        # Runs did not always say that an update is a micro-batch there.
+        flat[ONCE] = flat.get("data.batch_size", "null")
     flat[ONCE] = _once(flat)
     flat[METHOD] = method_of(flat, _flatten, given)
     return {name: value for name, value in flat.items() if not any(_is_of(name, part) for part in without_effect)}

@@ -21,7 +21,7 @@ from lightning_edit.memories.learning import Descent
 from lightning_edit.memories.memoir import Memoir, MemoirClosed
 from lightning_edit.memories.memory import Memory
 from lightning_edit.memories.memory_weights import MemoryWeights
-from lightning_edit.memories.wrapped import Memories
+from lightning_edit.memories.wrapped import MadeFor, Memories
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.decoder import Decoder, check_layers
 from lightning_edit.models.finding.sites import SiteKind
@@ -159,17 +159,20 @@ class MemoryEditing(UpdatingModule):
 
     def setup(self, stage: str) -> None:
         """Settles how many edits are an update; see `MeasuredModule.setup`."""
-        self.loop.queue.size = self.hparams.edits_per_update or self.trainer.datamodule.batch_size
+        # One way to say it, by which runs are compared.
+        self.settle(edits_per_update=self.hparams.edits_per_update or self.trainer.datamodule.batch_size)
+        self.loop.queue.size = self.hparams.edits_per_update
         super().setup(stage)
 
     def on_fit_start(self) -> None:
         """Puts an empty memory on the model, or that of a run that goes on."""
         with self.weights.unedited():
             find_answers(self)
-        memories = self.memories or Memories(self.model, self.decoder.names[self.layers[0]], self._empty())
-        self.weights.memories = memories
+        if self.memories is None:
+            self.weights.memories = Memories(self.model, self._made_for, self._empty())
+        assert self.memories is not None
         if self.loop.editor is None:
-            self.loop.editor = self._writer(memories)
+            self.loop.editor = self._writer(self.memories)
         if not self.loop.kept.updates_written:
             self._keep()
 
@@ -184,6 +187,12 @@ class MemoryEditing(UpdatingModule):
         order = torch.randperm(size, generator=torch.Generator().manual_seed(self.seed)).to(mean.device)
         given = (mean, order, self._columns(size), self.own["threshold"])
         return Memoir(*given) if self.method == "memoir" else MemoirClosed(*given, self.own["ridge"])
+
+    @property
+    def _made_for(self) -> MadeFor:
+        """The unedited model."""
+        (layer,), weights = self.layers, self.weights
+        return MadeFor(self.decoder.names[layer], weights.base_fingerprint(layer), weights.sample, self.model_name)
 
     def _columns(self, size: int) -> int:
         return int(self.own["top_k"] or max(round(COLUMNS * size), 1))
@@ -221,6 +230,10 @@ class MemoryEditing(UpdatingModule):
         """
         super().restore(state, described)
         (layer,) = self.layers
+        if self.memories is not None:
+            # Of a module that made edits before.
+            self.memories.take_off()
+            self.weights.memories = self.loop.editor = None
         if not (tensors := state.anchored.get(layer)):
             return
         weight = self.decoder.weight(layer)
@@ -235,7 +248,7 @@ class MemoryEditing(UpdatingModule):
             memory = memory_of(self.method, settings, tensors, edits, sizes, weight.device)
         except WrongFormError as error:
             raise EditError(f"The checkpoint cannot be used: {error}. Take an earlier one of the run.") from error
-        self.weights.memories = Memories(self.model, self.decoder.names[layer], memory)
+        self.weights.memories = Memories(self.model, self._made_for, memory)
 
     def save_memories(self, folder: Path) -> None:
         """Writes the edits into a folder.
@@ -244,8 +257,7 @@ class MemoryEditing(UpdatingModule):
             folder: Which.
         """
         assert self.memories is not None
-        info = self._writer(self.memories).info
-        save_memories(self.memories, folder, self.weights.base_fingerprint(self.layers[0]), info)
+        save_memories(self.memories, folder, self._writer(self.memories).info)
 
 
 def _own(method: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,13 +92,15 @@ class Remembering:
             An update without factors, with ``memories/nll``, the mean of the least losses in nats a token. Edits whose
             loss is never finite are left out of both: nothing was learned of them.
         """
-        memory, one_by_one = self.memories.memory, self._one_by_one
+        memory, model, one_by_one = self.memories.memory, self.decoder.model, self._one_by_one
         size, losses = 1 if one_by_one else self.at_once, list[float]()
         for start in range(0, len(requests), size):
             part = requests[start : start + size]
-            for found, least in halving(self._train if one_by_one else self.learn_outputs, part, self.decoder.model):
-                memory.add(entry for entry, loss in zip(found, least, strict=True) if isfinite(loss))
-                losses += least
+            # Also for a measurement in between, which takes no gradients itself.
+            with torch.enable_grad():
+                for found, least in halving(self._train if one_by_one else self.learn_outputs, part, model):
+                    memory.add(entry for entry, loss in zip(found, least, strict=True) if isfinite(loss))
+                    losses += least
             report("memories (edits)", start + len(part), len(requests))
         learned = [loss for loss in losses if isfinite(loss)]
         if measured:

@@ -12,6 +12,7 @@ from lightning_edit.loading.fingerprints import check_sample, sample_of
 from lightning_edit.models.finding.sites import oriented, oriented_weight
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.checkpoints import checkpoint_file
+from lightning_edit.storage.checkpoints.checkpoint_form import is_memory
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.run_files import MEMORIES, UPDATE, UPDATES, check_own_files
 from lightning_edit.updates.base_model import base_of, load_again, source_of
@@ -116,11 +117,13 @@ def _of_checkpoint(file: Path, folder: Path | None, model: str | None, trust_rem
     content = checkpoint_file.read(file, "RUN")
     if content["hyper_parameters"].get("independent_updates"):
         raise EditError(APART.format(f"the run of {file}", ""))
+    run = content.get("run")
+    if run is not None and any(map(is_memory, run.get("anchored", {}).values())):
+        raise EditError(IN_MEMORIES.format(f"the run of {file}"))
     source = source_of(content["hyper_parameters"], {}, file, model, trust_remote_code)
     base = load_again(source, [name.removeprefix(PREFIX).rpartition(".")[0] for name in content["state_dict"]])
     places = _places(content, base.model)
     check_sample(content["edits"].get("model_sample"), sample_of(base.model), source.name)
-    run = content.get("run")
     layers = {
         place: LayerUpdate(module, content["edits"]["base"][str(place)], factors)
         for place, module in places.items()
