@@ -1,0 +1,48 @@
+"""Runs on top of another: what they are compared with, what they may be built on, and what is left without it."""
+
+from dataclasses import replace
+
+import pytest
+
+from lightning_edit import Gradient, Query, Ridge, Ripple, ValueSettings
+from lightning_edit.datamodules import TinyWorld
+from lightning_edit.metrics import EvaluationSettings
+from tests.small_runs import Requests, fit, module
+from tests.trainers import quiet_trainer
+
+EDITS = TinyWorld(edits=8).requests
+# Steps so long that much else changes, and so short that nothing does.
+SOURCED = {"solver": Ridge(1.0), "values": ValueSettings(), "layers": [0, 1], "context_templates": None}
+FAR, NEAR = ({**SOURCED, "source": Gradient(maps=["mlp.*"], eta=eta)} for eta in (1e-3, 1e-9))
+
+
+def guarded(request):
+    """The edit with answers about other subjects that should stay."""
+    others = request.neighborhood_prompts[:2]
+    tests = tuple(Ripple("unrelated", (Query(prompt),), kept=True) for prompt in others)
+    return replace(request, ripples=tests, locality=tuple((prompt, request.target_true) for prompt in others))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run that has changed much beside its edits."""
+    return fit(tmp_path_factory.mktemp("first"), module(**FAR), Requests(EDITS[:4]))
+
+
+def measured(folder, made, data, ckpt_path=None):
+    quiet_trainer(folder).test(made, datamodule=data, ckpt_path=ckpt_path, weights_only=True, verbose=False)
+    return made.results
+
+
+def test_what_should_stay_is_compared_with_what_the_run_found(first, tmp_path):
+    data, evaluation = Requests([guarded(request) for request in EDITS[4:]]), EvaluationSettings(wild=True)
+    kept = ("locality_unchanged", "wild_exact_locality", "ripple_unrelated_unchanged")
+    made = module(on_top_of=str(first), evaluation=evaluation, **NEAR)
+    assert measured(tmp_path, made, data)["before"]["locality_unchanged"] == 1
+    fit(tmp_path, made, data)
+    after = measured(tmp_path, made, data)["after"]
+    assert {name: after[name] for name in kept} == dict.fromkeys(kept, 1.0)
+    # The earlier run has changed much, which shows where it is compared with the base.
+    made.loop.built_upon = {}
+    after = measured(tmp_path, made, data)["after"]
+    assert all(after[name] < 0.8 for name in kept), {name: after[name] for name in kept}
