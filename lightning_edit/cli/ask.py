@@ -17,7 +17,7 @@ from lightning_edit.messages import terminal
 from lightning_edit.storage.run_files import MEMORIES, UPDATE
 from lightning_edit.storage.user.json import read_json
 from lightning_edit.updates.files.update_list import IN_MEMORIES
-from lightning_edit.updates.run_settings import APART
+from lightning_edit.updates.run_settings import refuse_apart
 
 if TYPE_CHECKING:
     from lightning_edit.updates.before_after import BeforeAfter
@@ -77,8 +77,7 @@ def _settings(run: Path) -> Mapping[str, Any]:
     if not (run / UPDATE).is_file():
         if (run / MEMORIES).is_dir():
             raise EditError(IN_MEMORIES.format(run))
-        if model.get("independent_updates"):
-            raise EditError(APART.format(run, ""))
+        refuse_apart(model, run)
         raise EditError(
             f"RUN: {run} holds no update.safetensors, so there is nothing to compare with. Runs that "
             "put facts in the context and those whose ExportEdits writes no update leave none."

@@ -18,6 +18,7 @@ from lightning_edit.storage.checkpoints.checkpoint_form import is_memory
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import History
+from lightning_edit.updates.run_settings import refuse_apart
 
 
 def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: bool) -> tuple[RunState, list[History]]:
@@ -37,7 +38,8 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
         first.
 
     Raises:
-        EditError: If it is no checkpoint of edits of the same layers of the same model.
+        EditError: If it is no checkpoint of edits of the same layers of the same model, or each update of its run was
+            made by itself.
     """
     file = checkpoint_file.edited_of(path, "model.on_top_of")
     content = _built_upon(file)
@@ -60,6 +62,7 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
 
 def _built_upon(file: Path) -> dict[str, Any]:
     content = checkpoint_file.read(file, "model.on_top_of")
+    refuse_apart(content["hyper_parameters"], f"the run of {file}", "`on_top_of`")
     if "run" not in content:
         raise EditError(
             f"`on_top_of`: {file} holds no updates that can be built upon, like those of a fine-tuning. Give the "

@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from lightning_edit import Gradient, Query, Ridge, Ripple, ValueSettings
+from lightning_edit import EditError, Gradient, Query, Ridge, Ripple, ValueSettings
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.metrics import EvaluationSettings
+from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
+from lightning_edit.updates.history import History
 from tests.small_runs import Requests, fit, module
 from tests.trainers import quiet_trainer
 
@@ -46,3 +49,18 @@ def test_what_should_stay_is_compared_with_what_the_run_found(first, tmp_path):
     made.loop.built_upon = {}
     after = measured(tmp_path, made, data)["after"]
     assert all(after[name] < 0.8 for name in kept), {name: after[name] for name in kept}
+
+
+def test_a_run_of_independent_updates_is_nothing_to_build_upon(tmp_path):
+    folder = fit(tmp_path, module(independent_updates=True), Requests(EDITS[:4]))
+    newest = checkpoints(folder)[0]
+    assert History(folder / "updates").numbers() == [1, 2]
+    made = module(on_top_of=str(newest), previous_keys=True)
+    with pytest.raises(EditError, match=r"`on_top_of`: each update of the run of .*\.ckpt was made by itself.*Make the"):
+        made.configure_model()
+    content = torch.load(newest, weights_only=True)
+    settings = content["hyper_parameters"]
+    settings["separate_updates"] = settings.pop("independent_updates")
+    torch.save(content, tmp_path / "older.ckpt")
+    with pytest.raises(EditError, match="was made by itself"):
+        module(on_top_of=str(tmp_path / "older.ckpt")).configure_model()

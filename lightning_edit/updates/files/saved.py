@@ -19,7 +19,7 @@ from lightning_edit.updates.files.update_list import IN_MEMORIES, UpdateList
 from lightning_edit.updates.files.update_record import DamagedUpdateError
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import ModelUpdate
-from lightning_edit.updates.run_settings import APART, refuse_independent
+from lightning_edit.updates.run_settings import refuse_apart, refuse_independent
 
 # In the names of a checkpoint's tensors.
 PREFIX = "model."
@@ -114,8 +114,7 @@ def _edits_of(folder: Path | None, removed: set[int], until: float = float("inf"
 
 def _of_checkpoint(file: Path, folder: Path | None, model: str | None, trust_remote_code: bool) -> Saved:
     content = checkpoint_file.read(file, "RUN")
-    if content["hyper_parameters"].get("independent_updates"):
-        raise EditError(APART.format(f"the run of {file}", ""))
+    refuse_apart(content["hyper_parameters"], f"the run of {file}")
     source = source_of(content["hyper_parameters"], {}, file, model, trust_remote_code)
     base = load_again(source, [name.removeprefix(PREFIX).rpartition(".")[0] for name in content["state_dict"]])
     places = _places(content, base.model)
