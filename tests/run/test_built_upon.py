@@ -1,5 +1,6 @@
 """Runs on top of another: what they are compared with, what they may be built on, and what is left without it."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -64,3 +65,50 @@ def test_a_run_of_independent_updates_is_nothing_to_build_upon(tmp_path):
     torch.save(content, tmp_path / "older.ckpt")
     with pytest.raises(EditError, match="was made by itself"):
         module(on_top_of=str(tmp_path / "older.ckpt")).configure_model()
+
+
+@pytest.fixture(scope="module")
+def second(first, tmp_path_factory):
+    """A run on top of the first, whose folder is elsewhere by now, and its figures."""
+    parent = tmp_path_factory.mktemp("second")
+    data = Requests([guarded(request) for request in EDITS[4:]])
+    earlier = shutil.copytree(first, parent / "earlier")
+    made = module(on_top_of=str(earlier), **NEAR)
+    folder = fit(parent, made, data)
+    figures = measured(parent, made, data)["after"]
+    shutil.rmtree(earlier)
+    return folder, module(on_top_of=str(earlier), **NEAR), data, figures, made.decoder.weight(0).clone()
+
+
+def test_a_checkpoint_is_measured_without_the_run_that_it_was_built_upon(second, tmp_path):
+    folder, made, data, figures, weight = second
+    assert measured(tmp_path, made, data, folder / "edited.ckpt")["after"] == figures
+    assert figures["locality_unchanged"] == 1
+    assert torch.equal(made.decoder.weight(0), weight)
+    # Of a checkpoint its own settings count.
+    bare = module(**NEAR)
+    assert measured(tmp_path, bare, data, checkpoints(folder)[0])["after"] == figures
+    with pytest.raises(EditError, match="holds no edited.ckpt|there is no file"):
+        fit(tmp_path, module(on_top_of=made.on_top_of, **NEAR), data)
+
+
+@pytest.mark.parametrize("left", ["nothing", "damaged", "another"])
+def test_what_a_checkpoint_is_compared_with_is_said(second, left, tmp_path):
+    folder, _, data, figures, weight = second
+    copy = shutil.copytree(folder, tmp_path / "run")
+    start = copy / "updates" / "start.safetensors"
+    if left == "nothing":
+        start.unlink()
+    elif left == "damaged":
+        start.write_bytes(start.read_bytes()[:-8])
+    else:
+        layers = {layer: replace(one, base="0" * 64) for layer, one in History(start.parent).start().items()}
+        shutil.rmtree(start.parent)
+        History(start.parent).write_start(layers)
+    made = module(**NEAR)
+    told = {"nothing": "start.safetensors is not there", "damaged": "is damaged", "another": "is of another model"}[left]
+    with pytest.warns(UserWarning, match=rf"{told}.* compared with the base model without any edit"):
+        after = measured(tmp_path, made, data, copy / "edited.ckpt")["after"]
+    assert torch.equal(made.decoder.weight(0), weight)
+    assert after["efficacy_score"] == figures["efficacy_score"]
+    assert after["locality_unchanged"] < 0.8
