@@ -82,7 +82,7 @@ class Measuring(Showing):
         self.wild.reset()
         self.ripple_metrics.reset()
         self._measured = 0
-        if self.identity.loaded_records not in (None, self.identity.records(self.requests)):
+        if not self.identity.knows(self.requests):
             self.results.pop("before", None)
             self.sections.get("wild", {}).pop("before", None)
             rank_zero_warn("These are not the records of the checkpoint's run; its --config brings them back.")
