@@ -96,7 +96,7 @@ class UpdatingModule(MeasuredModule):
         if loop.queue.waiting and loop.stopped is None:
             self._write_update()
         left = edits_left(self)
-        check_written(loop.edits_written, loop.stopped)
+        check_written(loop.edits_written, loop.stopped, bool(loop.built_upon))
         if not (left or loop.kept.finished or loop.independent):
             loop.finish()
         self._keep(finished=not left)

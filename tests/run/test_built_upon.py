@@ -11,7 +11,7 @@ from lightning_edit.datamodules import TinyWorld
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from lightning_edit.updates.history import History
-from tests.small_runs import Requests, fit, module
+from tests.small_runs import Refuse, Requests, fit, module
 from tests.trainers import quiet_trainer
 
 EDITS = TinyWorld(edits=8).requests
@@ -112,3 +112,12 @@ def test_what_a_checkpoint_is_compared_with_is_said(second, left, tmp_path):
     assert torch.equal(made.decoder.weight(0), weight)
     assert after["efficacy_score"] == figures["efficacy_score"]
     assert after["locality_unchanged"] < 0.8
+
+
+@pytest.mark.parametrize("upon", [False, True])
+def test_what_a_run_without_updates_leaves_is_said(first, upon, tmp_path):
+    left = "holds the edits of the run it was built on, and no others" if upon else "is unedited"
+    made = module(on_top_of=str(first) if upon else None, **NEAR)
+    with pytest.warns(UserWarning, match="undone"), pytest.raises(EditError, match=f"so the model {left}: enough"):
+        fit(tmp_path, made, Requests(EDITS[4:6]), Refuse(1))
+    assert bool(made.weights.added) is upon
