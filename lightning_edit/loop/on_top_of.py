@@ -17,7 +17,6 @@ from lightning_edit.storage.checkpoints import checkpoint_file
 from lightning_edit.storage.checkpoints.checkpoint_form import is_memory
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
-from lightning_edit.updates.files.update_record import DamagedUpdateError
 from lightning_edit.updates.history import START, History
 from lightning_edit.updates.run_settings import refuse_apart
 
@@ -113,11 +112,7 @@ def start_of(file: Path, weights: EditedWeights) -> dict[int, Factors]:
         For each layer what earlier runs had added; nothing, with a warning, where that is not known any more.
     """
     history = History(_updates_beside(file))
-    why = f"{history.folder / START} is not there."
-    try:
-        start = history.start()
-    except DamagedUpdateError as error:
-        start, why = {}, str(error)
+    start, why = history.start_if_known()
     if any(layer not in weights.bases or weights.base_fingerprint(layer) != one.base for layer, one in start.items()):
         start, why = {}, f"{history.folder / START} is of another model."
     if not start:

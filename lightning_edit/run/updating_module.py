@@ -110,4 +110,5 @@ class UpdatingModule(MeasuredModule):
     def _whole_update(self) -> ModelUpdate | None:
         """All that the run has added to the weights; None where nothing is."""
         assert self.loop.editor is not None
-        return self.weights.update(**self.loop.editor.describe(), edits=self.loop.edits_written)
+        on_top = {"on_top": True} if self.loop.built_upon else {}
+        return self.weights.update(**self.loop.editor.describe(), edits=self.loop.edits_written, **on_top)

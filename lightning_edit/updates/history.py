@@ -13,7 +13,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.updates.distance import first_order_distance
 from lightning_edit.updates.files.update_file import EDIT_FIELDS, StoredUpdate, read_update, write_update
 from lightning_edit.updates.files.update_list import REMOVED, UpdateList
-from lightning_edit.updates.files.update_record import EditIndex, columns_of
+from lightning_edit.updates.files.update_record import DamagedUpdateError, EditIndex, columns_of
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.sums import add_factors
 
@@ -229,6 +229,13 @@ class History(UpdateList):
             DamagedUpdateError: If the file is not what was written.
         """
         return dict(read_update(self.folder / START, 0).updates) if self.began_with else {}
+
+    def start_if_known(self) -> tuple[dict[int, LayerUpdate], str]:
+        """What `start` gives, and where that is nothing, why: for those who can do without."""
+        try:
+            return self.start(), f"{self.folder / START} is not there."
+        except DamagedUpdateError as error:
+            return {}, str(error)
 
     @property
     def began_with(self) -> bool:
