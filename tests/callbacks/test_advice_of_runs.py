@@ -67,4 +67,7 @@ def test_edits_that_a_stopped_run_has_not_made_did_not_fail(tmp_path, capsys):
         folder = fit(tmp_path, made, data, Refuse(2))
     line = advised(tmp_path / "stopped", made, data, capsys)
     assert line.startswith("1 of 1 edits failed although")
-    assert advised(tmp_path / "again", module(**UNWRITTEN, edits_per_update=1), data, capsys, folder / "edited.ckpt") == line
+    assert (
+        advised(tmp_path / "again", module(**UNWRITTEN, edits_per_update=1), data, capsys, folder / "edited.ckpt")
+        == line
+    )

@@ -57,7 +57,9 @@ def test_a_run_of_independent_updates_is_nothing_to_build_upon(tmp_path):
     newest = checkpoints(folder)[0]
     assert History(folder / "updates").numbers() == [1, 2]
     made = module(on_top_of=str(newest), previous_keys=True)
-    with pytest.raises(EditError, match=r"`on_top_of`: each update of the run of .*\.ckpt was made by itself.*Make the"):
+    with pytest.raises(
+        EditError, match=r"`on_top_of`: each update of the run of .*\.ckpt was made by itself.*Make the"
+    ):
         made.configure_model()
     content = torch.load(newest, weights_only=True)
     settings = content["hyper_parameters"]
@@ -88,7 +90,7 @@ def test_a_checkpoint_is_measured_without_the_run_that_it_was_built_upon(second,
     # Of a checkpoint its own settings count.
     bare = module(**NEAR)
     assert measured(tmp_path, bare, data, checkpoints(folder)[0])["after"] == figures
-    with pytest.raises(EditError, match="holds no edited.ckpt|there is no file"):
+    with pytest.raises(EditError, match="there is no file"):
         fit(tmp_path, module(on_top_of=made.on_top_of, **NEAR), data)
 
 
@@ -106,7 +108,7 @@ def test_what_a_checkpoint_is_compared_with_is_said(second, left, tmp_path):
         shutil.rmtree(start.parent)
         History(start.parent).write_start(layers)
     made = module(**NEAR)
-    told = {"nothing": "start.safetensors is not there", "damaged": "is damaged", "another": "is of another model"}[left]
+    told = {"nothing": "is not there", "damaged": "is damaged", "another": "is of another model"}[left]
     with pytest.warns(UserWarning, match=rf"{told}.* compared with the base model without any edit"):
         after = measured(tmp_path, made, data, copy / "edited.ckpt")["after"]
     assert torch.equal(made.decoder.weight(0), weight)
