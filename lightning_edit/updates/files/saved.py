@@ -31,8 +31,8 @@ class Saved:
     """The edits of a run.
 
     Args:
-        update: The sum of its updates, not inserted; ``on_top`` in its `info` says that the edits of the run that it was
-            built on are in it.
+        update: The sum of its updates, not inserted; ``on_top`` in its `info`: the edits of the run that it was
+            built on are in it, too.
         base: The unedited model.
         source: Where that came from.
         folder: The run's; None for a file that lies elsewhere.
