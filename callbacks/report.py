@@ -13,7 +13,6 @@ from lightning_edit.collateral.advice import RunFigures, advice
 from lightning_edit.collateral.table import tables
 from lightning_edit.loop.same_run import plain
 from lightning_edit.messages import terminal
-from lightning_edit.metrics.edit_metrics import name_of
 from lightning_edit.metrics.ripples.table import tables as ripple_tables
 from lightning_edit.metrics.table import generation_lines, table
 from lightning_edit.metrics.wild.kept import notes
@@ -94,15 +93,15 @@ class EditReport(NotesFailures):
 
     def _advice(self, trainer: Trainer, pl_module: EditingRun) -> list[str]:
         """What to change in the next run, see `advice`."""
-        names = (name_of(vars(request)) for request in trainer.datamodule.requests)
-        failed = {name: place for place, name in enumerate(names) if name in self._failed}
-        known = [pl_module.value_losses.get(place) for place in failed.values()]
+        made, failed = self.among_made(trainer, pl_module)
+        of_run = pl_module.identity.knows(pl_module.requests)
+        known = [pl_module.loop.value_losses.get(place) for place in failed] if of_run else []
         losses = [loss for loss in known if loss is not None]
         last = pl_module.loop.last_update
         growth = {} if last is None or pl_module.loop.independent else last.figures
         figures = RunFigures(
-            edits=len(trainer.datamodule.measured),
-            failed=len(self._failed),
+            edits=made,
+            failed=len(failed),
             failed_loss=fmean(losses) if losses else None,
             growth={
                 name.split("/")[0].removeprefix("layer_"): value

@@ -14,13 +14,14 @@ from lightning_edit.asking.answers import Answers
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
-from lightning_edit.storage.run_files import MEMORIES, UPDATE
+from lightning_edit.storage.run_files import MEMORIES, UPDATE, UPDATES
 from lightning_edit.storage.user.json import read_json
 from lightning_edit.updates.files.update_list import IN_MEMORIES
-from lightning_edit.updates.run_settings import APART
+from lightning_edit.updates.run_settings import refuse_apart
 
 if TYPE_CHECKING:
     from lightning_edit.updates.before_after import BeforeAfter
+    from lightning_edit.updates.model_update import ModelUpdate
 
 FORGET, LEAVE = ("/new", "/reset"), ("/quit", "/exit")
 HELP = "Type a question; /new begins a new conversation, /quit (or Ctrl-D) ends."
@@ -77,8 +78,7 @@ def _settings(run: Path) -> Mapping[str, Any]:
     if not (run / UPDATE).is_file():
         if (run / MEMORIES).is_dir():
             raise EditError(IN_MEMORIES.format(run))
-        if model.get("independent_updates"):
-            raise EditError(APART.format(run, ""))
+        refuse_apart(model, run)
         raise EditError(
             f"RUN: {run} holds no update.safetensors, so there is nothing to compare with. Runs that "
             "put facts in the context and those whose ExportEdits writes no update leave none."
@@ -108,7 +108,23 @@ def _loaded(settings: Mapping[str, Any], file: Path, tokens: int, plain: bool, t
     model = load_base(ModelSource(name, settings.get("dtype", "auto"), None, None, trusted, **how), edited).model
     update.check(model)
     check_sample(update.info.get("model_sample"), sample_of(model), name)
-    return BeforeAfter(find_decoder(model, settings.get("down_projection")), tokenizer, update, tokens)
+    decoder, earlier = find_decoder(model, settings.get("down_projection")), _found(settings, file.parent)
+    return BeforeAfter(decoder, tokenizer, update, tokens, earlier)
+
+
+def _found(settings: Mapping[str, Any], run: Path) -> "ModelUpdate | None":
+    """What a run on top of another found in the weights; None where that is nothing, or is not known any more."""
+    from lightning_edit.updates.history import History
+    from lightning_edit.updates.model_update import ModelUpdate
+
+    if not settings.get("on_top_of"):
+        return None
+    start, why = History(run / UPDATES).start_if_known()
+    if start:
+        return ModelUpdate(start)
+    said = f"{why} So 'before' is the base model without any edit, and not the model that the run was built on."
+    terminal(stderr=True).print(said, soft_wrap=True)
+    return None
 
 
 def _typed(asked: "BeforeAfter") -> Iterator[str]:

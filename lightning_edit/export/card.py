@@ -57,6 +57,7 @@ class CardFacts:
         folder: Where the base model's files are, if they are at hand, or its GGUF file.
         settings: The settings of the method that a reader may want.
         edits: How many edits there are.
+        on_top: Whether they are on top of those of an earlier run, which are in the export and are not counted.
         sample: Those that are listed: of each ``subject``, ``prompt`` and ``target_new``.
         before: Figures of the unedited model, as in ``metrics.json``.
         after: Those of the edited one.
@@ -75,6 +76,7 @@ class CardFacts:
     folder: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     edits: int = 0
+    on_top: bool = False
     sample: Sequence[Mapping[str, str]] = ()
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
@@ -151,14 +153,17 @@ def _license_in(file: Path) -> dict[str, str]:
 
 def _head(facts: CardFacts) -> str:
     revision = f", revision `{facts.revision}`" if facts.revision else ""
+    top = ", on top of those of an earlier run" if facts.on_top else ""
+    built = "Built on an earlier run: its edits are in here, too, and are neither counted nor listed below"
     lines = [
-        f"# {counted(facts.edits, 'edited fact')} in {Path(facts.base).name or facts.base}",
+        f"# {counted(facts.edits, 'edited fact')} in {Path(facts.base).name or facts.base}{top}",
         "",
         f"Individual facts of a language model were changed with {_text(facts.method)} by Lightning Edit. "
         "Everything else was meant to stay as it was.",
         "",
         f"- Base model: `{facts.base}`{revision}",
         f"- Method: {_text(facts.method)}",
+        *([f"- {built}"] if facts.on_top else []),
         *(f"- {_text(name)}: `{value}`" for name, value in facts.settings.items()),
         *(f"- {line}" for line in facts.form),
     ]
@@ -169,7 +174,8 @@ def _edits(facts: CardFacts) -> str:
     if not facts.sample:
         return "## Edits\n\nWhich facts they are was not kept with the update."
     shown = len(facts.sample)
-    all_or_some = "All of them:" if shown >= facts.edits else f"{shown} of {facts.edits:,}, the first ones:"
+    every = "All of this run, without those of the run it was built on:" if facts.on_top else "All of them:"
+    all_or_some = every if shown >= facts.edits else f"{shown} of {facts.edits:,}, the first ones:"
     rows = [
         f"| {_text(edit['prompt'].replace('{}', edit['subject']))} | {_text(edit['target_new'])} |"
         for edit in facts.sample
@@ -183,6 +189,7 @@ def _figures(facts: CardFacts) -> str:
         return "## Figures\n\nThe run was not measured."
     rows = [f"| {FIGURES[name]} | {_share(facts.before, name)} | {_share(facts.after, name)} |" for name in known]
     note = "Shares of the edits ± the standard error of the mean, measured on the model as the run left it."
+    note += " *Before* is the model with the edits of the earlier run." if facts.on_top else ""
     return "\n".join(["## Figures", "", note, "", "| the model ... | before | after |", "|---|---|---|", *rows])
 
 

@@ -125,6 +125,7 @@ def base_facts(
         method=solver.partition("(")[0] or "an unknown method",
         settings={key: str(info[key]) for key in ("solver", "layers", "dtype") if key in info},
         edits=int(info.get("edits") or len(edits)),
+        on_top=bool(info.get("on_top")),
         sample=edits[:SAMPLE],
     )
 

@@ -12,12 +12,13 @@ from lightning_edit.loop.replaced_edits import valid_columns
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.same_run import check_base
 from lightning_edit.messages import counted
-from lightning_edit.solvers import PreviousKeys
+from lightning_edit.solvers import Factors, PreviousKeys
 from lightning_edit.storage.checkpoints import checkpoint_file
 from lightning_edit.storage.checkpoints.checkpoint_form import is_memory
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
-from lightning_edit.updates.history import History
+from lightning_edit.updates.history import START, History
+from lightning_edit.updates.run_settings import refuse_apart
 
 
 def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: bool) -> tuple[RunState, list[History]]:
@@ -37,7 +38,8 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
         first.
 
     Raises:
-        EditError: If it is no checkpoint of edits of the same layers of the same model.
+        EditError: If it is no checkpoint of edits of the same layers of the same model, or each update of its run was
+            made by itself.
     """
     file = checkpoint_file.edited_of(path, "model.on_top_of")
     content = _built_upon(file)
@@ -60,6 +62,7 @@ def earlier_edits(path: str, weights: EditedWeights, model: str, previous_keys: 
 
 def _built_upon(file: Path) -> dict[str, Any]:
     content = checkpoint_file.read(file, "model.on_top_of")
+    refuse_apart(content["hyper_parameters"], f"the run of {file}", "`on_top_of`")
     if "run" not in content:
         raise EditError(
             f"`on_top_of`: {file} holds no updates that can be built upon, like those of a fine-tuning. Give the "
@@ -75,8 +78,7 @@ def _built_upon(file: Path) -> dict[str, Any]:
 
 def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
     """Where the updates in a checkpoint can be looked up, those of the runs that its run was built upon included."""
-    folder = file.parent.parent if file.parent.name == checkpoint_file.FOLDER else file.parent
-    history = History(folder / UPDATES, until=content["run"]["updates_written"])
+    history = History(_updates_beside(file), until=content["run"]["updates_written"])
     if len(history.numbers()) < (history.until or 0):
         rank_zero_warn(
             f"{history.folder} does not hold the {counted(history.until or 0, 'update')} of {file}: what they wrote "
@@ -91,3 +93,31 @@ def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
     if earlier is not None and earlier.is_dir():
         earlier /= checkpoint_file.EDITED
     return [history, *(_chain(earlier, _built_upon(earlier)) if earlier is not None and earlier.is_file() else [])]
+
+
+def _updates_beside(file: Path) -> Path:
+    """Where the run of a checkpoint keeps its updates."""
+    folder = file.parent.parent if file.parent.name == checkpoint_file.FOLDER else file.parent
+    return folder / UPDATES
+
+
+def start_of(file: Path, weights: EditedWeights) -> dict[int, Factors]:
+    """What the weights held when the run of a checkpoint began; that run keeps it, and need not be built upon again.
+
+    Args:
+        file: The checkpoint of a run that was built on an earlier one.
+        weights: Those of the model that is measured.
+
+    Returns:
+        For each layer what earlier runs had added; nothing, with a warning, where that is not known any more.
+    """
+    history = History(_updates_beside(file))
+    start, why = history.start_if_known()
+    if any(layer not in weights.bases or weights.base_fingerprint(layer) != one.base for layer, one in start.items()):
+        start, why = {}, f"{history.folder / START} is of another model."
+    if not start:
+        rank_zero_warn(
+            f"{why} The run of {file} was built on an earlier one, and what it found is not known: what should stay is "
+            "compared with the base model without any edit, so what the earlier run changed counts, too."
+        )
+    return {layer: one.factors for layer, one in start.items()}

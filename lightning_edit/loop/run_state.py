@@ -40,6 +40,7 @@ class RunState:
         pending: Positions and values of edits that wait for their update.
         seconds: Time spent on each stage.
         curves: What callbacks measured on the way.
+        value_losses: For the position of each edit whose value was found the loss that was left, in nats a token.
     """
 
     offered: int = 0
@@ -58,6 +59,7 @@ class RunState:
     pending: list[Pending] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     curves: list[dict[str, Any]] = field(default_factory=list)
+    value_losses: dict[int, float] = field(default_factory=dict)
 
     def packed(self) -> dict[str, Any]:
         """Tensors, numbers, texts, lists and dictionaries only, which `torch.load` reads with ``weights_only``."""

@@ -79,6 +79,14 @@ class RunIdentity:
         self.fingerprints = {**then, **fingerprints, **counted}
         return told
 
+    def knows(self, requests: Sequence[EditRequest]) -> bool:
+        """Whether edits are those of the checkpoint that was loaded, if one was.
+
+        Args:
+            requests: All edits of the data.
+        """
+        return self.loaded_records in (None, self.records(requests))
+
     def records(self, requests: Sequence[EditRequest]) -> str:
         """The hash of all edits of the run, in their order.
 

@@ -67,6 +67,7 @@ class UpdateLoop:
         post_processed: Whether the sum of all updates was changed after the last one.
         was_finished: Whether the run had written all its edits before it was resumed.
         built_upon: For each edited layer what earlier runs have added to it.
+        value_losses: See `RunState`.
     """
 
     weights: EditedWeights
@@ -84,6 +85,7 @@ class UpdateLoop:
         self.edits_written = self.updates_written = self.micro_batches = self.passes = 0
         self.post_processed = self.was_finished = False
         self.built_upon: dict[int, Factors] = {}
+        self.value_losses: dict[int, float] = {}
         self._independent_updates = IndependentUpdates()
         self._looked_at: Sequence[EditRequest] | None = None
         self._replaces = False
@@ -200,6 +202,7 @@ class UpdateLoop:
             pending=list(self.queue.pending),
             seconds=dict(seconds),
             curves=list(curves),
+            value_losses=dict(self.value_losses),
         )
 
     def set_aside(self) -> None:
@@ -213,6 +216,7 @@ class UpdateLoop:
         self.queue.restore(state)
         self.micro_batches, self.passes = state.micro_batches, state.passes
         self.edits_written, self.updates_written = state.edits_written, state.updates_written
+        self.value_losses = dict(state.value_losses)
         self.weights.set(state.added)
         if self.editor is not None:
             self.editor.statistics, self.editor.anchored = state.statistics, state.anchored

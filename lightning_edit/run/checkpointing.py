@@ -1,5 +1,6 @@
 """What a run writes into a checkpoint, and how it goes on from one."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
@@ -9,6 +10,7 @@ from lightning_edit.commands.method_file import METHOD_FILE
 from lightning_edit.distributed.process_group import processes
 from lightning_edit.errors import EditError
 from lightning_edit.loop.checkpoint_fit import check_fits, check_form
+from lightning_edit.loop.on_top_of import start_of
 from lightning_edit.loop.run_state import RunState, random_states, set_random_states
 from lightning_edit.loop.same_run import check_base, check_same_run, plain
 from lightning_edit.messages import counted
@@ -91,6 +93,8 @@ def load_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
         module.restore(state, edits)
         if fits:
             _resume(module, checkpoint, state)
+        elif checkpoint["hyper_parameters"].get("on_top_of"):
+            module.loop.built_upon = start_of(Path(module.trainer.ckpt_path), module.weights)
     elif fits:
         raise EditError("This checkpoint cannot be gone on from: fine-tuning makes all edits in one fit.")
 

@@ -43,8 +43,6 @@ class EditingRun(Protocol):
         sections: What callbacks add to ``metrics.json``, by name.
         chat_settings: How a chat is asked.
         evaluation: What is measured of each edit.
-        value_losses: For the position of each edit whose value was found the loss that was left, in nats a token; of a
-            run that was resumed only since then.
         seconds: Time spent on each stage.
         on_top_of: The checkpoint of an earlier run that this one is built upon.
         loggers_of_run: All loggers, which are given the same.
@@ -69,7 +67,6 @@ class EditingRun(Protocol):
     curves: list[dict[str, Any]]
     preserved: Mapping[World, Prompts]
     sections: dict[str, Any]
-    value_losses: dict[int, float]
     seconds: dict[str, float]
     on_top_of: str | None
     hparams: Any

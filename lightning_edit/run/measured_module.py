@@ -119,7 +119,6 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         self.curves: list[dict[str, Any]] = []
         self.sections: dict[str, Any] = {}
         self.preserved: Mapping[World, Prompts] = {}
-        self.value_losses: dict[int, float] = {}
         self.identity = RunIdentity()
         self._checked = False
 

@@ -21,7 +21,7 @@ from lightning_edit.updates.edited_weights import EditedWeights
 
 
 class Measuring(Showing):
-    """A module whose test measures records; before any edit the figures are those of the unedited model.
+    """A module whose test measures records; before any edit the figures are those of the model that the run found.
 
     Attributes:
         results: Figures under ``before`` and ``after``.
@@ -82,7 +82,7 @@ class Measuring(Showing):
         self.wild.reset()
         self.ripple_metrics.reset()
         self._measured = 0
-        if self.identity.loaded_records not in (None, self.identity.records(self.requests)):
+        if not self.identity.knows(self.requests):
             self.results.pop("before", None)
             self.sections.get("wild", {}).pop("before", None)
             rank_zero_warn("These are not the records of the checkpoint's run; its --config brings them back.")
@@ -103,11 +103,12 @@ class Measuring(Showing):
         return {"records": records}
 
     def _evaluate(self, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
-        unedited, report = self.weights.unedited, self._report_part(requests)
-        how = (self.metrics, self.evaluation, unedited, report)
+        # Not the base model: a run on top of another is compared with what it found.
+        before_run, report = self.loop.before_run, self._report_part(requests)
+        how = (self.metrics, self.evaluation, before_run, report)
         records = evaluate(self.decoder, self.tokenizer, requests, *how)
         self.way_metrics.measure(self.decoder, requests, records, report)
-        before = unedited if self.loop.edits_written else None
+        before = before_run if self.loop.edits_written else None
         self.wild.measure(self.decoder, requests, records, before, report)
         self.ripple_metrics.measure(self.decoder, self.tokenizer, requests, records, before, report)
         return records

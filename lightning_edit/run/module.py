@@ -5,6 +5,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import torch
+
 from lightning_edit.asking.chat import ChatSettings
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.context_templates import ContextTemplates
@@ -142,8 +144,20 @@ class EditingModule(UpdatingModule):
             check_site(self.decoder, self.layers, self.value_settings.site, self.distribution)
         if self.templates is not None:
             self.templates = self._in_worlds(self.templates)
+        # Whether a test is of a checkpoint, which holds the earlier edits, too, is not known yet.
+        if self._trainer is None or self.trainer.state.fn != "test":
+            self._build_upon()
+
+    def _build_upon(self) -> None:
         if self.on_top_of is not None and not self.weights.added:
             self.loop.build_upon(self.on_top_of, self.model_name, self.previous_keys)
+
+    def on_test_start(self) -> None:
+        """Measures what the run builds upon; a checkpoint has been loaded by now, and needs no other run."""
+        if self.trainer.ckpt_path is None:
+            # What is read now is changed in the fit.
+            with torch.inference_mode(False):
+                self._build_upon()
 
     def _in_worlds(self, templates: ContextTemplates) -> ContextTemplates:
         return templates.in_worlds(self.chat_settings) if self.chat else templates

@@ -96,7 +96,7 @@ class UpdatingModule(MeasuredModule):
         if loop.queue.waiting and loop.stopped is None:
             self._write_update()
         left = edits_left(self)
-        check_written(loop.edits_written, loop.stopped)
+        check_written(loop.edits_written, loop.stopped, bool(loop.built_upon))
         if not (left or loop.kept.finished or loop.independent):
             loop.finish()
         self._keep(finished=not left)
@@ -110,4 +110,5 @@ class UpdatingModule(MeasuredModule):
     def _whole_update(self) -> ModelUpdate | None:
         """All that the run has added to the weights; None where nothing is."""
         assert self.loop.editor is not None
-        return self.weights.update(**self.loop.editor.describe(), edits=self.loop.edits_written)
+        on_top = {"on_top": True} if self.loop.built_upon else {}
+        return self.weights.update(**self.loop.editor.describe(), edits=self.loop.edits_written, **on_top)

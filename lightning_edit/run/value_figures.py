@@ -30,7 +30,7 @@ def log_values(module: EditingRun, values: Values) -> None:
         module: The editing module under way.
         values: Those of the part.
     """
-    module.value_losses |= dict(enumerate(values.nll.tolist(), module.loop.queue.offered))
+    module.loop.value_losses |= dict(enumerate(values.nll.tolist(), module.loop.queue.offered))
     step = module.loop.queue.offered + len(values)
     per_edit = {
         "nll": values.nll,

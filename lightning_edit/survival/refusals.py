@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lightning_edit.errors import EditError
 from lightning_edit.storage.run_files import MEMORIES
-from lightning_edit.updates.run_settings import APART, measured_settings
+from lightning_edit.updates.run_settings import measured_settings, refuse_apart
 
 WORKS = "`survive` takes runs that leave an edited model: those of EditingModule, FineTuning, LoRA and CrispEdit."
 
@@ -31,5 +31,4 @@ def refuse_without_weights(run: Path) -> None:
             f"RUN: {run} puts facts before prompts and edits no weight. {WORKS} `lightning-edit test` with the "
             "run's settings and another `model.model` measures the same facts on another model."
         )
-    if model.get("independent_updates"):
-        raise EditError(APART.format(run, f"{WORKS} "))
+    refuse_apart(model, run, remedy=f"{WORKS} ")

@@ -1,13 +1,13 @@
 """Asking a model before and after an update, whether the update is in the model or not."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from lightning_edit.asking.answers import Answers
 from lightning_edit.asking.conversation import Conversation, Show
 from lightning_edit.models.decoder import Decoder
-from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.updates.model_update import ModelUpdate, inserted
 
 
 class BeforeAfter:
@@ -20,15 +20,24 @@ class BeforeAfter:
         tokenizer: Its fast tokenizer, or a `ChatTokenizer`.
         update: The update, in the model or not.
         tokens: Most tokens of an answer.
+        earlier: What was in the weights before, where the update holds more than was added then; None for nothing.
     """
 
-    def __init__(self, decoder: Decoder, tokenizer: Any, update: ModelUpdate, tokens: int = 128) -> None:
-        self.model, self.update = decoder.model, update
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Any,
+        update: ModelUpdate,
+        tokens: int = 128,
+        earlier: ModelUpdate | None = None,
+    ) -> None:
+        self.model, self.update, self.earlier = decoder.model, update, earlier
         self._before, self._after = (Conversation(decoder, tokenizer, tokens) for _ in range(2))
 
     def before(self, question: str, show: Show = lambda text: None) -> str:
         """The answer without the update; see `Conversation.ask`."""
-        with self.update_in_model(False):
+        found = nullcontext() if self.earlier is None else inserted(self.model, self.earlier)
+        with self.update_in_model(False), found:
             return self._before.ask(question, show)
 
     def after(self, question: str, show: Show = lambda text: None) -> str:

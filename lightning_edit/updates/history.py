@@ -13,7 +13,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.updates.distance import first_order_distance
 from lightning_edit.updates.files.update_file import EDIT_FIELDS, StoredUpdate, read_update, write_update
 from lightning_edit.updates.files.update_list import REMOVED, UpdateList
-from lightning_edit.updates.files.update_record import EditIndex, columns_of
+from lightning_edit.updates.files.update_record import DamagedUpdateError, EditIndex, columns_of
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.sums import add_factors
 
@@ -208,8 +208,7 @@ class History(UpdateList):
             EditError: If a number is not there, a file is damaged, or the updates are of different runs.
         """
         self._check_known(without)
-        start = self.folder / START
-        total: dict[int, LayerUpdate] = dict(read_update(start, 0).updates) if start.exists() else {}
+        total = self.start()
         for stored in self._read_all(set(self.numbers()) - set(without)):
             for layer, update in stored.updates.items():
                 before = total.get(layer)
@@ -222,6 +221,21 @@ class History(UpdateList):
                 factors = update.factors if before is None else add_factors(before.factors, update.factors)
                 total[layer] = replace(update, factors=factors)
         return dict(sorted(total.items()))
+
+    def start(self) -> dict[int, LayerUpdate]:
+        """For each layer what its weight held before the first update, see `write_start`; empty where that is not kept.
+
+        Raises:
+            DamagedUpdateError: If the file is not what was written.
+        """
+        return dict(read_update(self.folder / START, 0).updates) if self.began_with else {}
+
+    def start_if_known(self) -> tuple[dict[int, LayerUpdate], str]:
+        """What `start` gives, and where that is nothing, why: for those who can do without."""
+        try:
+            return self.start(), f"{self.folder / START} is not there."
+        except DamagedUpdateError as error:
+            return {}, str(error)
 
     @property
     def began_with(self) -> bool:

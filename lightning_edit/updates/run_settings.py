@@ -1,17 +1,35 @@
 """What a run's files say of its settings, and which runs have no sum of updates: each was made by itself."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning_edit.errors import EditError
+from lightning_edit.old_names import current
 from lightning_edit.storage.user.json import read_json
 from lightning_edit.storage.user.yaml import read_yaml
 
 CONFIG = "config.yaml"
 APART = (
-    "RUN: each update of {} was made by itself (`independent_updates`), so there is no edited model. "
+    "{}: each update of {} was made by itself (`independent_updates`), so there is no edited model. "
     "{}Make the run again with `model.independent_updates: false`."
 )
+
+
+def refuse_apart(settings: Mapping[str, Any], run: str | Path, given: str = "RUN", remedy: str = "") -> None:
+    """Refuses a run each of whose updates was made by itself.
+
+    Args:
+        settings: Those of its ``model``, perhaps under old names.
+        run: What it is called.
+        given: What names it.
+        remedy: What else would work, a sentence with a space behind it.
+
+    Raises:
+        EditError: If it is one.
+    """
+    if current(settings, warn=False).get("independent_updates"):
+        raise EditError(APART.format(given, run, remedy))
 
 
 def refuse_independent(run: Path) -> None:
@@ -23,8 +41,7 @@ def refuse_independent(run: Path) -> None:
     Raises:
         EditError: If its configuration, or its ``metrics.json`` where there is none, says that it is one.
     """
-    if (settings_of(run) or measured_settings(run)).get("independent_updates"):
-        raise EditError(APART.format(run, ""))
+    refuse_apart(settings_of(run) or measured_settings(run), run)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:

@@ -38,18 +38,20 @@ class Written:
         return self.keys[layer].shape[1] if self.owners is None else len(set(self.owners))
 
 
-def check_written(edits: int, stopped: str | None = None) -> None:
+def check_written(edits: int, stopped: str | None = None, on_top: bool = False) -> None:
     """Refuses a run in which nothing could be written.
 
     Args:
         edits: Number of edits written.
         stopped: Why no more were written.
+        on_top: Whether the model holds the edits of an earlier run.
 
     Raises:
         EditError: If it is 0.
     """
     if not edits and stopped:
-        raise EditError(f"The first update was refused, so the model is unedited: {stopped}")
+        left = "holds the edits of the run it was built on, and no others" if on_top else "is unedited"
+        raise EditError(f"The first update was refused, so the model {left}: {stopped}")
     if not edits:
         raise EditError(
             "No edit has a value to be written, as the log says. If losses are not finite, lower the learning rate "

@@ -115,6 +115,7 @@ RUN: Form = fields(
         "left_out": table(count, text),
         "seconds": table(text, number),
         "curves": each(CURVE),
+        "value_losses": table(count, number),
         "statistics": table(text, _statistics),
         "anchored": table(count, _anchored),
     },

@@ -18,9 +18,10 @@ from lightning_edit.storage.run_files import MEMORIES, UPDATE, UPDATES, check_ow
 from lightning_edit.updates.base_model import base_of, load_again, source_of
 from lightning_edit.updates.files.update_list import IN_MEMORIES, UpdateList
 from lightning_edit.updates.files.update_record import DamagedUpdateError
+from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import ModelUpdate
-from lightning_edit.updates.run_settings import APART, refuse_independent
+from lightning_edit.updates.run_settings import refuse_apart, refuse_independent
 
 # In the names of a checkpoint's tensors.
 PREFIX = "model."
@@ -31,7 +32,8 @@ class Saved:
     """The edits of a run.
 
     Args:
-        update: The sum of its updates, not inserted.
+        update: The sum of its updates, not inserted; ``on_top`` in its `info`: the edits of the run that it was
+            built on are in it, too.
         base: The unedited model.
         source: Where that came from.
         folder: The run's; None for a file that lies elsewhere.
@@ -62,6 +64,9 @@ def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bo
     if file.suffix == ".ckpt":
         return _of_checkpoint(file, folder, model, trust_remote_code)
     update = ModelUpdate.load(file)
+    if folder is not None and History(folder / UPDATES).began_with:
+        # Updates of earlier versions do not say so themselves.
+        update.info["on_top"] = True
     base, source = base_of(folder, update, model, trust_remote_code)
     removed = set(update.info.get("removed_updates", ()))
     return Saved(update, base, source, folder, _edits_of(folder, removed))
@@ -115,8 +120,7 @@ def _edits_of(folder: Path | None, removed: set[int], until: float = float("inf"
 
 def _of_checkpoint(file: Path, folder: Path | None, model: str | None, trust_remote_code: bool) -> Saved:
     content = checkpoint_file.read(file, "RUN")
-    if content["hyper_parameters"].get("independent_updates"):
-        raise EditError(APART.format(f"the run of {file}", ""))
+    refuse_apart(content["hyper_parameters"], f"the run of {file}")
     run = content.get("run")
     if run is not None and any(map(is_memory, run.get("anchored", {}).values())):
         raise EditError(IN_MEMORIES.format(f"the run of {file}"))
@@ -132,6 +136,7 @@ def _of_checkpoint(file: Path, folder: Path | None, model: str | None, trust_rem
     if not layers:
         raise EditError(f"RUN: no update was written yet when {file} was, so there is nothing in it.")
     info = {"model": source.name, "edits": content["edits"]["edits_written"]}
+    info |= {"on_top": True} if content["hyper_parameters"].get("on_top_of") else {}
     until = float("inf") if run is None else run.get("updates_written", float("inf"))
     return Saved(ModelUpdate(layers, info), base, source, folder, _edits_of(folder, set(), until))
 
