@@ -229,7 +229,7 @@ class History(UpdateList):
         """Whether the run was built on an earlier one, whose edits are in every sum (`write_start`)."""
         return (self.folder / START).exists()
 
-    def distance(self, without: Collection[int]) -> dict[int, float | None]:
+    def distance(self, without: Collection[int]) -> dict[int, float | str]:
         """How far `sum` is from a run that never made some updates; see `first_order_distance`.
 
         Args:
