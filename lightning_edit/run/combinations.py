@@ -36,7 +36,9 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
         EditError: Names what to change.
     """
     single = module.loop.queue.size is None
-    if isinstance(module.solver, EMMET) and module.loop.queue.size == 1 and changed(module.solver, ["emmet_lambda"]):
+    # A source gives an edit several keys, as a rule.
+    alone = module.loop.queue.size == 1 and module.pairs_from is None
+    if isinstance(module.solver, EMMET) and alone and changed(module.solver, ["emmet_lambda"]):
         raise EditError(
             "`solver.emmet_lambda` has no effect with `edits_per_update: 1`: for a single edit it is 0. Raise "
             "`edits_per_update`, or leave it out."
