@@ -150,4 +150,6 @@ def test_a_fit_by_the_command_line_says_what_it_reaches(tmp_path, capsys):
     assert figures["config"]["model"]["layers"] == [0, 1]
     assert figures["config"]["model"]["source"]["class_path"] == "lightning_edit.Gradient"
     assert figures["after"]["efficacy_score"] >= 0.8
-    assert "20 edits" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "20 edits" in shown
+    assert " edits per second" in shown and "values per second" not in shown
