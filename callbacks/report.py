@@ -92,6 +92,7 @@ class EditReport(NotesFailures):
             },
             "settings_without_effect": sorted(
                 settings_without_effect({"model": type(pl_module), "data": type(trainer.datamodule)}, "methods")
+                | {f"model.{name}" for name in pl_module.idle}
             ),
         }
 
