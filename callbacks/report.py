@@ -65,7 +65,10 @@ class EditReport(NotesFailures):
                 console.print(shown)
             for line in self._advice(trainer, pl_module):
                 console.print(line, soft_wrap=True, style="yellow")
-            console.print(times(pl_module.loop.edits_written, pl_module.seconds), soft_wrap=True, style="dim")
+            # A source gives an edit as many values as it has windows, or a gradient for each token.
+            found = "values" if getattr(pl_module, "pairs_from", None) is None else "edits"
+            line = times(pl_module.loop.edits_written, pl_module.seconds, found)
+            console.print(line, soft_wrap=True, style="dim")
             if pl_module.loop.independent:
                 console.print("Each update was made on the unedited model, so no edited model is kept.")
             console.print(f"Results: {folder}", soft_wrap=True)
@@ -88,6 +91,7 @@ class EditReport(NotesFailures):
             },
             "settings_without_effect": sorted(
                 settings_without_effect({"model": type(pl_module), "data": type(trainer.datamodule)}, "methods")
+                | {f"model.{name}" for name in pl_module.idle}
             ),
         }
 
@@ -131,13 +135,14 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), "lightning-edit": own_version(), **packages}
 
 
-def times(edits: int, seconds: dict[str, float]) -> str:
+def times(edits: int, seconds: dict[str, float], found: str = "values") -> str:
     """Where the time went, in one line.
 
     Args:
         edits: Number of edits written.
         seconds: Seconds of each stage.
+        found: What there is one of for each edit.
     """
     spent = ", ".join(f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items() if value)
     of_values = seconds.get("values", 0)
-    return f"{spent}; {edits / of_values:.1f} values per second" if of_values else spent
+    return f"{spent}; {edits / of_values:.1f} {found} per second" if of_values else spent

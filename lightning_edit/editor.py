@@ -31,6 +31,7 @@ from lightning_edit.solvers import (
 from lightning_edit.solvers.anchors import Memory, Standing
 from lightning_edit.solvers.checks import check_second_moments, dependent_keys
 from lightning_edit.solvers.layer_distribution import LayerDistribution, residual_share
+from lightning_edit.updates.distance import NO_WRITER
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.post_processed import post_processed, process_sum
 from lightning_edit.updates.update_figures import errors_of, measured_again, norms_of
@@ -283,5 +284,6 @@ class Editor(Searching):
             "solver": repr(self.solver),
             "layers": [layer if layer < len(decoder.blocks) else decoder.shown(layer) for layer in self.layers],
             **({} if self.source is None else {"source": repr(self.source)}),
+            **({} if self.solver.one_writer else {NO_WRITER: type(self.solver).__name__}),
             "context_templates": list(self.templates.texts),
         }

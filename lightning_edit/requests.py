@@ -214,7 +214,8 @@ def fact_of(request: EditRequest) -> tuple[str, str]:
     """What an edit is about: requests with the same fact cannot both hold.
 
     Spaces around subject and prompt do not count. Case does: to a model "apple" and "Apple" are different tokens, and
-    the one may well have another answer than the other.
+    the one may well have another answer than the other. In a chat the record's own prompt counts, however it is asked
+    there.
 
     Args:
         request: The edit.
@@ -222,7 +223,8 @@ def fact_of(request: EditRequest) -> tuple[str, str]:
     Returns:
         Subject and prompt.
     """
-    return request.subject.strip(), request.prompt.strip()
+    plain = request.original or request
+    return plain.subject.strip(), plain.prompt.strip()
 
 
 def fact_code(request: EditRequest) -> int:

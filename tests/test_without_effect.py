@@ -64,5 +64,6 @@ def test_beside_what_gives_them_an_effect_they_are_taken():
     assert SecondMomentSettings(source="none", tokens=100).tokens == 100
     assert Gradient(normalize="whitened", floor=1e-3, warmup=5).warmup == 5
     assert module(values=ValueSettings(norm_anchor="auto", norm_anchor_edits=5)).value_settings.norm_anchor_edits == 5
+    assert module(solver=EMMET(emmet_lambda=0.5), edits_per_update=1, source=Gradient()).pairs_from is not None
     assert FineTuning("tiny", chat=False, chat_settings=ChatSettings(train_end=True)).train_end
     assert InContext("tiny", facts="tfidf", nearest=2).loop is not None

@@ -80,7 +80,7 @@ class Scheduled(EditCallback, ABC):
         if not self.active or self._module is pl_module:
             return
         if self.every_n_micro_batches is not None and (pl_module.loop.independent or not pl_module.by_updates):
-            why = "with `independent_updates`" if pl_module.loop.independent else "in fine-tuning"
+            why = f"with `{'independent_updates' if pl_module.loop.independent else type(pl_module).__name__}`"
             raise EditError(
                 f"{type(self).__name__}: `every_n_micro_batches` measures edits that wait for their update, and {why} "
                 "there are none. Set it to null."

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from lightning_edit.commands.other_class import begun_anew
 from lightning_edit.commands.relative_paths import check_relative
 from lightning_edit.commands.resume_arguments import restored_settings, resume_arguments, same_folder
 from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, checked_config, typed_classes
@@ -28,12 +29,14 @@ class CheckpointCLI(LightningCLI):
 
     Attributes:
         named_kinds: Classes whose subclasses a checkpoint, and the configuration beside it, may name.
+        begun_anew: Classes whose subclasses begin with their own defaults where they replace another one.
         restored: What ``test`` takes over from the checkpoint: settings of ``model`` and ``data``.
         may_import: The classes that the parser may import; None for all.
     """
 
     config: Any
     named_kinds: tuple[type, ...] = ()
+    begun_anew: tuple[type, ...] = ()
     restored: Mapping[str, Any] = MappingProxyType({})
     may_import: list[str] | None = None
     _typed: tuple[str, ...] = ()
@@ -50,7 +53,7 @@ class CheckpointCLI(LightningCLI):
             self.may_import = [*accepted, *typed_classes(typed, self.named_kinds)]
         self._typed = tuple(typed)
         bound_yaml()
-        with self._imports():
+        with self._imports(), begun_anew(*self.begun_anew):
             super().parse_arguments(parser, arguments)
         check_settings(self.config[self.config.subcommand])
         if self.config[self.config.subcommand].ckpt_path is not None:

@@ -67,10 +67,8 @@ class EditCLI(CheckpointCLI):
     """`LightningCLI` that measures the model before a fit and after it."""
 
     config: Any
-    named_kinds = (
-        *(MeasuredModule, EditDataModule, PreservationText),
-        *(Solver, Anchor, PostProcessor, Source, Callback, Strategy),
-    )
+    begun_anew = (PreservationText, Solver, Anchor, PostProcessor, Source)
+    named_kinds = (MeasuredModule, EditDataModule, *begun_anew, Callback, Strategy)
 
     def subcommands(self) -> dict[str, set[str]]:
         """The one of the trainer's methods that is to be run: making the parser of another one too takes long."""

@@ -174,15 +174,16 @@ def _likeness(change: "Change") -> str:
     if change.distance is None:
         return f"{later} Because a file is damaged, the distance from a run without them cannot be computed. {exact}"
     shares = "; ".join(f"layer {layer}: {_share(value)}" for layer, value in change.distance.items())
+    told = any(not isinstance(value, str) for value in change.distance.values())
+    assumed = " This assumes the same value vectors; those of a new run would differ, too." if told else ""
     return (
         f"{later} To first order, the sum of the updates differs from that of a run without the removed ones by this "
-        f"share of its norm: {shares}. This assumes the same value vectors; those of a new run would differ, too. "
-        f"{exact}"
+        f"share of its norm: {shares}.{assumed} {exact}"
     )
 
 
-def _share(value: float | None) -> str:
-    return "unknown for dense updates and values from gradients" if value is None else f"{value:.1%}"
+def _share(value: float | str) -> str:
+    return f"unknown for {value}" if isinstance(value, str) else f"{value:.1%}"
 
 
 def _numbers(numbers: Iterable[int]) -> str:

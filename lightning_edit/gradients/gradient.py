@@ -114,6 +114,12 @@ class Gradient(Source):
     section: ClassVar[str] = "source"
     needs_subject: ClassVar[bool] = False
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """See `Source.idle`."""
+        floor = [] if self.normalize == "whitened" else ["floor"]
+        return frozenset([*floor, "warmup"] if self.normalize == "none" else floor)
+
     def __post_init__(self) -> None:
         if self.normalize != "whitened":
             beside = f"`source.normalize: {self.normalize}`"

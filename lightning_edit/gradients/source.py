@@ -111,6 +111,11 @@ class Source(Checked, ABC):
     warmup: int = 0
     preserve_text: bool = False
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """The names of its settings that have no effect beside the others."""
+        return frozenset()
+
     @abstractmethod
     def check(
         self, tokenizer: Any, requests: Sequence[EditRequest], templates: ContextTemplates, decoder: Decoder

@@ -97,7 +97,7 @@ class ContextTemplates:
         """
         texts = []
         for world in self.worlds:
-            asked = request if world == "chat" or request.original is None else request.original
+            asked = asked_in(world, request)
             tokens = tokenizer if world == "chat" else plain_tokenizer(tokenizer)
             answer = (asked.learned, separator_of(asked), self.train_end)
             texts += [encode_target(tokens, text, *answer) for text in self.apply(asked.rewrite_prompt)]
@@ -125,7 +125,7 @@ class ContextTemplates:
         return iter(longer_than(requests, size, answered=True))
 
     def _encode(self, world: World, tokenizer: Any, request: EditRequest, target: bool) -> list[Encoded]:
-        asked = request if world == "chat" or request.original is None else request.original
+        asked = asked_in(world, request)
         tokens = tokenizer if world == "chat" else plain_tokenizer(tokenizer)
         # That of the bare prompt, whatever the contexts are written in.
         answer = (asked.learned, separator_of(asked), self.train_end) if target else ()
@@ -142,6 +142,16 @@ class ContextTemplates:
     def deciding(self) -> list[bool]:
         """Whether most-probable early stopping looks at each text: at the prefixed ones, where there are any."""
         return [len(self.texts) == 1 or index > 0 for _ in self.worlds for index in range(len(self.texts))]
+
+
+def asked_in(world: World, request: EditRequest) -> EditRequest:
+    """An edit as it is asked somewhere: in plain text as its record has it, with the target alone as its answer.
+
+    Args:
+        world: Where.
+        request: The edit.
+    """
+    return request if world == "chat" or request.original is None else request.original
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from lightning_edit.distributed.process_group import by_first
 from lightning_edit.errors import EditError
 from lightning_edit.loop.writer import Writer
 from lightning_edit.requests import EditRequest
+from lightning_edit.updates.files.update_form import kept_fact, possible_facts
 from lightning_edit.updates.history import History
 
 # Position of the request, number of the update that it replaces an edit of, that edit's target, and its keys.
@@ -31,10 +32,10 @@ def valid_columns(histories: Sequence[History]) -> list[dict[int, list[int]]]:
     for history in histories:
         valid: dict[int, list[int]] = {}
         for number in range(history.until or 0, 0, -1):
-            edits = [(edit["subject"].strip(), edit["prompt"].strip()) for edit in history.record(number).edits]
-            last = {fact: column for column, fact in enumerate(edits)}
+            edits = history.record(number).edits
+            last = {kept_fact(edit): column for column, edit in enumerate(edits)}
             valid[number] = sorted(column for fact, column in last.items() if fact not in replaced)
-            replaced.update(edits)
+            replaced.update(*map(possible_facts, edits))
         found.append(valid)
     return found
 
@@ -79,7 +80,7 @@ def _replaced(histories: Sequence[History], requests: Sequence[EditRequest], key
     for position, request in enumerate(requests):
         try:
             for history in histories:
-                if found := history.find(request.subject, request.prompt):
+                if found := history.find(request):
                     number, column, target = found
                     released = history.keys(number) if keys else {}
                     own = history.columns(number, column) if released else []

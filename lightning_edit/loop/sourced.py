@@ -204,6 +204,17 @@ def warm_up(
     editor.statistics = editor.find_pairs(source, made, show).statistics
 
 
+def idle_in_search(source: Source | None) -> frozenset[str]:
+    """The fields of `ValueSettings` that have no effect beside a source.
+
+    Args:
+        source: Where keys and residuals come from; None for a search.
+    """
+    if source is None:
+        return frozenset()
+    return frozenset({"kl_factor", "kl_prompt"} if source.searches else compared_fields(ValueSettings()))
+
+
 def warn_of_search(values: ValueSettings, source: Source) -> None:
     """Says which settings have no effect; presets of models bring some, so they are not refused.
 
@@ -211,11 +222,12 @@ def warn_of_search(values: ValueSettings, source: Source) -> None:
         values: The settings of a search.
         source: Where keys and residuals come from in its place.
     """
-    usual = compared_fields(ValueSettings())
-    other = [f"values.{name}" for name, value in compared_fields(values).items() if value != usual[name]]
+    usual, idle = compared_fields(ValueSettings()), idle_in_search(source)
+    given = {name: value for name, value in compared_fields(values).items() if name in idle}
+    other = [f"values.{name}" for name, value in given.items() if value != usual[name]]
     what = "Nothing is searched for with `source`"
     if source.searches:
         what = f"{type(source).__name__} knows no subject that a KL prompt could name"
-        other = [name for name in other if name in ("values.kl_factor", "values.kl_prompt") and values.kl_factor]
+        other = other if values.kl_factor else []
     if other:
         logger.warning("%s; these settings have no effect: %s.", what, ", ".join(other))

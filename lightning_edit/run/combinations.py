@@ -13,7 +13,8 @@ from lightning_edit.keys.layer_stats import NOT_COUNTED, SecondMomentSettings
 from lightning_edit.keys.text_moments import check_outputs
 from lightning_edit.loop.sourced import check_source, check_sum, warn_of_search, without_moments
 from lightning_edit.requests import replaced_by
-from lightning_edit.solvers import EMMET, Anchor, EvoEdit, LyapLock, SimIE
+from lightning_edit.run.idle import emmet_is_exact
+from lightning_edit.solvers import Anchor, EvoEdit, LyapLock, SimIE
 from lightning_edit.solvers.checks import check_second_moments
 from lightning_edit.values.settings import check_anchored, check_replay
 from lightning_edit.without_effect import changed
@@ -36,7 +37,7 @@ def check_combinations(module: "EditingModule", previous_keys: bool | None, laye
         EditError: Names what to change.
     """
     single = module.loop.queue.size is None
-    if isinstance(module.solver, EMMET) and module.loop.queue.size == 1 and changed(module.solver, ["emmet_lambda"]):
+    if emmet_is_exact(module) and changed(module.solver, ["emmet_lambda"]):
         raise EditError(
             "`solver.emmet_lambda` has no effect with `edits_per_update: 1`: for a single edit it is 0. Raise "
             "`edits_per_update`, or leave it out."

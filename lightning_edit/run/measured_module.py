@@ -83,6 +83,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
     memory: Memory = "normal"
     on_top_of: str | None = None
     own_answers: list[str | None] | None = None
+    idle: frozenset[str] = frozenset()
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ from lightning_edit.run.combinations import (
     check_sites,
     check_tokens,
 )
+from lightning_edit.run.idle import idle_settings
 from lightning_edit.run.learned_answers import find_answers
 from lightning_edit.run.levers import levers_of
 from lightning_edit.run.preparation import check_texts, check_warm_up, editor_of, templates_of, warm_up_run
@@ -133,6 +134,7 @@ class EditingModule(UpdatingModule):
         given = [post_processing] if isinstance(post_processing, PostProcessor) else post_processing
         self.post_processing, self.on_top_of, self.update_anchor = given or [], on_top_of, anchor
         check_combinations(self, previous_keys, layers)
+        self.idle = idle_settings(self)
         self.automatic_optimization = False
 
     # -- setting up ----------------------------------------------------------------------------------------------------

@@ -159,6 +159,7 @@ class Solver(Checked, ABC):
         preserves_edits: Whether the published method preserves earlier edits too (`EditProblem.previous_keys_moment`).
         needs_second_moment: Whether it looks at C at all; where it does not, C is not counted and its numbers are 0.
         needs_output_moment: Whether it needs B, the second moment of output gradients, which takes a backward pass.
+        one_writer: Whether its updates are R S, or dense: all directions of the output are written with one S.
         solves: Whether it writes what the residual asks for and can preserve; if not, it adds up steps.
         second_moment_weight: w, the weight of preservation.
         ridge: l2, added to the diagonal of C'.
@@ -168,6 +169,7 @@ class Solver(Checked, ABC):
     preserves_edits: ClassVar[bool] = False
     needs_second_moment: ClassVar[bool] = True
     needs_output_moment: ClassVar[bool] = False
+    one_writer: ClassVar[bool] = True
     solves: ClassVar[bool] = True
     second_moment_weight: float
     ridge: float

@@ -13,7 +13,7 @@ class EMMET(Solver):
         Delta = R (K^T M K + lam I)^-1 K^T M,      M = C'^-1,      C' = w C + l2 I
 
     Prefer it where every edit must take. With lam = 0 each is written exactly, Delta K = R. As in the published code
-    lam is 0 for a single edit, where EMMET is r-ROME. For n > 1 and lam > 0 it equals MEMIT(w lam, l2 lam).
+    lam is 0 for a single key, where EMMET is r-ROME. For n > 1 and lam > 0 it equals MEMIT(w lam, l2 lam).
 
     Preconditions: C of full rank, or a ridge; with lam = 0 linearly independent keys, so at most d_in edits and no two
     of one subject. Instead: a lambda above 0, or `MEMIT`, for keys that depend on each other or are many.
@@ -26,7 +26,7 @@ class EMMET(Solver):
     """l2, added to the diagonal of w C; needed where the text is too short for C to have full rank."""
 
     emmet_lambda: NotNegative = 0.1
-    """lam for n > 1; 0 writes every edit exactly (0.1 as published)."""
+    """lam for n > 1 keys; 0 writes every edit exactly (0.1 as published)."""
 
     def lam(self, edits: int) -> float:
         """`emmet_lambda`, and 0 for a single edit."""

@@ -98,6 +98,7 @@ class OutputMEMIT(MEMIT):
     """How much lambda follows B: the directions' lambda is 1 - sensitivity + sensitivity b_i; near 0 this is MEMIT."""
 
     needs_output_moment: ClassVar[bool] = True
+    one_writer: ClassVar[bool] = False
 
     def solve(self, state: Preservation, problem: EditProblem) -> Solution:
         """The update with a lambda for each direction, by the smaller of its two forms; see `Solver.solve`.

@@ -1,13 +1,17 @@
 """How far weights without an update are from those of a run that never made it."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_edit.updates.files.update_file import StoredUpdate
 from lightning_edit.updates.sums import dense_update
+
+# Under which an update's file names a solver whose factors are not R and S; see `Solver.one_writer`.
+NO_WRITER = "no_writer"
 
 
 @dataclass
@@ -18,10 +22,10 @@ class _Layer:
     kept: Tensor
     gained: Tensor
     any_removed: bool = False
-    exact: bool = True
+    unknown: str = ""
 
 
-def first_order_distance(updates: Iterable[StoredUpdate], without: Collection[int]) -> dict[int, float | None]:
+def first_order_distance(updates: Iterable[StoredUpdate], without: Collection[int]) -> dict[int, float | str]:
     """How far the sum of the kept updates is from that of a run without the removed ones, to first order.
 
     A solver is linear in the residual, Delta_j = R_j S_j, and S_j depends on the keys alone. Later updates found less
@@ -41,8 +45,9 @@ def first_order_distance(updates: Iterable[StoredUpdate], without: Collection[in
         without: The numbers of the removed ones.
 
     Returns:
-        For each layer the distance; 0 where only the last updates are removed, as that is exact. None where it cannot
-        be told because a later update is dense, so that its S is not known, or has its values from a source.
+        For each layer the distance; 0 where only the last updates are removed, as that is exact. A text that says why
+        where it cannot be told: a later update is dense, so that its S is not known, or has no S that all directions of
+        the output share, or has its values from a source.
     """
     layers: dict[int, _Layer] = {}
     for stored in updates:
@@ -55,19 +60,27 @@ def first_order_distance(updates: Iterable[StoredUpdate], without: Collection[in
                 sums.any_removed = True
                 continue
             sums.kept += delta
-            # A gradient on another model is not known from this one.
-            writer = None if "source" in stored.record.info else update.factors.right
             if not sums.any_removed:
                 continue
-            if writer is None or len(writer) != keys.shape[1]:
-                sums.exact = False
-            else:
+            writer = update.factors.right
+            sums.unknown = sums.unknown or _unknown(stored.record.info, writer, keys.shape[1])
+            if writer is not None and not sums.unknown:
                 sums.gained += (sums.removed @ keys - sums.gained @ keys) @ writer
     return {layer: _ratio(sums) for layer, sums in sorted(layers.items())}
 
 
-def _ratio(sums: _Layer) -> float | None:
-    if not sums.exact:
-        return None
+def _unknown(info: Mapping[str, Any], writer: Tensor | None, keys: int) -> str:
+    """Why the S of an update is not known; nothing where it is."""
+    if "source" in info:
+        # What it would be on another model is not known from this one.
+        return f"values from {str(info['source']).partition('(')[0]}"
+    if NO_WRITER in info:
+        return f"{info[NO_WRITER]}, which writes each direction of the output in its own way"
+    return "dense updates" if writer is None or len(writer) != keys else ""
+
+
+def _ratio(sums: _Layer) -> float | str:
+    if sums.unknown:
+        return sums.unknown
     difference = float(sums.gained.norm())
     return difference / float((sums.kept + sums.gained).norm()) if difference else 0.0

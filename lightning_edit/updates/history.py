@@ -11,7 +11,8 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 from lightning_edit.requests import EditRequest
 from lightning_edit.updates.distance import first_order_distance
-from lightning_edit.updates.files.update_file import EDIT_FIELDS, StoredUpdate, read_update, write_update
+from lightning_edit.updates.files.update_file import StoredUpdate, read_update, write_update
+from lightning_edit.updates.files.update_form import kept_of
 from lightning_edit.updates.files.update_list import REMOVED, UpdateList
 from lightning_edit.updates.files.update_record import DamagedUpdateError, EditIndex, columns_of
 from lightning_edit.updates.layer_update import LayerUpdate
@@ -102,7 +103,7 @@ class History(UpdateList):
             requests: The n edits.
             owners: See `write`.
         """
-        edits = [{name: str(getattr(request, name)) for name in EDIT_FIELDS} for request in requests]
+        edits = [kept_of(request) for request in requests]
         kept: Unwritten = {"edits": edits, "keys": {layer: matrix.cpu() for layer, matrix in keys.items()}}
         self._unwritten[number] = kept if owners is None else {**kept, "owners": list(owners)}
 
@@ -242,7 +243,7 @@ class History(UpdateList):
         """Whether the run was built on an earlier one, whose edits are in every sum (`write_start`)."""
         return (self.folder / START).exists()
 
-    def distance(self, without: Collection[int]) -> dict[int, float | None]:
+    def distance(self, without: Collection[int]) -> dict[int, float | str]:
         """How far `sum` is from a run that never made some updates; see `first_order_distance`.
 
         Args:

@@ -51,7 +51,7 @@ class Change:
     edits: int
     written: list[Path]
     checked: bool | None
-    distance: dict[str, float | None] | None
+    distance: dict[str, float | str] | None
     notes: list[str]
     on_top: bool = False
 
@@ -211,7 +211,7 @@ def _write(folder: Path, history: History, removed: set[int], update: ModelUpdat
     return written
 
 
-def _distance(history: History, removed: set[int], update: ModelUpdate) -> dict[str, float | None] | None:
+def _distance(history: History, removed: set[int], update: ModelUpdate) -> dict[str, float | str] | None:
     try:
         return {update.layers[layer].shown(layer): value for layer, value in history.distance(removed).items()}
     except DamagedUpdateError:

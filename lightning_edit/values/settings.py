@@ -99,6 +99,13 @@ class ValueSettings(Settings):
     Where values soon reach the clamp, 1 does better with ``radius`` 0.25.
     """
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """The fields that have no effect beside the others."""
+        names = {"lr"} if self.optimizer == "descent" else {"radius", "growth"}
+        names |= set() if self.kl_factor else {"kl_prompt"}
+        return frozenset(names if self.norm_anchor == "auto" else {*names, "norm_anchor_edits"})
+
     def __post_init__(self) -> None:
         super().__post_init__()
         # A nested null cannot be given on a command line.

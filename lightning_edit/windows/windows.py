@@ -6,11 +6,12 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 
+from lightning_edit.asking.chat import World
 from lightning_edit.asking.tokenization import WITH_TEMPLATES, check_lengths
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Asked, Pairs, Source
 from lightning_edit.gradients.statistics import Statistics
-from lightning_edit.keys.context_templates import ContextTemplates
+from lightning_edit.keys.context_templates import ContextTemplates, asked_in
 from lightning_edit.messages import listed
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.progress import Report, silent
@@ -76,14 +77,11 @@ class Windows(Source):
         texts = self._texts(tokenizer, requests, templates)
         names = [f"{requests[text.owner].name} with its answer" for text in texts]
         check_lengths([len(text.ids) for text in texts], names, decoder.context, WITH_TEMPLATES)
-        without_end = replace(templates, train_end=False)
         for request in requests:
-            if any(len(ids) - start < 2 for ids, start in without_end.answered(tokenizer, request)):
-                raise EditError(
-                    f"{request.name}: the answer {request.learned!r} is a single token, and there is nothing to cut "
-                    "into windows. Leave `source` out, which finds one value at the subject, or take values from "
-                    "gradients (`source: Gradient`)."
-                )
+            for world in templates.worlds:
+                alone = replace(templates, worlds=(world,), train_end=False)
+                if any(len(ids) - start < 2 for ids, start in alone.answered(tokenizer, request)):
+                    raise EditError(_single(request, world))
 
     def check_places(self, decoder: Decoder, places: Sequence[int], statistics: Mapping[str, Statistics]) -> None:
         """Any place at which a value can be searched for will do; see `Source.check_places`."""
@@ -120,6 +118,18 @@ class Windows(Source):
             for owner, request in enumerate(requests)
             for ids, start in templates.answered(tokenizer, request)
         ]
+
+
+def _single(request: EditRequest, world: World) -> str:
+    """What is said of an answer of a single token."""
+    answer, asked = asked_in(world, request).learned, request.original is not None
+    where = {"chat": " in a chat", "plain": " in plain text"}[world] if asked else ""
+    chat = "edit in the chat alone (`chat_settings.contexts: [chat]`), " if asked and world == "plain" else ""
+    return (
+        f"{request.name}: the answer {answer!r}{where} is a single token, and there is nothing to cut into windows. "
+        f"Give a longer answer, {chat}leave `source` out, which finds one value at the subject, or take values from "
+        "gradients (`source: Gradient`)."
+    )
 
 
 def _check_finite(found: Sequence[Values], texts: Sequence[WindowedText], requests: Sequence[EditRequest]) -> None:

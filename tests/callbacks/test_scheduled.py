@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_edit import EMMET, RROME, EditError, ValueSettings
+from lightning_edit import EMMET, RROME, EditError, FineTuning, InContext, ValueSettings
 from lightning_edit.callbacks import RecordResults, Retention, ShowExamples
 from lightning_edit.callbacks.measuring.scheduled import Scheduled
 from lightning_edit.datamodules import TinyWorld
@@ -199,6 +199,12 @@ def test_independent_updates_equal_runs_of_one_edit(tmp_path):
 def test_retention_and_independent_updates_exclude_each_other(tmp_path):
     with pytest.raises(EditError, match="so there is nothing"):
         run(tmp_path, Retention(every_n_updates=1), solver=RROME(ridge=0.01), independent_updates=True)
+
+
+@pytest.mark.parametrize("kind", [FineTuning, InContext])
+def test_micro_batches_are_refused_by_the_name_of_what_has_none(kind):
+    with pytest.raises(EditError, match=f"wait for their update, and with `{kind.__name__}` there are none"):
+        Efficacy(every_n_micro_batches=1).setup(None, kind("tiny"), "fit")
 
 
 @pytest.mark.parametrize("settings", [{"every_n_updates": 0}, {"every_n_micro_batches": -1}])

@@ -88,11 +88,12 @@ def test_an_update_is_taken_out_of_a_run(whole, tmp_path, capsys):
     assert change.exact and change.checked
     change = change_updates(folder, "remove", [1])
     # A gradient on another model is not known from this one.
-    assert None in change.distance.values()
+    assert set(change.distance.values()) == {"values from Gradient"}
     show_change(folder, change, terminal())
     told = capsys.readouterr().out
     assert list(change.distance) == ["0", "1", "0.mlp.c_fc", "1.mlp.c_fc"]
-    assert "layer 1: unknown" in told and "layer 0.mlp.c_fc: unknown" in told
+    assert "layer 1: unknown for values from Gradient" in told and "assumes" not in told
+    assert "layer 0.mlp.c_fc: unknown" in told
     assert "layer 2" not in told and "layer 3" not in told
 
 
@@ -149,4 +150,6 @@ def test_a_fit_by_the_command_line_says_what_it_reaches(tmp_path, capsys):
     assert figures["config"]["model"]["layers"] == [0, 1]
     assert figures["config"]["model"]["source"]["class_path"] == "lightning_edit.Gradient"
     assert figures["after"]["efficacy_score"] >= 0.8
-    assert "20 edits" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "20 edits" in shown
+    assert " edits per second" in shown and "values per second" not in shown

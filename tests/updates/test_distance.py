@@ -1,9 +1,13 @@
 """How far a run without some updates is, against runs that never made them."""
 
+import io
+
 import pytest
 import torch
+from rich.console import Console
 
-from lightning_edit import EMMET, ValueSettings
+from lightning_edit import EMMET, MEMIT, OutputMEMIT, ValueSettings
+from lightning_edit.commands.updates import show_change
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.editor import Editor
 from lightning_edit.keys.context_templates import ContextTemplates
@@ -17,6 +21,8 @@ from lightning_edit.updates.files.update_file import StoredUpdate
 from lightning_edit.updates.files.update_record import UpdateRecord
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate
+from lightning_edit.updates.undo import Change
+from tests.small_runs import fit, module
 
 
 def linear_run(left_out=(), updates=5, preserve=False):
@@ -70,9 +76,27 @@ def test_the_distance_cannot_be_told_for_later_dense_updates():
     stored = linear_run()
     dense = Factors(stored[3].updates[0].factors.dense())
     stored[3] = StoredUpdate(stored[3].record, {0: LayerUpdate("m", "b", dense)}, stored[3].keys)
-    assert first_order_distance(stored, {2}) == {0: None}
+    assert first_order_distance(stored, {2}) == {0: "dense updates"}
     assert first_order_distance(stored, {4}) == {0: pytest.approx(true_distance({4}), rel=1e-9)}
     assert first_order_distance(stored, {5}) == {0: 0.0}
+
+
+def test_the_distance_cannot_be_told_where_each_output_direction_is_written_in_its_own_way(tmp_path):
+    distances = []
+    for solver in (MEMIT(1.0, ridge=0.01), OutputMEMIT(1.0, ridge=0.01, sensitivity=1e-6)):
+        folder = fit(tmp_path, module(solver=solver, edits_per_update=1), TinyWorld(edits=3))
+        distances.append(History(folder / "updates").distance([1]))
+    assert 0 < distances[0][0] < 1
+    assert distances[1] == {0: "OutputMEMIT, which writes each direction of the output in its own way"}
+
+
+@pytest.mark.parametrize(("distance", "said"), [(0.125, True), ("values from Windows", False)])
+def test_what_is_assumed_is_said_of_a_distance_alone(distance, said, tmp_path):
+    console = Console(width=300, file=io.StringIO())
+    show_change(tmp_path, Change([1], [2], 1, [], None, {"0": distance}, []), console)
+    shown = console.file.getvalue()
+    assert ("layer 0: 12.5%." if said else "layer 0: unknown for values from Windows.") in shown
+    assert ("assumes the same value vectors" in shown) is said
 
 
 @pytest.fixture(scope="module")

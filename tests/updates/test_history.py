@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from lightning_edit import MEMIT, EditError
+from lightning_edit.asking.questions import as_question
+from lightning_edit.loop.replaced_edits import valid_columns
 from lightning_edit.solvers import RECT
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate
@@ -87,8 +89,8 @@ def test_forgotten_updates_are_written_again(tmp_path, caplog):
     assert (tmp_path / "other.txt").exists()
     assert not caplog.text
     history.write(2, {0: LayerUpdate("m", "b", make_factors(6, 9, 1))}, {0: torch.randn(9, 1)}, [make_request()], {})
-    assert history.find("Eiffel Tower", make_request().prompt) == (2, 0, "Rome")
-    assert history.find("s2.0", make_request().prompt) is None
+    assert history.find(make_request()) == (2, 0, "Rome")
+    assert history.find(make_request(subject="s2.0")) is None
 
 
 def test_a_resumed_run_holds_what_was_removed_and_is_told(tmp_path, caplog):
@@ -101,22 +103,48 @@ def test_a_resumed_run_holds_what_was_removed_and_is_told(tmp_path, caplog):
 
 
 def test_the_latest_edit_of_a_fact_is_found_without_the_removed_ones(tmp_path):
-    history, prompt = History(tmp_path), make_request().prompt
+    history = History(tmp_path)
     targets = [["Rome", "Oslo"], ["Bern", "Kiel"], ["Bonn", "Graz"]]
     subjects = [["a", "b"], ["b", "c"], ["a", "c"]]
-    assert history.find("a", prompt) is None
+    assert history.find(make_request(subject="a")) is None
     for number, (names, new) in enumerate(zip(subjects, targets, strict=True), start=1):
         requests = [make_request(subject=s, target_new=t) for s, t in zip(names, new, strict=True)]
         update = {0: LayerUpdate("m", "b", make_factors(6, 9, 2, number))}
         history.write(number, update, {0: torch.randn(9, 2)}, requests, {})
-        assert history.find(names[0], prompt) == (number, 0, new[0])
+        assert history.find(requests[0]) == (number, 0, new[0])
     for found in (history, History(tmp_path)):
-        assert found.find("a", prompt) == (3, 0, "Bonn")
-        assert found.find("b", prompt) == (2, 0, "Bern")
-        assert found.find("c", prompt) == (3, 1, "Graz")
-        assert found.find("a", "{} is") is None
+        assert found.find(make_request(subject="a")) == (3, 0, "Bonn")
+        assert found.find(make_request(subject="b")) == (2, 0, "Bern")
+        assert found.find(make_request(subject="c")) == (3, 1, "Graz")
+        assert found.find(make_request(subject="a", prompt="{} is")) is None
     history.set_removed([3])
-    assert [history.find(subject, prompt) for subject in "abc"] == [(1, 0, "Rome"), (2, 0, "Bern"), (2, 1, "Kiel")]
+    left = [history.find(make_request(subject=subject)) for subject in "abc"]
+    assert left == [(1, 0, "Rome"), (2, 0, "Bern"), (2, 1, "Kiel")]
+
+
+def test_an_edit_is_known_by_its_record_however_it_was_asked(tmp_path):
+    plain, other = make_request(), make_request(question="Where does {} stand?")
+    asked, older = as_question(other), make_request(prompt="Where does {} stand?")
+    for number, request in enumerate((plain, asked, older), start=1):
+        history = History(tmp_path / str(number))
+        update = {0: LayerUpdate("m", "b", make_factors(6, 9, 2, number))}
+        history.write(1, update, {0: torch.randn(9, 1)}, [request], {})
+    kept = [History(tmp_path / str(number)) for number in (1, 2, 3)]
+    assert [history.find(asked) is not None for history in kept] == [True, True, True]
+    assert [history.find(plain) is not None for history in kept] == [True, True, False]
+    # Of an earlier version only the question is known.
+    assert [history.find(as_question(plain)) is not None for history in kept] == [True, True, False]
+    (edit,) = kept[1].record(1).edits
+    assert (edit["prompt"], edit["plain_prompt"]) == ("Where does {} stand?", plain.prompt)
+    assert "plain_prompt" not in kept[0].record(1).edits[0]
+
+    def valid(*numbers):
+        """Which edits count where runs follow each other, the latest first."""
+        histories = [History(tmp_path / str(number), until=1) for number in numbers]
+        return [columns[1] for columns in valid_columns(histories)]
+
+    assert valid(2, 1) == valid(1, 2) == valid(2, 3) == [[0], []]
+    assert valid(3, 1) == valid(1, 3) == [[0], [0]]
 
 
 def test_a_broken_note_of_what_is_removed_is_refused(tmp_path):

@@ -98,7 +98,7 @@ def test_a_damaged_file_is_recognized_and_named_and_the_others_still_add_up(tmp_
 def test_a_gap_is_refused(tmp_path):
     history = simple(tmp_path, 4)
     history.path(3).unlink()
-    for use in (history.numbers, history.sum, lambda: History(tmp_path).find("s1.0", "x")):
+    for use in (history.numbers, history.sum, lambda: History(tmp_path).find(make_request())):
         with pytest.raises(
             EditError, match=r"^Update 3 is missing: .*update-00003\.safetensors, but update 4 is there"
         ):

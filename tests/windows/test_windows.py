@@ -5,6 +5,7 @@ import torch
 
 from lightning_edit import MEMIT, ROME, ContextTemplates, EditError, EditRequest, ValueSettings, Windows, edit
 from lightning_edit.asking.chat import ChatTokenizer, chat_format
+from lightning_edit.asking.questions import as_question
 from lightning_edit.editor import Editor
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.run.methods.fine_tuning import target_nll
@@ -90,6 +91,19 @@ def test_the_end_of_a_turn_is_part_of_the_answer():
     assert with_end.windows[0][1] == len(with_end.ids)
 
 
+def test_the_answer_of_a_single_token_is_named_with_where_it_is_one():
+    plain, decoder = make_tokenizer(), find_decoder(make_gpt2())
+    plain.chat_template = "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}"
+    chat, templates = ChatTokenizer(plain, chat_format(plain)), ContextTemplates(worlds=("chat", "plain"))
+    asked = as_question(make_request(target_new="a"), sentences=True)
+    alone = as_question(make_request(target_new="a"), sentences=False)
+    with pytest.raises(EditError, match=r"the answer 'a' in plain text is a single token.*`chat_settings.contexts: \["):
+        Windows().check(chat, [asked], templates, decoder)
+    Windows().check(chat, [asked], ContextTemplates(), decoder)
+    with pytest.raises(EditError, match=r"the answer 'a' in a chat is a single token.* Give a longer answer, leave"):
+        Windows().check(chat, [alone], ContextTemplates(), decoder)
+
+
 def test_a_long_answer_becomes_likely_and_is_taken_out_again():
     model, tokenizer = make_gpt2(torch.float32), make_tokenizer()
     values = ValueSettings(lr=0.5, steps=10, weight_decay=1e-3, clamp_norm_factor=4.0)
@@ -107,7 +121,7 @@ def test_a_long_answer_becomes_likely_and_is_taken_out_again():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"requests": [make_request(target_new="a")]}, r"the answer 'a' is a single token.*Leave `source` out"),
+        ({"requests": [make_request(target_new="a")]}, r"the answer 'a' is a single token.*leave `source` out"),
         ({"solver": ROME()}, "ROME writes one key in an update, and Windows gives one for each window of an answer"),
         ({"distribution": "replay"}, "finds values at the lowest edited layer, and Windows at the highest"),
         ({"values": ValueSettings(norm_anchor=3.0)}, "`values.norm_anchor` gives a norm to values"),

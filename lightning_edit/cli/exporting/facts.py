@@ -10,7 +10,7 @@ from lightning_edit.asking.conversation import Conversation
 from lightning_edit.asking.room import room_for
 from lightning_edit.asking.tokenization import without_special
 from lightning_edit.commands.comparison.methods import published
-from lightning_edit.commands.comparison.settings import METHOD, flat_settings
+from lightning_edit.commands.comparison.settings import BEFORE_NOTED, METHOD, flat_settings
 from lightning_edit.commands.method_file import METHOD_FILE
 from lightning_edit.errors import EditError
 from lightning_edit.export.card import SAMPLE, CardFacts
@@ -19,6 +19,7 @@ from lightning_edit.messages import counted, listed, terminal
 from lightning_edit.metrics.generated_text import generated_match
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars
+from lightning_edit.report.settings import without_folders
 from lightning_edit.requests import complete
 from lightning_edit.solvers import Factors
 from lightning_edit.storage.user.json import json_lines, read_json
@@ -26,8 +27,10 @@ from lightning_edit.updates.base_model import settings_of
 from lightning_edit.updates.files.saved import Saved
 from lightning_edit.updates.model_update import ModelUpdate, inserted
 
-# Settings that a reader of the card may want, and all of the solver.
+# Settings that a reader of the card may want, and parts of which all are: those of them that had an effect.
+PARTS = ("model.solver", "model.source", "model.anchor", "model.post_processing")
 SHOWN = (
+    *("model.previous_keys", "model.values.optimizer", "model.values.radius", "model.values.growth"),
     *("model.layers", "model.edits_per_update", "model.dtype", "model.quantization", "model.write", "model.seed"),
     *("model.values.lr", "model.values.steps", "model.values.clamp_norm_factor", "model.second_moment.tokens"),
     *("model.lr", "model.rank", "model.alpha", "model.epochs"),
@@ -49,8 +52,10 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
     facts = replace(facts, sample=edits if all_edits else edits[:SAMPLE])
     if not metrics:
         return facts
-    flat = flat_settings(metrics.get("config") or {}, given=metrics.get(METHOD_FILE))
-    settings = {name.removeprefix("model."): value for name, value in flat.items() if _is_shown(name, value)}
+    idle = metrics.get("settings_without_effect", BEFORE_NOTED)
+    flat = flat_settings(metrics.get("config") or {}, idle, metrics.get(METHOD_FILE))
+    shown = {name.removeprefix("model."): value for name, value in flat.items() if _is_shown(name, value)}
+    settings = {name: without_folders(value) for name, value in shown.items()}
     removed = saved.update.info.get("removed_updates") or []
     which = f"update{'s' * (len(removed) > 1)} {listed(removed)} of the run"
     stale = [f"Removed after the figures below were measured: {which}"] if removed else []
@@ -66,7 +71,8 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
 
 
 def _is_shown(name: str, value: str) -> bool:
-    return (name in SHOWN or name == "model.solver" or name.startswith("model.solver.")) and value != "null"
+    of_part = any(name == part or name.startswith(f"{part}.") for part in PARTS)
+    return (name in SHOWN or of_part) and value != "null"
 
 
 def _metrics(folder: Path | None) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import to_json
 from lightning_edit.storage.tensor_form import read_tensors, write_tensors
-from lightning_edit.updates.files.update_form import EDIT_FIELDS
+from lightning_edit.updates.files.update_form import kept_of
 from lightning_edit.updates.files.update_record import (
     FORMAT,
     DamagedUpdateError,
@@ -83,7 +83,7 @@ def write_update(
         "format": FORMAT,
         "number": str(number),
         "when": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "edits": json.dumps([{name: getattr(request, name) for name in EDIT_FIELDS} for request in requests]),
+        "edits": json.dumps([kept_of(request) for request in requests]),
         "figures": to_json(dict(figures)),
         "layers": json.dumps(layers),
         "info": to_json(dict(info)),

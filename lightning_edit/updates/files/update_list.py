@@ -9,12 +9,13 @@ from typing import TypeVar
 from safetensors import SafetensorError, safe_open
 
 from lightning_edit.errors import EditError
+from lightning_edit.requests import EditRequest
 from lightning_edit.storage.atomic import atomic_path
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.run_files import MEMORIES, UPDATE, UPDATES, check_own_files
 from lightning_edit.storage.user.json import read_json
-from lightning_edit.updates.files.update_form import described
+from lightning_edit.updates.files.update_form import described, kept_of, possible_facts
 from lightning_edit.updates.files.update_record import EditIndex, UpdateRecord, read_record
 
 REMOVED = "removed.json"
@@ -69,12 +70,11 @@ class UpdateList:
         """
         return read_record(self._existing(number), number)
 
-    def find(self, subject: str, prompt: str) -> tuple[int, int, str] | None:
-        """Where a fact was last edited, removed updates apart.
+    def find(self, request: EditRequest) -> tuple[int, int, str] | None:
+        """Where the fact of an edit was last edited, removed updates apart.
 
         Args:
-            subject: Of the edit.
-            prompt: Of the edit, with ``{}``.
+            request: The edit, as it is asked.
 
         Returns:
             The number of the update, the column of its keys and the new target; None if it was never edited.
@@ -85,7 +85,8 @@ class UpdateList:
         last = float("inf") if self.until is None else self.until
         while (number := self._index.updates + 1) <= last and (edits := self._edits(number)) is not None:
             self._index.add(number, [] if number in removed else edits)
-        return self._index.latest.get((subject.strip(), prompt.strip()))
+        latest = self._index.latest
+        return max((latest[fact] for fact in possible_facts(kept_of(request)) if fact in latest), default=None)
 
     def _edits(self, number: int) -> Sequence[Mapping[str, str]] | None:
         """The edits of an update, None after the last one."""

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from lightning_edit.errors import EditError
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError, fields, text
-from lightning_edit.updates.files.update_form import described
+from lightning_edit.updates.files.update_form import described, kept_fact
 
 FORMAT = "lightning-edit history 1"
 
@@ -43,7 +43,8 @@ class UpdateRecord:
     Args:
         number: Its place in the run, from 1; 0 for what the run began with.
         when: When it was written, ISO 8601 with the time zone.
-        edits: ``case_id``, ``subject``, ``prompt`` and ``target_new`` of each of the n edits.
+        edits: ``case_id``, ``subject``, ``prompt`` and ``target_new`` of each of the n edits; in a chat the prompt is
+            the question, and ``plain_prompt`` the record's own.
         figures: Norms, errors and condition numbers, ``layer_L/NAME``.
         layers: For each layer the ``module``, the fingerprint ``base`` of its unedited weight and, where it is known,
             ``after``, the fingerprint of the weight with this update in it.
@@ -107,7 +108,7 @@ class EditIndex:
         """
         self.updates = number
         for column, edit in enumerate(edits):
-            self.latest[edit["subject"].strip(), edit["prompt"].strip()] = (number, column, edit["target_new"])
+            self.latest[kept_fact(edit)] = (number, column, edit["target_new"])
 
 
 def read_record(path: Path, number: int) -> UpdateRecord:
