@@ -36,10 +36,7 @@ def as_run_is_now(state: RunState, file: Path, bases: Mapping[str, Any], weights
     if removed is None:
         return state
     if not removed.stands_for_run:
-        rank_zero_warn(
-            f"{removed}. It is measured as it is, with all that it holds; --ckpt_path {removed.run} measures the run "
-            "without what was removed."
-        )
+        rank_zero_warn(removed.note)
         return state
     kept = removed.kept()
     for layer, update in kept.items():
@@ -51,7 +48,7 @@ def as_run_is_now(state: RunState, file: Path, bases: Mapping[str, Any], weights
             )
     left_out = _places(state, removed)
     edits = state.edits_written - len(left_out)
-    rank_zero_warn(f"{removed}. The run is measured as it is now, without them: with {counted(edits, 'edit')}.")
+    rank_zero_warn(f"{removed.note} It holds {counted(edits, 'edit')}.")
     return replace(
         state,
         added={layer: update.factors for layer, update in kept.items()},

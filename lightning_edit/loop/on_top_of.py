@@ -86,7 +86,7 @@ def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
         )
         return []
     if (removed := removed_from(file, history.until)) is not None:
-        rank_zero_warn(f"{removed}.")
+        rank_zero_warn(f"{removed}. It is built upon as it is, with all that it holds.")
     before = content["hyper_parameters"].get("on_top_of")
     earlier = Path(before).expanduser() if before else None
     if earlier is not None and earlier.is_dir():

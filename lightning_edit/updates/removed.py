@@ -1,6 +1,5 @@
 """Checkpoints of a run from which updates were removed: they hold all of them, while the run has gone on without."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +35,22 @@ class Removed:
         """Whether whoever gives the checkpoint means the run as it is now: its folder may be given for this file."""
         return self.file == self.run / EDITED
 
+    @property
+    def updates(self) -> str:
+        """The updates by their numbers: "update 2", "updates 1, 2"."""
+        return f"update{'s' * (len(self.numbers) > 1)} {listed(self.numbers)}"
+
     def __str__(self) -> str:
         """The same in words, without a full stop."""
         were = "was" if len(self.numbers) == 1 else "were"
-        return f"{self.file} still holds {_updates(self.numbers)}, which {were} removed from its run"
+        return f"{self.file} still holds {self.updates}, which {were} removed from its run"
+
+    @property
+    def note(self) -> str:
+        """What a user should know who gives the checkpoint."""
+        if self.stands_for_run:
+            return f"{self}. The run is taken as it is now, without what was removed."
+        return f"{self}. It is taken as it is, with all that it holds; {self.run} is the run without what was removed."
 
     def kept(self) -> dict[int, LayerUpdate]:
         """For each layer the sum of the updates that are in the run now.
@@ -90,10 +101,6 @@ def removed_from(file: Path, until: int | None = None) -> Removed | None:
     removed = left_out(run, UpdateList(run / UPDATES))
     numbers = sorted(number for number in removed if until is None or number <= until)
     return Removed(file, numbers) if numbers else None
-
-
-def _updates(numbers: Sequence[int]) -> str:
-    return f"update{'s' * (len(numbers) > 1)} {listed(numbers)}"
 
 
 def _run_of(file: Path) -> Path:

@@ -40,7 +40,7 @@ def likely(lines):
 def test_a_run_is_measured_without_what_was_removed(name, run, tmp_path):
     whole, all_likely = measured(tmp_path / "runs", run / name)
     cli.main(["updates", "remove", str(run), "1"])
-    said = rf"{re.escape(str(run / 'edited.ckpt'))} {HOLDS}\. The run is measured as it is now, .* with 4 edits\."
+    said = rf"{re.escape(str(run / 'edited.ckpt'))} {HOLDS}\. The run is taken as it is now, .* It holds 4 edits\."
     with pytest.warns(UserWarning, match=said):
         rest, rest_likely = measured(tmp_path / "runs", run / name)
     assert (whole["edits"], rest["edits"]) == (6, 4)
@@ -69,7 +69,7 @@ def test_the_weights_that_are_measured_are_those_of_the_update_file(run, tmp_pat
 def test_another_checkpoint_is_measured_as_it_is_and_this_is_said(run, tmp_path):
     file = run / "checkpoints" / "update-000003.ckpt"
     cli.main(["updates", "remove", str(run), "1"])
-    said = f"{file} {HOLDS}. It is measured as it is, with all that it holds; --ckpt_path {run} measures"
+    said = f"{file} {HOLDS}. It is taken as it is, with all that it holds; {run} is the run without"
     with pytest.warns(UserWarning, match=re.escape(said)):
         found, _ = measured(tmp_path / "runs", file)
     assert found["edits"] == 6
@@ -78,7 +78,7 @@ def test_another_checkpoint_is_measured_as_it_is_and_this_is_said(run, tmp_path)
 def test_with_all_updates_removed_the_unedited_model_is_measured(run, tmp_path):
     whole = json.loads((run / "metrics.json").read_text())
     cli.main(["updates", "remove", str(run), "1", "2", "3"])
-    with pytest.warns(UserWarning, match="with 0 edits"):
+    with pytest.warns(UserWarning, match="It holds 0 edits"):
         found, _ = measured(tmp_path / "runs", run)
     assert (found["edits"], found["after"]) == (0, None)
     assert found["before"] == pytest.approx(whole["before"], rel=1e-5)

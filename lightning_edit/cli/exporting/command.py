@@ -64,6 +64,8 @@ def _write(run: Path, given: Namespace, pad: Any) -> Path:
 
         export_gguf.check_early(run, given.to, given.model)
     saved = open_saved(run, given.model, given.trust_remote_code)
+    if saved.removed is not None:
+        terminal(stderr=True).print(f"! {saved.removed.note}", style="yellow", soft_wrap=True)
     if given.to == "model":
         _model(saved, out, given.all_edits)
     elif given.to == "lora":

@@ -46,7 +46,7 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
     """
     metrics = _metrics(saved.folder)
     edits = saved.edits or _of_records(saved.folder)
-    facts = replace(facts, sample=edits if all_edits else edits[:SAMPLE])
+    facts = replace(facts, sample=edits if all_edits else edits[:SAMPLE], form=[*facts.form, *_still_held(saved)])
     if not metrics:
         return facts
     flat = flat_settings(metrics.get("config") or {}, given=metrics.get(METHOD_FILE))
@@ -63,6 +63,13 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
         after=metrics.get("after") or {},
         collateral=metrics.get("collateral") or {},
     )
+
+
+def _still_held(saved: Saved) -> list[str]:
+    """What was removed from the run and is in what is exported all the same."""
+    if saved.removed is None or saved.removed.stands_for_run:
+        return []
+    return [f"Holds what was removed from the run since: {saved.removed.updates}"]
 
 
 def _is_shown(name: str, value: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lightning_edit.updates.files.update_list import IN_MEMORIES, UpdateList
 from lightning_edit.updates.files.update_record import DamagedUpdateError
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.updates.removed import Removed, removed_from
 from lightning_edit.updates.run_settings import APART, refuse_independent
 
 # In the names of a checkpoint's tensors.
@@ -35,6 +36,8 @@ class Saved:
         source: Where that came from.
         folder: The run's; None for a file that lies elsewhere.
         edits: Of each edit ``subject``, ``prompt`` and ``target_new``, as far as the run keeps them.
+        removed: What the checkpoint that was given holds and its run has no more; it is in the update only where the
+            checkpoint does not stand for the run.
     """
 
     update: ModelUpdate
@@ -42,6 +45,7 @@ class Saved:
     source: ModelSource
     folder: Path | None
     edits: list[dict[str, str]]
+    removed: Removed | None = None
 
 
 def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bool = False) -> Saved:
@@ -58,12 +62,18 @@ def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bo
     given = Path(path).expanduser()
     file = update_of(given) if given.is_dir() else given
     folder = run_of(file)
+    removed_since = None
     if file.suffix == ".ckpt":
-        return _of_checkpoint(file, folder, model, trust_remote_code)
+        content = checkpoint_file.read(file, "RUN")
+        removed_since = removed_from(file, content.get("run", {}).get("updates_written"))
+        if removed_since is None or not removed_since.stands_for_run:
+            saved = _of_checkpoint(content, file, folder, model, trust_remote_code)
+            return replace(saved, removed=removed_since)
+        file = update_of(removed_since.run)
     update = ModelUpdate.load(file)
     base, source = base_of(folder, update, model, trust_remote_code)
     removed = set(update.info.get("removed_updates", ()))
-    return Saved(update, base, source, folder, _edits_of(folder, removed))
+    return Saved(update, base, source, folder, _edits_of(folder, removed), removed_since)
 
 
 def update_of(folder: Path) -> Path:
@@ -112,8 +122,9 @@ def _edits_of(folder: Path | None, removed: set[int], until: float = float("inf"
     return edits
 
 
-def _of_checkpoint(file: Path, folder: Path | None, model: str | None, trust_remote_code: bool) -> Saved:
-    content = checkpoint_file.read(file, "RUN")
+def _of_checkpoint(
+    content: Mapping[str, Any], file: Path, folder: Path | None, model: str | None, trust_remote_code: bool
+) -> Saved:
     if content["hyper_parameters"].get("independent_updates"):
         raise EditError(APART.format(f"the run of {file}", ""))
     source = source_of(content["hyper_parameters"], {}, file, model, trust_remote_code)
