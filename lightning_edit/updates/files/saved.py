@@ -1,6 +1,6 @@
 """What a run has left of its edits, whichever of its files is given, with the model that they were made for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +47,12 @@ class Saved:
     edits: list[dict[str, str]]
     removed: Removed | None = None
 
+    @property
+    def taken_out(self) -> tuple[list[int], list[dict[str, str]]]:
+        """The updates of the run that are not in this one, and their edits as far as they can be read."""
+        numbers = self.update.info.get("removed_updates") or []
+        return numbers, _edits_of(self.folder, lambda number: number in numbers)
+
 
 def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bool = False) -> Saved:
     """The edits of a run, with the model that they were made for.
@@ -73,7 +79,7 @@ def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bo
     update = ModelUpdate.load(file)
     base, source = base_of(folder, update, model, trust_remote_code)
     removed = set(update.info.get("removed_updates", ()))
-    return Saved(update, base, source, folder, _edits_of(folder, removed), removed_since)
+    return Saved(update, base, source, folder, _edits_of(folder, lambda number: number not in removed), removed_since)
 
 
 def update_of(folder: Path) -> Path:
@@ -110,13 +116,13 @@ def run_of(file: Path) -> Path | None:
     return folder if written else None
 
 
-def _edits_of(folder: Path | None, removed: set[int], until: float = float("inf")) -> list[dict[str, str]]:
-    """The edits of a run's updates, but for those that are removed or cannot be read."""
+def _edits_of(folder: Path | None, chosen: Callable[[int], bool]) -> list[dict[str, str]]:
+    """The edits of some of a run's updates, but for those that cannot be read."""
     if folder is None:
         return []
     updates, edits = UpdateList(folder / UPDATES), list[dict[str, str]]()
     for number in updates.numbers():
-        if number not in removed and number <= until:
+        if chosen(number):
             with suppress(DamagedUpdateError):
                 edits += updates.record(number).edits
     return edits
@@ -141,7 +147,7 @@ def _of_checkpoint(
         raise EditError(f"RUN: no update was written yet when {file} was, so there is nothing in it.")
     info = {"model": source.name, "edits": content["edits"]["edits_written"]}
     until = float("inf") if run is None else run.get("updates_written", float("inf"))
-    return Saved(ModelUpdate(layers, info), base, source, folder, _edits_of(folder, set(), until))
+    return Saved(ModelUpdate(layers, info), base, source, folder, _edits_of(folder, lambda number: number <= until))
 
 
 def _places(content: Mapping[str, Any], model: Any) -> dict[int, str]:
