@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from lightning_edit.callbacks import Collateral, Downstream, EditCheckpoint, Harness, Retention, Watch
+from lightning_edit.callbacks import Collateral, Downstream, EditCheckpoint, EditReport, Harness, Retention, Watch
 from lightning_edit.cli.checkpoint_cli import CheckpointCLI
 from lightning_edit.cli.idle_settings import refuse_idle
 from lightning_edit.commands.argument_errors import EditArgumentParser
@@ -124,6 +124,9 @@ class EditCLI(CheckpointCLI):
         if self.config[self.subcommand].ckpt_path is None:
             refuse_idle(self.model.evaluation, self.trainer.callbacks)
         self._take_name()
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, EditReport):
+                callback.command = self.subcommand
         if self.subcommand == "fit":
             self._note_method()
             stay_in(self.trainer, self.config.fit.ckpt_path)
