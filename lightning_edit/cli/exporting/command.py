@@ -51,6 +51,7 @@ def main(words: list[str]) -> None:
 
 def _write(run: Path, given: Namespace, pad: Any) -> Path:
     """Exports a run; returns the new folder."""
+    from lightning_edit.cli.exporting.facts import check_figures
     from lightning_edit.export.folder import check_new
     from lightning_edit.export.ranks import RankSettings
     from lightning_edit.updates.files.saved import open_saved
@@ -59,6 +60,7 @@ def _write(run: Path, given: Namespace, pad: Any) -> Path:
     # An adapter for llama.cpp has one rank, that of its largest matrix.
     settings = RankSettings(given.rank, given.max_error, "none" if given.to == "gguf-lora" else pad)
     check_new(out)
+    check_figures(run)
     if given.to in ("gguf", "gguf-lora"):
         from lightning_edit.cli.exporting import gguf as export_gguf
 

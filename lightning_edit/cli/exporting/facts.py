@@ -21,9 +21,10 @@ from lightning_edit.models.decoder import find_decoder
 from lightning_edit.progress import ProgressBars
 from lightning_edit.requests import complete
 from lightning_edit.solvers import Factors
+from lightning_edit.storage.form import Form, WrongFormError, anything, each, fields, maybe, number, table, text
 from lightning_edit.storage.user.json import json_lines, read_json
 from lightning_edit.updates.base_model import settings_of
-from lightning_edit.updates.files.saved import Saved
+from lightning_edit.updates.files.saved import Saved, run_of
 from lightning_edit.updates.model_update import ModelUpdate, inserted
 
 # Settings that a reader of the card may want, and all of the solver.
@@ -31,6 +32,20 @@ SHOWN = (
     *("model.layers", "model.edits_per_update", "model.dtype", "model.quantization", "model.write", "model.seed"),
     *("model.values.lr", "model.values.steps", "model.values.clamp_norm_factor", "model.second_moment.tokens"),
     *("model.lr", "model.rank", "model.alpha", "model.epochs"),
+)
+FIGURES: Form = table(text, maybe(number))
+# Of `metrics.json`, what a card tells.
+METRICS: Form = fields(
+    {},
+    {
+        **dict.fromkeys(("before", "after"), maybe(FIGURES)),
+        "collateral": maybe(
+            fields({}, {"figures": maybe(FIGURES), "worst": maybe(each(table(text, anything)))}, others=True)
+        ),
+        "config": maybe(fields({}, dict.fromkeys(("model", "data"), maybe(table(text, anything))), others=True)),
+        METHOD_FILE: maybe(text),
+    },
+    others=True,
 )
 # Most tokens of a short answer, beside a repetition of the question.
 TOKENS = 20
@@ -82,9 +97,26 @@ def _metrics(folder: Path | None) -> Mapping[str, Any]:
     if path is None or not path.is_file():
         return {}
     content = read_json(path)
-    if not isinstance(content, dict):
-        raise EditError(f"{path} does not hold the figures of a run. Move it away to export without them.")
+    try:
+        METRICS(content, "")
+    except WrongFormError as error:
+        raise EditError(
+            f"{path} does not hold the figures of a run ({error}). Put the file back as it was, or move it away to "
+            "export without them."
+        ) from error
     return content
+
+
+def check_figures(run: Path) -> None:
+    """Refuses a run whose figures could not be told on a card, before a model is loaded.
+
+    Args:
+        run: What is exported: the folder of a run, or a file.
+
+    Raises:
+        EditError: If its ``metrics.json`` is not as a run writes it; says where.
+    """
+    _metrics(run if run.is_dir() else run_of(run))
 
 
 def _of_records(folder: Path | None) -> list[dict[str, str]]:
