@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_edit.callbacks.failed_edits import NotesFailures
 from lightning_edit.collateral.advice import RunFigures, advice
 from lightning_edit.collateral.table import tables
+from lightning_edit.loop.measured_again import REMOVED
 from lightning_edit.loop.same_run import plain
 from lightning_edit.messages import terminal
 from lightning_edit.metrics.edit_metrics import name_of
@@ -99,14 +100,16 @@ class EditReport(NotesFailures):
     def _advice(self, trainer: Trainer, pl_module: EditingRun) -> list[str]:
         """What to change in the next run, see `advice`."""
         names = (name_of(vars(request)) for request in trainer.datamodule.requests)
-        failed = {name: place for place, name in enumerate(names) if name in self._failed}
+        # No setting brings back what was removed from the run.
+        removed = {place for place, why in pl_module.loop.queue.left_out.items() if why == REMOVED}
+        failed = {name: place for place, name in enumerate(names) if name in self._failed and place not in removed}
         known = [pl_module.value_losses.get(place) for place in failed.values()]
         losses = [loss for loss in known if loss is not None]
         last = pl_module.loop.last_update
         growth = {} if last is None or pl_module.loop.independent else last.figures
         figures = RunFigures(
-            edits=len(trainer.datamodule.measured),
-            failed=len(self._failed),
+            edits=len(trainer.datamodule.measured) - len(removed),
+            failed=len(failed) if removed else len(self._failed),
             failed_loss=fmean(losses) if losses else None,
             growth={
                 name.split("/")[0].removeprefix("layer_"): value

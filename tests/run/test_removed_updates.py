@@ -53,6 +53,17 @@ def test_a_run_is_measured_without_what_was_removed(name, run, tmp_path):
     assert rest["after"]["efficacy_score"] < whole["after"]["efficacy_score"]
 
 
+def test_what_was_removed_is_not_advised_upon_as_failed(run, tmp_path, capsys):
+    cli.main(["updates", "remove", str(run), "1", "2"])
+    capsys.readouterr()
+    with pytest.warns(UserWarning, match="It holds 2 edits"):
+        measured(tmp_path / "runs", run)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of 6 edits failed" not in said
+    found = re.search(r"(\d) of 2 edits failed", said)
+    assert found is None or int(found[1]) <= 2
+
+
 def test_the_weights_that_are_measured_are_those_of_the_update_file(run, tmp_path):
     cli.main(["updates", "remove", str(run), "1", "3"])
     update = ModelUpdate.load(run / "update.safetensors")
