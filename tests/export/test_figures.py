@@ -23,7 +23,7 @@ from lightning_edit.cli import main as cli
         ({"method_file": 3}, "method_file: expected a text, got 3"),
         ([], "its content: expected a table, got []"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_figures_of_another_form_are_refused_before_a_model_is_loaded(
     content, said, to, finished, tmp_path, monkeypatch, capsys
