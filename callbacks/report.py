@@ -29,15 +29,19 @@ class EditReport(NotesFailures):
 
     Args:
         table: Whether to print the table.
+
+    Attributes:
+        command: What the figures are of, ``fit`` or ``test``: a fit measures the unedited model before it begins, which
+            only the command line knows by then.
     """
 
     def __init__(self, table: bool = True) -> None:
         self.table = table
-        self._command = "test"
+        self.command = "test"
 
     def on_fit_start(self, trainer: Trainer, pl_module: EditingRun) -> None:
         """Notes that the figures are those of a fit, and not of a checkpoint that is measured again."""
-        self._command = "fit"
+        self.command = "fit"
 
     def on_exception(self, trainer: Trainer, pl_module: EditingRun, exception: BaseException) -> None:
         """Says where the figures are when a run is stopped from outside."""
@@ -75,7 +79,7 @@ class EditReport(NotesFailures):
 
     def _figures(self, trainer: Trainer, pl_module: EditingRun) -> dict[str, Any]:
         return {
-            "command": self._command,
+            "command": self.command,
             "before": pl_module.results.get("before"),
             "after": pl_module.results.get("after"),
             "edits": pl_module.loop.edits_written,

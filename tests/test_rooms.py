@@ -40,6 +40,7 @@ WITH_LIGHTNING = {"callbacks", "datamodules", "loggers", "run", "cli"} | {
     "commands.argument_errors",
     "distributed.shutdown",
     "distributed.strategy",
+    "loop.measured_again",
     "loop.on_top_of",
     "models.out_of_memory",
     "nets.training",

@@ -15,6 +15,7 @@ from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import terminal
 from lightning_edit.storage.run_files import MEMORIES, UPDATE, UPDATES
+from lightning_edit.storage.unfinished import has_begun, to_go_on
 from lightning_edit.storage.user.json import read_json
 from lightning_edit.updates.files.update_list import IN_MEMORIES
 from lightning_edit.updates.run_settings import refuse_apart
@@ -79,6 +80,11 @@ def _settings(run: Path) -> Mapping[str, Any]:
         if (run / MEMORIES).is_dir():
             raise EditError(IN_MEMORIES.format(run))
         refuse_apart(model, run)
+        if not content.get("after") and has_begun(run):
+            raise EditError(
+                f"RUN: {run} is not finished, so there is no edited model to ask. Wait for its end, or if it was "
+                f"stopped, resume it: {to_go_on(run)}"
+            )
         raise EditError(
             f"RUN: {run} holds no update.safetensors, so there is nothing to compare with. Runs that "
             "put facts in the context and those whose ExportEdits writes no update leave none."

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from lightning_edit.callbacks import Collateral, Downstream, EditCheckpoint, Harness, Retention, Watch
+from lightning_edit.callbacks import Collateral, Downstream, EditCheckpoint, EditReport, Harness, Retention, Watch
 from lightning_edit.cli.checkpoint_cli import CheckpointCLI
 from lightning_edit.cli.idle_settings import refuse_idle
 from lightning_edit.commands.argument_errors import EditArgumentParser
@@ -43,7 +43,7 @@ from lightning_edit.run.module import EditingModule  # noqa: F401  (makes its sh
 from lightning_edit.run.trainer_check import check_strategy_name
 from lightning_edit.solvers import Anchor, PostProcessor, Solver
 from lightning_edit.storage.atomic import atomic_path
-from lightning_edit.storage.run_folder import lock, name_folder, run_folder, stay_in
+from lightning_edit.storage.run_folder import clear_refused, lock, name_folder, run_folder, stay_in
 from lightning_edit.windows.windows import Windows  # noqa: F401  (the same)
 
 
@@ -69,6 +69,16 @@ class EditCLI(CheckpointCLI):
     config: Any
     begun_anew = (PreservationText, Solver, Anchor, PostProcessor, Source)
     named_kinds = (MeasuredModule, EditDataModule, *begun_anew, Callback, Strategy)
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        try:
+            super().__init__(*args, **settings)
+        except (EditError, MisconfigurationException):
+            trainer, model = getattr(self, "trainer", None), getattr(self, "model", None)
+            # What was measured is in the logs, if nowhere else.
+            if isinstance(trainer, Trainer) and not getattr(model, "results", None):
+                clear_refused(trainer)
+            raise
 
     def subcommands(self) -> dict[str, set[str]]:
         """The one of the trainer's methods that is to be run: making the parser of another one too takes long."""
@@ -121,7 +131,12 @@ class EditCLI(CheckpointCLI):
         self.model.check_trainer(self.trainer, self.subcommand == "fit")
         if self.config[self.subcommand].ckpt_path is None:
             refuse_idle(self.model.evaluation, self.trainer.callbacks)
+        # Loggers open their files before records are read for a test.
+        self.datamodule.setup(self.subcommand)
         self._take_name()
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, EditReport):
+                callback.command = self.subcommand
         if self.subcommand == "fit":
             self._note_method()
             stay_in(self.trainer, self.config.fit.ckpt_path)
@@ -158,8 +173,10 @@ class EditCLI(CheckpointCLI):
         self._check_folder()
 
     def _check_folder(self) -> None:
-        # CSV loggers delete what they wrote in the same folder before as soon as they begin.
-        if self.trainer.is_global_zero and any(isinstance(logger, CSVLogger) for logger in self.trainer.loggers):
+        # CSV loggers delete what they wrote in the same folder before as soon as they begin; and once a logger has made
+        # the folder, nobody knows that it is new.
+        keeps_files = any(isinstance(logger, CSVLogger | TensorBoardLogger) for logger in self.trainer.loggers)
+        if self.trainer.is_global_zero and keeps_files:
             run_folder(self.trainer)
 
     def after_test(self) -> None:

@@ -2,22 +2,25 @@
 
 import logging
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
-from lightning_edit.messages import counted, terminal
+from lightning_edit.messages import counted, terminal, updates_were
 from lightning_edit.survival.settings import VARIANTS, SurvivalSettings
 
 if TYPE_CHECKING:
     from lightning_edit.cli.measured_run import MeasuredRun
+    from lightning_edit.requests import EditRequest
     from lightning_edit.survival.bench import Bench
     from lightning_edit.survival.measuring import Measures
     from lightning_edit.survival.results import Result, SurvivalFile
     from lightning_edit.survival.text import OrdinaryText
     from lightning_edit.survival.variants import Variant
+    from lightning_edit.updates.files.saved import Saved
 
 DEVICES, FIGURES = ("auto", "cpu", "gpu"), (".png", ".svg", ".pdf")
 NAME = "survival.json"
@@ -193,7 +196,7 @@ def _prepared(
 
     tokenizer = load_tokenizer(bench.source.name, bench.source.trust_remote_code)
     tokenizer = settle_chat(tokenizer, measured.chat, measured.chat_settings)
-    requests = measured.requests(chat_of(tokenizer) is not None)
+    requests = _kept(bench.saved, measured.requests(chat_of(tokenizer) is not None))
     source = measured.data.preservation_texts() if text_file is None else TextFile(text_file).texts()
     subjects = [request.subject for request in requests if request.subject]
     text = ordinary_text(bench.decoder, tokenizer, source, subjects, settings, report)
@@ -201,6 +204,30 @@ def _prepared(
     measures = Measures(tokenizer, requests, *how)
     measures.check(bench.decoder.context)
     return measures, text
+
+
+def _kept(saved: "Saved", requests: "Sequence[EditRequest]") -> "Sequence[EditRequest]":
+    """The records whose edits are in the model; says which are not, as their updates were removed from the run."""
+    from lightning_edit.metrics.edit_metrics import name_of
+
+    console = terminal(stderr=True)
+    if saved.removed is not None:
+        console.print(f"! {saved.removed.note}", style="yellow", soft_wrap=True)
+    numbers, edits = saved.taken_out
+    if not numbers:
+        return requests
+    # What was written again is in a kept update too.
+    out = set(map(name_of, edits)) - set(map(name_of, saved.edits))
+    kept = [request for request in requests if name_of(vars(request)) not in out]
+    if not kept:
+        raise EditError(
+            f"RUN: {updates_were(numbers)} removed from {saved.folder}, and with them all of its edits. "
+            f"`lightning-edit updates apply {saved.folder} N` puts one back."
+        )
+    were = counted(len(requests) - len(kept), "record is", "records are")
+    said = f"! After the run {updates_were(numbers)} removed: {were} left out."
+    console.print(said, style="yellow", soft_wrap=True)
+    return kept
 
 
 def _on_text(variant: "Variant", text: "OrdinaryText") -> "Variant":

@@ -24,6 +24,7 @@ STALE = {
     "checkpoints": "still hold all updates; a run resumed from there contains them again",
     "metrics.json": "was measured before this",
     "report.html": "was written before this",
+    "survival.json": "was measured before this",
     "export-lora": "still holds all updates",
     "export-model": "still holds all updates",
     "export-gguf": "still holds all updates",

@@ -18,6 +18,7 @@ from lightning_edit.storage.checkpoints.checkpoint_form import is_memory
 from lightning_edit.storage.run_files import UPDATES
 from lightning_edit.updates.edited_weights import EditedWeights
 from lightning_edit.updates.history import START, History
+from lightning_edit.updates.removed import removed_from
 from lightning_edit.updates.run_settings import refuse_apart
 
 
@@ -86,8 +87,8 @@ def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
             "`previous_keys` preserves them only as far as the checkpoint holds their keys."
         )
         return []
-    if history.removed():
-        rank_zero_warn(f"{file} still holds the updates {sorted(history.removed())}, which were removed from its run.")
+    if (removed := removed_from(file, history.until)) is not None:
+        rank_zero_warn(f"{removed}. It is built upon as it is, with all that it holds.")
     before = content["hyper_parameters"].get("on_top_of")
     earlier = Path(before).expanduser() if before else None
     if earlier is not None and earlier.is_dir():

@@ -1,6 +1,5 @@
 """All that the page says of one finished run."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from lightning_edit.report.settings import (
     way_of_working,
 )
 from lightning_edit.storage.run_files import UPDATES
+from lightning_edit.storage.unfinished import is_only_measured, to_go_on
 from lightning_edit.storage.user.json import read_json
 from lightning_edit.updates.files.update_list import UpdateList, left_out
 from lightning_edit.updates.files.update_record import DamagedUpdateError
@@ -151,17 +151,14 @@ def _check(path: Path) -> None:
             raise EditError(f"RUN: {path} holds no {FILE} and no folder with one, so it is no run. {give}")
         return
     content = read_json(path / FILE)
-    if isinstance(content, dict) and content.get("command") == "test":
+    if isinstance(content, dict) and is_only_measured(path, content):
         raise EditError(f"RUN: {path} holds what `test` measured of another run. Give the folder of the fit.")
     if isinstance(content, dict) and not content.get("after"):
         raise EditError(f"RUN: {path / FILE} holds no figures `after` editing: {_unfinished(path)}")
 
 
 def _unfinished(path: Path) -> str:
-    return (
-        "the run is not finished. Wait for its end, or if it was stopped, let it go on with "
-        f"`lightning-edit fit --ckpt_path {shlex.quote(str(path))}`."
-    )
+    return f"the run is not finished. Wait for its end, or if it was stopped, let it go on with `{to_go_on(path)}`."
 
 
 def facts_of(run: Run) -> Facts:

@@ -10,6 +10,7 @@ from lightning_edit.commands.method_file import METHOD_FILE
 from lightning_edit.distributed.process_group import processes
 from lightning_edit.errors import EditError
 from lightning_edit.loop.checkpoint_fit import check_fits, check_form
+from lightning_edit.loop.measured_again import as_run_is_now
 from lightning_edit.loop.on_top_of import start_of
 from lightning_edit.loop.run_state import RunState, random_states, set_random_states
 from lightning_edit.loop.same_run import check_base, check_same_run, plain
@@ -90,6 +91,8 @@ def load_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
     module.identity.loaded_records = edits["records"]
     if goes_on:
         state = RunState.unpacked(checkpoint["run"])
+        if not fits:
+            state = _measured(module, checkpoint, state)
         module.restore(state, edits)
         if fits:
             _resume(module, checkpoint, state)
@@ -97,6 +100,15 @@ def load_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:
             module.loop.built_upon = start_of(Path(module.trainer.ckpt_path), module.weights)
     elif fits:
         raise EditError("This checkpoint cannot be gone on from: fine-tuning makes all edits in one fit.")
+
+
+def _measured(module: EditingRun, checkpoint: dict[str, Any], state: RunState) -> RunState:
+    """What is measured of a checkpoint; the weights that it holds are put in no more where that is less."""
+    path, base = module.trainer.ckpt_path, checkpoint["edits"]["base"]
+    now = state if path is None else as_run_is_now(state, Path(path), base, module.weights)
+    if now is not state and "state_dict" in checkpoint:
+        checkpoint["state_dict"] = {}
+    return now
 
 
 def _check_same_run(module: EditingRun, checkpoint: dict[str, Any]) -> None:

@@ -116,7 +116,7 @@ def fields(needed: Mapping[str, Form], optional: Mapping[str, Form] | None = Non
 
     def check(value: Any, place: str) -> None:
         if not isinstance(value, Mapping):
-            raise WrongFormError(place, f"a table with {', '.join(needed)}", value)
+            raise WrongFormError(place, f"a table with {', '.join(needed)}" if needed else "a table", value)
         for name in needed:
             if name not in value:
                 raise WrongFormError(place, f"a table with {name}", sorted(map(str, value)))

@@ -1,5 +1,6 @@
 """The names of the files that a run leaves in its folder, none of which is ever a link."""
 
+import os
 import re
 from pathlib import Path
 
@@ -56,6 +57,20 @@ def check_own_files(folder: Path) -> None:
             # To read a pipe is to wait for whoever may write into it.
             if inner.exists() and not (inner.is_file() or inner.is_dir()):
                 raise EditError(f"{inner} is neither a file nor a folder, so it was not written by the run. Delete it.")
+
+
+def is_own_log(path: Path) -> bool:
+    """Whether a file holds no more than a run's settings, or what a logger of this very process wrote before any edit.
+
+    Args:
+        path: A file of a run's folder.
+    """
+    if path.is_symlink() or not path.is_file():
+        return False
+    if path.match("events.out.tfevents.*"):
+        # TensorBoard puts the number of the process before a last number.
+        return path.name.split(".")[-2] == str(os.getpid())
+    return path.name == "config.yaml" or any(path.match(name) for name in LOGGED)
 
 
 def check_no_link(*paths: Path) -> None:

@@ -9,7 +9,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_edit.errors import EditError
-from lightning_edit.storage.run_files import CHECKPOINTS, FILES, check_own_files
+from lightning_edit.storage.run_files import CHECKPOINTS, FILES, check_own_files, is_own_log
+from lightning_edit.storage.run_lock import FILE as LOCK
 from lightning_edit.storage.run_lock import RunLock
 
 WITHOUT_LOGGER = "lightning_edit_run"
@@ -21,7 +22,7 @@ class _Place:
 
     Args:
         folder: The folder.
-        made: Whether it was made for this run and is empty so far.
+        made: Whether this process made it, for this run.
         checked: Whether it is known to hold no other run's files.
         module: The module of the run, once it is known.
         lock: Held while a trainer works on the run.
@@ -146,6 +147,33 @@ def unlock(trainer: Any) -> None:
         place.lock = None
 
 
+def clear_refused(trainer: Any) -> None:
+    """Removes the folder of a run that was refused, if this process has made it and nothing was kept there.
+
+    Logs and settings alone do not count as kept. A folder that holds anything else stays, and one that another process
+    uses.
+
+    Args:
+        trainer: The trainer of the run, which does nothing any more.
+    """
+    place: _Place | None = getattr(trainer, "_edit_place", None)
+    if place is None or not place.made or not place.folder.is_dir():
+        return
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            # Its file is open where it has begun to write.
+            logger.finalize("failed")
+    unlock(trainer)
+    with suppress(EditError, OSError):
+        with RunLock(place.folder):
+            files = [path for path in place.folder.iterdir() if path.name != LOCK]
+            if all(map(is_own_log, files)):
+                for path in files:
+                    path.unlink()
+        # Whatever came in between keeps it.
+        place.folder.rmdir()
+
+
 def _place(trainer: Any) -> _Place:
     place: _Place | None = getattr(trainer, "_edit_place", None)
     if place is None:
@@ -203,7 +231,16 @@ def _logged(logger: TensorBoardLogger | CSVLogger, make: bool) -> _Place:
             folder, before = Path(logger.log_dir), folder
             if folder == before:
                 raise
-    return _Place(folder)
+    return _Place(folder, made=make and _is_made(folder))
+
+
+def _is_made(folder: Path) -> bool:
+    """Makes a folder, unless it is there."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _numbered(root: Path, make: bool) -> _Place:

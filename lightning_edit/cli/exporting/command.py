@@ -51,6 +51,7 @@ def main(words: list[str]) -> None:
 
 def _write(run: Path, given: Namespace, pad: Any) -> Path:
     """Exports a run; returns the new folder."""
+    from lightning_edit.cli.exporting.facts import check_figures
     from lightning_edit.export.folder import check_new
     from lightning_edit.export.ranks import RankSettings
     from lightning_edit.updates.files.saved import open_saved
@@ -59,11 +60,14 @@ def _write(run: Path, given: Namespace, pad: Any) -> Path:
     # An adapter for llama.cpp has one rank, that of its largest matrix.
     settings = RankSettings(given.rank, given.max_error, "none" if given.to == "gguf-lora" else pad)
     check_new(out)
+    check_figures(run)
     if given.to in ("gguf", "gguf-lora"):
         from lightning_edit.cli.exporting import gguf as export_gguf
 
         export_gguf.check_early(run, given.to, given.model)
     saved = open_saved(run, given.model, given.trust_remote_code)
+    if saved.removed is not None:
+        terminal(stderr=True).print(f"! {saved.removed.note}", style="yellow", soft_wrap=True)
     if given.to == "model":
         _model(saved, out, given.all_edits)
     elif given.to == "lora":

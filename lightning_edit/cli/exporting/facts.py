@@ -22,9 +22,10 @@ from lightning_edit.progress import ProgressBars
 from lightning_edit.report.settings import without_folders
 from lightning_edit.requests import complete
 from lightning_edit.solvers import Factors
+from lightning_edit.storage.form import Form, WrongFormError, anything, each, fields, maybe, number, table, text
 from lightning_edit.storage.user.json import json_lines, read_json
 from lightning_edit.updates.base_model import settings_of
-from lightning_edit.updates.files.saved import Saved
+from lightning_edit.updates.files.saved import Saved, run_of
 from lightning_edit.updates.model_update import ModelUpdate, inserted
 
 # Settings that a reader of the card may want, and parts of which all are: those of them that had an effect.
@@ -34,6 +35,20 @@ SHOWN = (
     *("model.layers", "model.edits_per_update", "model.dtype", "model.quantization", "model.write", "model.seed"),
     *("model.values.lr", "model.values.steps", "model.values.clamp_norm_factor", "model.second_moment.tokens"),
     *("model.lr", "model.rank", "model.alpha", "model.epochs"),
+)
+FIGURES: Form = table(text, maybe(number))
+# Of `metrics.json`, what a card tells.
+METRICS: Form = fields(
+    {},
+    {
+        **dict.fromkeys(("before", "after"), maybe(FIGURES)),
+        "collateral": maybe(
+            fields({}, {"figures": maybe(FIGURES), "worst": maybe(each(table(text, anything)))}, others=True)
+        ),
+        "config": maybe(fields({}, dict.fromkeys(("model", "data"), maybe(table(text, anything))), others=True)),
+        METHOD_FILE: maybe(text),
+    },
+    others=True,
 )
 # Most tokens of a short answer, beside a repetition of the question.
 TOKENS = 20
@@ -49,7 +64,7 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
     """
     metrics = _metrics(saved.folder)
     edits = saved.edits or _of_records(saved.folder)
-    facts = replace(facts, sample=edits if all_edits else edits[:SAMPLE])
+    facts = replace(facts, sample=edits if all_edits else edits[:SAMPLE], form=[*facts.form, *_still_held(saved)])
     if not metrics:
         return facts
     idle = metrics.get("settings_without_effect", BEFORE_NOTED)
@@ -70,6 +85,13 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
     )
 
 
+def _still_held(saved: Saved) -> list[str]:
+    """What was removed from the run and is in what is exported all the same."""
+    if saved.removed is None or saved.removed.stands_for_run:
+        return []
+    return [f"Holds what was removed from the run since: {saved.removed.updates}"]
+
+
 def _is_shown(name: str, value: str) -> bool:
     of_part = any(name == part or name.startswith(f"{part}.") for part in PARTS)
     return (name in SHOWN or of_part) and value != "null"
@@ -81,9 +103,26 @@ def _metrics(folder: Path | None) -> Mapping[str, Any]:
     if path is None or not path.is_file():
         return {}
     content = read_json(path)
-    if not isinstance(content, dict):
-        raise EditError(f"{path} does not hold the figures of a run. Move it away to export without them.")
+    try:
+        METRICS(content, "")
+    except WrongFormError as error:
+        raise EditError(
+            f"{path} does not hold the figures of a run ({error}). Put the file back as it was, or move it away to "
+            "export without them."
+        ) from error
     return content
+
+
+def check_figures(run: Path) -> None:
+    """Refuses a run whose figures could not be told on a card, before a model is loaded.
+
+    Args:
+        run: What is exported: the folder of a run, or a file.
+
+    Raises:
+        EditError: If its ``metrics.json`` is not as a run writes it; says where.
+    """
+    _metrics(run if run.is_dir() else run_of(run))
 
 
 def _of_records(folder: Path | None) -> list[dict[str, str]]:

@@ -19,6 +19,7 @@ from lightning_edit.commands.run_name import is_name
 from lightning_edit.errors import EditError
 from lightning_edit.messages import quoted, updates_were
 from lightning_edit.storage.run_files import UPDATES
+from lightning_edit.storage.unfinished import has_begun, is_only_measured, to_go_on
 from lightning_edit.storage.user.json import json_lines, read_json
 from lightning_edit.updates.files.update_list import UpdateList, left_out
 
@@ -134,17 +135,20 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 def _left_out(folder: Path) -> str | None:
     """Why a folder with figures is no run to compare, None if it is one."""
     content = _read_json(folder / FILE)
-    if content.get("command") == "test":
+    if is_only_measured(folder, content):
         return "holds what `test` measured of another run"
-    return None if content.get("after") else "was not finished"
+    if content.get("after"):
+        return None
+    return f"was not finished (`{to_go_on(folder)}` resumes it)" if has_begun(folder) else "was not finished"
 
 
 def _read_run(folder: Path, notes: list[str]) -> Run:
     content = _read_json(folder / FILE)
     if not content.get("after"):
+        stopped = f", resume it if it was stopped (`{to_go_on(folder)}`)," if has_begun(folder) else ","
         raise EditError(
             f"{folder / FILE} holds no figures `after` editing, so there is nothing to compare. "
-            "Wait for the end of the run, or leave it out of `runs`."
+            f"Wait for the end of the run{stopped} or leave it out of `runs`."
         )
     edits = _number_of_edits(content.get("edits"), folder / FILE, least=1)
     left_out = content.get("left_out") or []

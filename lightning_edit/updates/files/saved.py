@@ -1,8 +1,8 @@
 """What a run has left of its edits, whichever of its files is given, with the model that they were made for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lightning_edit.updates.files.update_record import DamagedUpdateError
 from lightning_edit.updates.history import History
 from lightning_edit.updates.layer_update import LayerUpdate
 from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.updates.removed import Removed, removed_from
 from lightning_edit.updates.run_settings import refuse_apart, refuse_independent
 
 # In the names of a checkpoint's tensors.
@@ -38,6 +39,8 @@ class Saved:
         source: Where that came from.
         folder: The run's; None for a file that lies elsewhere.
         edits: Of each edit ``subject``, ``prompt`` and ``target_new``, as far as the run keeps them.
+        removed: What the checkpoint that was given holds and its run has no more; it is in the update only where the
+            checkpoint does not stand for the run.
     """
 
     update: ModelUpdate
@@ -45,6 +48,13 @@ class Saved:
     source: ModelSource
     folder: Path | None
     edits: list[dict[str, str]]
+    removed: Removed | None = None
+
+    @property
+    def taken_out(self) -> tuple[list[int], list[dict[str, str]]]:
+        """The updates of the run that are not in this one, and their edits as far as they can be read."""
+        numbers = self.update.info.get("removed_updates") or []
+        return numbers, _edits_of(self.folder, lambda number: number in numbers)
 
 
 def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bool = False) -> Saved:
@@ -61,15 +71,21 @@ def open_saved(path: str | Path, model: str | None = None, trust_remote_code: bo
     given = Path(path).expanduser()
     file = update_of(given) if given.is_dir() else given
     folder = run_of(file)
+    removed_since = None
     if file.suffix == ".ckpt":
-        return _of_checkpoint(file, folder, model, trust_remote_code)
+        content = checkpoint_file.read(file, "RUN")
+        removed_since = removed_from(file, (content.get("run") or {}).get("updates_written"))
+        if removed_since is None or not removed_since.stands_for_run:
+            saved = _of_checkpoint(content, file, folder, model, trust_remote_code)
+            return replace(saved, removed=removed_since)
+        file = update_of(removed_since.run)
     update = ModelUpdate.load(file)
     if folder is not None and History(folder / UPDATES).began_with:
         # Updates of earlier versions do not say so themselves.
         update.info["on_top"] = True
     base, source = base_of(folder, update, model, trust_remote_code)
     removed = set(update.info.get("removed_updates", ()))
-    return Saved(update, base, source, folder, _edits_of(folder, removed))
+    return Saved(update, base, source, folder, _edits_of(folder, lambda number: number not in removed), removed_since)
 
 
 def update_of(folder: Path) -> Path:
@@ -106,20 +122,21 @@ def run_of(file: Path) -> Path | None:
     return folder if written else None
 
 
-def _edits_of(folder: Path | None, removed: set[int], until: float = float("inf")) -> list[dict[str, str]]:
-    """The edits of a run's updates, but for those that are removed or cannot be read."""
+def _edits_of(folder: Path | None, chosen: Callable[[int], bool]) -> list[dict[str, str]]:
+    """The edits of some of a run's updates, but for those that cannot be read."""
     if folder is None:
         return []
     updates, edits = UpdateList(folder / UPDATES), list[dict[str, str]]()
     for number in updates.numbers():
-        if number not in removed and number <= until:
+        if chosen(number):
             with suppress(DamagedUpdateError):
                 edits += updates.record(number).edits
     return edits
 
 
-def _of_checkpoint(file: Path, folder: Path | None, model: str | None, trust_remote_code: bool) -> Saved:
-    content = checkpoint_file.read(file, "RUN")
+def _of_checkpoint(
+    content: Mapping[str, Any], file: Path, folder: Path | None, model: str | None, trust_remote_code: bool
+) -> Saved:
     refuse_apart(content["hyper_parameters"], f"the run of {file}")
     run = content.get("run")
     if run is not None and any(map(is_memory, run.get("anchored", {}).values())):
@@ -138,7 +155,7 @@ def _of_checkpoint(file: Path, folder: Path | None, model: str | None, trust_rem
     info = {"model": source.name, "edits": content["edits"]["edits_written"]}
     info |= {"on_top": True} if content["hyper_parameters"].get("on_top_of") else {}
     until = float("inf") if run is None else run.get("updates_written", float("inf"))
-    return Saved(ModelUpdate(layers, info), base, source, folder, _edits_of(folder, set(), until))
+    return Saved(ModelUpdate(layers, info), base, source, folder, _edits_of(folder, lambda number: number <= until))
 
 
 def _places(content: Mapping[str, Any], model: Any) -> dict[int, str]:

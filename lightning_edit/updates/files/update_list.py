@@ -164,7 +164,7 @@ def left_out(run: Path, updates: UpdateList) -> set[int]:
             noted = described(dict(file.metadata() or {}), "info").get("removed_updates", [])
     except (SafetensorError, OSError, WrongFormError):
         return updates.removed()
-    return set(noted) & set(updates.numbers())
+    return set(noted) & set(updates.numbers()) if noted else set()
 
 
 Updates = TypeVar("Updates", bound=UpdateList)
