@@ -6,13 +6,15 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from lightning_edit.cli import fit
 from lightning_edit.cli import main as cli
-from lightning_edit.cli.edit import METHODS, layer_list, method_named, module_of
+from lightning_edit.cli.edit import METHODS, method_named, module_of
+from lightning_edit.commands.layer_words import layer_list
 from lightning_edit.configs import shipped
 from lightning_edit.errors import EditError
 from lightning_edit.tiny import World
@@ -101,6 +103,26 @@ def test_every_method_makes_settings_that_the_fit_takes(method, folder, capsys):
     # What the preset of the model brings must not be refused.
     made = fit.run(["fit", *map(shipped, words[2:])], Unrun)
     assert type(made.model).__name__ == kind
+
+
+ODD_NAMES = ["#c", "&x", "*x", "'", "7", "[a]", "a: b", "null", "x #y", "{a}", "a: &b", "a:"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_that_is_yaml_of_something_else_stays_what_it_is(name, folder, capsys):
+    (folder / "edits.csv").rename(folder / name)
+    words = printed(capsys, "tiny", name, "--preserve", name, f"--out=runs {name}/{name}", "--method=memit")
+    made = fit.run(["fit", *map(shipped, words[2:])], Unrun)
+    settings = made.config["fit"]
+    assert Path(settings.data.init_args.path) == Path(name)
+    assert Path(settings.data.init_args.preservation.init_args.path) == Path(name)
+    assert Path(made.trainer.logger.log_dir) == Path(f"runs {name}", name)
+
+
+def test_a_models_folder_may_have_such_a_name(folder, capsys):
+    model = of_shape(folder, "#m: 1")
+    words = printed(capsys, model, "edits.csv")
+    assert words[words.index("--model.init_args") + 1] == '{"model": "#m: 1"}'
 
 
 @pytest.mark.parametrize(

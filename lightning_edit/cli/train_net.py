@@ -6,9 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_edit.cli.edit import layer_list
 from lightning_edit.cli.tune import CHAT, DEVICES, DTYPES, read_requests
 from lightning_edit.commands.arguments import CommandParser
+from lightning_edit.commands.layer_words import layer_list
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.user.files import check_model_name
