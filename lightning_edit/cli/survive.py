@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
+from lightning_edit.storage.own_outputs import FIGURE, check_replaced
 from lightning_edit.survival.settings import VARIANTS, SurvivalSettings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def main(words: list[str]) -> None:
         EditError: If there is no such run, its edits are in no weights, or an argument makes no sense.
     """
     given = _parser().parse_args(words)
-    run, figure = _check(given)
+    run = _check(given)
     names = ("variants", "weights", *NUMBERS, "about_edits")
     chosen = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     settings = SurvivalSettings(**chosen)
@@ -62,7 +63,7 @@ def main(words: list[str]) -> None:
     variants = variants_of(settings)
     with ProgressBars() as report:
         results, path = _survive(run, given, settings, variants, report)
-    _show(results, path, figure or path.with_suffix(".png"))
+    _show(results, path, _figure(given, path))
 
 
 def _parser() -> CommandParser:
@@ -95,8 +96,8 @@ def _numbers(text: str) -> list[float]:
         raise ArgumentTypeError(f"numbers with commas between them are needed, got {text}") from error
 
 
-def _check(given: Namespace) -> tuple[Path, Path | None]:
-    """Refuses what surely makes no sense; returns what is opened, and where the figure goes."""
+def _check(given: Namespace) -> Path:
+    """Refuses what surely makes no sense; returns what is opened."""
     run = Path(given.run).expanduser()
     if not run.exists():
         raise EditError(
@@ -110,7 +111,7 @@ def _check(given: Namespace) -> tuple[Path, Path | None]:
         raise EditError(f"`--figure` must be a file whose name ends in .png, .svg or .pdf, got {given.figure}.")
     if given.text is not None and not Path(given.text).expanduser().is_file():
         raise EditError(f"`--text`: there is no file {given.text}. Give a file of ordinary text.")
-    return run, figure
+    return run
 
 
 def _survive(
@@ -127,6 +128,7 @@ def _survive(
     # Before anything is loaded.
     folder = run_of(update_of(run) if run.is_dir() else run)
     output = Path(given.output).expanduser() if given.output else (folder or run.parent) / NAME
+    check_replaced("--figure", _figure(given, output), FIGURE)
     measured = measured_run(folder, _checkpoint(run, folder), given.trust_config)
     # Two commands on one file would write over each other's results.
     with RunLock.of_file(output):
@@ -135,6 +137,10 @@ def _survive(
         measures, text = _prepared(bench, measured, settings, given.text, report)
         variants = [_on_text(variant, text) for variant in variants]
         return _measured(bench, variants, measures, text, settings, folder, output, report), output
+
+
+def _figure(given: Namespace, output: Path) -> Path:
+    return Path(given.figure).expanduser() if given.figure else output.with_suffix(".png")
 
 
 def _measured(

@@ -11,6 +11,7 @@ from lightning_edit.commands.layer_words import layer_list
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.atomic import atomic_path, check_outputs
+from lightning_edit.storage.own_outputs import FIGURE, check_replaced
 from lightning_edit.storage.user.files import check_model_name
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ CHAT = {"auto": "auto", "true": True, "false": False}
 EDITS = 32
 # What is written beside the preset.
 BESIDE = (".png", ".trials.json", ".trials.jsonl")
+# What the files hold that are replaced; that of the trials is added to.
+PRESET, TRIALS = b"source: lightning-edit tune", b'"favor"'
 DESCRIPTION = """Finds layers, learning rate, clamp, weight and solver for a model: a trace ranks its
 layers, then small real edits compete, the better ones with more edits. A tuning that was stopped goes on
 where it was when it is started again."""
@@ -88,6 +91,8 @@ def _check(given: Namespace) -> tuple[Path, list[int] | None]:
     if given.preserve is not None and not Path(given.preserve).expanduser().is_file():
         raise EditError(f"`--preserve`: there is no file {given.preserve}. Give a file of ordinary text.")
     check_outputs(out, BESIDE, given.data, given.preserve)
+    for suffix, sign in {out.suffix: PRESET, ".png": FIGURE, ".trials.json": TRIALS}.items():
+        check_replaced("--out", out.with_suffix(suffix), sign)
     for name in ("edits", "tokens"):
         value = getattr(given, name)
         if value is not None and value < 1:
