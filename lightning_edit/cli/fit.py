@@ -121,6 +121,8 @@ class EditCLI(CheckpointCLI):
     def after_instantiate_classes(self) -> None:
         """Refuses what no process could do, before any is started."""
         self.model.check_trainer(self.trainer, self.subcommand == "fit")
+        # A key that is not there is found before the configuration is written: its variable may be the key by mistake.
+        _ = self.model.evaluation.judge.key
         if self.config[self.subcommand].ckpt_path is None:
             refuse_idle(self.model.evaluation, self.trainer.callbacks)
         self._take_name()
