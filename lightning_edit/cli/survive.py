@@ -121,6 +121,7 @@ def _survive(
     from lightning_edit.storage.run_lock import RunLock
     from lightning_edit.survival.bench import run_folder_of
     from lightning_edit.survival.refusals import refuse_without_weights
+    from lightning_edit.survival.results import check_results
     from lightning_edit.updates.files.saved import run_of, update_of
 
     run = run_folder_of(run)
@@ -132,6 +133,7 @@ def _survive(
     measured = measured_run(folder, _checkpoint(run, folder), given.trust_config)
     # Two commands on one file would write over each other's results.
     with RunLock.of_file(output):
+        check_results(output)
         measured.data.setup("test")
         bench = _bench(run, given, measured)
         measures, text = _prepared(bench, measured, settings, given.text, report)

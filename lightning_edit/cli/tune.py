@@ -46,9 +46,12 @@ def main(words: list[str]) -> None:
     out, layers = _check(given)
     # They take seconds to import; a mistake is answered without them.
     from lightning_edit.cli.loaded import decoder_on
+    from lightning_edit.loading.pretrained import check_stated_layers
     from lightning_edit.progress import ProgressBars
     from lightning_edit.tuning.tune import TuneSettings
 
+    if layers is not None:
+        check_stated_layers(given.model, sorted(set(layers)))
     settings = TuneSettings(given.edits, given.favor, seed=given.seed)
     requests = None if given.data is None else read_requests(given.data)
     chat: Any = CHAT[given.chat]
