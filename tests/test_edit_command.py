@@ -222,12 +222,14 @@ def test_a_mistake_is_answered_at_once(args, message, folder, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("model", ["./no-such-folder", "."])
+@pytest.mark.parametrize("model", ["./no-such-folder", ".", "nope.gguf", "models/nope.Q8_0.GGUF"])
 def test_a_model_that_is_not_there_is_refused(model, folder, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(["edit", model, "edits.csv"])
     assert left.value.code == 2
-    assert "`model`: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "`model`: " in said
+    assert "huggingface" not in said
 
 
 def test_the_help_is_one_screen(folder):

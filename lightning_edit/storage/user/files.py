@@ -99,14 +99,16 @@ def is_there(path: str | Path) -> bool:
 
 
 def check_model_name(name: str) -> None:
-    """Refuses the name of a model that can only be a folder, where there is none.
+    """Refuses the name of a model that can only be a folder or a GGUF file, where there is none.
 
     Args:
-        name: A folder or hub name.
+        name: A folder, a GGUF file or a hub name.
 
     Raises:
-        EditError: If there is no such folder.
+        EditError: If there is no such folder or file.
     """
+    if name.lower().endswith(".gguf") and not is_there(name):
+        raise EditError(f"`model`: there is no file {name}. Give a GGUF file on this machine, a folder, or a hub name.")
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_like_path and not is_there(name):
         raise EditError(f"`model`: there is no folder {name}. Give the folder of a transformers model, or a hub name.")
