@@ -199,6 +199,7 @@ def test_without_a_preset_the_layers_are_left_to_the_fit(folder, capsys):
     [
         (["tiny"], "the following arguments are required: EDITS"),
         (["tiny", "none.csv"], "there is no file none.csv"),
+        (["tiny", "edits.csv", "--preserve", "."], "`--preserve`: . is a folder; a file is needed."),
         (["tiny", "edits.csv", "--preserve", "none.txt"], "there is no file none.txt"),
         (
             ["tiny", "edits.csv", "--method=lora", "--edits-per-update=2"],

@@ -14,7 +14,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.loading.stated_config import NotStatedError, stated_config
 from lightning_edit.messages import terminal
 from lightning_edit.models.presets import Preset, has_presets, preset_for
-from lightning_edit.storage.user.files import check_model_name
+from lightning_edit.storage.user.files import check_model_name, check_text
 from lightning_edit.storage.user.yaml import read_yaml
 
 USUAL = ("emmet", "memit", "alphaedit", "encore", "ultraedit", "ft")
@@ -141,8 +141,8 @@ def _written_by_mlp(method: str) -> bool:
 def _check(given: Namespace) -> None:
     if not Path(given.edits).expanduser().exists():
         raise EditError(f"EDITS: there is no file {given.edits}. Give a CSV, JSON or JSONL file.")
-    if given.preserve is not None and not Path(given.preserve).expanduser().is_file():
-        raise EditError(f"`--preserve`: there is no file {given.preserve}. Give a file of ordinary text.")
+    if given.preserve is not None:
+        check_text(given.preserve, "--preserve")
     for file in given.config:
         if not Path(file).is_file():
             raise EditError(f"`--config`: there is no file {file}. Give a YAML file with settings of `fit`.")

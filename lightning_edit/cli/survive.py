@@ -10,6 +10,7 @@ from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.own_outputs import FIGURE, check_replaced
+from lightning_edit.storage.user.files import check_text
 from lightning_edit.survival.settings import VARIANTS, SurvivalSettings
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ def _check(given: Namespace) -> Path:
         raise EditError(f"`--output` must be a file whose name ends in .json, got {given.output}.")
     if figure is not None and (figure.suffix.lower() not in FIGURES or figure.is_dir()):
         raise EditError(f"`--figure` must be a file whose name ends in .png, .svg or .pdf, got {given.figure}.")
-    if given.text is not None and not Path(given.text).expanduser().is_file():
-        raise EditError(f"`--text`: there is no file {given.text}. Give a file of ordinary text.")
+    if given.text is not None:
+        check_text(given.text, "--text")
     return run
 
 

@@ -12,7 +12,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.atomic import atomic_path, check_outputs
 from lightning_edit.storage.own_outputs import FIGURE, check_replaced
-from lightning_edit.storage.user.files import check_model_name
+from lightning_edit.storage.user.files import check_model_name, check_text
 
 if TYPE_CHECKING:
     from lightning_edit.models.decoder import Decoder
@@ -91,8 +91,8 @@ def _check(given: Namespace) -> tuple[Path, list[int] | None]:
     out = Path(given.out).expanduser()
     if out.suffix.lower() not in (".yaml", ".yml") or out.is_dir():
         raise EditError(f"`--out` must be a file whose name ends in .yaml, got {given.out}.")
-    if given.preserve is not None and not Path(given.preserve).expanduser().is_file():
-        raise EditError(f"`--preserve`: there is no file {given.preserve}. Give a file of ordinary text.")
+    if given.preserve is not None:
+        check_text(given.preserve, "--preserve")
     check_outputs(out, BESIDE, given.data, given.preserve)
     for suffix, sign in {out.suffix: PRESET, ".png": FIGURE, ".trials.json": TRIALS}.items():
         check_replaced("--out", out.with_suffix(suffix), sign)

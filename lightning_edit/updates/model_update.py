@@ -153,7 +153,9 @@ class ModelUpdate:
         identity = self._known_as(modules)
         if identity is None or not all(levels_of(module).has(identity) for module in modules.values()):
             if self._is_without(modules):
-                raise EditError("This update is not in the model: its weights are those without it. Nothing is changed.")
+                raise EditError(
+                    "This update is not in the model: its weights are those without it. Nothing is changed."
+                )
             raise EditError(
                 "The weights under this update are not known here: call insert() on the same object first, or pass "
                 f"the unedited model as `base`{self._made_for}."

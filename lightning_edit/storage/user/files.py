@@ -70,6 +70,22 @@ def check_file(path: str | Path, named: str = "") -> Path:
     return file
 
 
+def check_text(path: str, setting: str) -> None:
+    """Refuses what is no file of ordinary text.
+
+    Args:
+        path: What was given.
+        setting: The option that it was given for.
+
+    Raises:
+        EditError: See `check_file`.
+    """
+    try:
+        check_file(path, f"`{setting}`: ")
+    except EditError as error:
+        raise EditError(f"{error} Give a file of ordinary text.") from error
+
+
 def path_of(given: object, name: str, example: str) -> Path:
     """The path that an argument names.
 
