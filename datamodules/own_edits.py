@@ -1,6 +1,8 @@
 """A user's own edits, in JSON, JSON lines or CSV."""
 
-from collections.abc import Mapping
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Annotated, Any
@@ -9,11 +11,14 @@ from lightning_edit.datamodules.fields import case_id, required_text, split_text
 from lightning_edit.datamodules.record_module import RecordDataModule, looks_like
 from lightning_edit.datamodules.ripple_fields import own_ripples
 from lightning_edit.datamodules.subjects import refuse_hole
+from lightning_edit.datamodules.text_ends import without_spaces
 from lightning_edit.errors import EditError
-from lightning_edit.messages import quoted
+from lightning_edit.messages import counted, listed, quoted
 from lightning_edit.requests import TEXT_LISTS, EditRequest
 from lightning_edit.settings import SOURCE
 from lightning_edit.storage.user.json import parse_json
+
+logger = logging.getLogger(__name__)
 
 ACCEPTED = tuple(field.name for field in fields(EditRequest) if field.compare)
 CLOSE = 6
@@ -31,8 +36,9 @@ class OwnEdits(RecordDataModule):
     ``|`` between entries, as in CSV (the bars of chat markup such as ``<|im_start|>`` separate nothing; other entries
     that hold a bar need a JSON list); ``separator``, in which ``\n`` and ``\t`` are a line break and a tab; and
     ``locality``, a list of pairs of prompt and answer, and ``ripples``, tests of what follows (see `own_ripples`), both
-    in CSV as JSON. An unknown field is refused where it looks like a slip of the pen, and else not read, with a
-    warning.
+    in CSV as JSON. Spaces at the ends of prompts and questions are left out, with a warning; those before an answer
+    stay where the ``separator`` is empty. An unknown field is refused where it looks like a slip of the pen, and else
+    not read, with a warning.
 
     Args:
         path: A local file, a local folder, or the name of a hub data set (see `RecordDataModule`).
@@ -61,7 +67,9 @@ class OwnEdits(RecordDataModule):
             # A cell of CSV that holds white space alone is an empty one.
             values["separator"] = values["separator"].replace("\\n", "\n").replace("\\t", "\t")
         given = record.get("ripples")
-        values["ripples"] = own_ripples(parse_json(given, "`ripples`") if isinstance(given, str) else given)
+        values["ripples"] = parse_json(given, "`ripples`") if isinstance(given, str) else given
+        values = self._without_spaces(values)
+        values["ripples"] = own_ripples(values["ripples"])
         if record.get("subject") in (None, ""):
             refuse_hole(values["prompt"])
             return EditRequest(**{**values, "subject": "", "case_id": case_id(record)})
@@ -75,6 +83,22 @@ class OwnEdits(RecordDataModule):
         values |= {"prompt": place[0], "subject": place[1], "case_id": case_id(record)}
         values["question"] = self.question_of(values.get("question"), place[1])
         return EditRequest(**values)
+
+    def _without_spaces(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        what = "space at an end, which is left out"
+        separator = values.get("separator", self.separator)
+        return without_spaces(
+            values, separator != "", lambda text: self.note(f"prompt has a {what}", f"prompts have a {what}", text)
+        )
+
+    def check(self, requests: Sequence[EditRequest]) -> None:
+        """Warns of what was noted, and of names that several edits share."""
+        super().check(requests)
+        counts = Counter(request.case_id for request in requests if request.case_id)
+        shared = [name for name, count in counts.items() if count > 1]
+        if shared:
+            what = counted(len(shared), "`case_id` is", "`case_id`s are")
+            logger.warning("%s that of several edits (%s): results cannot be told apart by it.", what, listed(shared))
 
     def _check_format(self, record: Any) -> None:
         if isinstance(record, Mapping):

@@ -6,13 +6,15 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from lightning_edit.cli import fit
 from lightning_edit.cli import main as cli
-from lightning_edit.cli.edit import METHODS, layer_list, method_named, module_of
+from lightning_edit.cli.edit import METHODS, method_named, module_of
+from lightning_edit.commands.layer_words import layer_list
 from lightning_edit.configs import shipped
 from lightning_edit.errors import EditError
 from lightning_edit.tiny import World
@@ -103,6 +105,26 @@ def test_every_method_makes_settings_that_the_fit_takes(method, folder, capsys):
     assert type(made.model).__name__ == kind
 
 
+ODD_NAMES = ["#c", "&x", "*x", "'", "7", "[a]", "a: b", "null", "x #y", "{a}", "a: &b", "a:"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_that_is_yaml_of_something_else_stays_what_it_is(name, folder, capsys):
+    (folder / "edits.csv").rename(folder / name)
+    words = printed(capsys, "tiny", name, "--preserve", name, f"--out=runs {name}/{name}", "--method=memit")
+    made = fit.run(["fit", *map(shipped, words[2:])], Unrun)
+    settings = made.config["fit"]
+    assert Path(settings.data.init_args.path) == Path(name)
+    assert Path(settings.data.init_args.preservation.init_args.path) == Path(name)
+    assert Path(made.trainer.logger.log_dir) == Path(f"runs {name}", name)
+
+
+def test_a_models_folder_may_have_such_a_name(folder, capsys):
+    model = of_shape(folder, "#m: 1")
+    words = printed(capsys, model, "edits.csv")
+    assert words[words.index("--model.init_args") + 1] == '{"model": "#m: 1"}'
+
+
 @pytest.mark.parametrize(
     ("written", "meant"),
     [("MEMIT", "memit"), ("r-ROME", "rrome"), ("FT-L", "ft_l"), ("AlphaEdit", "alphaedit"), ("memit sequential", None)],
@@ -177,6 +199,7 @@ def test_without_a_preset_the_layers_are_left_to_the_fit(folder, capsys):
     [
         (["tiny"], "the following arguments are required: EDITS"),
         (["tiny", "none.csv"], "there is no file none.csv"),
+        (["tiny", "edits.csv", "--preserve", "."], "`--preserve`: . is a folder; a file is needed."),
         (["tiny", "edits.csv", "--preserve", "none.txt"], "there is no file none.txt"),
         (
             ["tiny", "edits.csv", "--method=lora", "--edits-per-update=2"],
@@ -200,12 +223,14 @@ def test_a_mistake_is_answered_at_once(args, message, folder, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("model", ["./no-such-folder", "."])
+@pytest.mark.parametrize("model", ["./no-such-folder", ".", "nope.gguf", "models/nope.Q8_0.GGUF"])
 def test_a_model_that_is_not_there_is_refused(model, folder, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(["edit", model, "edits.csv"])
     assert left.value.code == 2
-    assert "`model`: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "`model`: " in said
+    assert "huggingface" not in said
 
 
 def test_the_help_is_one_screen(folder):

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from lightning_edit.commands.arguments import CommandParser
+from lightning_edit.commands.layer_words import layer_list
+from lightning_edit.commands.path_words import path_setting
 from lightning_edit.configs import CONFIGS, shipped
 from lightning_edit.errors import EditError
 from lightning_edit.loading.stated_config import NotStatedError, stated_config
 from lightning_edit.messages import terminal
 from lightning_edit.models.presets import Preset, has_presets, preset_for
-from lightning_edit.storage.user.files import check_model_name
+from lightning_edit.storage.user.files import check_model_name, check_text
 from lightning_edit.storage.user.yaml import read_yaml
 
 USUAL = ("emmet", "memit", "alphaedit", "encore", "ultraedit", "ft")
 METHODS = sorted(path.stem for path in (CONFIGS / "solvers").glob("*.yaml"))
 DEVICES = ("auto", "cpu", "gpu")
+# Settings that hold a path, which may have any name.
+PATHS = ("--model.model", "--data.path", "--data.preservation.path")
 DESCRIPTION = """Writes facts into a language model, measures it before and after, and saves the
 edited model. It is `fit` with the common settings; defaults are in parentheses."""
 EXAMPLE = """A CSV file of two facts:  subject,prompt,target_new
@@ -107,7 +111,9 @@ def fit_arguments(given: Namespace) -> list[str]:
         "--data.preservation.path": given.preserve,
         "--trainer.accelerator": given.device,
     }
-    pairs = [("--config", file) for file in configs] + [(name, str(v)) for name, v in settings.items() if v is not None]
+    said = [(name, str(value)) for name, value in settings.items() if value is not None]
+    pairs = [("--config", file) for file in configs]
+    pairs += [path_setting(*pair) if pair[0] in PATHS else pair for pair in said]
     return [word for pair in pairs for word in pair] + out
 
 
@@ -135,8 +141,8 @@ def _written_by_mlp(method: str) -> bool:
 def _check(given: Namespace) -> None:
     if not Path(given.edits).expanduser().exists():
         raise EditError(f"EDITS: there is no file {given.edits}. Give a CSV, JSON or JSONL file.")
-    if given.preserve is not None and not Path(given.preserve).expanduser().is_file():
-        raise EditError(f"`--preserve`: there is no file {given.preserve}. Give a file of ordinary text.")
+    if given.preserve is not None:
+        check_text(given.preserve, "--preserve")
     for file in given.config:
         if not Path(file).is_file():
             raise EditError(f"`--config`: there is no file {file}. Give a YAML file with settings of `fit`.")
@@ -184,25 +190,6 @@ def method_named(name: str) -> str:
     return plain[letters]
 
 
-def layer_list(text: str) -> list[int]:
-    """Layers as people write them: ``5``, ``3-8``, ``3,4,5`` or ``[3, 4, 5]``.
-
-    Args:
-        text: What was given.
-
-    Raises:
-        EditError: If it is something else.
-    """
-    layers: list[int] = []
-    for part in text.strip().strip("[]").split(","):
-        first, dash, last = (end.strip() for end in part.partition("-"))
-        ends = [first, last] if dash else [first]
-        if not all(end.isdecimal() for end in ends) or int(ends[-1]) < int(ends[0]):
-            raise EditError(f"`--layers` must be numbers of blocks such as 5, 3-8 or 3,4,5, got {text}.")
-        layers += range(int(ends[0]), int(ends[-1]) + 1)
-    return layers
-
-
 def out_arguments(out: str | None) -> list[str]:
     """Where the run's folder is made.
 
@@ -221,7 +208,7 @@ def out_arguments(out: str | None) -> list[str]:
         raise EditError(f"`--out`: {out} has no name. Give a folder that is new.")
     # As a version, a number would make a folder called version_N.
     place = {"save_dir": str(folder.parent), "name": folder.name, "version": ""}
-    return [f"--trainer.logger.{name}={value}" for name, value in place.items()]
+    return ["=".join(path_setting(f"--trainer.logger.{name}", value)) for name, value in place.items()]
 
 
 def preset_for_method(model: str, method: str, trust_remote_code: bool = False) -> Preset | None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal, updates_were
+from lightning_edit.storage.own_outputs import FIGURE, check_replaced
+from lightning_edit.storage.user.files import check_text
 from lightning_edit.survival.settings import VARIANTS, SurvivalSettings
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def main(words: list[str]) -> None:
         EditError: If there is no such run, its edits are in no weights, or an argument makes no sense.
     """
     given = _parser().parse_args(words)
-    run, figure = _check(given)
+    run = _check(given)
     names = ("variants", "weights", *NUMBERS, "about_edits")
     chosen = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     settings = SurvivalSettings(**chosen)
@@ -65,7 +67,7 @@ def main(words: list[str]) -> None:
     variants = variants_of(settings)
     with ProgressBars() as report:
         results, path = _survive(run, given, settings, variants, report)
-    _show(results, path, figure or path.with_suffix(".png"))
+    _show(results, path, _figure(given, path))
 
 
 def _parser() -> CommandParser:
@@ -98,8 +100,8 @@ def _numbers(text: str) -> list[float]:
         raise ArgumentTypeError(f"numbers with commas between them are needed, got {text}") from error
 
 
-def _check(given: Namespace) -> tuple[Path, Path | None]:
-    """Refuses what surely makes no sense; returns what is opened, and where the figure goes."""
+def _check(given: Namespace) -> Path:
+    """Refuses what surely makes no sense; returns what is opened."""
     run = Path(given.run).expanduser()
     if not run.exists():
         raise EditError(
@@ -111,9 +113,9 @@ def _check(given: Namespace) -> tuple[Path, Path | None]:
         raise EditError(f"`--output` must be a file whose name ends in .json, got {given.output}.")
     if figure is not None and (figure.suffix.lower() not in FIGURES or figure.is_dir()):
         raise EditError(f"`--figure` must be a file whose name ends in .png, .svg or .pdf, got {given.figure}.")
-    if given.text is not None and not Path(given.text).expanduser().is_file():
-        raise EditError(f"`--text`: there is no file {given.text}. Give a file of ordinary text.")
-    return run, figure
+    if given.text is not None:
+        check_text(given.text, "--text")
+    return run
 
 
 def _survive(
@@ -123,6 +125,7 @@ def _survive(
     from lightning_edit.storage.run_lock import RunLock
     from lightning_edit.survival.bench import run_folder_of
     from lightning_edit.survival.refusals import refuse_without_weights
+    from lightning_edit.survival.results import check_results
     from lightning_edit.updates.files.saved import run_of, update_of
 
     run = run_folder_of(run)
@@ -130,14 +133,20 @@ def _survive(
     # Before anything is loaded.
     folder = run_of(update_of(run) if run.is_dir() else run)
     output = Path(given.output).expanduser() if given.output else (folder or run.parent) / NAME
+    check_replaced("--figure", _figure(given, output), FIGURE)
     measured = measured_run(folder, _checkpoint(run, folder), given.trust_config)
     # Two commands on one file would write over each other's results.
     with RunLock.of_file(output):
+        check_results(output)
         measured.data.setup("test")
         bench = _bench(run, given, measured)
         measures, text = _prepared(bench, measured, settings, given.text, report)
         variants = [_on_text(variant, text) for variant in variants]
         return _measured(bench, variants, measures, text, settings, folder, output, report), output
+
+
+def _figure(given: Namespace, output: Path) -> Path:
+    return Path(given.figure).expanduser() if given.figure else output.with_suffix(".png")
 
 
 def _measured(

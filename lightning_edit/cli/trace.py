@@ -10,6 +10,7 @@ from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted, terminal
 from lightning_edit.storage.atomic import atomic_path, check_outputs
+from lightning_edit.storage.own_outputs import FIGURE, check_replaced
 from lightning_edit.storage.user.files import check_model_name
 from lightning_edit.tracing.settings import KINDS, Kind, TracingSettings
 
@@ -92,6 +93,8 @@ def _check(given: Namespace) -> Path:
     if out.suffix.lower() != ".png" or out.is_dir():
         raise EditError(f"`--out` must be a file whose name ends in .png, got {given.out}.")
     check_outputs(out, [".json"], given.data)
+    check_replaced("--out", out, FIGURE)
+    check_replaced("--out", out.with_suffix(".json"), b'"embedding_std"')
     return out
 
 

@@ -6,9 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_edit.cli.edit import layer_list
 from lightning_edit.cli.tune import CHAT, DEVICES, DTYPES, read_requests
 from lightning_edit.commands.arguments import CommandParser
+from lightning_edit.commands.layer_words import layer_list
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.user.files import check_model_name
@@ -133,6 +133,7 @@ def _prepared(given: Namespace, settings: "NetSettings", layers: list[int] | Non
     from lightning_edit.cli.loaded import decoder_on
     from lightning_edit.gradients.gradient import Gradient
     from lightning_edit.keys.context_templates import ContextTemplates
+    from lightning_edit.loading.pretrained import check_stated_layers
     from lightning_edit.models.auto_layers import settle_places
     from lightning_edit.models.finding.places import with_maps
     from lightning_edit.nets.lessons import lessons_of
@@ -149,6 +150,8 @@ def _prepared(given: Namespace, settings: "NetSettings", layers: list[int] | Non
     # A fact may be there with several answers: what a net learns is then not the answer.
     requests = read_requests(given.data, conflicts="replace")
     chat: Any = CHAT[given.chat]
+    if layers is not None:
+        check_stated_layers(given.model, layers)
     decoder, tokenizer = decoder_on(given.model, given.device, given.dtype, chat)
     templates, decoder = ContextTemplates(), with_maps(decoder, maps)
     if chat_of(tokenizer) is not None:

@@ -6,12 +6,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_edit.cli.edit import layer_list
 from lightning_edit.commands.arguments import CommandParser
+from lightning_edit.commands.layer_words import layer_list
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.atomic import atomic_path, check_outputs
-from lightning_edit.storage.user.files import check_model_name
+from lightning_edit.storage.own_outputs import FIGURE, check_replaced
+from lightning_edit.storage.user.files import check_model_name, check_text
 
 if TYPE_CHECKING:
     from lightning_edit.models.decoder import Decoder
@@ -25,6 +26,8 @@ CHAT = {"auto": "auto", "true": True, "false": False}
 EDITS = 32
 # What is written beside the preset.
 BESIDE = (".png", ".trials.json", ".trials.jsonl")
+# What the files hold that are replaced; that of the trials is added to.
+PRESET, TRIALS = b"source: lightning-edit tune", b'"favor"'
 DESCRIPTION = """Finds layers, learning rate, clamp, weight and solver for a model: a trace ranks its
 layers, then small real edits compete, the better ones with more edits. A tuning that was stopped goes on
 where it was when it is started again."""
@@ -43,9 +46,12 @@ def main(words: list[str]) -> None:
     out, layers = _check(given)
     # They take seconds to import; a mistake is answered without them.
     from lightning_edit.cli.loaded import decoder_on
+    from lightning_edit.loading.pretrained import check_stated_layers
     from lightning_edit.progress import ProgressBars
     from lightning_edit.tuning.tune import TuneSettings
 
+    if layers is not None:
+        check_stated_layers(given.model, sorted(set(layers)))
     settings = TuneSettings(given.edits, given.favor, seed=given.seed)
     requests = None if given.data is None else read_requests(given.data)
     chat: Any = CHAT[given.chat]
@@ -85,9 +91,11 @@ def _check(given: Namespace) -> tuple[Path, list[int] | None]:
     out = Path(given.out).expanduser()
     if out.suffix.lower() not in (".yaml", ".yml") or out.is_dir():
         raise EditError(f"`--out` must be a file whose name ends in .yaml, got {given.out}.")
-    if given.preserve is not None and not Path(given.preserve).expanduser().is_file():
-        raise EditError(f"`--preserve`: there is no file {given.preserve}. Give a file of ordinary text.")
+    if given.preserve is not None:
+        check_text(given.preserve, "--preserve")
     check_outputs(out, BESIDE, given.data, given.preserve)
+    for suffix, sign in {out.suffix: PRESET, ".png": FIGURE, ".trials.json": TRIALS}.items():
+        check_replaced("--out", out.with_suffix(suffix), sign)
     for name in ("edits", "tokens"):
         value = getattr(given, name)
         if value is not None and value < 1:

@@ -33,7 +33,14 @@ GIVEN = re.compile(r"Problem with given class_path '([\w.]+)'")
 UNKNOWN = re.compile(
     r"(?:Group '([\w.]+)' does not accept o|accept o|O)ption '([\w.]+)'|unrecognized arguments: --([\w.]+)"
 )
-NOISE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value type:")
+# What the parser makes of values on its way is no help; nor are names of types to those who write no Python.
+NOISE = re.compile(
+    r"(?:- )?Does not validate|Subtypes:|Errors:|- Expected a <class 'NoneType'>|Given value type:"
+    r"|Given value: (?:NestedArg|Namespace)\("
+)
+TYPE = re.compile(r"Expected a (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\](?=$|\. Got value))")
+IN_WORDS = {"int": "whole number", "float": "number", "str": "text", "bool": "truth value (true or false)"}
+IN_WORDS |= {"dict": "mapping"}
 
 
 class EditArgumentParser(LightningArgumentParser):
@@ -79,8 +86,27 @@ class EditArgumentParser(LightningArgumentParser):
                 "such a file may name, so it was not imported."
             )
         parser = getattr(ex, "subcommand_parser", None) or self
-        lines = [line for line in message.splitlines() if not line.strip().startswith(NOISE)]
-        fail("\n".join([*lines, *_accepted(parser, message)]))
+        fail("\n".join([*_in_words(message), *_accepted(parser, message)]))
+
+
+def _in_words(message: str) -> Iterator[str]:
+    """The lines of a parser's message that say something, each value that was given once, types in words."""
+    shown: set[str] = set()
+    for line in message.splitlines():
+        text = line.strip()
+        if NOISE.match(text) or text in shown:
+            continue
+        if text.startswith("Given value:"):
+            shown.add(text)
+        yield TYPE.sub(_type_in_words, line)
+
+
+def _type_in_words(match: re.Match[str]) -> str:
+    kind, choices = match.groups()
+    if kind is None:
+        return f"Expected one of {choices}" if "," in choices else f"Expected {choices}"
+    name = kind.rpartition(".")[2]
+    return f"Expected a {IN_WORDS.get(name, name)}"
 
 
 def _accepted(parser: Any, message: str) -> Iterator[str]:

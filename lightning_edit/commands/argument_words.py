@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lightning_edit.commands.layer_words import layers_as_list
 from lightning_edit.old_names import current_name, current_value
 from lightning_edit.settings import Checked
 
@@ -70,8 +71,13 @@ def _classes(base: type) -> Iterator[str]:
 def under_current_names(words: Sequence[str]) -> list[str]:
     """The same words with classes under their exact names, and settings of another name now under it, with a warning.
 
+    Layers may be written as people do, see `layers_as_list`.
+
     Args:
         words: All arguments.
+
+    Raises:
+        EditError: If layers look like numbers of blocks and are none.
     """
     renamed: list[str] = []
     for option in _options(words):
@@ -82,6 +88,8 @@ def under_current_names(words: Sequence[str]) -> list[str]:
         values = [current_value(name, value) for value in ([value] if equals else option[1:])]
         if name in CLASSES[:2] or name.rpartition(".")[2].rstrip("+") in CLASSES[2:]:
             values = [class_name(value) for value in values]
+        if name == "model.layers":
+            values = [layers_as_list(value) for value in values]
         renamed += [f"--{current_name(name)}={values[0]}"] if equals else [f"--{current_name(name)}", *values]
     return renamed
 

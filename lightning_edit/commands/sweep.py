@@ -52,6 +52,8 @@ class Sweep:
         vary = content["vary"]
         if not isinstance(vary, dict) or not all(isinstance(values, list) and values for values in vary.values()):
             raise EditError(f"{path}: `vary` must give a list of values for each setting, got {quoted(vary)}.")
+        if not vary:
+            raise EditError(f"{path}: `vary` is empty: give a setting with a list of values, or use `fit` for one run.")
         if (runs := math.prod(map(len, vary.values()))) > MOST_RUNS:
             raise EditError(
                 f"{path}: `vary` asks for {runs:,} runs, more than {MOST_RUNS:,}. Vary fewer settings at once."
@@ -59,7 +61,10 @@ class Sweep:
         fixed = content.get("fixed") or {}
         if not isinstance(fixed, dict):
             raise EditError(f"{path}: `fixed` must give a value for each setting, got {quoted(fixed)}.")
-        return Sweep(vary, fixed, content.get("metric", "S"))
+        metric = content.get("metric", "S")
+        if not isinstance(metric, str):
+            raise EditError(f"{path}: `metric` must be the name of one figure, such as S, got {quoted(metric)}.")
+        return Sweep(vary, fixed, metric)
 
     def for_depth(self, depth: int) -> "Sweep":
         """The sweep for a model, with layers given in percent of its depth as numbers.

@@ -18,6 +18,7 @@ from lightning_edit.loading.offloading import DeviceMap
 from lightning_edit.loading.quantization import check_quantization, check_stated, loading_options, stated_method
 from lightning_edit.loading.skeleton import skeleton_of
 from lightning_edit.loading.weight_forms import Precision, Quantization
+from lightning_edit.models.decoder import check_numbers
 from lightning_edit.models.finding.routed_keys import is_experts
 
 
@@ -71,6 +72,25 @@ def depth_of(name: str, trust_remote_code: bool = False) -> int:
         return int(config.get_text_config().num_hidden_layers)
     except (ValueError, TypeError, AttributeError) as error:
         raise EditError(f"`model`: how many layers {name} has could not be read: {error}") from error
+
+
+def check_stated_layers(name: str, layers: Sequence[int] | int, trust_remote_code: bool = False) -> None:
+    """Refuses layers that a model cannot have by its configuration, before it is loaded.
+
+    Args:
+        name: See `resolve`.
+        layers: Numbers of blocks.
+        trust_remote_code: Whether code that comes with the model may be run.
+
+    Raises:
+        EditError: See `check_numbers`.
+    """
+    try:
+        depth = depth_of(name, trust_remote_code)
+    except EditError:
+        # Who loads the model knows its depth, or says what is wrong.
+        return
+    check_numbers(depth, layers)
 
 
 def load_model(

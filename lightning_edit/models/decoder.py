@@ -250,15 +250,29 @@ def check_layers(decoder: Decoder, layers: Sequence[int] | int) -> list[int]:
             cannot be edited.
     """
     count = len(decoder.blocks)
-    layers = _whole_numbers(layers)
-    wrong = [layer for layer in layers if not 0 <= layer < count]
-    if not layers or wrong or len(set(layers)) < len(layers):
-        raise EditError(f"`layers` must be different numbers from 0 to {count - 1} (the model's), got {list(layers)}.")
+    layers = check_numbers(count, layers)
     for layer in sorted(layers):
         if layer in decoder.refusals:
             others = [str(other) for other in range(count) if other not in decoder.refusals]
             raise EditError(f"Layer {layer}: {decoder.refusals[layer]} Layers that have one: {', '.join(others)}.")
     return sorted(layers)
+
+
+def check_numbers(count: int, layers: Sequence[int] | int) -> list[int]:
+    """The layers as they are given, where a model of some depth has them all.
+
+    Args:
+        count: The number of its blocks.
+        layers: See `check_layers`.
+
+    Raises:
+        EditError: If one is no whole number, there is none, one twice, or one that the model does not have.
+    """
+    layers = _whole_numbers(layers)
+    wrong = [layer for layer in layers if not 0 <= layer < count]
+    if not layers or wrong or len(set(layers)) < len(layers):
+        raise EditError(f"`layers` must be different numbers from 0 to {count - 1} (the model's), got {list(layers)}.")
+    return layers
 
 
 def _whole_numbers(layers: Any) -> list[int]:

@@ -17,9 +17,12 @@ from lightning_edit.report.facts import Facts, read_facts
 from lightning_edit.report.figures import percent
 from lightning_edit.report.svg import inline
 from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.own_outputs import check_replaced
 from lightning_edit.version import own_version
 
 PAGE, STYLE = "page.html.jinja", "page.css"
+# What a page holds; the second is of pages that were written before they said what made them.
+SIGNS = (b'<meta name="generator" content="lightning-edit">', b'<a class="skip" href="#content">To the content</a>')
 
 
 def write_report(runs: Sequence[Path], output: Path) -> list[str]:
@@ -27,14 +30,15 @@ def write_report(runs: Sequence[Path], output: Path) -> list[str]:
 
     Args:
         runs: Their folders, or folders that hold such folders.
-        output: The HTML file; an older one is replaced.
+        output: The HTML file; an older page is replaced.
 
     Returns:
         Notes on what was passed over.
 
     Raises:
-        EditError: See `read_facts`; nothing is written then.
+        EditError: If the file is there and is no such page, and see `read_facts`; nothing is written then.
     """
+    check_replaced("--output", output, *SIGNS)
     facts, notes = read_facts(runs)
     content = page_of(facts)
     with atomic_path(output) as scratch:

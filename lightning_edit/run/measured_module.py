@@ -18,7 +18,7 @@ from lightning_edit.loading.fingerprints import sample_of
 from lightning_edit.loading.gguf_reader import read_once
 from lightning_edit.loading.loaded_weights import check_vocabulary
 from lightning_edit.loading.offloading import DeviceMap, check_device_map, is_offloaded, keep_in_memory
-from lightning_edit.loading.pretrained import load_tokenizer
+from lightning_edit.loading.pretrained import check_stated_layers, load_tokenizer
 from lightning_edit.loading.sharding import load_sharded
 from lightning_edit.loading.weight_forms import Precision, Quantization, Write
 from lightning_edit.loop.run_state import RunState
@@ -193,6 +193,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
             self.trainer.datamodule.ask_questions(self.chat_settings if self.chat else None)
 
     def _load(self) -> None:
+        if isinstance(layers := self.hparams.get("layers"), int | Sequence) and not isinstance(layers, str):
+            check_stated_layers(self.model_name, layers, self.trust_remote_code)
         plain: Any = load_tokenizer(self.model_name, self.trust_remote_code)
         self.tokenizer = settle_chat(plain, self.chat, self.chat_settings)
         self.chat = self.tokenizer is not plain

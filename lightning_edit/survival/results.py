@@ -94,14 +94,32 @@ class SurvivalFile:
             scratch.write_text(to_json(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def check_results(path: Path) -> None:
+    """Refuses a file that holds something else than results; it need not be there.
+
+    Args:
+        path: The file.
+
+    Raises:
+        EditError: If it is there and holds something else, or is no JSON.
+    """
+    if path.exists():
+        _content(path)
+
+
 def _key(name: str, settings: Mapping[str, Any]) -> str:
     return to_json([name, dict(sorted(settings.items()))])
 
 
-def _read(path: Path, identity: Mapping[str, Any]) -> list[Result]:
+def _content(path: Path) -> Any:
     content = read_json(path, hint=" Delete it, or give another --output.")
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content["identity"], dict):
         raise EditError(f"{path} holds no results of `survive`. Give another --output, or move the file away.")
+    return content
+
+
+def _read(path: Path, identity: Mapping[str, Any]) -> list[Result]:
+    content = _content(path)
     then, now = content["identity"], _plain(identity)
     different = [name for name in now if then.get(name) != now[name]]
     if different:

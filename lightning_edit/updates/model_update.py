@@ -112,8 +112,7 @@ class ModelUpdate:
         """
         for layer, update in self.layers.items():
             module = self._module(model, update)
-            weight = weight_of(module)
-            if levels_of(module).joined(update.base, weight) is None and fingerprint(weight) != update.base:
+            if not self._fits(update, module):
                 raise EditError(
                     f"Layer {update.shown(layer)} ({update.module}) holds other weights than the update was made for"
                     f"{self._made_for}. Load that model, in the same precision and without earlier edits."
@@ -146,7 +145,8 @@ class ModelUpdate:
             base: The unedited model, needed if `insert` was not called on this object or a copy of it.
 
         Raises:
-            EditError: If the old weights are not known, or the weights have changed since; nothing is changed then.
+            EditError: If it is not in the model, the old weights are not known, or the weights have changed since;
+                nothing is changed then.
         """
         modules = {layer: self._module(model, update) for layer, update in self.layers.items()}
         if base is not None:
@@ -154,6 +154,10 @@ class ModelUpdate:
             return
         identity = self._known_as(modules)
         if identity is None or not all(levels_of(module).has(identity) for module in modules.values()):
+            if self._is_without(modules):
+                raise EditError(
+                    "This update is not in the model: its weights are those without it. Nothing is changed."
+                )
             raise EditError(
                 "The weights under this update are not known here: call insert() on the same object first, or pass "
                 f"the unedited model as `base`{self._made_for}."
@@ -165,6 +169,15 @@ class ModelUpdate:
         for module in modules.values():
             levels_of(module).take_out(identity, weight_of(module))
         self._inserted = False
+
+    def _is_without(self, modules: Mapping[int, nn.Module]) -> bool:
+        """Whether all weights are those that the update was made for, perhaps with other updates in them."""
+        return all(self._fits(update, modules[layer]) for layer, update in self.layers.items())
+
+    @staticmethod
+    def _fits(update: LayerUpdate, module: nn.Module) -> bool:
+        weight = weight_of(module)
+        return levels_of(module).joined(update.base, weight) is not None or fingerprint(weight) == update.base
 
     def _known_as(self, modules: Mapping[int, nn.Module]) -> str | None:
         """By which identity the update is in a model: its own, or that of another copy, as one that was saved has."""

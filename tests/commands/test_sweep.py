@@ -94,6 +94,20 @@ def test_a_way_that_a_model_in_plain_text_has_not_is_refused_before_the_first_ru
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"vary": {"model.values.steps": [2]}, "metric": ["S"]}, r"`metric` must be the name of one figure.*\['S'\]"),
+        ({"vary": {"model.values.steps": [2]}, "metric": None}, "`metric` must be the name of one figure.*None"),
+        ({"vary": {}}, "`vary` is empty: give a setting with a list of values"),
+    ],
+)
+def test_a_file_that_says_something_else_is_refused(content, message, tmp_path):
+    (tmp_path / "sweep.yaml").write_text(json.dumps(content))
+    with pytest.raises(EditError, match=message):
+        Sweep.load(str(tmp_path / "sweep.yaml"))
+
+
 def test_what_is_no_number_comes_last(tmp_path, capsys):
     figures = {"worst": 0.1, "broken": float("nan"), "best": 0.9, "middle": 0.5, "broken too": float("nan")}
     finished = []

@@ -327,6 +327,8 @@ def test_the_prompt_holds_texts_as_they_are():
     [
         ({"url": "http://127.0.0.1/v1"}, r"`evaluation\.judge\.model` must say"),
         ({"model": "m", "key_variable": "KEY"}, r"give `evaluation\.judge\.url` too"),
+        ({"model": "m", "url": "http://127.0.0.1/v1", "key_variable": KEY}, "name of an environment variable"),
+        ({"model": "m", "url": "http://127.0.0.1/v1", "key_variable": f" {KEY.upper()}"}, "in capitals, such as"),
         ({"model": "m", "url": KEY}, "must be an address such as"),
         ({"model": "m", "url": "file:///etc/passwd"}, "must be an address such as"),
         ({"model": "m", "url": "https://[half"}, "must be an address such as"),
@@ -348,7 +350,7 @@ def test_a_key_that_is_not_there_is_said_at_once(monkeypatch):
     monkeypatch.setenv("EMPTY_KEY", " ")
     for name in ("EMPTY_KEY", "NO_SUCH_KEY_HERE"):
         judge = judge_of("http://127.0.0.1:9/v1", None, key_variable=name)
-        with pytest.raises(EditError, match=f"no variable {name}, or an empty one"):
+        with pytest.raises(EditError, match="no variable of this name, or an empty one"):
             judge.check()
 
 

@@ -79,6 +79,16 @@ def test_a_run_is_judged_resumed_and_compared(tmp_path, capsys):
     assert "judged" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("given", ["sk-abcdefSECRET123", "ABCDEFSECRET123"])
+def test_a_key_in_place_of_its_variable_is_neither_written_nor_shown(given, tmp_path, capfd):
+    judge = {"model": "marker", "url": "http://127.0.0.1:9/v1", "key_variable": given}
+    with pytest.raises(SystemExit):
+        command(tmp_path, **wild(tmp_path, **{f"judge.{name}": value for name, value in judge.items()}))
+    shown = "".join(capfd.readouterr())
+    assert "`evaluation.judge.key_variable`" in shown and "SECRET" not in shown
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
 def test_a_checkpoint_is_measured_in_another_way_than_its_run(tmp_path, caplog, capsys):
     run = command(tmp_path, **wild(tmp_path), **{"data.edits": 2})
     before = read(run)["before"]

@@ -232,7 +232,7 @@ def test_weights_that_a_state_dict_gave_back_are_unedited():
     other = make_update(model, seed=10)
     other.insert(model)
     assert update.is_inserted
-    with pytest.raises(EditError, match="not known here"):
+    with pytest.raises(EditError, match="This update is not in the model"):
         update.remove(model)
     other.remove(model)
     assert not changed(model, before)
@@ -479,5 +479,5 @@ def test_a_saved_copy_is_not_inserted_twice_and_takes_the_update_out(tmp_path):
     copied.remove(model)
     other.remove(model)
     assert not changed(model, before)
-    with pytest.raises(EditError, match="are not known here"):
+    with pytest.raises(EditError, match="This update is not in the model"):
         update.remove(model)

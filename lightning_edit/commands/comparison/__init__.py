@@ -15,6 +15,7 @@ from lightning_edit.commands.comparison.table import table as drawn_table
 from lightning_edit.commands.comparison.written_table import check_table, write_table
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
+from lightning_edit.storage.own_outputs import FIGURE, check_replaced
 
 __all__ = ["compare", "usual_metric"]
 
@@ -101,6 +102,7 @@ def _check_settings(runs: Sequence[str], metrics: Sequence[str] | None, x: str, 
         raise EditError(f"`x` must be {' or '.join(get_args(Axis))}, got {x}.")
     if path.suffix.lower() not in FIGURES or path.is_dir():
         raise EditError(f"`output` must be a file whose name ends in {', '.join(FIGURES)}, got {path}.")
+    check_replaced("output", path, FIGURE)
 
 
 def usual_metric(runs: Sequence[Run]) -> str:

@@ -11,6 +11,7 @@ from lightning_edit.commands.comparison.runs import Run
 from lightning_edit.commands.comparison.table import best_of
 from lightning_edit.errors import EditError
 from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.own_outputs import check_replaced
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -23,20 +24,25 @@ LATEX = {
 }
 # With a backslash before it each stands for itself.
 MARKDOWN = "\\`*_{}[]<>|#~"
-KINDS = (".tex", ".csv", ".md")
+COLUMNS = ("method", "edits", "batch_size", "seeds")
+# How each kind of table begins.
+KINDS = {".tex": b"% needs \\usepackage{booktabs}", ".csv": ",".join(COLUMNS).encode(), ".md": b"| method | edits |"}
 
 
 def check_table(path: Path | None) -> None:
-    """Refuses a file of another kind.
+    """Refuses a file of another kind, and one that is there and is no such table.
 
     Args:
         path: The file, None for none.
 
     Raises:
-        EditError: Names the kinds that there are.
+        EditError: Names the kinds that there are, or the file.
     """
-    if path is not None and (path.suffix.lower() not in KINDS or path.is_dir()):
+    if path is None:
+        return
+    if path.suffix.lower() not in KINDS or path.is_dir():
         raise EditError(f"`table` must be a file whose name ends in {', '.join(KINDS)}, got {path}.")
+    check_replaced("table", path, KINDS[path.suffix.lower()])
 
 
 def write_table(path: Path, runs: Sequence[Run], lines: Sequence[Line], columns: Sequence[str]) -> None:
@@ -140,7 +146,7 @@ def _csv(runs: Sequence[Run], labels: Sequence[str], columns: Sequence[str]) -> 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     of_figures = [part for name in columns for part in (f"{name}_before", name, f"{name}_error")]
-    writer.writerow(["method", "edits", "batch_size", "seeds", *of_figures, "seconds"])
+    writer.writerow([*COLUMNS, *of_figures, "seconds"])
     for run, label in zip(runs, labels, strict=True):
         figures = [
             value

@@ -1,6 +1,7 @@
 """Which model judges answers, and how it is reached."""
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
@@ -9,6 +10,8 @@ from lightning_edit.errors import EditError
 from lightning_edit.metrics.judging.prompt import PROMPT, check_prompt
 from lightning_edit.settings import Count, Positive, Settings
 
+# Names of environment variables; keys have hyphens or small letters.
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 # What a part of an address is called that should be a secret.
 SECRETS = ("key", "token", "secret", "password", "sig")
 
@@ -30,7 +33,7 @@ class JudgeSettings(Settings):
     """The address of an OpenAI-compatible endpoint, such as ``https://api.openai.com/v1``."""
 
     key_variable: str | None = None
-    """The name of the environment variable that holds the endpoint's key, which is written nowhere; null sends none."""
+    """The environment variable, named in capitals, that holds the endpoint's key, written nowhere; null sends none."""
 
     at_once: Count = 8
     """Requests on their way at the same time."""
@@ -58,6 +61,12 @@ class JudgeSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.key_variable is not None and not VARIABLE.fullmatch(self.key_variable):
+            # Not shown either.
+            raise EditError(
+                "`evaluation.judge.key_variable` must be the name of an environment variable in capitals, such as "
+                "OPENAI_API_KEY; settings are written to files. Put the key into such a variable, and give its name."
+            )
         if self.prompt is not None:
             check_prompt(self.prompt)
         if self.url is not None:
@@ -84,8 +93,8 @@ class JudgeSettings(Settings):
         key = os.environ.get(self.key_variable, "").strip()
         if not key:
             raise EditError(
-                f"`evaluation.judge.key_variable`: the environment has no variable {self.key_variable}, or an empty "
-                "one. Set it to the endpoint's key (the setting takes the variable's name, never the key)."
+                "`evaluation.judge.key_variable`: the environment has no variable of this name, or an empty one. Set "
+                "it to the endpoint's key (the setting takes the variable's name, never the key)."
             )
         return key
 

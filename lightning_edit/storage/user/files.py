@@ -70,6 +70,22 @@ def check_file(path: str | Path, named: str = "") -> Path:
     return file
 
 
+def check_text(path: str, setting: str) -> None:
+    """Refuses what is no file of ordinary text.
+
+    Args:
+        path: What was given.
+        setting: The option that it was given for.
+
+    Raises:
+        EditError: See `check_file`.
+    """
+    try:
+        check_file(path, f"`{setting}`: ")
+    except EditError as error:
+        raise EditError(f"{error} Give a file of ordinary text.") from error
+
+
 def path_of(given: object, name: str, example: str) -> Path:
     """The path that an argument names.
 
@@ -99,14 +115,16 @@ def is_there(path: str | Path) -> bool:
 
 
 def check_model_name(name: str) -> None:
-    """Refuses the name of a model that can only be a folder, where there is none.
+    """Refuses the name of a model that can only be a folder or a GGUF file, where there is none.
 
     Args:
-        name: A folder or hub name.
+        name: A folder, a GGUF file or a hub name.
 
     Raises:
-        EditError: If there is no such folder.
+        EditError: If there is no such folder or file.
     """
+    if name.lower().endswith(".gguf") and not is_there(name):
+        raise EditError(f"`model`: there is no file {name}. Give a GGUF file on this machine, a folder, or a hub name.")
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_like_path and not is_there(name):
         raise EditError(f"`model`: there is no folder {name}. Give the folder of a transformers model, or a hub name.")

@@ -15,6 +15,9 @@ Placed = tuple[Any, str]
 """A value and its place as messages call it, such as "edits.jsonl, line 3"."""
 
 DEPTH = 100
+ONE_EACH = " Each line must be one JSON value."
+# Old Macs ended lines like that; within a value such a sign is as good as a space.
+MAC = " Its lines end in CR alone, which ends none here: save the file with line ends of LF."
 
 
 def parse_json(text: str, where: str, hint: str = "") -> Any:
@@ -125,7 +128,7 @@ def json_lines(
             yield None, where
             continue
         try:
-            value = parse_json(line.rstrip("\r\n"), where, " Each line must be one JSON value.")
+            value = parse_json(text := line.rstrip("\r\n"), where, MAC if "\r" in text else ONE_EACH)
         except EditError:
             if on_unfinished is None or line.endswith("\n"):
                 raise
@@ -171,10 +174,17 @@ def _begins_with_object(stream: TextIO) -> bool:
     return False
 
 
+def _inner_list(value: Any) -> str:
+    """Where the list is that an object holds in place of being one."""
+    found = [name for name, entry in value.items() if isinstance(entry, list)] if isinstance(value, dict) else []
+    objects = [name for name in found if value[name] and all(isinstance(entry, dict) for entry in value[name])]
+    return f" There is a list under {quoted(objects[0])}: save that list alone." if len(objects) == 1 else ""
+
+
 def _whole_list(path: str | Path, named: str, hint: str, lines: str) -> Iterator[tuple[Any, None]]:
     records = _loads(read_text(path, named), str(path), lines or hint)
     if not isinstance(records, list):
         kind = "one object" if isinstance(records, dict) else quoted(records)
-        raise EditError(f"{named}{path}: expected a list of records, got {kind}.{lines}")
+        raise EditError(f"{named}{path}: expected a list of records, got {kind}.{_inner_list(records) or lines}")
     for record in records:
         yield record, None
