@@ -74,9 +74,15 @@ def _unknown(info: Mapping[str, Any], writer: Tensor | None, keys: int) -> str:
     if "source" in info:
         # What it would be on another model is not known from this one.
         return f"values from {str(info['source']).partition('(')[0]}"
-    if NO_WRITER in info:
-        return f"{info[NO_WRITER]}, which writes each direction of the output in its own way"
+    if (solver := info.get(NO_WRITER) or _without_note(info)) is not None:
+        return f"{solver}, which writes each direction of the output in its own way"
     return "dense updates" if writer is None or len(writer) != keys else ""
+
+
+def _without_note(info: Mapping[str, Any]) -> str | None:
+    """The one solver of that kind that there was when files did not note it yet."""
+    solver = str(info.get("solver", "")).partition("(")[0]
+    return solver if solver == "OutputMEMIT" else None
 
 
 def _ratio(sums: _Layer) -> float | str:

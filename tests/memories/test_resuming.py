@@ -14,6 +14,7 @@ from lightning_edit.memories.entries import tensors_of
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from tests.small_runs import Refuse, Requests, fit, module
+from tests.trainers import quiet_trainer
 
 EDITS = TinyWorld(edits=6).requests
 METHODS = ("grace", "memoir", "memoir_closed")
@@ -126,6 +127,13 @@ def test_a_run_says_how_many_edits_an_update_was(runs, tmp_path):
     same(whole, again)
     with pytest.raises(EditError, match=r"edits_per_update: 2 in the checkpoint, 3 now"):
         fit(tmp_path, made("grace", edits_per_update=3), Requests(EDITS, batch_size=2), ckpt_path=str(started))
+
+
+def test_the_size_of_an_update_is_that_of_the_data_that_is_edited(tmp_path):
+    again = made("grace", edits_per_update=None)
+    quiet_trainer(tmp_path).test(again, datamodule=Requests(EDITS, batch_size=len(EDITS)), verbose=False)
+    fit(tmp_path, again, Requests(EDITS, batch_size=2))
+    assert (again.hparams.edits_per_update, again.loop.updates_written) == (2, 3)
 
 
 def test_what_is_no_memory_of_the_run_is_refused(runs, tmp_path):

@@ -137,6 +137,7 @@ def bomb(levels, name="x"):
         ("a: [", "a.yaml, line 2, column 1: not YAML (did not find expected node content)."),
         ("a: 1\n---\nb: 2", "not YAML (but found another document)."),
         ("a: 1\nb: {x: [{}, 2], y: &z {a: 1}, ? x : *z}", "a.yaml, line 2: 'x' is given a second time. Keep one of"),
+        ("a: 1\n'a': 2", "a.yaml, line 2: 'a' is given a second time."),
         (b"a: \xff", "a.yaml is not UTF-8 text"),
         ("a: \x07", "a.yaml: not YAML (unacceptable character #x0007"),
         ('a: "\\ud800"', "not YAML (found invalid Unicode character escape code)."),
@@ -157,6 +158,7 @@ def test_aliases_that_stand_for_little_are_read():
     }
     # A text and a number are two names, and a value may equal a name.
     assert parse_yaml("{1: a, '1': 1, a: 1}", "x") == {1: "a", "1": 1, "a": 1}
+    assert parse_yaml("a: &a {x: 1}\nb: &b {y: 2}\nc:\n  <<: *a\n  <<: *b", "x")["c"] == {"x": 1, "y": 2}
 
 
 def test_what_is_no_file_is_named(tmp_path):

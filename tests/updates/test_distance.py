@@ -88,6 +88,11 @@ def test_the_distance_cannot_be_told_where_each_output_direction_is_written_in_i
         distances.append(History(folder / "updates").distance([1]))
     assert 0 < distances[0][0] < 1
     assert distances[1] == {0: "OutputMEMIT, which writes each direction of the output in its own way"}
+    # Files of earlier versions say it by the solver alone.
+    stored = [History(folder / "updates").read(number) for number in (1, 2, 3)]
+    for update in stored:
+        assert update.record.info.pop("no_writer") == "OutputMEMIT"
+    assert first_order_distance(stored, {1}) == distances[1]
 
 
 @pytest.mark.parametrize(("distance", "said"), [(0.125, True), ("values from Windows", False)])

@@ -117,6 +117,7 @@ class MemoryEditing(UpdatingModule):
         given = {"lr": lr, "radius": radius, "start": start, "top_k": top_k}
         given |= {"threshold": threshold, "clip": clip, "ridge": ridge}
         self.own = _own(method, {name: value for name, value in given.items() if value is not None})
+        self._given_size = edits_per_update
         self.method, self.loop = method, UpdateLoop(EditQueue(edits_per_update))
         self.how = Descent(self.own["lr"], steps, early_stop_loss, self.own.get("clip", 1.0))
         self.automatic_optimization = False
@@ -160,7 +161,7 @@ class MemoryEditing(UpdatingModule):
     def setup(self, stage: str) -> None:
         """Settles how many edits are an update; see `MeasuredModule.setup`."""
         # One way to say it, by which runs are compared.
-        self.settle(edits_per_update=self.hparams.edits_per_update or self.trainer.datamodule.batch_size)
+        self.settle(edits_per_update=self._given_size or self.trainer.datamodule.batch_size)
         self.loop.queue.size = self.hparams.edits_per_update
         super().setup(stage)
 

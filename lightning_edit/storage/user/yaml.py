@@ -17,6 +17,8 @@ NODES = 100_000
 # The fast loader has no bound of its own and ends the process where a text is nested too deep; its events are safe.
 _PARSER = getattr(yaml, "CLoader", yaml.Loader)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_RESOLVER = yaml.resolver.Resolver()
+TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 def read_yaml(path: str | Path, named: str = "") -> Any:
@@ -126,7 +128,7 @@ class _Collection:
     size: int = 0
     names: bool = False
     height: int = field(default=0, init=False)
-    _known: set[tuple[str, bool]] = field(default_factory=set, init=False)
+    _known: set[tuple[str, str]] = field(default_factory=set, init=False)
     _children: int = field(default=0, init=False)
 
     def begins(self, event: yaml.Event) -> None:
@@ -134,8 +136,12 @@ class _Collection:
         if isinstance(event, yaml.NodeEvent):
             self._children += 1
         if self.names and self._children % 2 and isinstance(event, yaml.ScalarEvent):
-            name = (event.value, event.style not in ('"', "'"))
-            if name in self._known:
+            # What is quoted, or reads as a text without quotes, is a text: `a` and "a" are one name, 1 and "1" are two.
+            quotes = event.style in ('"', "'")
+            kind = TEXT if quotes else _RESOLVER.resolve(yaml.ScalarNode, event.value, (True, False))
+            name = (event.value, kind)
+            # Several are merged.
+            if name in self._known and kind != MERGE:
                 raise EditError(f"line {_line(event)}: {quoted(event.value)} is given a second time. Keep one of them.")
             self._known.add(name)
 
