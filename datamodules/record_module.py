@@ -145,12 +145,13 @@ class RecordDataModule(EditDataModule):
                     raise EditError(said) from error
                 yield LeftOut("they are bad (`bad_records: leave_out`)", said)
                 continue
-            for entry in entries:
+            for number, entry in enumerate(entries, start=1):
                 if isinstance(entry, EditRequest):
                     if asks_itself(entry):
                         self.note(*ASKS_ITSELF, entry.rewrite_prompt)
                     # Checked already, so it need not be made again.
                     object.__setattr__(entry, "where", where)
+                    object.__setattr__(entry, "more", number < len(entries))
                 yield replace(entry, name=where) if isinstance(entry, LeftOut) else entry
         if position < 0 and self._is_table:
             raise EditError(f"{self.path} has no row but its first, which is taken for the header; {self._if_record}")

@@ -56,9 +56,9 @@ def simple_ripple(
         prompt: The complete prompt.
         forms: The answer's accepted forms; none takes the unedited model's answer.
         kept: Whether the answer should stay.
-        choices: Of a closed question all that can be answered.
+        choices: Of a closed question all that can be answered, which must follow from the axis and the answer.
     """
-    return Ripple(axis, (Query(prompt, (forms,) if forms else (), choices),), kept=kept)
+    return Ripple(axis, (Query(prompt, (forms,) if forms else (), choices, implied=bool(choices)),), kept=kept)
 
 
 def grouped(record: Mapping[str, Any], field: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:

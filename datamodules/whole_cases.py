@@ -25,7 +25,8 @@ T = TypeVar("T", EditRequest, Entry)
 class WholeCases(EditDataModule):
     """Keeps the edits of a case together; stands before `RecordDataModule` among the bases of a data set.
 
-    What tells cases apart is the place in the file that their edits have from there (``where``). A case of which an
+    What tells cases apart is the place in the file that their edits have from there (``where``), and the last edit of a
+    case is the one that has no ``more`` behind it. A case of which an
     edit conflicts is left out whole: the later one with ``conflicts: keep_first``, the earlier one with ``replace``,
     unless it is a single edit. A `limit` ends before a case of which it would cut some edits off, and `indices` must
     name all edits of a case.
@@ -167,9 +168,22 @@ def asked_last(requests: Sequence[EditRequest]) -> Sequence[EditRequest]:
 
 
 def _cases(entries: Iterable[T]) -> Iterator[list[T]]:
-    """The neighbors that come from the same place."""
-    for _, case in groupby(entries, key=lambda entry: entry.name if isinstance(entry, LeftOut) else entry.where):
-        yield list(case)
+    """The neighbors that come from the same place; nothing behind a case is read before it is looked at."""
+    case: list[T] = []
+    for entry in entries:
+        if case and _place(entry) != _place(case[-1]):
+            yield case
+            case = []
+        case.append(entry)
+        if isinstance(entry, EditRequest) and not entry.more:
+            yield case
+            case = []
+    if case:
+        yield case
+
+
+def _place(entry: Entry) -> str:
+    return entry.name if isinstance(entry, LeftOut) else entry.where
 
 
 def _agree(edits: Sequence[EditRequest], targets: Targets) -> bool:

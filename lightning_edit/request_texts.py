@@ -16,7 +16,9 @@ def described(request: EditRequest) -> str:
     separated = "" if request.separator is None else f" separator {request.separator!r}"
     answer = "" if request.answer is None else f" answered {request.answer!r}"
     answer += f" tested {request.ripples!r}" if request.ripples else ""
-    choices = [query.choices for ripple in request.ripples for query in ripple.all_queries]
+    # Nor do choices make another record that follow from the data set.
+    asked = (query for ripple in request.ripples for query in ripple.all_queries)
+    choices = [() if query.implied else query.choices for query in asked]
     answer += f" choices {choices!r}" if any(choices) else ""
     return repr(request) + separated + answer + ("" if request.original is None else f" of {request.original!r}")
 

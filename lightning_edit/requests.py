@@ -45,6 +45,7 @@ class EditRequest:
         paraphrase_questions: Complete questions that ask the same in other words, instead of `paraphrase_prompts`.
         answer: How a chat model should answer, a text with ``target_new`` in it, e.g. ``"It stands in Rome."``
         where: File and line it was read from, for messages.
+        more: Whether more of the same record comes after it, where that is a case of several edits.
         separator: What stands between each prompt and its answer; None for what is usual there: a space, or nothing
             after an opening bracket or quote and in scripts without spaces, such as Chinese.
         original: The request in plain text that this one was made from, see `as_question`.
@@ -72,6 +73,7 @@ class EditRequest:
     paraphrase_questions: tuple[str, ...] = field(default=(), repr=False)
     answer: str | None = field(default=None, repr=False)
     where: str = field(default="", compare=False, repr=False)
+    more: bool = field(default=False, compare=False, repr=False)
     separator: str | None = field(default=None, repr=False)
     original: "EditRequest | None" = field(default=None, compare=False, repr=False)
     said: str | None = field(default=None, compare=False, repr=False)

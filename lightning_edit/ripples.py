@@ -46,6 +46,8 @@ class Query:
             usual one first. Without any, right is what the unedited model replies.
         choices: Of a closed question all that can be answered, such as ``Yes`` and ``No`` or the letters of options,
             the answer among them: the first one that a reply names is its answer, see `find_answer`.
+        implied: Whether the choices follow from the rest of the test, as in a data set in which all such questions
+            have the same: then they make no other record of it.
 
     Raises:
         EditError: If the prompt, a form or a choice is empty, or there are choices and not one answer, which is one of
@@ -56,6 +58,7 @@ class Query:
     answers: tuple[tuple[str, ...], ...] = ()
     # Not shown where there are none, so that questions without any are described as before there were choices.
     choices: tuple[str, ...] = field(default=(), repr=False)
+    implied: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str) or not self.prompt.strip():

@@ -30,8 +30,8 @@ class MQuAKE(WholeCases, RecordDataModule):
 
     To edit k cases together, set `edits_per_case` to m and `model.edits_per_update` to k m, or edit all cases in one
     update. Edits that several cases share are made once; with `model.independent_updates` they are in the update of the
-    first of these cases only. A test of a case counts in ``ripple_AXIS_score`` only if all edits of the case succeeded;
-    the last one that is made brings it.
+    first of these cases only, and tests whose edits are in several updates do not count (``edit_failed``). A test of a
+    case counts in ``ripple_AXIS_score`` only if all edits of the case succeeded; the last one that is made brings it.
 
     Args:
         path: A local file, a local folder, or the name of a hub data set (see `RecordDataModule`).

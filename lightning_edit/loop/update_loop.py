@@ -1,7 +1,7 @@
 """From edits that have values to updates in the weights: each is kept as a whole, or undone as a whole."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -279,6 +279,14 @@ class UpdateLoop:
         """
         return self._independent_updates.split(requests) if self.independent else [requests]
 
+    def facts_with(self, requests: Sequence[EditRequest]) -> frozenset[tuple[str, str]] | None:
+        """What the edits are about that are in the model on which requests are measured; None for all of the run.
+
+        Args:
+            requests: A part as `written_together` makes it.
+        """
+        return self._independent_updates.facts_with(requests) if self.independent else None
+
     @contextmanager
     def as_edited(self, requests: Sequence[EditRequest]) -> Iterator[None]:
         """The weights on which requests that were written together are measured, inside a ``with`` block.
@@ -286,8 +294,5 @@ class UpdateLoop:
         Args:
             requests: A part as `written_together` makes it.
         """
-        if not self.independent:
-            yield
-            return
-        with self._independent_updates.inserted(requests, self.weights):
+        with self._independent_updates.inserted(requests, self.weights) if self.independent else nullcontext():
             yield

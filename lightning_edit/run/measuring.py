@@ -110,7 +110,8 @@ class Measuring(Showing):
         self.way_metrics.measure(self.decoder, requests, records, report)
         before = before_run if self.loop.edits_written else None
         self.wild.measure(self.decoder, requests, records, before, report)
-        self.ripple_metrics.measure(self.decoder, self.tokenizer, requests, records, before, report)
+        made = self.loop.facts_with(requests)
+        self.ripple_metrics.measure(self.decoder, self.tokenizer, requests, records, before, report, made)
         return records
 
     def _report_part(self, requests: Sequence[EditRequest]) -> Report:

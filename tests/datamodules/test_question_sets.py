@@ -18,6 +18,7 @@ from lightning_edit.datamodules import (
     WikiBigEdit,
 )
 from lightning_edit.errors import EditError
+from lightning_edit.request_texts import described
 
 QA = {
     "id": 3,
@@ -172,6 +173,8 @@ def test_halluedit_from_csv_and_a_folder(tmp_path):
             one("multi_hop_3", "When?", "1974"),
             one("unrelated", "Where is Tall Horse?", kept=True),
         )
+        # Runs that were made before there were choices know their records.
+        assert "choices" not in described(request)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,28 @@ def test_a_limit_ends_before_a_case_that_does_not_fit_in(tmp_path, kind, caplog)
 
 
 @KINDS
+def test_nothing_behind_a_limit_is_looked_at(tmp_path, kind, caplog):
+    bad = {"case_id": "bad", "requested_rewrite": "none"}
+    assert edits(data(kind, tmp_path, CASES[0], bad, limit=2)) == ["Anna Syria", "Bo Chad"]
+    made = data(kind, tmp_path, CASES[0], bad, limit=2, bad_records="leave_out")
+    assert len(made.requests) == 2 and made.left_out == {}
+    made = data(kind, tmp_path, *CASES[:2], limit=2, conflicts="keep_first")
+    assert edits(made) == ["Anna Syria", "Bo Chad"] and made.left_out == {}
+    assert "left out" not in caplog.text
+    # What stands before the limit counts.
+    with pytest.raises(EditError, match=r"record 2: `requested_rewrite` must be"):
+        data(kind, tmp_path, CASES[0], bad, limit=3).setup("fit")
+
+
+def test_cases_of_another_size_behind_a_limit_are_not_counted(tmp_path, caplog):
+    singles = [case(str(number), f"S{number} Fiji") for number in range(5)]
+    made = data(MQuAKE, tmp_path, CASES[0], *singles, edits_per_case=2, limit=2)
+    assert edits(made) == ["Anna Syria", "Bo Chad"] and made.left_out == {} and "left out" not in caplog.text
+    made = data(MQuAKE, tmp_path, *singles, CASES[0], singles[0], edits_per_case=2, limit=2)
+    assert len(made.requests) == 2 and [len(names) for names in made.left_out.values()] == [5]
+
+
+@KINDS
 @pytest.mark.parametrize(
     ("indices", "message"),
     [

@@ -226,8 +226,9 @@ def test_every_key_and_column_is_listed(run_folder):
 
 def test_every_column_of_own_edits_is_listed():
     listed = first_cells(section(page("how-to/data-formats.md"), "`OwnEdits`"))
-    # Where a record was read is noted by the reader, and how a question was made and is answered by `as_question`.
-    fields = set(EditRequest.__dataclass_fields__) - {"where", "original", "said", "lead_ins"}
+    # Where a record was read and what follows is noted by the reader, and how a question was made and is answered by
+    # `as_question`.
+    fields = set(EditRequest.__dataclass_fields__) - {"where", "more", "original", "said", "lead_ins"}
     assert sorted(listed) == sorted(fields)
     assert set(TEXT_LISTS) <= set(listed) and set(OwnEdits.required) <= set(listed)
 

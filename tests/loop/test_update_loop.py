@@ -6,6 +6,7 @@ import torch
 from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.run_state import RunState
 from lightning_edit.loop.update_loop import UpdateLoop
+from lightning_edit.requests import fact_of
 from tests.histories import LAYERS, PAIRS, make_editor
 from tests.small_models import make_gpt2
 
@@ -97,6 +98,8 @@ def test_independent_updates_are_measured_each_by_itself():
     for part, expected in zip(parts, edited, strict=True):
         with loop.as_edited(part):
             assert same(weights(loop), expected)
+        assert loop.facts_with(part[:1]) == set(map(fact_of, part))
+    assert loop.facts_with(PAIRS[2]) == set() and make_loop().facts_with(PAIRS[0]) is None
     with loop.as_edited(PAIRS[2]):
         assert same(weights(loop), unedited)
 

@@ -52,3 +52,6 @@ def test_choices_hold_the_only_answer():
         for choices in ((), ("Yes", "No"))
     )
     assert described(plain) != described(closed) and "choices" not in described(plain)
+    # Nor is a record another one by choices that follow from its data set.
+    implied = make_request(ripples=[Ripple("yes_no", (Query("Is it?", (("Yes",),), ("Yes", "No"), implied=True),))])
+    assert described(implied) == described(plain) and implied == closed

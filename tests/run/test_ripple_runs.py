@@ -1,6 +1,7 @@
 """Whole runs on records that test what follows: RippleEdits over the embedded world, and records without subjects."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -15,6 +16,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.metrics.descriptions import description
 from lightning_edit.metrics.ripples.figures import RippleMeans, ripple_figures
 from lightning_edit.report.figures import FOLLOWING, groups_of
+from lightning_edit.requests import fact_of
 from lightning_edit.tiny import MODEL_PATH, World
 from tests.data_files import editeverything, fever, language_fact, ripple_test, ultraeditbench
 from tests.small_runs import Requests, module
@@ -154,6 +156,24 @@ def test_updates_from_the_unedited_model_are_each_tested_on_their_own_edits(tmp_
     said = round(4 * after["generated_match"])
     assert tests["subject_aliasing"]["passed"] == said > 2 and tests["subject_aliasing"]["edit_failed"] == 4 - said
     assert after["ripple_relation_specificity_unchanged"] > 0.5
+
+
+@pytest.mark.parametrize(("together", "counted"), [(2, "passed"), (1, "edit_failed")])
+def test_a_test_of_several_updates_from_the_unedited_model_does_not_count(tmp_path, together, counted):
+    first, last = map(asking, WORLD.subjects[:2])
+    last = replace(last, ripples=(replace(last.ripples[0], edits=(fact_of(first), fact_of(last))),))
+    made = module(
+        independent_updates=True,
+        values=ValueSettings(steps=20),
+        layers="auto",
+        solver=EMMET(ridge=0.01),
+        edits_per_update=together,
+    )
+    # They are measured one by one, whether they are in one update or not.
+    data = Requests([replace(first, ripples=()), last], eval_batch_size=1)
+    _, after, tests = measured(tmp_path, made, data)
+    assert after["generated_match"] == 1 and after["ripple_subject_aliasing_said"] == 1
+    assert tests["subject_aliasing"][counted] == tests["subject_aliasing"]["tests"] == 1
 
 
 def test_a_chat_is_tested_in_its_turns(tmp_path):

@@ -1,7 +1,7 @@
 """Asking what follows from edits: all tests of a set of records, before and after, in few batched passes."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -39,7 +39,7 @@ class RippleMetrics:
     The model is asked greedily, and the answers are scored by teacher forcing. By RippleEdits' rule (Cohen et al.,
     2023) a test counts only if the edited model gives the new target, the unedited one answered all of its conditions,
     and none of what it must not have known. A test of several edits needs the new targets of all of them, also of those
-    that were measured in an earlier part.
+    that were measured in an earlier part, and all of them in the model that is asked.
 
     Args:
         settings: What is measured; with ``ripples: false`` nothing is.
@@ -97,6 +97,7 @@ class RippleMetrics:
         records: Sequence[Entry],
         unedited: Unedited | None,
         report: Report = silent,
+        made: Collection[tuple[str, str]] | None = None,
     ) -> None:
         """Asks edits' tests, and adds to each record under ``ripples`` what was found.
 
@@ -113,6 +114,7 @@ class RippleMetrics:
             records: What `evaluate` said of each.
             unedited: Makes a context in which the model is as before editing; None if it is so already.
             report: See `evaluate`.
+            made: What the edits are about that are in the model, see `fact_of`; None for all that were measured.
 
         Raises:
             EditError: If a prompt does not fit the model's context, or another process failed.
@@ -134,7 +136,8 @@ class RippleMetrics:
             for ripple, test in zip(request.ripples, tests, strict=True):
                 passed, met = test.pop("passed"), test.pop("conditions_met")
                 if unedited is not None:
-                    failed_edit = has_failed(record) or not self._failed.isdisjoint(ripple.edits)
+                    missing = made is not None and any(fact not in made for fact in ripple.edits)
+                    failed_edit = missing or has_failed(record) or not self._failed.isdisjoint(ripple.edits)
                     test["counted"] = _counted(met, passed, failed_edit)
             record["ripples"] = tests
             self._add(tests)
