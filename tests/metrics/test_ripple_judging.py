@@ -1,5 +1,7 @@
 """Whether a reply is right: what it says, what it chooses, and whether it is the answer alone."""
 
+import time
+
 import pytest
 
 from lightning_edit import Query, Ripple
@@ -52,3 +54,22 @@ def test_choices_hold_the_only_answer():
         for choices in ((), ("Yes", "No"))
     )
     assert described(plain) != described(closed) and "choices" not in described(plain)
+
+
+def test_initials_are_an_answer_where_a_sentence_begins_behind_them():
+    for reply, answer in (("U.S. The country is", "U.S."), ("U.S. It", "US"), ("D.C. It is", "D.C."), ("C. It", "C")):
+        assert is_exactly(reply, [[answer]]), reply
+    assert is_exactly("Apple Inc. It is", [["Apple Inc."]]) and is_exactly("Apple Inc.", [["Apple Inc."]])
+    for reply, answer in (
+        ("Martin Luther King Jr. Day", "Martin Luther King Jr."),
+        ("Apple Inc. Store", "Apple Inc."),
+        ("U.S. Army", "U.S."),
+        ("B. Paris", "B"),
+    ):
+        assert not is_exactly(reply, [[answer]]), reply
+
+
+def test_whether_a_long_reply_is_the_answer_takes_little_time():
+    began = time.process_time()
+    assert not is_exactly("It is. " * 4000, [["Rome"]])
+    assert time.process_time() - began < 2
