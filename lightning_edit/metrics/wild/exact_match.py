@@ -6,8 +6,8 @@ import unicodedata
 
 NORMALIZATION = (
     "SQuAD: NFKC, lower case, no punctuation, no articles (a, an, the), single spaces; but minus signs, decimal points "
-    "and / and : of numbers, and the signs behind a letter in A+, C++ and C# stay, and so do articles where nothing else "
-    "would be left"
+    "and / and : of numbers, and the signs behind a letter in A+, C++ and C# stay, and so do articles where nothing "
+    "else would be left"
 )
 _ARTICLES = re.compile(r"\b(a|an|the)\b(?![+#])")
 _CURRENCY = "$\u00a2\u00a3\u00a5\u20a0-\u20cf"
