@@ -16,9 +16,19 @@ _UNSPACED = re.compile(f"[{UNSPACED}]")
 HANGUL = ("\uac00", "\ud7a3")
 # A sign makes another number of a number.
 MINUS = "-\u2212"
-# Thousands may be set apart by a space, one that does not break, a thin one, or a thin one that does not break.
-_THOUSANDS_SPACES = " \u00a0\u2009\u202f"
-_SPACED_NUMBER = re.compile(rf"(?<!\w)\d{{1,3}}(?:[{_THOUSANDS_SPACES}]\d{{3}})+(?!\d)")
+# Numbers of footnotes and powers.
+RAISED = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079"
+_RAISED = re.compile(f"[{RAISED}]")
+# Thousands may be set apart by a space that does not break, a thin one, or a thin one that does not break. A plain
+# space may as well stand between two numbers.
+_THOUSANDS_SPACES = "\u00a0\u2009\u202f"
+_SPACED_NUMBER = re.compile(
+    rf"(?<!\w)(?:\d{{1,3}}(?:[{_THOUSANDS_SPACES}]\d{{3}})+|\d{{1,3}}(?: \d{{3}}){{2,}}|\d{{2,3}} \d00)(?!\d)"
+)
+# No number that is written with spaces is longer.
+_LONGEST = 40
+# NFKC makes letters and digits of raised ones, and plain spaces of all.
+_LOOSE = re.compile(rf"[^{RAISED}\u2120\u2122{_THOUSANDS_SPACES}]+")
 _APOSTROPHES = str.maketrans("\u2019", "'")
 
 
@@ -34,7 +44,8 @@ def unspaced(text: str) -> bool:
 def words_in(text: str) -> list[str]:
     """The words of a text, in NFC: letters, digits and underscores with their marks, such as Indic vowel signs.
 
-    Of a script without spaces each character is a word, a mark or a sign of punctuation too.
+    Of a script without spaces each character is a word, a mark or a sign of punctuation too. Raised digits are no part
+    of a word, as they are numbers of footnotes or powers.
 
     Args:
         text: The text.
@@ -53,7 +64,7 @@ def _word() -> re.Pattern[str]:
     marks = [mark for mark in map(chr, places) if _is_mark(mark) and not unspaced(mark)]
     common, rare = ("".join(mark for mark in marks if (mark < "\U00010000") is low) for low in (True, False))
     # A class with rare ones is slow, so one look ahead says whether it is worth it.
-    letter, mark = rf"[^\W{UNSPACED}]", rf"(?:[{common}]|(?=[\U00010000-\U000e01ff])[{rare}])"
+    letter, mark = rf"[^\W{UNSPACED}{RAISED}]", rf"(?:[{common}]|(?=[\U00010000-\U000e01ff])[{rare}])"
     return re.compile(rf"[{UNSPACED}]|{letter}++(?:{mark}++{letter}*+)*+")
 
 
@@ -70,7 +81,12 @@ def find_whole(text: str, wanted: str, start: int = 0, ignore_case: bool = False
     """Where some words first stand in a text, not as parts of longer words or numbers; white space may differ.
 
     Scripts without spaces, such as Chinese and Japanese, do not show where a word ends, so there the characters alone
-    count. A Korean word may have a particle behind it. A curly apostrophe is a straight one.
+    count. A Korean word may have a particle behind it. A curly apostrophe is a straight one. A raised digit, of a
+    footnote or a power, is no part of the word or number before it.
+
+    A number may have spaces between its thousands, such as those that do not break. Plain ones count as such where
+    there are two or more (``1 234 567``), or two or three digits before hundreds (``12 500``). Others stand between
+    two numbers: ``4 100 m races`` says 4, ``555 123`` says 555.
 
     Args:
         text: Where to look.
@@ -109,6 +125,8 @@ def says_whole(text: str, wanted: str) -> bool:
 def says_one_of(text: str, answers: Iterable[str]) -> bool:
     """Whether a text says one of some answers, see `find_whole`, in whatever case and form of their characters (NFKC).
 
+    A lowered digit is the digit. A raised one is not: ``10\u2075`` says 10, and not 105.
+
     Args:
         text: Where to look.
         answers: Accepted answers.
@@ -131,7 +149,7 @@ def plainly(text: str) -> str:
 
 
 def _loosely(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+    return _LOOSE.sub(lambda part: unicodedata.normalize("NFKC", part[0]), text).casefold()
 
 
 def _goes_before(text: str, start: int) -> bool:
@@ -158,14 +176,15 @@ def _goes_on(text: str, end: int) -> bool:
 
 def _within_spaced_number(text: str, place: int) -> bool:
     """Whether a number such as "12 500" goes on there, between two of its groups."""
-    if text[place - 1] not in _THOUSANDS_SPACES and text[place] not in _THOUSANDS_SPACES:
+    if not (text[place - 1].isspace() or text[place].isspace()):
         return False
-    return any(match.start() < place < match.end() for match in _SPACED_NUMBER.finditer(text))
+    near = _SPACED_NUMBER.finditer(text, max(0, place - _LONGEST), place + _LONGEST)
+    return any(match.start() < place < match.end() for match in near)
 
 
 def _is_joined(character: str) -> bool:
     """Whether it is one word with the letters beside it; numbers are numbers in all scripts."""
-    return is_letter(character) and (character.isdecimal() or not unspaced(character))
+    return is_letter(character) and (character.isdecimal() or not (unspaced(character) or _RAISED.match(character)))
 
 
 def is_letter(character: str) -> bool:

@@ -1,5 +1,7 @@
 """Where the first sentence of an answer ends."""
 
+import time
+
 import pytest
 
 from lightning_edit.sentences import beginnings, first_sentence
@@ -50,7 +52,27 @@ PYTHON = "```python\n"
         ("Of course! Here it is. Roses", "Of course! Here it is."),
         ("Sure!\nRome is old. Yes", "Sure!\nRome is old."),
         ("Dear Anna,\nRome is old. Yes", "Dear Anna,\nRome is old."),
-        ("Paris. It is old. Yes", "Paris. It is old."),
+        ("Sure.\nRome is old. Yes", "Sure.\nRome is old."),
+        ("Certainly.\n\nRome is old", "Certainly.\n\nRome is old"),
+        ("Of course. Sure. It is. Yes", "Of course. Sure. It is."),
+        ("Yes. It is old. Really", "Yes. It is old."),
+        ("\u597d\u7684\u3002\u5df4\u9ece\u3002\u5b83", "\u597d\u7684\u3002\u5df4\u9ece\u3002"),
+        # A word may be an answer.
+        ("Paris. It is old. Yes", "Paris."),
+        ("Yes\nIt is old", "Yes"),
+        ("\u5df4\u9ece\u3002\u5b83\u662f", "\u5df4\u9ece\u3002"),
+        ("\uc11c\uc6b8. \uadf8\uac83\uc740", "\uc11c\uc6b8."),
+        # Markdown, emoji, tags.
+        ("**Answer:**\nParis\nYes", "**Answer:**\nParis"),
+        ("**Here is the code:**\nx = 1\ny", "**Here is the code:**\nx = 1"),
+        ("*Sure!*\nRome is old\nYes", "*Sure!*\nRome is old"),
+        ("Sure! \U0001f60a\nRome is old\nYes", "Sure! \U0001f60a\nRome is old"),
+        ("Here it is: \u2764\ufe0f\nRome is old\nYes", "Here it is: \u2764\ufe0f\nRome is old"),
+        ("<think>\nIt is Rome\nYes", "<think>\nIt is Rome"),
+        ("<p>Rome</p>\nYes", "<p>Rome</p>"),
+        ("```{r}\nx = 1\ny", "```{r}\nx = 1"),
+        (PYTHON.strip() + " title=x\nx = 1\ny", PYTHON.strip() + " title=x\nx = 1"),
+        ("```x = 1```\ny", "```x = 1```"),
         # Quotes, other scripts.
         ('She said: "It is Rome." Then he', 'She said: "It is Rome."'),
         ('Who asked: "Is it?" and left? He', 'Who asked: "Is it?" and left?'),
@@ -68,7 +90,7 @@ PYTHON = "```python\n"
             "\u5f7c\u306f\u300c\u306f\u3044\u3002\u300d\u3068\u8a00\u3063\u305f\u3002",
         ),
         # Two words with vowel signs.
-        ("\u0939\u093f\u0928\u094d\u0926\u0940 \u0915\u093f\u0964 \u0935\u0939",) * 2,
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 \u0915\u093f! \u0935\u0939",) * 2,
         (
             "\u092f\u0939 \u0930\u094b\u092e \u0939\u0948\u0964 \u0935\u0939",
             "\u092f\u0939 \u0930\u094b\u092e \u0939\u0948\u0964",
@@ -91,7 +113,20 @@ def test_a_sentence_may_be_as_short_as_is_asked_for():
 
 
 def test_what_a_reply_may_begin_with():
-    assert list(beginnings("George W. Bush. He\nwas")) == ["George W. Bush. He", "George W.", "George W. Bush."]
+    assert list(beginnings("George W. Bush. He\nwas")) == ["George W. Bush. He", "George W. Bush."]
     assert list(beginnings("The U.S. is it. it")) == ["The U.S. is it. it", "The U.S. is it."]
-    # A letter alone is an initial, or that of an option.
     assert list(beginnings("B. Paris")) == ["B. Paris"] and list(beginnings("")) == [""]
+    assert list(beginnings("B. It is", longest=3)) == ["B. It is", "B."] and list(beginnings("B. It", 1)) == ["B. It"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["word word word A. B " * 8000, "St. " * 8000, "a" * 80000 + ". B", "Sure! " + "! " * 4000, "." * 80000 + "x"],
+    ids=["initials", "abbreviations", "letters", "signs", "dots"],
+)
+def test_long_texts_take_no_time_for_each_pair_of_their_stops(text):
+    began = time.process_time()
+    first_sentence(text)
+    list(beginnings(text, 1000))
+    # Tens of seconds where each stop is looked at from the beginning on.
+    assert time.process_time() - began < 4

@@ -1,6 +1,7 @@
 """Words, and whether a text says an answer: whole words and whole numbers, in any script."""
 
 import sys
+import time
 import unicodedata
 
 import pytest
@@ -35,6 +36,14 @@ from lightning_edit.whole_words import find_whole, says_one_of, says_whole, tell
         ("12, 500", "12"),
         ("C\u00f4te d\u2019Ivoire", "C\u00f4te d'Ivoire"),
         ("C\u00f4te d'Ivoire", "C\u00f4te d\u2019Ivoire"),
+        ("won 4 100 m races", "4"),
+        ("won 4 100 m races", "100"),
+        ("Answer: 7 300", "7"),
+        ("call 555 123", "555"),
+        ("Paris\u00b9", "Paris"),
+        ("in 1945\u00b2", "1945"),
+        ("5 m\u00b2", "m"),
+        ("10\u2075", "10\u2075"),
         # The first place begins within a longer number, and overlaps the right one.
         ("11 1 1", "1 1"),
     ],
@@ -55,6 +64,8 @@ def test_words_of_their_own_are_said(text, wanted):
         ("12\u202f500 people", "500"),
         ("1 234 567", "234"),
         ("1 234 567", "1 234"),
+        ("7\u00a0300", "7"),
+        ("100 000 people", "100"),
         ("3.5 million", "3"),
         ("3.5 million", "5"),
         ("-5 degrees", "5"),
@@ -96,6 +107,17 @@ def test_words_have_their_marks_and_are_in_one_form(text, words):
     assert words_in(text) == words
 
 
+def test_raised_digits_are_no_part_of_a_word():
+    assert words_in("Paris\u00b9 10\u2075 H\u2082O") == ["Paris", "10", "H\u2082O"]
+
+
+def test_numbers_with_spaces_are_looked_for_around_the_place_only():
+    began = time.process_time()
+    assert find_whole("12 500 " * 8000, "12") is None
+    # Twenty seconds where each is looked for in the whole text.
+    assert time.process_time() - began < 4
+
+
 def test_every_mark_is_part_of_a_word():
     marks = (chr(i) for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i)).startswith("M"))
     texts = [f"a{mark}b" for mark in marks if not unspaced(mark)]
@@ -110,4 +132,8 @@ def test_telling_words_are_longer_than_a_letter_but_where_each_is_a_word():
 def test_any_case_and_form_of_one_of_the_answers_will_do():
     assert says_one_of("Water is h\u2082o", ["ice", "H2O"]) and says_one_of("H2O", ["h\u2082o"])
     assert says_one_of("cafe\u0301", ["CAF\u00c9"])
+    assert says_one_of("Paris\u00b9", ["Paris"]) and says_one_of("In 1945\u00b2", ["1945"])
+    assert says_one_of("10\u2075", ["10"]) and says_one_of("10\u2075", ["10\u2075"]) and says_one_of("Go\u2122", ["go"])
+    for text, answer in (("10\u2075", "105"), ("5\u00b2", "52"), ("H\u2082O", "H"), ("7\u00a0300", "7")):
+        assert not says_one_of(text, [answer]), text
     assert not says_one_of("H2O2", ["H2O"]) and not says_one_of("anything", [])

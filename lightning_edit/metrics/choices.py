@@ -7,8 +7,20 @@ from lightning_edit.whole_words import find_whole
 
 # English words that are single letters; as a choice they have no word behind them, but for some.
 _WORDS = ("A", "I")
-_BEGINS = re.compile(r"(?:^|[.!?:;\n])[\s\"'“‘*]*$")
-_GOES_ON = re.compile(r"[^\S\n]+(?!(?:is|are|was|because|since|as|and|or|but|though)\b)[^\W_]")
+_BEGINS = re.compile(r"(?:^|[.!?;\n])[\s\"'“‘*]*$")
+# What stands behind a choice, and never behind the article; all but the last two lines never behind the pronoun either.
+_BEHIND_BOTH = (
+    "is|are|was|has|does|seems|appears|refers|states|says|means|describes|contains|gives|shows|names|fits|matches|makes"
+    "|follows|represents|sounds|looks|because|since|as|and|or|but|though|although|whereas|while|which"
+)
+_BEHIND_A = (
+    "were|had|did|would|could|should|must|might|may|can(?! of)|cannot|will be|if|so|in|for|with|at|by|from|to|it|this"
+    r"|that|these|the|he|she|they|we|you|won['’]t|(?:in)?correct(?=\s*(?:[:.,;!\n]|$))"
+)
+_BEHIND = {"A": f"{_BEHIND_BOTH}|{_BEHIND_A}", "I": _BEHIND_BOTH}
+_GOES_ON = {
+    word: re.compile(rf"[^\S\n]+(?!(?i:{behind})(?:n['’]t)?\b(?!-))([^\W_])") for word, behind in _BEHIND.items()
+}
 
 
 def find_answer(text: str, words: Sequence[str]) -> int | None:
@@ -16,7 +28,9 @@ def find_answer(text: str, words: Sequence[str]) -> int | None:
 
     Words count as a whole and in any case, so that ``Not`` is no ``No``. A single letter must have its own case, and be
     no word of its own: with ``A`` among the answers, the article in ``a dog`` or ``A dog is`` is none, nor is the
-    pronoun in ``I think`` with ``I`` among them. Brackets do not matter: ``(A)`` and ``A)`` are ``A``.
+    pronoun in ``I think`` with ``I`` among them. But before a capital, or a word that follows no article, as in
+    ``A Paris`` and ``A would be``, it is the choice, and so is what stands behind a colon: ``B`` is heard there too.
+    Brackets and quotes do not matter: ``(A)``, ``A)`` and ``'A'`` are ``A``.
 
     Args:
         text: What a model wrote.
@@ -45,6 +59,9 @@ def _place(text: str, word: str) -> int | None:
 
 def _is_a_word(text: str, start: int, end: int) -> bool:
     """Whether a letter is an article, which stands at the beginning of a sentence if it is written large, or ``I``."""
-    if text[end : end + 1] in ("'", "’"):
+    if text[end : end + 1] in ("'", "’") and text[end + 1 : end + 2].isalpha():
         return True
-    return _GOES_ON.match(text, end) is not None and (text[start] == "I" or _BEGINS.search(text[:start]) is not None)
+    goes_on = _GOES_ON[text[start]].match(text, end)
+    if goes_on is None or text[start] == "I":
+        return goes_on is not None
+    return not goes_on[1].isupper() and _BEGINS.search(text[max(0, start - 64) : start]) is not None

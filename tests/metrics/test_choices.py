@@ -42,3 +42,23 @@ TEN = tuple("ABCDEFGHIJ")
 )
 def test_the_first_label_word_counts(text, words, found):
     assert find_answer(text, words) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("The answer is '{}'.", "'{}' is right", "\u2018{}\u2019", "'{}'", "*{}* is", "Answer: {} dog"),
+        *("{} would be it", "{} has it", "{} does", "{} must be", "{} can be", "{} should", "{} isn't"),
+        *("{} refers to it", "{} STATES so", "{} correct: it is", "{} Paris", "{} The capital", "{} Because", "{}, so"),
+        *("Answer: {} Paris", "It is so. {} is the answer", "{} which is it", "{} won\u2019t do", "{} seems right"),
+    ],
+)
+def test_every_letter_is_heard_as_often(text):
+    assert [find_answer(text.format(letter), LETTERS) for letter in "ABCD"] == [0, 1, 2, 3]
+
+
+def test_the_article_and_the_pronoun_are_no_choices():
+    for article in ("A correct answer is B", "A can of B", "A dog is B", "\u2018A dog\u2019 is B", "A would-be B"):
+        assert find_answer(article, TEN) == 1, article
+    for pronoun in ("I would say B", "I\u2019m for B", "I can see B"):
+        assert find_answer(pronoun, TEN) == 1, pronoun

@@ -55,3 +55,16 @@ def test_choices_hold_the_only_answer():
     # Nor is a record another one by choices that follow from its data set.
     implied = make_request(ripples=[Ripple("yes_no", (Query("Is it?", (("Yes",),), ("Yes", "No"), implied=True),))])
     assert described(implied) == described(plain) and implied == closed
+
+
+def test_initials_are_an_answer_where_a_sentence_begins_behind_them():
+    for reply, answer in (("U.S. The country is", "U.S."), ("U.S. It", "US"), ("D.C. It is", "D.C."), ("C. It", "C")):
+        assert is_exactly(reply, [[answer]]), reply
+    assert is_exactly("Apple Inc. It is", [["Apple Inc."]]) and is_exactly("Apple Inc.", [["Apple Inc."]])
+    for reply, answer in (
+        ("Martin Luther King Jr. Day", "Martin Luther King Jr."),
+        ("Apple Inc. Store", "Apple Inc."),
+        ("U.S. Army", "U.S."),
+        ("B. Paris", "B"),
+    ):
+        assert not is_exactly(reply, [[answer]]), reply

@@ -10,6 +10,8 @@ from lightning_edit.sentences import beginnings
 
 # A model that was shown questions and answers goes on with questions of its own.
 _NEXT = re.compile(r"\n\s*(?:Q|Question):")
+# Signs and articles make a sentence longer than the answer that it is, but not by so many times and characters.
+_LONGER = (4, 64)
 
 
 def reply_of(continuation: str, lead_in: str = "") -> str:
@@ -63,7 +65,8 @@ def is_exactly(reply: str, answers: Sequence[Sequence[str]]) -> bool:
     """Whether the first line or sentence of a reply is the answer in one of its forms, and nothing else.
 
     Case, punctuation, articles and spaces do not count (as in SQuAD; Rajpurkar et al., 2016). MQuAKE's rule. A sentence
-    may end at any stop here: whether that behind ``St.`` is one, the answer itself tells.
+    may end at any stop here: whether that behind ``St.`` is one, the answer itself tells. But behind ``Inc.`` and
+    initials the next one has to begin, see `beginnings`.
 
     Args:
         reply: What the model says.
@@ -75,7 +78,10 @@ def is_exactly(reply: str, answers: Sequence[Sequence[str]]) -> bool:
         >>> is_exactly("J. K. Rowling", [["J. K. Rowling"]]), is_exactly("St. Louis. It", [["St. Louis"]])
         (True, True)
     """
-    return len(answers) == 1 and any(exact_match(said, form) for said in beginnings(reply) for form in answers[0])
+    if len(answers) != 1:
+        return False
+    longest = max(map(len, answers[0]), default=0) * _LONGER[0] + _LONGER[1]
+    return any(exact_match(said, form) for said in beginnings(reply, longest) for form in answers[0])
 
 
 def _telling(forms: Sequence[str]) -> list[str]:
