@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from lightning_edit import solvers
+from lightning_edit.commands.comparison.idle import SEARCHING, WITHOUT_MOMENTS, usual_solver
 from lightning_edit.commands.comparison.settings import ONE_EDIT
+from lightning_edit.gradients.gradient import Gradient
+from lightning_edit.loop import sourced
 from lightning_edit.storage.cache import Cache
+from lightning_edit.windows.windows import Windows
 from tests import histories, run_folders
 
 HEAVY = {"torch", "lightning", "transformers", "datasets", "torchmetrics", "sklearn", "nltk"}
@@ -88,3 +92,12 @@ def test_solvers_of_one_edit_are_known_without_asking_them():
     kinds = [getattr(solvers, name) for name in solvers.__all__]
     limited = {kind.__name__: kind.edits_per_update for kind in kinds if getattr(kind, "edits_per_update", None)}
     assert limited == dict.fromkeys(ONE_EDIT, 1)
+
+
+def test_solvers_and_sources_of_older_runs_are_known_without_asking_them():
+    kinds = [getattr(solvers, name) for name in solvers.__all__]
+    assert {kind.__name__ for kind in kinds if not getattr(kind, "needs_second_moment", True)} == WITHOUT_MOMENTS
+    assert {kind.__name__ for kind in (Gradient, Windows) if kind.searches} == SEARCHING
+    for source in (None, Gradient(), Windows()):
+        name = "null" if source is None else type(source).__name__
+        assert usual_solver(name) == type(sourced.usual_solver(source)).__name__

@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import PurePath
 from typing import Any
 
+from lightning_edit.commands.comparison.idle import not_noted, usual_solver
 from lightning_edit.commands.comparison.methods import method_of, short_name
 from lightning_edit.old_names import current
 
@@ -31,7 +32,7 @@ def flat_settings(
 
     Args:
         config: ``config`` of a ``metrics.json``. A class may be given as ``class_path`` and ``init_args``.
-        without_effect: Dotted names of settings that do not, and of sections of such settings.
+        without_effect: Dotted names of settings that do not, and of sections of such settings, as the run noted them.
         given: The name of the method's file that the run was given, see `method_of`.
 
     Returns:
@@ -44,7 +45,8 @@ def flat_settings(
     if "model.solver" in flat:
         # Values are found for so many edits at once; a method that trains on batches is another matter.
         flat.pop("data.batch_size", None)
-        flat["model.solver"] = "EMMET" if flat["model.solver"] == "null" else flat["model.solver"]
+        if flat["model.solver"] == "null":
+            flat["model.solver"] = usual_solver(flat.get("model.source", "null"))
     if flat.get("model.source") == "null":
         # Runs did not always say that they search for values.
         flat.pop("model.source")
@@ -53,7 +55,9 @@ def flat_settings(
         flat[ONCE] = flat.get("data.batch_size", "null")
     flat[ONCE] = _once(flat)
     flat[METHOD] = method_of(flat, _flatten, given)
-    return {name: value for name, value in flat.items() if not any(_is_of(name, part) for part in without_effect)}
+    # What of it an older run did not note is told by its settings.
+    idle = {*without_effect, *not_noted(flat, without_effect)}
+    return {name: value for name, value in flat.items() if not any(_is_of(name, part) for part in idle)}
 
 
 def flat_protocol(section: Any) -> dict[str, str]:
