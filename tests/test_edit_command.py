@@ -110,7 +110,8 @@ ODD_NAMES = ["#c", "&x", "*x", "'", "7", "[a]", "a: b", "null", "x #y", "{a}", "
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_name_that_is_yaml_of_something_else_stays_what_it_is(name, folder, capsys):
-    (folder / "edits.csv").rename(folder / name)
+    # What has no suffix is read as JSON.
+    (folder / name).write_text('[{"subject": "Ann", "prompt": "{} lives in", "target_new": "Rome"}]')
     words = printed(capsys, "tiny", name, "--preserve", name, f"--out=runs {name}/{name}", "--method=memit")
     made = fit.run(["fit", *map(shipped, words[2:])], Unrun)
     settings = made.config["fit"]

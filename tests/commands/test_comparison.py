@@ -14,6 +14,7 @@ from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.commands.comparison.settings import flat_settings, shortest_labels
 from lightning_edit.commands.comparison.table import table
 from lightning_edit.configs import CONFIGS
+from lightning_edit.errors import EditError
 from tests.run_folders import config, write
 
 WEIGHTED = {"second_moment_weight": 100, "ridge": 0}
@@ -280,8 +281,12 @@ def test_an_earlier_comparison_is_replaced_and_foreign_files_stay(tmp_path):
     folders = batches(tmp_path)
     (tmp_path / "out" / "comparison").mkdir(parents=True)
     (tmp_path / "out" / "comparison" / "mine").write_text("stays")
-    (tmp_path / "out" / "comparison.png").write_text("old")
-    out = run_compare(folders, tmp_path)
+    with pytest.raises(EditError, match=r"comparison\.png is there already, and holds something else"):
+        (tmp_path / "out" / "comparison.png").write_text("mine")
+        run_compare(folders, tmp_path)
+    (tmp_path / "out" / "comparison.png").unlink()
+    for _ in range(2):
+        out = run_compare(folders, tmp_path)
     assert (out / "comparison" / "mine").read_text() == "stays"
     Image.open(out / "comparison.png").verify()
 

@@ -188,7 +188,7 @@ def test_files_are_written_once(runs, processes):
 @several
 def test_results_are_shown_once(runs, processes):
     shown = runs[processes][1]
-    for once in (f"{EDITS} edits", "target", "downstream", "retained efficacy", "Results:", "Loading weights"):
+    for once in (f"{EDITS} edits", "target", "downstream", "retained efficacy", "Results:", "Loading weights: 100%"):
         assert (once in shown) and shown.count(once) == runs[1][1].count(once), once
     assert "Traceback" not in shown
 

@@ -206,7 +206,7 @@ def test_another_file_is_refused(tmp_path, capsys):
     for size in (len(whole) - 1000, 5000, 30):
         (tmp_path / "cut.gguf").write_bytes(whole[:size])
         assert "could be loaded from" in refused(capsys, *words, "--model", tmp_path / "cut.gguf")
-    assert "there is no folder" in refused(capsys, *words, "--model", tmp_path / "none.gguf")
+    assert "there is no file" in refused(capsys, *words, "--model", tmp_path / "none.gguf")
     assert not (tmp_path / "out").exists()
 
 
