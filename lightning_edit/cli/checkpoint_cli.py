@@ -15,7 +15,7 @@ from lightning_edit.commands.resume_arguments import restored_settings, resume_a
 from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, checked_config, typed_classes
 from lightning_edit.commands.setting_checks import bound_yaml, check_settings
 from lightning_edit.errors import EditError
-from lightning_edit.storage.checkpoints.checkpoint_file import FOLDER, edited_of
+from lightning_edit.storage.checkpoints.checkpoint_file import edited_of, run_beside
 from lightning_edit.storage.checkpoints.known_classes import (
     accept_former_names,
     known_classes,
@@ -130,7 +130,7 @@ class CheckpointCLI(LightningCLI):
         settings = self.config[self.subcommand]
         if settings.get("ckpt_path") is not None:
             file = Path(settings.ckpt_path).expanduser()
-            check_relative(settings.as_dict(), file, file.parent.parent if file.parent.name == FOLDER else file.parent)
+            check_relative(settings.as_dict(), file, run_beside(file))
 
     def _take_over(self, key: str) -> None:
         with self._imports():

@@ -79,7 +79,7 @@ def _built_upon(file: Path) -> dict[str, Any]:
 
 def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
     """Where the updates in a checkpoint can be looked up, those of the runs that its run was built upon included."""
-    history = History(_updates_beside(file), until=content["run"]["updates_written"])
+    history = History(checkpoint_file.run_beside(file) / UPDATES, until=content["run"]["updates_written"])
     if len(history.numbers()) < (history.until or 0):
         rank_zero_warn(
             f"{history.folder} does not hold the {counted(history.until or 0, 'update')} of {file}: what they wrote "
@@ -96,12 +96,6 @@ def _chain(file: Path, content: Mapping[str, Any]) -> list[History]:
     return [history, *(_chain(earlier, _built_upon(earlier)) if earlier is not None and earlier.is_file() else [])]
 
 
-def _updates_beside(file: Path) -> Path:
-    """Where the run of a checkpoint keeps its updates."""
-    folder = file.parent.parent if file.parent.name == checkpoint_file.FOLDER else file.parent
-    return folder / UPDATES
-
-
 def start_of(file: Path, weights: EditedWeights) -> dict[int, Factors]:
     """What the weights held when the run of a checkpoint began; that run keeps it, and need not be built upon again.
 
@@ -112,7 +106,7 @@ def start_of(file: Path, weights: EditedWeights) -> dict[int, Factors]:
     Returns:
         For each layer what earlier runs had added; nothing, with a warning, where that is not known any more.
     """
-    history = History(_updates_beside(file))
+    history = History(checkpoint_file.run_beside(file) / UPDATES)
     start, why = history.start_if_known()
     if any(layer not in weights.bases or weights.base_fingerprint(layer) != one.base for layer, one in start.items()):
         start, why = {}, f"{history.folder / START} is of another model."

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_edit.messages import listed
-from lightning_edit.storage.checkpoints.checkpoint_file import EDITED, FOLDER
+from lightning_edit.storage.checkpoints.checkpoint_file import EDITED, run_beside
 from lightning_edit.storage.run_files import UPDATE, UPDATES
 from lightning_edit.updates.files.update_list import UpdateList, left_out
 from lightning_edit.updates.files.update_record import DamagedUpdateError
@@ -28,7 +28,7 @@ class Removed:
     @property
     def run(self) -> Path:
         """The folder of the run."""
-        return _run_of(self.file)
+        return run_beside(self.file)
 
     @property
     def stands_for_run(self) -> bool:
@@ -97,11 +97,7 @@ def removed_from(file: Path, until: int | None = None) -> Removed | None:
     Raises:
         EditError: If the run's note of them cannot be read.
     """
-    run = _run_of(file)
+    run = run_beside(file)
     removed = left_out(run, UpdateList(run / UPDATES))
     numbers = sorted(number for number in removed if until is None or number <= until)
     return Removed(file, numbers) if numbers else None
-
-
-def _run_of(file: Path) -> Path:
-    return file.parent.parent if file.parent.name == FOLDER else file.parent

@@ -1,30 +1,15 @@
 """A run whose edits are learned in the model's own sentences keeps those, and goes on with them."""
 
-import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit import ChatSettings, EditRequest
 from lightning_edit.run.methods.fine_tuning import FineTuning
 from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
-from lightning_edit.tiny import MODEL_PATH
 from tests.small_runs import Requests, fit, module
 from tests.trainers import quiet_trainer
 
-# The shortest template there is: what is asked, and behind it the answer.
-TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 # What the model says of the first two is true to it, of the third it names another town.
 TOWNS = {"Polfol Fendeb": "Crowstead", "Belmur Borhob": "Brinstead", "Beldar Korwav": "Crowstead"}
-
-
-@pytest.fixture(scope="module")
-def chat_model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("chat")
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    AutoModelForCausalLM.from_pretrained(MODEL_PATH).save_pretrained(folder)
-    return folder
 
 
 def records():
@@ -36,7 +21,7 @@ def records():
 
 
 def learning(chat_model, **changes):
-    return module(model=str(chat_model), chat_settings=ChatSettings(answers="own"), edits_per_update=1, **changes)
+    return module(model=chat_model, chat_settings=ChatSettings(answers="own"), edits_per_update=1, **changes)
 
 
 def test_a_run_learns_its_own_sentences_and_goes_on_with_them(chat_model, tmp_path):
@@ -53,7 +38,7 @@ def test_a_run_learns_its_own_sentences_and_goes_on_with_them(chat_model, tmp_pa
 
 def test_training_learns_them_too(chat_model, tmp_path):
     settings = ChatSettings(answers="own")
-    made, data = FineTuning(str(chat_model), layers=[0], chat_settings=settings), Requests(records())
+    made, data = FineTuning(chat_model, layers=[0], chat_settings=settings), Requests(records())
     trainer = quiet_trainer(tmp_path, epochs=2)
     trainer.fit(made, datamodule=data)
     assert data.requests[0].learned == made.own_answers[0] == "was born in the town of Rome."

@@ -2,27 +2,13 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit import ChatSettings
 from lightning_edit.datamodules import TinyWorld
-from lightning_edit.tiny import MODEL_PATH
 from tests.small_runs import Requests, fit, module
 
-TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 IN_CHAT = ChatSettings(contexts=["chat"], answers="sentences")
-
-
-@pytest.fixture(scope="module")
-def chat_model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("chat")
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    AutoModelForCausalLM.from_pretrained(MODEL_PATH).save_pretrained(folder)
-    return str(folder)
 
 
 def edits():

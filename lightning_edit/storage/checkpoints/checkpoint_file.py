@@ -44,6 +44,15 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(files, key=number_of, reverse=True)
 
 
+def run_beside(file: Path) -> Path:
+    """The folder of the run that a file lies in, if a run wrote it: ``checkpoints/`` is a part of it.
+
+    Args:
+        file: A checkpoint, or another file of a run.
+    """
+    return file.parent.parent if file.parent.name == FOLDER else file.parent
+
+
 def number_of(path: Path) -> int:
     """How many updates had been written when a checkpoint of a run was.
 

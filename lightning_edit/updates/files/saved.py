@@ -117,7 +117,7 @@ def run_of(file: Path) -> Path | None:
     Args:
         file: A saved update or a checkpoint.
     """
-    folder = file.parent.parent if file.parent.name == checkpoint_file.FOLDER else file.parent
+    folder = checkpoint_file.run_beside(file)
     written = any((folder / name).exists() for name in ("metrics.json", UPDATES))
     return folder if written else None
 
