@@ -30,7 +30,9 @@ def test_figures_of_another_form_are_refused_before_a_model_is_loaded(
 ):
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "metrics.json").write_text(json.dumps(content))
-    monkeypatch.setattr("lightning_edit.updates.base_model.load_again", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "lightning_edit.updates.base_model.load_base", lambda *_, **__: pytest.fail("a model was loaded")
+    )
     with pytest.raises(SystemExit) as left:
         cli.main(["export", str(run), "--to", to])
     assert left.value.code == 2

@@ -127,7 +127,9 @@ def test_a_file_that_another_command_works_on_is_refused_before_a_model_is_loade
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
         with monkeypatch.context() as patch:
-            patch.setattr("lightning_edit.updates.base_model.load_again", lambda *_: pytest.fail("a model was loaded"))
+            patch.setattr(
+                "lightning_edit.updates.base_model.load_base", lambda *_, **__: pytest.fail("a model was loaded")
+            )
             said = refused(capsys, finished, f"--output={output}", *FAST, *ALL)
         assert f"{output} is in use: process {process.pid}" in said
         # Results in another file of the same folder are none of its business.

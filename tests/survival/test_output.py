@@ -21,7 +21,9 @@ def test_a_file_that_holds_something_else_is_refused_at_once(words, message, fin
     monkeypatch.chdir(tmp_path)
     shutil.copy(finished / "metrics.json", "metrics.json")
     (tmp_path / "photo.png").write_bytes(b"\x89PNG of something else")
-    monkeypatch.setattr("lightning_edit.updates.base_model.load_again", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "lightning_edit.updates.base_model.load_base", lambda *_, **__: pytest.fail("a model was loaded")
+    )
     with pytest.raises(SystemExit) as left:
         cli.main(["survive", str(finished), *words])
     assert left.value.code == 2
