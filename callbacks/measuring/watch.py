@@ -119,7 +119,7 @@ class Watch(EditCallback):
             EditError: If it cannot be measured, or a limit is set on general answers, and nothing asks for them.
         """
         # The command line's test before a fit comes first; one of a checkpoint watches nothing.
-        if stage != "fit" and trainer.ckpt_path is not None:
+        if pl_module.measured_again:
             return
         refuse_without_answers(self, trainer)
         if self.text is not None and self._prepared_for is not pl_module:

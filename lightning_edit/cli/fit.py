@@ -131,6 +131,7 @@ class EditCLI(CheckpointCLI):
         self.model.check_trainer(self.trainer, self.subcommand == "fit")
         # A key that is not there is found before the configuration is written: its variable may be the key by mistake.
         _ = self.model.evaluation.judge.key
+        self.model.measured_again = self.subcommand == "test" and self.config.test.ckpt_path is not None
         if self.config[self.subcommand].ckpt_path is None:
             refuse_idle(self.model.evaluation, self.trainer.callbacks)
         # Loggers open their files before records are read for a test.

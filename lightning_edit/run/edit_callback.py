@@ -27,6 +27,7 @@ class EditingRun(Protocol):
 
     Attributes:
         kind: How the edits are made, see `RunFigures`.
+        measured_again: Whether a checkpoint is tested, for which nothing of the fit is prepared.
         idle: The settings that have no effect beside the others, see `idle_settings`.
         by_updates: Whether edits are written in updates during the fit, after each of which a stopped run can go on.
         adds_to_weights: Whether an update is something that is added to weights, and can be taken out again by itself.
@@ -50,6 +51,7 @@ class EditingRun(Protocol):
     """
 
     kind: Any
+    measured_again: bool
     idle: frozenset[str]
     by_updates: bool
     adds_to_weights: bool

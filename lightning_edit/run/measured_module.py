@@ -84,6 +84,8 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
     on_top_of: str | None = None
     own_answers: list[str | None] | None = None
     idle: frozenset[str] = frozenset()
+    # Set by the command line: a trainer knows of the checkpoint of a test only after `setup`.
+    measured_again = False
 
     def __init__(
         self,

@@ -25,9 +25,9 @@ def check_warm_up(module: "EditingModule") -> None:
     Raises:
         EditError: See `facts_to_see`.
     """
-    source, trainer = module.pairs_from, module.trainer
-    if source is not None and source.warmup and not (trainer.state.fn == "test" and trainer.ckpt_path is not None):
-        facts_to_see(source, module.requests, trainer.datamodule.sources())
+    source = module.pairs_from
+    if source is not None and source.warmup and not module.measured_again:
+        facts_to_see(source, module.requests, module.trainer.datamodule.sources())
 
 
 def check_texts(module: "EditingModule", templates: ContextTemplates) -> None:

@@ -68,7 +68,9 @@ def check_files(settings: SecondMomentSettings) -> None:
 
 
 def find_preserved(module: "EditingModule") -> Mapping[World, Prompts]:
-    """The prompts that a run names to be preserved, and says so; none where a finished run is measured again.
+    """The prompts that a run names to be preserved, and says so.
+
+    Also where a finished run is measured again: what was preserved must not judge it.
 
     Args:
         module: The editing module under way, whose model is loaded.
@@ -76,14 +78,13 @@ def find_preserved(module: "EditingModule") -> Mapping[World, Prompts]:
     Raises:
         EditError: See `prompts_of_worlds` and `encode_named`.
     """
-    settings, trainer = module.moment_settings, module.trainer
-    measured_again = trainer.state.fn == "test" and trainer.ckpt_path is not None
-    if not (settings.preserve and settings.preserve_weight) or measured_again:
+    settings = module.moment_settings
+    if not (settings.preserve and settings.preserve_weight):
         return {}
     worlds: list[World] = list(module.chat_settings.contexts) if module.chat else ["chat"]
     found = prompts_of_worlds(module.requests, settings.preserve, module.tokenizer, worlds)
     encode_named(found, module.tokenizer, module.decoder.context)
-    if trainer.is_global_zero:
+    if module.trainer.is_global_zero:
         logger.warning("%s", said_of(found, settings.preserve_weight))
     return found
 

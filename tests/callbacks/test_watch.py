@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_edit import RROME
 from lightning_edit.callbacks import Retention, Watch
+from lightning_edit.cli import main as cli
 from lightning_edit.datamodules import OwnEdits, TinyWorld
 from lightning_edit.metrics import EditMetrics, evaluate
 from lightning_edit.metrics.perplexity import perplexity_error
@@ -318,3 +319,10 @@ def test_a_new_run_does_not_go_on_with_an_old_table(tmp_path):
         run(tmp_path, Watch(), data=TinyWorld(edits=edits), edits_per_update=1)
     assert [row["edits"] for row in rows(tmp_path)] == ["1", "2", "3"]
     assert [row["edits"] for row in rows(tmp_path, "version_1")] == ["1", "2"]
+
+
+def test_a_checkpoint_that_is_measured_again_needs_no_watched_text(finished, tmp_path):
+    (tmp_path / "short.txt").write_text("Too short.")
+    words = ["test", "--ckpt_path", str(finished / "edited.ckpt"), "--trainer.logger.save_dir", str(tmp_path)]
+    cli.main([*words, "--watch.perplexity_file", str(tmp_path / "short.txt")])
+    assert (tmp_path / "version_0" / "metrics.json").is_file()
