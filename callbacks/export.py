@@ -91,4 +91,5 @@ def _remedy(folder: Path) -> str:
     kept = checkpoints(folder)
     if not kept:
         return "Make room, or give another place as `trainer.logger.init_args.save_dir`."
-    return f"All edits are kept: make room, then fit --ckpt_path {shlex.quote(str(kept[0]))} writes what is missing."
+    go_on = f"fit --ckpt_path {shlex.quote(str(kept[0]))}"
+    return f"Make room, then {go_on} goes on from the last checkpoint and writes what is missing."
