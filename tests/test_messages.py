@@ -170,6 +170,30 @@ def test_bars_that_were_paused_go_on_in_a_line_of_their_own():
     assert (first.split()[3], others, last.split()[3]) == ("1/3", "bars of others", "3/3")
 
 
+def test_a_file_gets_a_line_of_a_long_stage_every_minute():
+    stream, clock = io.StringIO(), [0.0]
+    bars = ProgressBars(terminal(file=stream, width=120))
+    bars._progress.get_time = lambda: clock[0]
+    # It goes on where it was stopped, so three edits took a minute and a half.
+    for clock[0], done in ((0, 100), (30, 101), (90, 103), (100, 104), (3700, 190), (3710, 200)):
+        bars("values (edits)", done, 200, loss=0.5)
+    *lines, bar = stream.getvalue().splitlines()
+    assert lines == [
+        "values (edits) 103/200, 0:01:30 so far, about 0:48:30 to go, loss 0.5",
+        "values (edits) 190/200, 1:01:40 so far, about 0:06:51 to go, loss 0.5",
+    ]
+    assert "200/200" in bar
+
+
+def test_a_terminal_has_the_bar_alone():
+    stream = io.StringIO()
+    bars = ProgressBars(terminal(file=stream, width=120, force_terminal=True))
+    bars._progress.get_time = iter(range(0, 10**6, 100)).__next__
+    for done in (1, 2, 3):
+        bars("values (edits)", done, 3)
+    assert "to go" not in stream.getvalue()
+
+
 @pytest.mark.parametrize("words", [["compare"], ["updates", "list"], ["cache", "list", "--folder"], ["edit", "tiny"]])
 def test_a_name_that_no_file_can_have_is_not_shown_whole(words, capsys):
     with pytest.raises(SystemExit) as left:
