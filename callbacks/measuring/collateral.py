@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning_edit.callbacks.measuring.scheduled import Scheduled, untouched
 from lightning_edit.collateral import Asking, Budget, Reference, figures_of, lines_of, make_reference, worst
+from lightning_edit.collateral.late_answers import with_late_answers
 from lightning_edit.collateral.long_context import long_context
 from lightning_edit.collateral.probe import GENERAL, REWORDED, Probe
 from lightning_edit.collateral.reference import mark_of
@@ -79,6 +80,7 @@ class Collateral(Scheduled):
         general = [probe for probe in probes if probe.kind == GENERAL]
         room = [asking.room(probe) for probe in probes]
         asked = asking.now([probe.prompt for probe in probes], [probe.kind == GENERAL for probe in probes], room)
+        asked = with_late_answers(probes, asked, asking)
         routes = changed_routes(asking, [probe.prompt for probe in general])
         behind = long_context(asking, general)
         figures = figures_of(probes, asked) | ({} if routes is None else {ROUTES: routes}) | behind
