@@ -54,7 +54,7 @@ def judge(probe: Probe, after: str) -> Verdict:
     An answer changed for the worse, in this order, where
 
     - it was right before, and is not any more ("answer lost"): one of `Probe.answers` was said, and none is now (see
-      `with_late_answers` for those that say it later);
+      `with_late_answers` for general prompts that are answered later);
     - it says the new object of an edit that is not asked about, and did not before ("new object taken over");
     - it is empty, or of signs alone as in "!!!!", and was not;
     - it repeats itself, and did not ("loop"), see `loops`.

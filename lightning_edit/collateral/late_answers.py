@@ -5,18 +5,19 @@ from collections.abc import Sequence
 
 from lightning_edit.collateral.asking import Asked, Asking
 from lightning_edit.collateral.judging import ANSWER_LOST, judge, says
-from lightning_edit.collateral.probe import Probe
+from lightning_edit.collateral.probe import GENERAL, Probe
 
 # As much room again: where replies get more, they also come upon the answer while they ramble.
 MORE_ROOM = 2
 
 
 def with_late_answers(probes: Sequence[Probe], asked: Sequence[Asked], asking: Asking) -> list[Asked]:
-    """The replies to probes; those that lack what was said before are read on, with twice as much room.
+    """The replies to probes; to general ones those that lack what was said before are read on, with twice as much room.
 
     A reply that begins in another way, with "Here is a function that ..." say, may be cut before it says what it said
     before. Where it does say it, it is kept as far as that, so that what is behind it is not judged; all other replies
-    stay as they are.
+    stay as they are. So do those to other kinds of probes, which ask for a name: who does not begin with it evades the
+    question; and those to prompts that hold the answer, which a reply may merely repeat.
 
     Args:
         probes: What was asked.
@@ -34,7 +35,8 @@ def with_late_answers(probes: Sequence[Probe], asked: Sequence[Asked], asking: A
 
 
 def _lacks(probe: Probe, now: Asked) -> bool:
-    return judge(probe, now.text).why == ANSWER_LOST
+    may = probe.kind == GENERAL and not says(probe.prompt, probe.answers)
+    return may and judge(probe, now.text).why == ANSWER_LOST
 
 
 def _up_to_answer(text: str, probe: Probe) -> str | None:
