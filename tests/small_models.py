@@ -1,12 +1,23 @@
 """Small real tokenizers and models, made from nothing, that several tests share."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as backends
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from lightning_edit import EditRequest
 from lightning_edit.solvers import Factors
+from lightning_edit.tiny import MODEL_PATH
 
 CONTEXT = 64
 VOCABULARY = 480
@@ -81,6 +92,15 @@ def _made(kind, config, dtype, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind(config).to(dtype).eval()
+
+
+def save_chat_model(folder: Path, template: str) -> str:
+    """The embedded model with a chat template, in a folder of its own, whose name is returned."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(MODEL_PATH).save_pretrained(folder)
+    return str(folder)
 
 
 def make_factors(d_out: int, d_in: int, rank: int = 2, seed: int = 0) -> Factors:

@@ -8,14 +8,14 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit import ChatSettings, EditError
 from lightning_edit.callbacks import Harness
 from lightning_edit.callbacks.measuring.harness import _figures
 from lightning_edit.cli import main as cli
 from lightning_edit.run.module import EditingModule
-from lightning_edit.tiny import MODEL_PATH, World
+from lightning_edit.tiny import World
+from tests.small_models import save_chat_model
 
 pytestmark = pytest.mark.slow
 
@@ -195,12 +195,8 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def chat_module(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("chat")
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    AutoModelForCausalLM.from_pretrained(MODEL_PATH).save_pretrained(folder)
-    made = EditingModule(str(folder), [0], chat_settings=ChatSettings(system="Be brief.", arguments={"loud": True}))
+    folder = save_chat_model(tmp_path_factory.mktemp("chat"), TEMPLATE)
+    made = EditingModule(folder, [0], chat_settings=ChatSettings(system="Be brief.", arguments={"loud": True}))
     made.configure_model()
     return made
 
