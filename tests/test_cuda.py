@@ -13,6 +13,7 @@ from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.tiny import World
 from lightning_edit.updates.model_update import ModelUpdate
+from lightning_edit.values import optimize
 from lightning_edit.values.optimize import optimize_values
 from lightning_edit.values.recorded import Recordings
 from tests.benchmarks.gpu import main as measure_sizes
@@ -90,6 +91,8 @@ def test_an_edit_is_the_same_on_both(settings):
 def test_recorded_passes_give_what_passes_give(settings, monkeypatch):
     model = load_model("tiny", "float32").to(DEVICE).eval()
     made = list[Recordings]()
+    # So the texts are in three groups; a GPU would take all of them at once.
+    monkeypatch.setattr(optimize, "MAX_TOKENS", 160)
 
     def find(possible):
         def on(*_):
@@ -102,7 +105,7 @@ def test_recorded_passes_give_what_passes_give(settings, monkeypatch):
         return optimize_values(decoder, tokenizer, requests(20), CONTEXTS, 1, wanted)
 
     plain, recorded = find(False), find(True)
-    # The texts are in three groups; where a quarter of the edits has ended, those of the others are recorded anew.
+    # Where a quarter of the edits has ended, the texts of the others are recorded anew.
     assert made[1].possible and made[1].recorded >= (4 if settings.get("early_stop_loss") == 2.0 else 3)
     assert not made[0].recorded
     assert torch.equal(recorded.steps, plain.steps)
