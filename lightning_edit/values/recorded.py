@@ -2,8 +2,8 @@
 
 With few tokens a GPU waits for its operations to be started from Python, one after the other. A recorded pass reads and
 writes the same memory each time, so delta, its texts and what they are compared with must stay where they are. The
-value of one edit of Llama-3 8B (bfloat16, 20 steps) takes 0.74 s so on an H200, 1.89 s if not recorded. With hundreds of
-edits the GPU is busy anyway. The values were the same to the last bit in every comparison.
+value of one edit of Llama-3 8B (bfloat16, 20 steps) takes 0.74 s so on an H200, 1.89 s if not recorded; with hundreds
+of edits the GPU is busy anyway. The values were the same to the last bit in every comparison.
 """
 
 import logging
