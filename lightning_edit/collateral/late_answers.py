@@ -17,7 +17,7 @@ def with_late_answers(probes: Sequence[Probe], asked: Sequence[Asked], asking: A
     A reply that begins in another way, with "Here is a function that ..." say, may be cut before it says what it said
     before. Where it does say it, it is kept as far as that, so that what is behind it is not judged; all other replies
     stay as they are. So do those to other kinds of probes, which ask for a name: who does not begin with it evades the
-    question; and those to prompts that hold the answer, which a reply may merely repeat.
+    question.
 
     Args:
         probes: What was asked.
@@ -35,8 +35,7 @@ def with_late_answers(probes: Sequence[Probe], asked: Sequence[Asked], asking: A
 
 
 def _lacks(probe: Probe, now: Asked) -> bool:
-    may = probe.kind == GENERAL and not says(probe.prompt, probe.answers)
-    return may and judge(probe, now.text).why == ANSWER_LOST
+    return probe.kind == GENERAL and judge(probe, now.text).why == ANSWER_LOST
 
 
 def _up_to_answer(text: str, probe: Probe) -> str | None:
