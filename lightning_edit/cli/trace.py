@@ -10,7 +10,7 @@ from lightning_edit.commands.arguments import CommandParser
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted, terminal
 from lightning_edit.storage.atomic import atomic_path, check_outputs
-from lightning_edit.storage.own_outputs import FIGURE, check_replaced
+from lightning_edit.storage.own_outputs import FIGURE, METADATA, check_replaced
 from lightning_edit.storage.user.files import check_model_name
 from lightning_edit.tracing.settings import KINDS, Kind, TracingSettings
 
@@ -186,7 +186,7 @@ def _write(
     suggested = report.suggestion(trace, decoder)
     figure = draw_average(trace, settings) if isinstance(trace, AverageTrace) else draw_trace(trace, settings)
     with atomic_path(out) as scratch:
-        figure.savefig(scratch, format="png")
+        figure.savefig(scratch, format="png", metadata=METADATA["png"])
     figures = out.with_suffix(".json")
     with atomic_path(figures) as scratch:
         scratch.write_text(json.dumps(report.described(trace, settings, std, suggested), indent=1) + "\n")

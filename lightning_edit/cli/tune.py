@@ -11,7 +11,7 @@ from lightning_edit.commands.layer_words import layer_list
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
 from lightning_edit.storage.atomic import atomic_path, check_outputs
-from lightning_edit.storage.own_outputs import FIGURE, check_replaced
+from lightning_edit.storage.own_outputs import FIGURE, METADATA, check_replaced
 from lightning_edit.storage.user.files import check_model_name, check_text
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _write(out: Path, outcome: "Outcome", decoder: "Decoder", given: Namespace) 
         scratch.write_text(text, encoding="utf-8")
     legend = {layers: f"layers {name}" if len(layers) > 1 else f"layer {name}" for layers, name in names.items()}
     with atomic_path(out.with_suffix(".png")) as scratch:
-        draw(outcome.trials, chosen, legend).savefig(scratch, format="png")
+        draw(outcome.trials, chosen, legend).savefig(scratch, format="png", metadata=METADATA["png"])
     with atomic_path(out.with_suffix(".trials.json")) as scratch:
         scratch.write_text(json.dumps(described(outcome, given.favor), indent=1) + "\n", encoding="utf-8")
     point = chosen.point

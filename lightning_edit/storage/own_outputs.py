@@ -1,13 +1,21 @@
 """Files that a command writes by name: one that was there is replaced only where a command wrote that too."""
 
 from pathlib import Path
+from typing import Any
 
 from lightning_edit.errors import EditError
 
 # How much of a file's beginning and of its end is looked at: a PDF says last what drew it.
 LOOKED_AT = 2**16
-# All formats of figures hold the name of what draws them here.
-FIGURE = b"Matplotlib v"
+NAME = "Lightning Edit"
+FIGURE = NAME.encode()
+# What `savefig` is to write into a figure: the name, and in no format when it was made, so that the same figure is the
+# same file.
+METADATA: dict[str, dict[str, Any]] = {
+    "pdf": {"Subject": NAME, "CreationDate": None},
+    "svg": {"Source": NAME, "Date": None},
+    "png": {"Source": NAME},
+}
 
 
 def check_replaced(setting: str, path: Path, *signs: bytes) -> None:

@@ -7,9 +7,10 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from lightning_edit.commands.comparison.bars import draw_bars
-from lightning_edit.commands.comparison.figure_file import DATES, SETTINGS
+from lightning_edit.commands.comparison.figure_file import SETTINGS
 from lightning_edit.commands.comparison.lines import Point
 from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.own_outputs import METADATA
 from lightning_edit.survival.results import Result
 from lightning_edit.survival.table import edited_of, shown_figures, still_said
 
@@ -50,4 +51,4 @@ def write_figure(path: Path, results: Sequence[Result]) -> None:
     """
     kind = path.suffix.lower().removeprefix(".")
     with rc_context(SETTINGS), atomic_path(path) as scratch:
-        draw(results).savefig(scratch, format=kind, metadata=DATES[kind])
+        draw(results).savefig(scratch, format=kind, metadata=METADATA[kind])

@@ -1,6 +1,7 @@
 """Which files that are there already a command may write over."""
 
 import pytest
+from matplotlib.figure import Figure
 
 from lightning_edit.cli import main as cli
 from lightning_edit.commands.comparison import compare
@@ -44,9 +45,11 @@ def test_a_comparison_replaces_its_own_table_and_no_other_file(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["pdf", "png", "svg"])
 def test_a_comparison_replaces_its_own_figure_and_no_other(kind, tmp_path):
     runs, figure = [str(write(tmp_path / "run"))], tmp_path / f"photo.{kind}"
-    figure.write_bytes(b"\x89PNG of something else")
+    Figure().savefig(figure)
+    theirs = figure.read_bytes()
     with pytest.raises(EditError, match=f"`output`: .*photo.{kind} is there already"):
         compare(runs, output=str(figure))
+    assert figure.read_bytes() == theirs
     figure.unlink()
     compare(runs, output=str(figure))
     compare(runs, output=str(figure))

@@ -11,11 +11,10 @@ from lightning_edit.commands.comparison.figure import draw
 from lightning_edit.commands.comparison.lines import Axis, Line
 from lightning_edit.commands.comparison.tensorboard import write_tensorboard
 from lightning_edit.storage.atomic import atomic_path
+from lightning_edit.storage.own_outputs import METADATA
 
 # TrueType fonts, which journals ask for, and no random names: the same figure is the same file.
 SETTINGS: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "lightning-edit"}
-# Formats that would say when they were made.
-DATES: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 
 
 def write_figure(path: Path, lines: Sequence[Line], metrics: Sequence[str], x: Axis, zoom: bool) -> None:
@@ -32,7 +31,7 @@ def write_figure(path: Path, lines: Sequence[Line], metrics: Sequence[str], x: A
     with rc_context(SETTINGS):
         figure = draw(lines, metrics, x, zoom)
         with atomic_path(path) as scratch:
-            figure.savefig(scratch, format=kind, metadata=DATES[kind])
+            figure.savefig(scratch, format=kind, metadata=METADATA[kind])
         picture = io.BytesIO()
         figure.savefig(picture, format="png")
     write_tensorboard(picture.getvalue(), figure, lines, metrics, x, path.parent / "comparison")
