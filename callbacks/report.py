@@ -84,6 +84,7 @@ class EditReport(NotesFailures):
             "after": pl_module.results.get("after"),
             "edits": pl_module.loop.edits_written,
             "left_out": pl_module.loop.left_out,
+            "not_made": _not_made(pl_module),
             "stopped": pl_module.loop.stopped,
             "records_left_out": trainer.datamodule.left_out,
             **pl_module.sections,
@@ -124,6 +125,13 @@ class EditReport(NotesFailures):
             levers=pl_module.levers,
         )
         return advice(figures)
+
+
+def _not_made(module: EditingRun) -> int:
+    """How many edits had no turn, as the run ended before; the figures count them as edits that failed."""
+    if not module.loop.edits_written or not module.identity.knows(module.requests):
+        return 0
+    return len(module.requests) - len(module.positions_so_far) - len(module.loop.left_out)
 
 
 def _of_single_texts(module: EditingRun) -> bool:

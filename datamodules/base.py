@@ -16,6 +16,7 @@ from lightning_edit.asking.own_answers import answering
 from lightning_edit.asking.questions import as_question
 from lightning_edit.collateral import Sources
 from lightning_edit.datamodules import selection
+from lightning_edit.datamodules.fields import with_escapes
 from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.datamodules.selection import LeftOut
 from lightning_edit.errors import EditError
@@ -225,7 +226,7 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
 
     def _separated(self, request: EditRequest) -> EditRequest:
         given = self.separator is not None and request.separator is None
-        return replace(request, separator=self.separator) if given else request
+        return replace(request, separator=with_escapes(self.separator)) if given else request
 
     def _leave_out(self, record: LeftOut) -> None:
         self.left_out.setdefault(record.reason, []).append(record.name)

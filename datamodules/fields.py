@@ -18,6 +18,15 @@ AS_JSON = " Write a list as JSON, with double quotes, as `json.dumps` does."
 SEPARATOR = re.compile(r"(?<!<)\|(?!>)")
 
 
+def with_escapes(separator: str) -> str:
+    r"""A separator as it is meant: a file, and a shell, spells a line break as ``\n`` and a tab as ``\t``.
+
+    Args:
+        separator: As it was given.
+    """
+    return separator.replace("\\n", "\n").replace("\\t", "\t")
+
+
 def required_text(record: Mapping[str, Any], name: str) -> str:
     """A field that must hold a text.
 

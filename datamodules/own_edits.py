@@ -7,7 +7,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from lightning_edit.datamodules.fields import case_id, required_text, split_texts
+from lightning_edit.datamodules.fields import case_id, required_text, split_texts, with_escapes
 from lightning_edit.datamodules.record_module import RecordDataModule, looks_like
 from lightning_edit.datamodules.ripple_fields import own_ripples
 from lightning_edit.datamodules.subjects import refuse_hole
@@ -65,7 +65,7 @@ class OwnEdits(RecordDataModule):
         values |= {name: split_texts(record, name) for name in (*TEXT_LISTS, "locality")}
         if isinstance(values.get("separator"), str):
             # A cell of CSV that holds white space alone is an empty one.
-            values["separator"] = values["separator"].replace("\\n", "\n").replace("\\t", "\t")
+            values["separator"] = with_escapes(values["separator"])
         given = record.get("ripples")
         values["ripples"] = parse_json(given, "`ripples`") if isinstance(given, str) else given
         values = self._without_spaces(values)

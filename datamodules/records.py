@@ -1,6 +1,8 @@
 """Records of a data set, from a JSON, JSON lines, CSV or Parquet file, a folder, or the hub, each with its place."""
 
-from collections.abc import Callable, Container, Iterator, Mapping
+import re
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,13 @@ from lightning_edit.storage.user.json import check_value, json_lines, json_recor
 
 NAMED = "`data.path`: "
 UNNAMED = " A file that is not named .jsonl, .csv, .tsv or .parquet is read as JSON."
+DATA = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+# Names by which `datasets` finds the splits of a folder.
+SPLITS = {
+    "train": re.compile(r"(^|[^a-z])(train|training)([^a-z]|$)"),
+    "test": re.compile(r"(^|[^a-z])(test|testing|eval|evaluation)([^a-z]|$)"),
+    "validation": re.compile(r"(^|[^a-z])(validation|valid|val|dev)([^a-z]|$)"),
+}
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
 
 
@@ -31,14 +40,18 @@ def read_records(
 
     Yields:
         A record and its place, such as "edits.csv, line 3". Empty cells are left out of a row of CSV, missing
-        values out of a row of a folder, of Parquet and of the hub.
+        values out of a row of Parquet and of the hub. The data files of a folder are read by themselves, in the order
+        of their names; a folder with splits is one of the hub's.
 
     Raises:
         EditError: If the source is not there or cannot be read; the message names file and line.
     """
     file = Path(path).expanduser()
     if is_there(file) and file.is_dir():
-        yield from _rows(str(file), wanted=wanted, name=subset, split=split)
+        if subset is None and (files := _plain_files(file, split)):
+            yield from _of_files(files, wanted)
+        else:
+            yield from _rows(str(file), wanted=wanted, name=subset, split=split)
     elif is_there(file) or file.suffix.lower() in SUFFIXES or path.startswith((".", "/", "~")):
         readers: dict[str, Callable[..., Iterator[tuple[Any, str]]]] = {
             ".jsonl": json_lines,
@@ -52,6 +65,47 @@ def read_records(
             yield from json_records(path, NAMED, "" if suffix == ".json" else UNNAMED, wanted)
     else:
         yield from _rows(path, wanted=wanted, name=subset, split=split)
+
+
+def _plain_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split by their names, where a folder holds data files alone; else none.
+
+    Where no name holds that of a split, all are of ``train``.
+    """
+    # What begins with a dot or an underscore is no data for `datasets` either.
+    inside = [one for one in folder.iterdir() if not one.name.startswith((".", "_")) and not _is_plain_text(one)]
+    if not all(one.is_file() and one.suffix.lower() in DATA for one in inside):
+        return []
+    names = {one: [name for name, words in SPLITS.items() if words.search(one.stem.lower())] for one in inside}
+    return sorted(one for one, of in names.items() if (of[:1] or ([] if any(names.values()) else ["train"])) == [split])
+
+
+def _is_plain_text(file: Path) -> bool:
+    """Whether a file is a README; one that begins with settings may tell `datasets` which files there are."""
+    if file.suffix.lower() != ".md" or not file.is_file():
+        return False
+    with file.open("rb") as content:
+        return content.read(3) != b"---"
+
+
+def _of_files(files: Sequence[Path], wanted: Container[int] | None) -> Iterator[tuple[Any, str]]:
+    """The records of several files, one after the other: read as each is where it is given alone."""
+    before = 0
+    for file in files:
+        for found in read_records(str(file), wanted=None if wanted is None else _Behind(wanted, before)):
+            before += 1
+            yield found
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """Positions in what follows some records."""
+
+    wanted: Container[int]
+    before: int
+
+    def __contains__(self, position: Any) -> bool:
+        return position + self.before in self.wanted
 
 
 def read_list(path: str, setting: str) -> list[tuple[Any, str]]:

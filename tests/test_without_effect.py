@@ -46,6 +46,7 @@ REFUSED = [
     (lambda: Gradient(floor=1e-3), r"`source\.floor` has no effect with `source\.normalize: standard`"),
     (lambda: Gradient(normalize="none", warmup=5), r"`source\.warmup` has no effect with `source\.normalize: none`"),
     (lambda: FineTuning("tiny", chat=False, chat_settings=ChatSettings(system="Hi.")), r"system` .*`chat: false`"),
+    (call(chat="auto", chat_settings=ChatSettings(system="Hi.")), r"system` .*without a chat template"),
     (call(chat=False, chat_settings=ChatSettings(contexts=["plain"])), r"`chat_settings\.contexts` .*`chat: false`"),
     (lambda: InContext("tiny", nearest=2), r"`nearest` and `threshold` have no effect with `facts: own`"),
 ]

@@ -21,7 +21,7 @@ from lightning_edit.api.moments import check_moments
 from lightning_edit.api.preparation import contexts, editor_of, in_own_words, prepare, preserved_prompts
 from lightning_edit.api.result import EditResult
 from lightning_edit.api.writing import write_all
-from lightning_edit.asking.chat import ChatSettings, check_chat, settle_chat
+from lightning_edit.asking.chat import ChatSettings, check_chat, check_template, settle_chat
 from lightning_edit.gradients.source import Source
 from lightning_edit.keys.context_templates import ContextTemplates
 from lightning_edit.keys.edit_keys import warn_of_shared_keys
@@ -137,6 +137,7 @@ def edit(
     check_model(model, tokenizer)
     maps = [] if source is None else list(source.maps)
     asking, decoder = chat_settings or ChatSettings(), structure_of(model, sites, maps)
+    check_template(tokenizer, chat, asking)
     tokenizer = settle_chat(tokenizer, chat, asking)
     requests = as_asked(distinct(requests), tokenizer, asking)
     solver = solver or usual_solver(source)

@@ -66,6 +66,9 @@ class ChatSettings(Settings):
             raise EditError(f"`contexts` must name chat, plain or both, each once, got {list(self.contexts)}.")
 
 
+OF_CHAT = ("contexts", "answers", "system", "complete", "arguments")
+
+
 def check_chat(chat: bool | Literal["auto"], settings: ChatSettings) -> None:
     """Refuses settings of a chat where prompts are asked in plain text; `train_end` counts there too.
 
@@ -77,8 +80,23 @@ def check_chat(chat: bool | Literal["auto"], settings: ChatSettings) -> None:
         EditError: Names the settings.
     """
     if chat is False:
-        of_chat = ("contexts", "answers", "system", "complete", "arguments")
-        refuse_changed(settings, of_chat, "`chat: false`", "Set `chat` to true or auto")
+        refuse_changed(settings, OF_CHAT, "`chat: false`", "Set `chat` to true or auto")
+
+
+def check_template(tokenizer: Any, chat: bool | Literal["auto"], settings: ChatSettings) -> None:
+    """Refuses settings of a chat where there turns out to be none, as the tokenizer has no chat template.
+
+    Args:
+        tokenizer: The tokenizer.
+        chat: As it was given.
+        settings: How a chat is asked.
+
+    Raises:
+        EditError: Names the settings.
+    """
+    if chat == "auto" and not getattr(plain_tokenizer(tokenizer), "chat_template", None):
+        beside = "a tokenizer without a chat template, which is asked in plain text"
+        refuse_changed(settings, OF_CHAT, beside, "Give the tokenizer its template (`tokenizer.chat_template`)")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from lightning_edit.commands.resume_arguments import restored_settings, resume_a
 from lightning_edit.commands.run_config import TRUST, accepted_classes, check_config, checked_config, typed_classes
 from lightning_edit.commands.setting_checks import bound_yaml, check_settings
 from lightning_edit.errors import EditError
+from lightning_edit.messages import listed
 from lightning_edit.storage.checkpoints.checkpoint_file import edited_of, run_beside
 from lightning_edit.storage.checkpoints.known_classes import (
     accept_former_names,
@@ -69,10 +70,20 @@ class CheckpointCLI(LightningCLI):
             return
         run = Path(config.ckpt_path).parent.parent
         same_folder(config.trainer, run)
+        if self.names_run and config.name != run.name:
+            raise EditError(
+                f"`--name {config.name}`: the run goes on in its own folder {run}. Leave the name out; for a run "
+                "beside it copy the folder first, and give the copy's checkpoint."
+            )
         if self.may_import is not None:
             check_config(config.as_dict(), defaults, run, typed)
         # The run keeps the configuration that it began with, whatever becomes of going on.
         self.save_config_callback = None
+
+    @property
+    def names_run(self) -> bool:
+        """Whether the command line, and not a configuration, gives the run a name."""
+        return any(word.partition("=")[0] == "--name" for word in self._typed)
 
     def flags_to_go_on(self, run: Path) -> list[str]:
         """What a fit that goes on from this one needs beside ``--ckpt_path``: trust in what the run's files name.
@@ -97,7 +108,25 @@ class CheckpointCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Measures a model as the checkpoint says; a fit whose settings are not the checkpoint's is refused instead."""
         if self.restored.get("model"):
+            typed = self._typed_of_model()
             self._take_over("model")
+            if changed := [name for name, value in typed.items() if value != self._of_model(name)]:
+                given = listed(f"`model.{name}` ({_in_short(self._of_model(name))})" for name in changed)
+                raise EditError(
+                    f"`test --ckpt_path` measures the model as the checkpoint holds it, which decides {given}. Leave "
+                    "out what was given for it; `lightning-edit export --to model` writes the edited model, which can "
+                    "be loaded in other ways."
+                )
+
+    def _typed_of_model(self) -> dict[str, Any]:
+        """The settings of the model among the words of the command line, with their values."""
+        words = [word.removeprefix("--model.").partition("=")[0] for word in self._typed if word.startswith("--model.")]
+        names = [word.removeprefix("init_args.") for word in words]
+        return {name: self._of_model(name) for name in names}
+
+    def _of_model(self, name: str) -> Any:
+        """A setting of the model as it is now, None where it has none of this name."""
+        return self.config[self.config.subcommand].get(f"model.init_args.{name}")
 
     def check_remote_code(self) -> None:
         """Refuses a checkpoint that asks for a model's own code to be run, unless the command does.
@@ -140,3 +169,9 @@ class CheckpointCLI(LightningCLI):
         """Makes what the settings name; beside a checkpoint nothing else is imported for it."""
         with self._imports():
             super().instantiate_classes()
+
+
+def _in_short(value: Any) -> Any:
+    """A setting as a message shows it: of a class its name."""
+    path = value.get("class_path") if hasattr(value, "get") else None
+    return value if path is None else path.rpartition(".")[2]

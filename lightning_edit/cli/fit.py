@@ -151,12 +151,13 @@ class EditCLI(CheckpointCLI):
         atexit.register(end_started, self.trainer.strategy.launcher)
 
     def _take_name(self) -> None:
-        """Names the folder of a new run; one that goes on, or is measured again, has one."""
+        """Names the folder of a new run, or of a test that is given a name; a run that goes on has one."""
         settings = self.config[self.subcommand]
         if settings.name is None:
             return
         self.model.sections["name"] = settings.name
-        if self.subcommand == "fit" and settings.ckpt_path is None:
+        new = settings.ckpt_path is None if self.subcommand == "fit" else self.names_run
+        if new:
             name_folder(self.trainer, settings.name)
             run_folder(self.trainer)
 

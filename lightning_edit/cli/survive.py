@@ -224,7 +224,7 @@ def _kept(saved: "Saved", requests: "Sequence[EditRequest]") -> "Sequence[EditRe
         console.print(f"! {saved.removed.note}", style="yellow", soft_wrap=True)
     numbers, edits = saved.taken_out
     if not numbers:
-        return requests
+        return _made(saved, requests)
     # What was written again is in a kept update too.
     out = set(map(name_of, edits)) - set(map(name_of, saved.edits))
     kept = [request for request in requests if name_of(vars(request)) not in out]
@@ -236,6 +236,26 @@ def _kept(saved: "Saved", requests: "Sequence[EditRequest]") -> "Sequence[EditRe
     were = counted(len(requests) - len(kept), "record is", "records are")
     said = f"! After the run {updates_were(numbers)} removed: {were} left out."
     console.print(said, style="yellow", soft_wrap=True)
+    return kept
+
+
+def _made(saved: "Saved", requests: "Sequence[EditRequest]") -> "Sequence[EditRequest]":
+    """The records whose edits were made when the run or its checkpoint ended; says which are left out."""
+    from lightning_edit.metrics.edit_metrics import name_of
+
+    if saved.removed is not None or len(saved.edits) != saved.update.info.get("edits"):
+        # Which edits there are is not known of all of them.
+        return requests
+    made = set(map(name_of, saved.edits))
+    kept = [request for request in requests if name_of(vars(request)) in made]
+    if not kept or len(kept) == len(requests):
+        return requests
+    were = counted(len(requests) - len(kept), "record is", "records are")
+    terminal(stderr=True).print(
+        f"! {were} left out: their edits are not in the model, which holds {counted(len(saved.edits), 'edit')}.",
+        style="yellow",
+        soft_wrap=True,
+    )
     return kept
 
 

@@ -186,7 +186,7 @@ def _edits(facts: CardFacts) -> str:
 def _figures(facts: CardFacts) -> str:
     known = [name for name in FIGURES if name in facts.after]
     if not known:
-        return "## Figures\n\nThe run was not measured."
+        return "## Figures\n\nThese edits were not measured."
     rows = [f"| {FIGURES[name]} | {_share(facts.before, name)} | {_share(facts.after, name)} |" for name in known]
     note = "Shares of the edits ± the standard error of the mean, measured on the model as the run left it."
     note += " *Before* is the model with the edits of the earlier run." if facts.on_top else ""

@@ -151,6 +151,11 @@ def warnings_of(run: Run, content: Mapping[str, Any], removed: list[int]) -> lis
     found = []
     if content.get("stopped"):
         found.append(f"The run ended before all facts were written: {str(content['stopped']).rstrip('.')}.")
+    if run.not_made:
+        found.append(
+            f"{counted(run.not_made, 'fact was', 'facts were')} not written, as the run ended before their turn. The "
+            "figures count them as facts that are not there."
+        )
     if run.left_out:
         found.append(f"{counted(run.left_out, 'fact')} could not be written, as no change to write was found.")
     unused = content.get("records_left_out")

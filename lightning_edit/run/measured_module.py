@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_edit.asking.chat import ChatSettings, World, check_chat, settle_chat
+from lightning_edit.asking.chat import ChatSettings, World, check_chat, check_template, settle_chat
 from lightning_edit.distributed.process_group import in_a_group, is_sharded
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.source import Source
@@ -198,6 +198,7 @@ class MeasuredModule(Checked, SafelyLoaded, Settled, Measuring, ABC):
         if isinstance(layers := self.hparams.get("layers"), int | Sequence) and not isinstance(layers, str):
             check_stated_layers(self.model_name, layers, self.trust_remote_code)
         plain: Any = load_tokenizer(self.model_name, self.trust_remote_code)
+        check_template(plain, self.chat, self.chat_settings)
         self.tokenizer = settle_chat(plain, self.chat, self.chat_settings)
         self.chat = self.tokenizer is not plain
         self.settle(chat=self.chat)

@@ -1,5 +1,6 @@
 """Which Lightning trainers can edit."""
 
+import os
 from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
@@ -8,6 +9,10 @@ from lightning_edit.distributed.strategy import ShardedModelStrategy
 from lightning_edit.errors import EditError
 from lightning_edit.models.precision import autocast_now
 
+# Most processes for each core of a processor.
+PROCESSES = 8
+# Settings of the optimization, and what they are where they change nothing.
+OF_STEPS = {"accumulate_grad_batches": (1,), "gradient_clip_val": (None, 0, 0.0)}
 STRATEGIES = ("auto", "modelparallelstrategy", "model_parallel", "fsdp")
 
 
@@ -24,6 +29,7 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
         EditError: For processes that cannot work together, a device without float64, more than one epoch, fewer than
             all edits, a precision plugin or autocast.
     """
+    _check_processes(trainer)
     if trainer.world_size > 1 and not many_processes:
         raise EditError(f"This method runs on one device, got {trainer.world_size}. Set `trainer.devices: 1`.")
     _check_strategy(trainer.strategy)
@@ -37,12 +43,35 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
             "Fit and test outside of it."
         )
     _check_all_edits(trainer, fit, single_epoch)
+    if fit and single_epoch:
+        _check_steps(trainer)
     if fit and single_epoch and trainer.max_epochs != 1:
         raise EditError(f"Each edit is made once: set `trainer.max_epochs` to 1, got {trainer.max_epochs}.")
     if fit and not single_epoch and (trainer.max_epochs is None or trainer.max_epochs < 1):
         raise EditError(
             f"Fine-tuning needs a number of passes over the edits: set `trainer.max_epochs` to 1 or more (25 in the "
             f"papers), got {trainer.max_epochs}."
+        )
+
+
+def _check_processes(trainer: Any) -> None:
+    """Refuses processes that would bring a machine to a standstill before one of them does anything."""
+    cores = os.cpu_count() or 1
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > PROCESSES * cores:
+        raise EditError(
+            f"`trainer.devices`: {trainer.num_devices} processes for {cores} cores; more than {PROCESSES} a core wait "
+            "for each other. Give as many as there are cores, or fewer."
+        )
+
+
+def _check_steps(trainer: Any) -> None:
+    """Refuses settings of Lightning's own optimization, which values have not."""
+    given = {name: getattr(trainer, name) for name, usual in OF_STEPS.items() if getattr(trainer, name) not in usual}
+    if given:
+        names = " and ".join(f"`trainer.{name}` ({value})" for name, value in given.items())
+        raise EditError(
+            f"{names} would change steps of training, and these edits are not trained: leave it out. How many edits "
+            "have their values searched at once is `data.batch_size`."
         )
 
 

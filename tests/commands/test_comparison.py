@@ -1,5 +1,7 @@
 """Runs side by side: which make one line, its points, the table, and the picture."""
 
+import json
+
 import pytest
 import yaml
 from PIL import Image
@@ -12,9 +14,11 @@ from lightning_edit.commands.comparison.methods import published
 from lightning_edit.commands.comparison.quantities import quantity
 from lightning_edit.commands.comparison.runs import read_runs
 from lightning_edit.commands.comparison.settings import flat_settings, shortest_labels
-from lightning_edit.commands.comparison.table import table
+from lightning_edit.commands.comparison.table import notes_of, table
 from lightning_edit.configs import CONFIGS
 from lightning_edit.errors import EditError
+from lightning_edit.solvers import Solver
+from lightning_edit.solvers.anchors import Anchor
 from tests.run_folders import config, write
 
 WEIGHTED = {"second_moment_weight": 100, "ridge": 0}
@@ -156,6 +160,12 @@ def test_a_method_without_solver_goes_by_its_class_and_its_batches_count():
         ("emmet", {}, "EMMET"),
         ("alphaedit", {"edits_per_update": None}, "AlphaEdit"),
         ("rrome", {}, "RROME"),
+        ("alphaedit", {"previous_keys": None}, "AlphaEdit"),
+        ("lyaplock", {"previous_keys": None}, "lyaplock"),
+        ("evoedit", {"previous_keys": None}, "evoedit"),
+        ("simie", {"previous_keys": None}, "simie"),
+        ("mend", {}, "mend, no net"),
+        ("malmen", {}, "malmen, no net"),
         ("rect", {}, "rect"),
         ("prune", {}, "prune"),
         ("ft", {}, "ft"),
@@ -197,12 +207,42 @@ def test_each_file_of_a_method_is_recognized_as_itself(file):
         ("harness/lambada_openai/acc", 0.5, "50.0", False),
         ("harness/gsm8k/exact_match/strict-match", 0.5, "50.0", False),
         ("harness/arc_easy/acc_norm", 0.5, "50.0", False),
+        ("harness/wikitext/bits_per_byte", 0.72, "0.72", True),
+        ("harness/wmt14-en-fr/ter", 61.5, "61.5", True),
+        ("harness/a_task/brier_score", 0.25, "0.25", True),
         ("harness/truthfulqa_gen/bleu_acc", 0.5, "50.0", False),
         ("downstream/perplexity", 12345.6, "12,346", True),
     ],
 )
 def test_units_follow_from_names(name, value, text, lower):
     assert (quantity(name).text(value), quantity(name).lower_is_better) == (text, lower)
+
+
+def test_what_the_method_decides_is_the_same_where_it_is_left_to_it():
+    def keys(**settings):
+        return flat_settings({"model": {"previous_keys": None, **settings}})["model.previous_keys"]
+
+    kinds = [(Solver, "solver"), (Anchor, "anchor")]
+    for kind, part in kinds:
+        for cls in kind.__subclasses__():
+            kept = cls.preserves_edits if kind is Solver else cls.keeps_keys
+            assert keys(**{part: {"class_path": f"lightning_edit.{cls.__name__}"}}) == str(kept).lower()
+    apart = {"class_path": "lightning_edit.AlphaEdit"}
+    assert keys(solver=apart, independent_updates=True) == "false"
+
+
+def test_a_run_that_ended_early_has_a_note(tmp_path):
+    folder = write(tmp_path / "a", 4)
+    content = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**content, "not_made": 20}))
+    runs, _ = read_runs([folder])
+    [note] = notes_of(runs, lines_of(runs, "edits"), ["S"], "edits")
+    assert note == (
+        "a: 20 edits were not made, as the run ended before their turn; its figures count them as edits that failed."
+    )
+    (folder / "metrics.json").write_text(json.dumps({**content, "not_made": "all"}))
+    with pytest.raises(EditError, match="`not_made` must be a whole number from 0"):
+        read_runs([folder])
 
 
 # -- what is shown and written -----------------------------------------------------------------------------------------

@@ -73,6 +73,18 @@ def labels(runs, x="edits"):
     return [line.label for line in lines_of(joined_seeds(read_runs(runs)[0]), x)]
 
 
+def test_a_test_has_the_folder_of_its_name_and_a_run_that_goes_on_takes_no_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["fit", "--name", "a", *SMALL])
+    cli.main(["test", "--ckpt_path", "runs/a", "--name", "again", "--collateral.prompts=0"])
+    assert json.loads((tmp_path / "runs/again/metrics.json").read_text())["command"] == "test"
+    checkpoint = sorted((tmp_path / "runs/a/checkpoints").glob("update-*.ckpt"))
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--ckpt_path", str(checkpoint[0]) if checkpoint else "runs/a/edited.ckpt", "--name", "b"])
+    assert "--name b`: the run goes on in its own folder" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "runs" / "b").exists()
+
+
 def test_names_are_labels_and_no_settings(tmp_path):
     folders = [write(tmp_path / "a", name="ours", ridge=1), write(tmp_path / "b", ridge=2)]
     assert labels(folders) == ["ours", "EMMET, ridge 2"]

@@ -86,6 +86,15 @@ def test_of_several_seeds_each_record_counts_with_its_mean(tmp_path):
     assert test.means == (pytest.approx((1 + 1 + 0.5) / 6), 0)
 
 
+def test_of_equal_runs_the_last_is_tested_which_is_the_one_that_is_shown(tmp_path):
+    folders = [
+        with_records(tmp_path / name, [record(i, i < right) for i in range(8)]) for name, right in (("a", 0), ("b", 8))
+    ]
+    folders.append(with_records(tmp_path / "c", [record(i, False) for i in range(8)], solver="MEMIT"))
+    [test] = paired(folders, "efficacy_score")
+    assert test.means == (1, 0)
+
+
 def test_a_broken_model_is_compared_where_it_has_numbers(tmp_path):
     broken = [record(i, True) for i in range(4)]
     broken[0]["efficacy"][0]["log_prob_new"] = None

@@ -145,6 +145,13 @@ def test_spaces_behind_commas_are_no_part_of_cells(tmp_path):
     assert request.answer == "The violin, often."
 
 
+def test_a_line_break_is_spelled_in_the_setting_as_in_a_cell(tmp_path):
+    file = tmp_path / "facts.csv"
+    file.write_text("subject,prompt,target_new\nAnna,{} plays the,violin\n")
+    [request] = OwnEdits(str(file), separator="\\n").requests
+    assert request.separator == "\n"
+
+
 def test_a_line_break_as_separator_and_bars_stand_in_cells(tmp_path):
     rows = 'subject,prompt,target_new,separator,paraphrase_prompts\nAnna,{} plays the,violin,\\n,"[""a|b"", ""c""]"\n'
     (request,) = OwnEdits(write(tmp_path, rows, "a.csv")).requests

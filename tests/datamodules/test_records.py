@@ -40,7 +40,7 @@ def test_all_kinds_of_files_give_the_same_records(tmp_path):
     paths = [str(tmp_path / name) for name in ("a.json", "a.jsonl", "folder", "a.parquet")]
     found = [list(read_records(path)) for path in paths]
     assert all([record for record, _ in pairs] == ROWS for pairs in found)
-    places = ["a.json, record 2", "a.jsonl, line 3", "folder, record 2", "a.parquet, record 2"]
+    places = ["a.json, record 2", "a.jsonl, line 3", "folder/train.jsonl, line 2", "a.parquet, record 2"]
     assert [pairs[1][1] for pairs in found] == [f"{tmp_path}/{place}" for place in places]
 
 
@@ -108,8 +108,35 @@ def test_nested_columns_of_a_folder_are_read(tmp_path):
 
 def test_a_broken_folder_is_refused_with_the_reason(tmp_path):
     write(tmp_path / "d" / "train.jsonl", '{"a": 1}\n{"a": \n')
-    with pytest.raises(EditError, match=r"^`data\.path`: .*/d could not be read: .*JSON"):
+    with pytest.raises(EditError, match=r"d/train.jsonl, line 2, column 7: not JSON"):
         list(read_records(str(tmp_path / "d")))
+
+
+def test_the_files_of_a_folder_are_read_as_each_by_itself(tmp_path):
+    header = "case_id,subject,prompt,target_new,target_true\n"
+    write(tmp_path / "d" / "b.csv", f"{header}008,NA,The capital of {{}} is,1999,NA\n")
+    write(tmp_path / "d" / "a.csv", f"{header}007,Windhoek,{{}} lies in,Oz,null\n")
+    write(tmp_path / "d" / "c.jsonl", lines([{"subject": "X", "prompt": "{} began on", "target_new": "2020-01-01"}]))
+    write(tmp_path / "d" / "README.md", "# Facts\n")
+    requests = OwnEdits(str(tmp_path / "d")).requests
+    assert [(one.case_id, one.subject, one.target_new, one.target_true) for one in requests] == [
+        ("007", "Windhoek", "Oz", "null"),
+        ("008", "NA", "1999", "NA"),
+        ("", "X", "2020-01-01", None),
+    ]
+    some = OwnEdits(str(tmp_path / "d"), indices=[2, 1]).requests
+    assert [one.subject for one in some] == ["X", "NA"]
+
+
+def test_of_files_with_names_of_splits_those_of_one_are_read(tmp_path):
+    for name in ("train-1", "train-0", "my_test", "dev"):
+        write(tmp_path / "d" / f"{name}.csv", f"subject,prompt,target_new\n{name},{{}} is,Rome\n")
+
+    def subjects(split):
+        return [one.subject for one in OwnEdits(str(tmp_path / "d"), split=split).requests]
+
+    assert subjects("train") == ["train-0", "train-1"]
+    assert (subjects("test"), subjects("validation")) == (["my_test"], ["dev"])
 
 
 def test_a_name_that_is_neither_file_nor_data_set_is_refused(monkeypatch):

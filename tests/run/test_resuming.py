@@ -282,6 +282,22 @@ def test_a_run_s_folder_stands_for_its_edited_checkpoint(finished, tmp_path, cap
         fit(tmp_path / "refused", module(on_top_of=str(lacking)), TinyWorld(edits=2))
 
 
+@pytest.mark.parametrize(
+    ("words", "decides"),
+    [
+        (["--model.model", "tiny-moe"], r"`model.model` (tiny)"),
+        (["--model.dtype=bfloat16", "--model.layers", "[1]"], r"`model.dtype` (auto), `model.layers` ([0])"),
+        (["--model.solver", "ROME"], "`model.solver` (EMMET)"),
+        (["--model.values.steps=77"], "`model.values.steps` ("),
+    ],
+)
+def test_what_a_checkpoint_decides_is_not_given_anew(finished, words, decides, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["test", "--ckpt_path", str(finished), f"--trainer.logger.save_dir={tmp_path}", *words])
+    assert f"the model as the checkpoint holds it, which decides {decides}" in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path, caplog):
     # Files beyond a limit cannot be written, as on a full disk; logs, which are small, still can.
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.errors import EditError
+from lightning_edit.run.trainer_check import check_trainer
 from lightning_edit.solvers import PRUNE
 from lightning_edit.storage.checkpoints import checkpoint_file
 from lightning_edit.updates.history import History
@@ -64,6 +65,20 @@ def test_fewer_than_all_edits_are_refused_before_the_model_is_loaded(tmp_path, s
     )
     with pytest.raises(EditError, match=message):
         fit(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"accumulate_grad_batches": 4}, r"`trainer.accumulate_grad_batches` \(4\) would change steps of training"),
+        ({"gradient_clip_val": 1.0}, r"`trainer.gradient_clip_val` \(1.0\) would change steps of training"),
+        ({"devices": 9999}, r"`trainer.devices`: 9999 processes for \d+ cores"),
+    ],
+)
+def test_what_lightning_takes_up_first_is_refused_before_a_fit(settings, message):
+    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, **settings)
+    with pytest.raises(EditError, match=message):
+        check_trainer(trainer, True)
 
 
 def test_a_fit_that_ends_early_says_how_many_edits_it_left(tmp_path):

@@ -47,6 +47,17 @@ def test_a_checkpoint_that_holds_them_is_measured_on_all_records(run, tmp_path, 
     assert f"! {file} still holds update 1" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_checkpoint_in_the_middle_is_measured_on_the_edits_it_holds(run, tmp_path, capsys):
+    file = run / "checkpoints" / "update-000001.ckpt"
+    found = survive(file, tmp_path / "survival.json")
+    shown = capsys.readouterr()
+    assert "! 4 records are left out: their edits are not in the model, which holds 2 edits." in " ".join(
+        shown.err.split()
+    )
+    held = {edit["subject"] for edit in UpdateList(run / "updates").record(1).edits}
+    assert {answer["subject"] for answer in found["answers"]} == held
+
+
 def test_a_run_without_any_update_left_is_refused(run, tmp_path, capsys):
     cli.main(["updates", "remove", str(run), "1", "2", "3"])
     capsys.readouterr()

@@ -22,7 +22,7 @@ from lightning_edit.progress import ProgressBars
 from lightning_edit.report.settings import without_folders
 from lightning_edit.requests import complete
 from lightning_edit.solvers import Factors
-from lightning_edit.storage.form import Form, WrongFormError, anything, each, fields, maybe, number, table, text
+from lightning_edit.storage.form import Form, WrongFormError, anything, count, each, fields, maybe, number, table, text
 from lightning_edit.storage.user.json import json_lines, read_json
 from lightning_edit.updates.base_model import settings_of
 from lightning_edit.updates.files.saved import Saved, run_of
@@ -42,6 +42,7 @@ METRICS: Form = fields(
     {},
     {
         **dict.fromkeys(("before", "after"), maybe(FIGURES)),
+        **dict.fromkeys(("edits", "not_made"), maybe(count)),
         "collateral": maybe(
             fields({}, {"figures": maybe(FIGURES), "worst": maybe(each(table(text, anything)))}, others=True)
         ),
@@ -74,15 +75,23 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
     removed = saved.update.info.get("removed_updates") or []
     which = f"update{'s' * (len(removed) > 1)} {listed(removed)} of the run"
     stale = [f"Removed after the figures below were measured: {which}"] if removed else []
+    facts = replace(facts, method=published(flat[METHOD]) if flat.get(METHOD) else facts.method, settings=settings)
+    if saved.early not in (None, metrics.get("edits")):
+        return replace(facts, form=[*facts.form, _of_more(saved.early, metrics.get("edits"))])
+    if left := metrics.get("not_made"):
+        stale.append(f"Not made, as the run ended early, and counted as failed below: {counted(left, 'edit')}")
     return replace(
         facts,
         form=[*facts.form, *stale],
-        method=published(flat[METHOD]) if flat.get(METHOD) else facts.method,
-        settings=settings,
         before=metrics.get("before") or {},
         after=metrics.get("after") or {},
         collateral=metrics.get("collateral") or {},
     )
+
+
+def _of_more(held: int | None, of_run: int | None) -> str:
+    """Why a checkpoint from the middle of a run has none of its figures."""
+    return f"Holds the first {held} of {of_run} edits of its run, whose figures are of all of them and not shown"
 
 
 def _still_held(saved: Saved) -> list[str]:

@@ -40,8 +40,10 @@ PUBLISHED = {
     "ultraedit": "UltraEdit",
     "RROME": "r-ROME",
 }
+NET = "model.source.net"
+NO_NET = ", no net"
 # What a user sets anew for each model, or for each number of edits.
-OF_THE_MODEL = ("model.model", "model.layers", "model.source.maps", "model.source.net", "model.edits_per_update")
+OF_THE_MODEL = ("model.model", "model.layers", "model.source.maps", NET, "model.edits_per_update")
 
 
 def method_of(
@@ -61,17 +63,19 @@ def method_of(
         given: The name of the file that the run was given, None if none or unknown.
 
     Returns:
-        The name of a file, or else of the solver's or the module's class.
+        The name of a file, or else of the solver's or the module's class; with `NO_NET` where the file's method has a
+        net and the run had none.
     """
     name, most = settings.get("model.solver", settings.get("model", "")), (0, False)
     for path in sorted((CONFIGS / "solvers").glob("*.yaml")):
         wanted: dict[str, str] = {}
         flatten("model", read_yaml(path)["model"], wanted)
+        lacks_net = NET in wanted and settings.get(NET) == "null"
         wanted = {key: value for key, value in wanted.items() if key not in OF_THE_MODEL}
         rank = (len(wanted), path.stem == given)
         if rank > most and all(_agree(settings.get(key), value) for key, value in wanted.items()):
             cls = wanted.get("model.solver", "")
-            name, most = cls if path.stem == cls.lower() else path.stem, rank
+            name, most = (cls if path.stem == cls.lower() else path.stem) + NO_NET * lacks_net, rank
     return name
 
 
@@ -96,7 +100,8 @@ def published(method: str) -> str:
     Args:
         method: Its name in a comparison.
     """
-    return PUBLISHED.get(method, method)
+    name = method.removesuffix(NO_NET)
+    return PUBLISHED.get(name, name) + method[len(name) :]
 
 
 def short_name(method: str) -> str:

@@ -9,7 +9,11 @@ SHARES = re.compile(
     r"(^|_)(S|score|magnitude|accuracy|unchanged|match|generated_paraphrase|rouge_l|exact|reliability|generalization|locality|kept|said|f1|mcc|matthews|correlation|acc|acc_norm)$"
 )
 HARM = re.compile(r"(^|_)(changed|worse|lost|invalid)$")
-SMALL_IS_GOOD = re.compile(r"perplexity|essence_score|loss|nll|(^|_)kl($|_)|error")
+# The second line has those of lm-evaluation-harness, whose task files say of each whether higher is better.
+SMALL_IS_GOOD = re.compile(
+    r"perplexity|essence_score|loss|nll|(^|_)kl($|_)|error"
+    r"|bits_per_byte|brier|likelihood_diff|pct_stereotype|toxicity|(^|_)(ter|wer|cer|mse|mae|rmse|ece)$"
+)
 
 
 @dataclass(frozen=True)

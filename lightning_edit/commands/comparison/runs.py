@@ -41,6 +41,7 @@ class Run:
             ``edits`` the finished one.
         seconds: Of each stage.
         left_out: Number of edits that could not be made.
+        not_made: Number of edits that had no turn, as the run ended before; they are measured all the same.
         settings: See `flat_settings`.
         wild: How free answers were asked and marked, flat; empty where none were.
         name: What the user called it, if anything.
@@ -59,6 +60,7 @@ class Run:
     name: str | None = None
     seeds: int = 1
     folders: tuple[Path, ...] = ()
+    not_made: int = 0
 
     @property
     def before(self) -> Figures:
@@ -172,6 +174,7 @@ def _read_run(folder: Path, notes: list[str]) -> Run:
         wild=flat_protocol(content.get("wild")),
         name=content["name"] if is_name(content.get("name")) else None,
         folders=(folder,),
+        not_made=_number_of_edits(content.get("not_made", 0), folder / FILE, least=0, name="not_made"),
     )
 
 
@@ -201,9 +204,10 @@ def _read_curve(path: Path, notes: list[str]) -> dict[int, Figures]:
     return curve
 
 
-def _number_of_edits(value: Any, where: str | Path, least: int) -> int:
+def _number_of_edits(value: Any, where: str | Path, least: int, name: str = "edits") -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_EDITS:
-        raise EditError(f"{where}: `edits` must be a whole number from {least} to {MOST_EDITS:,}, got {quoted(value)}.")
+        expected = f"a whole number from {least} to {MOST_EDITS:,}"
+        raise EditError(f"{where}: `{name}` must be {expected}, got {quoted(value)}.")
     return value
 
 

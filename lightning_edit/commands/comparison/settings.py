@@ -22,6 +22,8 @@ BEFORE_NOTED = (
 # Solvers that write one edit at a time, whatever was set; to ask them would take the seconds that torch needs.
 ONE_EDIT = {"ROME", "RROME"}
 IN_MEMORY = "MemoryEditing"
+# Solvers and anchors to which the keys of earlier edits belong.
+KEEPS_KEYS = {"AlphaEdit", "LyapLock"}
 LONGEST = 24
 
 
@@ -53,6 +55,8 @@ def flat_settings(
     if flat.get("model") == IN_MEMORY and flat.get(ONCE) == "null":
         # Runs did not always say that an update is a micro-batch there.
         flat[ONCE] = flat.get("data.batch_size", "null")
+    if flat.get("model.previous_keys") == "null":
+        flat["model.previous_keys"] = _previous_keys(flat)
     flat[ONCE] = _once(flat)
     flat[METHOD] = method_of(flat, _flatten, given)
     # What of it an older run did not note is told by its settings.
@@ -105,6 +109,13 @@ def _flatten(name: str, value: Any, flat: dict[str, str]) -> None:
 def _once(flat: Mapping[str, str]) -> str:
     """The smaller of what was set and what the solver can do."""
     return "1" if flat.get("model.solver") in ONE_EDIT else flat.get(ONCE, "null")
+
+
+def _previous_keys(flat: Mapping[str, str]) -> str:
+    """Whether the keys of earlier edits are preserved where this was left to the method."""
+    anchor, solver = flat.get("model.anchor", "null"), flat.get("model.solver")
+    independent = flat.get("model.independent_updates") == "true"
+    return str(anchor in KEEPS_KEYS if anchor != "null" else solver in KEEPS_KEYS and not independent).lower()
 
 
 def _text(value: Any) -> str:

@@ -135,8 +135,8 @@ def _test(metric: str, first: str, second: str, values: Sequence[tuple[float, fl
 
 
 def _records_of(line: Line) -> Records:
-    """The figures of each record at the end of a line's longest run; of several seeds their means."""
-    run = max(line.runs, key=lambda run: run.edits)
+    """The figures of each record at the end of a line's last longest run; of several seeds their means."""
+    run = max(reversed(line.runs), key=lambda run: run.edits)
     found: dict[tuple[str, ...], list[Mapping[str, float]]] = {}
     for folder in run.folders:
         for name, figures in _read(folder / FILE).items():

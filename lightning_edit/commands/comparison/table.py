@@ -124,6 +124,16 @@ def best_of(values: Sequence[float | None], lower: bool) -> float | None:
     return min(finite) if lower else max(finite)
 
 
+def not_made(edits: int) -> str:
+    """What must be known of the figures of a run that ended early.
+
+    Args:
+        edits: How many had no turn.
+    """
+    had = counted(edits, "edit was", "edits were")
+    return f"{had} not made, as the run ended before their turn; its figures count them as edits that failed."
+
+
 def notes_of(runs: Sequence[Run], lines: Sequence[Line], metrics: Sequence[str], x: Axis) -> Iterator[str]:
     """Warnings, one sentence or two each.
 
@@ -144,6 +154,8 @@ def notes_of(runs: Sequence[Run], lines: Sequence[Line], metrics: Sequence[str],
         if run.left_out:
             left_out = counted(run.left_out, "edit was", "edits were")
             yield f"{run.folder.name}: {left_out} left out because no value to write was found."
+        if run.not_made:
+            yield f"{run.folder.name}: {not_made(run.not_made)}"
     for line in lines:
         if counted_seeds := sorted({run.seeds for run in line.runs if run.seeds > 1}):
             many = " and ".join(map(str, counted_seeds))
