@@ -225,8 +225,9 @@ class EditDataModule(Checked, SafelyLoaded, LightningDataModule, ABC):
         return map(self._separated, selection.requests_only(entries, self._leave_out))
 
     def _separated(self, request: EditRequest) -> EditRequest:
-        given = self.separator is not None and request.separator is None
-        return replace(request, separator=with_escapes(self.separator)) if given else request
+        if self.separator is None or request.separator is not None:
+            return request
+        return replace(request, separator=with_escapes(self.separator))
 
     def _leave_out(self, record: LeftOut) -> None:
         self.left_out.setdefault(record.reason, []).append(record.name)

@@ -69,6 +69,8 @@ SOURCE = Compared(resuming=False)
 # How many edits there are, or are worked on at once: runs of one method may differ in it.
 AMOUNT = Compared(methods=False)
 
+# What loops and tensors count in.
+LARGEST = 2**63 - 1
 Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(at_least=0)]
 Rate = Annotated[float, Range(above=0, at_most=1e37)]  # torch takes it, ten times over, as a float32.
@@ -172,6 +174,8 @@ def refuse_unfit(where: str, value: Any, annotation: Any) -> None:
     Raises:
         EditError: Says what was expected and what was got.
     """
+    if isinstance(value, Integral) and abs(int(value)) > LARGEST:
+        raise EditError(f"{where} is too large a number, got {str(value)[:40]}: at most {LARGEST}.")
     if not _fits(value, annotation):
         shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
         raise EditError(f"{where} must be {_words(annotation)}, got {shown}.")

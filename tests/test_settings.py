@@ -106,6 +106,8 @@ def test_solvers_are_pickled_and_replaced_like_any_dataclass():
         (lambda: ValueSettings(site="norm"), "`values.site` must be block or mlp, got 'norm'"),
         (lambda: EditingModule("tiny", [0], solver=EMMET), "`model.solver` must be a Solver or null, got <class"),
         (lambda: OwnEdits("x", conflicts="last"), "`data.conflicts` must be one of refuse, keep_first or replace"),
+        (lambda: OwnEdits("x", limit=10**20), "`data.limit` is too large a number, got 1000000000000000000"),
+        (lambda: ValueSettings(steps=10**20), "`values.steps` is too large a number"),
         (lambda: OwnEdits("x", limit="3"), "`data.limit` must be a whole number of 1 or more or null, got '3'"),
         (lambda: lightning_edit.edit(None, None, [], micro_batch=0), "edit: `micro_batch` must be a whole number"),
     ],
