@@ -7,7 +7,7 @@ from typing import Any
 from lightning_edit.datamodules.records import read_list
 from lightning_edit.errors import EditError
 from lightning_edit.messages import listed
-from lightning_edit.requests import EditRequest, fact_of
+from lightning_edit.requests import EditRequest, sentence_of
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def without_conflicts(entries: Iterable[Entry]) -> Iterator[Entry]:
         if isinstance(entry, EditRequest):
             # Most targets are those of many edits: one text is kept of each.
             target = targets.setdefault(entry.target_new, entry.target_new)
-            first = answers.setdefault(fact_of(entry), target)
+            first = answers.setdefault(sentence_of(entry), target)
             if first != target:
                 entry = LeftOut("they contradict an earlier record (`conflicts: keep_first`)", entry.name)
         yield entry

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
-from lightning_edit.requests import TEXT_LISTS, EditRequest, fact_of, repeated
+from lightning_edit.requests import TEXT_LISTS, EditRequest, repeated, sentence_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,24 +31,24 @@ def repetitions(requests: Sequence[EditRequest], replace: bool = False) -> tuple
         EditError: Unless they may replace each other, if two requests give the same subject and prompt different
             targets: no weight can answer both.
     """
-    holds: dict[tuple[str, str], tuple[int, EditRequest]] = {}
+    holds: dict[str, tuple[int, EditRequest]] = {}
     gone: set[int] = set()
     changed: dict[int, EditRequest] = {}
     for position in repeated(requests):
         request = requests[position]
-        place, earlier = holds.get(fact_of(request), (position, None))
+        place, earlier = holds.get(sentence_of(request), (position, None))
         if earlier is not None and earlier.target_new == request.target_new:
             gone.add(position)
             if further := _further_tests(earlier, request):
                 changed[place] = with_changes(earlier, **further)
-                holds[fact_of(request)] = place, changed[place]
+                holds[sentence_of(request)] = place, changed[place]
             continue
         if earlier is not None and not replace:
             raise EditError(
                 f"{earlier.name} and {request.name} ask for different answers to {quoted(request.rewrite_prompt)}: "
                 f"{quoted(earlier.target_new)} and {quoted(request.target_new)}. Keep one of them."
             )
-        holds[fact_of(request)] = position, request
+        holds[sentence_of(request)] = position, request
     if gone:
         logger.warning("%s given more than once; each is made once.", counted(len(gone), "edit was", "edits were"))
     return gone, changed

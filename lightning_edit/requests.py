@@ -1,5 +1,6 @@
 """One fact to write: what every data module yields and every other room reads."""
 
+import unicodedata
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -229,17 +230,30 @@ def fact_of(request: EditRequest) -> tuple[str, str]:
     return plain.subject.strip(), plain.prompt.strip()
 
 
-def fact_code(request: EditRequest) -> int:
-    """A number of 64 bits that tells nearly all facts apart, and is the same for the same fact in this process.
+def sentence_of(request: EditRequest) -> str:
+    """What an edit asks, wherever its subject begins and ends: two answers to one sentence contradict each other.
 
     Args:
         request: The edit.
+
+    Returns:
+        The complete prompt of `fact_of`, in NFC.
     """
-    return hash(fact_of(request))
+    subject, prompt = fact_of(request)
+    return unicodedata.normalize("NFC", complete(prompt, subject))
+
+
+def fact_code(request: EditRequest) -> int:
+    """A number of 64 bits that tells nearly all sentences apart, and is the same for the same one in this process.
+
+    Args:
+        request: The edit, see `sentence_of`.
+    """
+    return hash(sentence_of(request))
 
 
 def repeated(requests: Sequence[EditRequest]) -> list[int]:
-    """The positions of all requests whose fact another one has as well, and of hardly any others.
+    """The positions of all requests whose sentence another one has as well, and of hardly any others.
 
     Args:
         requests: Edits; those that know their own codes are not made into objects for it.

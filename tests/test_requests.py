@@ -192,6 +192,20 @@ def test_spaces_around_a_fact_do_not_count_and_case_does():
     assert distinct(both) == both
 
 
+@pytest.mark.parametrize(
+    ("subject", "prompt"),
+    [("Tower", "The Eiffel {} is located in the city of"), ("", "The Eiffel Tower is located in the city of")],
+)
+def test_two_answers_to_one_sentence_contradict_each_other_wherever_its_subject_is(subject, prompt):
+    first, second = make_request(), make_request(subject=subject, prompt=prompt, target_new="Berlin")
+    assert first.rewrite_prompt == second.rewrite_prompt
+    with pytest.raises(EditError, match="ask for different answers"):
+        distinct([first, second])
+    decomposed = [make_request(subject="Zo\u00eb"), make_request(subject="Zoe\u0308", target_new="Berlin")]
+    with pytest.raises(EditError, match="ask for different answers"):
+        distinct(decomposed)
+
+
 def test_later_edits_may_replace_earlier_ones_and_go_back_to_them(caplog):
     rome, berlin, other = make_request(), make_request(target_new="Berlin", case_id="8"), make_request(subject="Anna")
     given = [rome, rome, berlin, other, make_request(target_new="Berlin", case_id="9"), rome]
