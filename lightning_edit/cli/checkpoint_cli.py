@@ -110,6 +110,9 @@ class CheckpointCLI(LightningCLI):
         if self.restored.get("model"):
             typed = self._typed_of_model()
             self._take_over("model")
+            if (place := typed.pop("model", None)) is not None:
+                # It may lie elsewhere by now; whether its weights are the checkpoint's is checked when it is loaded.
+                self.config[self.config.subcommand]["model.init_args.model"] = place
             if changed := [name for name, value in typed.items() if value != self._of_model(name)]:
                 given = listed(f"`model.{name}` ({_in_short(self._of_model(name))})" for name in changed)
                 raise EditError(
