@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, quoted
-from lightning_edit.requests import TEXT_LISTS, EditRequest, repeated, sentence_of
+from lightning_edit.requests import TEXT_LISTS, EditRequest, fact_of, repeated, sentence_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,24 +31,27 @@ def repetitions(requests: Sequence[EditRequest], replace: bool = False) -> tuple
         EditError: Unless they may replace each other, if two requests give the same subject and prompt different
             targets: no weight can answer both.
     """
-    holds: dict[str, tuple[int, EditRequest]] = {}
+    holds: dict[tuple[str, str], tuple[int, EditRequest]] = {}
+    answers: dict[str, EditRequest] = {}
     gone: set[int] = set()
     changed: dict[int, EditRequest] = {}
     for position in repeated(requests):
         request = requests[position]
-        place, earlier = holds.get(sentence_of(request), (position, None))
+        fact, sentence = fact_of(request), sentence_of(request)
+        place, earlier = holds.get(fact, (position, None))
         if earlier is not None and earlier.target_new == request.target_new:
             gone.add(position)
             if further := _further_tests(earlier, request):
                 changed[place] = with_changes(earlier, **further)
-                holds[sentence_of(request)] = place, changed[place]
+                holds[fact] = place, changed[place]
             continue
-        if earlier is not None and not replace:
+        rival = answers.setdefault(sentence, request)
+        if rival.target_new != request.target_new and not replace:
             raise EditError(
-                f"{earlier.name} and {request.name} ask for different answers to {quoted(request.rewrite_prompt)}: "
-                f"{quoted(earlier.target_new)} and {quoted(request.target_new)}. Keep one of them."
+                f"{rival.name} and {request.name} ask for different answers to {quoted(request.rewrite_prompt)}: "
+                f"{quoted(rival.target_new)} and {quoted(request.target_new)}. Keep one of them."
             )
-        holds[sentence_of(request)] = position, request
+        holds[fact] = position, request
     if gone:
         logger.warning("%s given more than once; each is made once.", counted(len(gone), "edit was", "edits were"))
     return gone, changed

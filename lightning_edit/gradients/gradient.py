@@ -1,12 +1,12 @@
 """Values from gradients: UltraEdit and StableEdit, and with a net MALMEN, RLEdit and MEND."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_edit.asking.tokenization import WITH_TEMPLATES, check_lengths
@@ -27,8 +27,10 @@ from lightning_edit.settings import Count, CountOrZero, Positive
 from lightning_edit.values.memory import DOUBLE, LOGITS, activation_width
 from lightning_edit.without_effect import refuse_changed
 
+logger = logging.getLogger(__name__)
+
 UNTRAINED = (
-    "`source.scale: {}` without a net: MALMEN, RLEdit and MEND change keys and gradients by a trained one, and these "
+    "`source.scale: %s` without a net: MALMEN, RLEdit and MEND change keys and gradients by a trained one, and these "
     "edits are not theirs. `lightning-edit train-net` trains a net; name its folder in `source.net`."
 )
 # Tokens of which there is a mean and a variance.
@@ -143,9 +145,7 @@ class Gradient(Source):
 
     def check_places(self, decoder: Decoder, places: Sequence[int], statistics: Mapping[str, Statistics]) -> None:
         """Refuses maps without gradients, and a net or statistics of other shapes; see `Source.check_places`."""
-        if self.net is None and self.scale != "squared_key":
-            rank_zero_warn(UNTRAINED.format(self.scale))
-        elif self.net is not None and self._loaded is not None:
+        if self.net is not None and self._loaded is not None:
             check_net(self.net, self._loaded[0].made, decoder, places, net_settings(self))
         check_backward(decoder, places)
         shapes = {_shape(decoder, place) for place in places}
@@ -162,6 +162,8 @@ class Gradient(Source):
 
     def check_first(self, tokenizer: Any, first: Sequence[EditRequest], templates: ContextTemplates) -> None:
         """Refuses a first update of a single token; see `Source.check_first`."""
+        if self.net is None and self.scale != "squared_key":
+            logger.warning(UNTRAINED, self.scale)
         if self.normalize == "none" or self.warmup or self.net is not None:
             return
         seen = 0

@@ -80,7 +80,7 @@ def test_metrics_json_holds_what_is_promised(finished):
     made, _, folder = finished
     written = json.loads((folder / "metrics.json").read_text())
     assert set(written) == {
-        *("before", "after", "edits", "left_out", "stopped"),
+        *("before", "after", "edits", "left_out", "not_made", "stopped"),
         *("records_left_out", "seconds", "config", "command", "settings_without_effect", "memory", "versions"),
     }
     assert written["edits"] == 6
