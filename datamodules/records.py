@@ -40,8 +40,8 @@ def read_records(
 
     Yields:
         A record and its place, such as "edits.csv, line 3". Empty cells are left out of a row of CSV, missing
-        values out of a row of Parquet and of the hub. The data files of a folder are read by themselves, in the order
-        of their names; a folder with splits is one of the hub's.
+        values out of a row of Parquet and of the hub. The data files of a folder are read one after the
+        other, in the order of their names; where these hold splits, those of the split.
 
     Raises:
         EditError: If the source is not there or cannot be read; the message names file and line.

@@ -45,6 +45,14 @@ def test_a_checkpoint_in_the_middle_has_no_figures_of_the_whole_run(finished, tm
     assert "## Figures\n\nThese edits were not measured." in early
 
 
+def test_a_checkpoint_of_a_run_that_was_never_measured_says_nothing_of_more(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "version_0")
+    content = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps({**content, "after": None, "edits": 0}))
+    cli.main(["export", str(run / "checkpoints" / "update-000001.ckpt"), "--out", str(tmp_path / "card")])
+    assert "Holds the first" not in card_in(tmp_path / "card")
+
+
 def test_a_run_that_ended_early_says_so_on_its_card(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "version_0")
     content = json.loads((run / "metrics.json").read_text())

@@ -76,7 +76,7 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
     which = f"update{'s' * (len(removed) > 1)} {listed(removed)} of the run"
     stale = [f"Removed after the figures below were measured: {which}"] if removed else []
     facts = replace(facts, method=published(flat[METHOD]) if flat.get(METHOD) else facts.method, settings=settings)
-    if saved.early not in (None, metrics.get("edits")):
+    if metrics.get("after") and saved.early not in (None, metrics.get("edits")):
         return replace(facts, form=[*facts.form, _of_more(saved.early, metrics.get("edits"))])
     if left := metrics.get("not_made"):
         stale.append(f"Not made, as the run ended early, and counted as failed below: {counted(left, 'edit')}")
