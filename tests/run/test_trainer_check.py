@@ -1,12 +1,16 @@
 """Trainers that would edit or measure only some of the edits are refused, or say how many they left."""
 
+import json
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_edit.callbacks import EditReport
 from lightning_edit.datamodules import TinyWorld
 from lightning_edit.errors import EditError
 from lightning_edit.run.trainer_check import check_trainer
@@ -15,6 +19,7 @@ from lightning_edit.storage.checkpoints import checkpoint_file
 from lightning_edit.updates.history import History
 from tests.small_runs import fit as run_small
 from tests.small_runs import module
+from tests.trainers import quiet_trainer
 
 
 class StopAfter(Callback):
@@ -100,17 +105,27 @@ def sizes(run):
     return [len(history.record(number).edits) for number in history.numbers()]
 
 
+def not_made(made, folder, data):
+    """What `metrics.json` says of the edits that had no turn."""
+    logger = TensorBoardLogger(folder, name=None)
+    quiet_trainer(folder, EditReport(table=False), logger=logger).test(made, TinyWorld(**data), verbose=False)
+    return json.loads((Path(logger.log_dir) / "metrics.json").read_text())["not_made"]
+
+
 def test_what_the_trainer_left_is_made_when_the_run_is_resumed(tmp_path):
     settings = {"edits_per_update": 2, "post_processing": PRUNE(), "context_templates": ["{}"]}
     data = {"edits": 5, "batch_size": 1}
+    short = module(**settings)
     with pytest.warns(UserWarning, match="before 2 of 5 edits had their turn"):
-        run = run_small(tmp_path, module(**settings), TinyWorld(**data), StopAfter(3))
+        run = run_small(tmp_path, short, TinyWorld(**data), StopAfter(3))
+    assert not_made(short, tmp_path / "short", data) == 2
     # The third edit is written without waiting for the fourth, and the sum is not post-processed yet.
     assert sizes(run) == [2, 1]
     newest, _ = checkpoint_file.newest(tmp_path)
     made = module(**settings)
     run_small(tmp_path, made, TinyWorld(**data), ckpt_path=newest)
     assert made.loop.edits_written == 5
+    assert not_made(made, tmp_path / "whole", data) == 0
     assert sizes(run) == [2, 1, 2, 0]
     with pytest.raises(EditError, match="is finished, so there is nothing to resume"):
         checkpoint_file.newest(tmp_path)
