@@ -22,7 +22,7 @@ SPLITS = {
     "test": re.compile(r"(^|[^a-z])(test|testing|eval|evaluation)([^a-z]|$)"),
     "validation": re.compile(r"(^|[^a-z])(validation|valid|val|dev)([^a-z]|$)"),
 }
-SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
+SUFFIXES = (*DATA, ".txt")
 
 
 def read_records(
@@ -76,8 +76,14 @@ def _plain_files(folder: Path, split: str) -> list[Path]:
     inside = [one for one in folder.iterdir() if not one.name.startswith((".", "_")) and not _is_plain_text(one)]
     if not all(one.is_file() and one.suffix.lower() in DATA for one in inside):
         return []
-    names = {one: [name for name, words in SPLITS.items() if words.search(one.stem.lower())] for one in inside}
-    return sorted(one for one, of in names.items() if (of[:1] or ([] if any(names.values()) else ["train"])) == [split])
+    splits = {file: _split_of(file) for file in inside}
+    usual = None if any(splits.values()) else "train"
+    return sorted(file for file, named in splits.items() if (named or usual) == split)
+
+
+def _split_of(file: Path) -> str | None:
+    """The split that the name of a file holds, None for none."""
+    return next((name for name, words in SPLITS.items() if words.search(file.stem.lower())), None)
 
 
 def _is_plain_text(file: Path) -> bool:

@@ -120,7 +120,7 @@ def with_case_ids(entries: Iterable[Entry], wanted: Sequence[str]) -> Iterator[E
 
 
 def without_conflicts(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Leaves out what contradicts an earlier request: the same subject and prompt with another target.
+    """Leaves out what contradicts an earlier request: the same sentence (see `sentence_of`) with another target.
 
     Args:
         entries: Records.

@@ -28,8 +28,8 @@ def repetitions(requests: Sequence[EditRequest], replace: bool = False) -> tuple
         tests, the first one tests too: by position the requests that get further tests.
 
     Raises:
-        EditError: Unless they may replace each other, if two requests give the same subject and prompt different
-            targets: no weight can answer both.
+        EditError: Unless they may replace each other, if two requests give one sentence (see `sentence_of`)
+            different targets: no weight can answer both.
     """
     holds: dict[tuple[str, str], tuple[int, EditRequest]] = {}
     answers: dict[str, EditRequest] = {}

@@ -20,7 +20,6 @@ from lightning_edit.datamodules.preservation import PreservationText
 from lightning_edit.keys.layer_stats import SecondMomentSettings
 from lightning_edit.run.edit_callback import EditCallback
 from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints, damage
-from lightning_edit.tiny import MODEL_PATH
 from lightning_edit.updates.history import History
 from tests.shared_runs import SMALL, command
 from tests.small_runs import Refuse, fit, module
@@ -281,33 +280,6 @@ def test_a_run_s_folder_stands_for_its_edited_checkpoint(finished, tmp_path, cap
     assert str(checkpoints(lacking)[0]) in said
     with pytest.raises(EditError, match=r"`model\.on_top_of`: the folder .* holds no edited\.ckpt"):
         fit(tmp_path / "refused", module(on_top_of=str(lacking)), TinyWorld(edits=2))
-
-
-@pytest.mark.parametrize(
-    ("words", "decides"),
-    [
-        (["--model.dtype=bfloat16", "--model.layers", "[1]"], r"`model.dtype` (auto), `model.layers` ([0])"),
-        (["--model.solver", "ROME"], "`model.solver` (EMMET)"),
-        (["--model.values.steps=77"], "`model.values.steps` ("),
-    ],
-)
-def test_what_a_checkpoint_decides_is_not_given_anew(finished, words, decides, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["test", "--ckpt_path", str(finished), f"--trainer.logger.save_dir={tmp_path}", *words])
-    assert f"the model as the checkpoint holds it, which decides {decides}" in " ".join(capsys.readouterr().err.split())
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_model_that_lies_elsewhere_by_now_is_named_and_has_to_be_the_same(finished, tmp_path, capsys):
-    moved = shutil.copytree(MODEL_PATH, tmp_path / "moved")
-    words = ["test", "--ckpt_path", str(finished), f"--trainer.logger.save_dir={tmp_path}", "--collateral.prompts=0"]
-    cli.main([*words, f"--model.model={moved}"])
-    content = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
-    assert content["config"]["model"]["model"] == str(moved)
-    assert content["after"] == json.loads((finished / "metrics.json").read_text())["after"]
-    with pytest.raises(SystemExit):
-        cli.main([*words, "--model.model=tiny-moe"])
-    assert "was made from other weights than layer 0 of tiny-moe holds" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path, caplog):

@@ -76,8 +76,9 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
     which = f"update{'s' * (len(removed) > 1)} {listed(removed)} of the run"
     stale = [f"Removed after the figures below were measured: {which}"] if removed else []
     facts = replace(facts, method=published(flat[METHOD]) if flat.get(METHOD) else facts.method, settings=settings)
-    if metrics.get("after") and saved.early not in (None, metrics.get("edits")):
-        return replace(facts, form=[*facts.form, _of_more(saved.early, metrics.get("edits"))])
+    held, of_run = saved.update.info.get("edits"), metrics.get("edits")
+    if metrics.get("after") and not removed and held not in (None, of_run):
+        return replace(facts, form=[*facts.form, _of_more(held, of_run)])
     if left := metrics.get("not_made"):
         stale.append(f"Not made, as the run ended early, and counted as failed below: {counted(left, 'edit')}")
     return replace(
@@ -89,7 +90,7 @@ def with_run(facts: CardFacts, saved: Saved, all_edits: bool = False) -> CardFac
     )
 
 
-def _of_more(held: int | None, of_run: int | None) -> str:
+def _of_more(held: Any, of_run: Any) -> str:
     """Why a checkpoint from the middle of a run has none of its figures."""
     return f"Holds the first {held} of {of_run} edits of its run, whose figures are of all of them and not shown"
 

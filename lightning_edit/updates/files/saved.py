@@ -41,7 +41,6 @@ class Saved:
         edits: Of each edit ``subject``, ``prompt`` and ``target_new``, as far as the run keeps them.
         removed: What the checkpoint that was given holds and its run has no more; it is in the update only where the
             checkpoint does not stand for the run.
-        early: How many edits the checkpoint that was given holds, None for a run's update.
     """
 
     update: ModelUpdate
@@ -50,7 +49,6 @@ class Saved:
     folder: Path | None
     edits: list[dict[str, str]]
     removed: Removed | None = None
-    early: int | None = None
 
     @property
     def taken_out(self) -> tuple[list[int], list[dict[str, str]]]:
@@ -157,8 +155,7 @@ def _of_checkpoint(
     info = {"model": source.name, "edits": content["edits"]["edits_written"]}
     info |= {"on_top": True} if content["hyper_parameters"].get("on_top_of") else {}
     until = float("inf") if run is None else run.get("updates_written", float("inf"))
-    edits = _edits_of(folder, lambda number: number <= until)
-    return Saved(ModelUpdate(layers, info), base, source, folder, edits, early=info["edits"])
+    return Saved(ModelUpdate(layers, info), base, source, folder, _edits_of(folder, lambda number: number <= until))
 
 
 def _places(content: Mapping[str, Any], model: Any) -> dict[int, str]:
