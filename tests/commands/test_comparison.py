@@ -22,6 +22,7 @@ from lightning_edit.solvers.anchors import Anchor
 from tests.run_folders import config, write
 
 WEIGHTED = {"second_moment_weight": 100, "ridge": 0}
+SPHERE = {"class_path": "SPHERE", "init_args": {"eta": 0.5, "alpha": 0.5}}
 MEMIT = {"class_path": "MEMIT", "init_args": WEIGHTED}
 
 
@@ -167,6 +168,10 @@ def test_a_method_without_solver_goes_by_its_class_and_its_batches_count():
         ("mend", {}, "mend, no net"),
         ("malmen", {}, "malmen, no net"),
         ("rect", {}, "rect"),
+        ("rect", {"post_processing": [{"class_path": "RECT", "init_args": {"keep": 0.4}}, SPHERE]}, "RROME + RECT + SPHERE"),
+        ("emmet", {"post_processing": [SPHERE]}, "EMMET + SPHERE"),
+        ("encore", {"source": {"class_path": "Gradient"}, "post_processing": [SPHERE]}, "encore + Gradient + SPHERE"),
+        ("mend", {"anchor": {"class_path": "RLSEdit"}}, "mend, no net + RLSEdit"),
         ("prune", {}, "prune"),
         ("ft", {}, "ft"),
         ("ft", {"norm_constraint": 0.1}, "ft_l"),
@@ -180,6 +185,15 @@ def test_a_method_is_named_as_its_file(file, changed, method):
     model = yaml.safe_load((CONFIGS / "solvers" / f"{file}.yaml").read_text())["model"]
     model["init_args"] |= {"model": "gpt", **changed}
     assert flat_settings({"model": model})["method"] == method
+
+
+def test_what_is_added_to_a_method_is_in_its_name():
+    assert published("encore + Gradient + SPHERE") == "ENCORE + Gradient + SPHERE"
+    assert published("mend, no net + RLSEdit") == "MEND, no net + RLSEdit"
+    plain, added = (config(**more) for more in ({}, {}))
+    added["model"] |= {"post_processing": [SPHERE]}
+    labels = shortest_labels([flat_settings(plain), flat_settings(added)])
+    assert labels == ["EMMET", "EMMET + SPHERE"]
 
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "solvers").glob("*.yaml"), key=str), ids=lambda file: file.stem)

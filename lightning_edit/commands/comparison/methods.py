@@ -1,5 +1,6 @@
 """The name of a run's method: as in ``configs/solvers/``, where it has the settings of a file there."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,6 +45,10 @@ NET = "model.source.net"
 NO_NET = ", no net"
 # What a user sets anew for each model, or for each number of edits.
 OF_THE_MODEL = ("model.model", "model.layers", "model.source.maps", NET, "model.edits_per_update")
+# What makes another method of one that it is added to.
+PARTS = re.compile(r"model\.(source|anchor|post_processing(\.\d+)?)")
+NONE = {"null", "[]"}
+AND = " + "
 
 
 def method_of(
@@ -64,9 +69,11 @@ def method_of(
 
     Returns:
         The name of a file, or else of the solver's or the module's class; with `NO_NET` where the file's method has a
-        net and the run had none.
+        net and the run had none, and with the classes of what was added to the method, as in ``memit + SPHERE``.
     """
     name, most = settings.get("model.solver", settings.get("model", "")), (0, False)
+    parts = {key: value for key, value in settings.items() if PARTS.fullmatch(key) and value not in NONE}
+    added = parts
     for path in sorted((CONFIGS / "solvers").glob("*.yaml")):
         wanted: dict[str, str] = {}
         flatten("model", read_yaml(path)["model"], wanted)
@@ -76,7 +83,8 @@ def method_of(
         if rank > most and all(_agree(settings.get(key), value) for key, value in wanted.items()):
             cls = wanted.get("model.solver", "")
             name, most = (cls if path.stem == cls.lower() else path.stem) + NO_NET * lacks_net, rank
-    return name
+            added = {key: value for key, value in parts.items() if value not in wanted.values()}
+    return AND.join([name, *added.values()])
 
 
 def _agree(value: str | None, wanted: str) -> bool:
@@ -100,7 +108,7 @@ def published(method: str) -> str:
     Args:
         method: Its name in a comparison.
     """
-    name = method.removesuffix(NO_NET)
+    name = method.partition(AND)[0].removesuffix(NO_NET)
     return PUBLISHED.get(name, name) + method[len(name) :]
 
 
@@ -110,4 +118,5 @@ def short_name(method: str) -> str:
     Args:
         method: Its name in a comparison.
     """
-    return published(method).partition(" (")[0]
+    name, *added = published(method).split(AND)
+    return AND.join([name.partition(" (")[0], *added])
