@@ -33,6 +33,7 @@ from lightning_edit.models.auto_layers import settle_places
 from lightning_edit.models.decoder import Memory
 from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.models.precision import without_autocast
+from lightning_edit.models.turns import in_turn
 from lightning_edit.old_names import reads_old_names
 from lightning_edit.progress import ProgressBars, silent
 from lightning_edit.repetitions import distinct
@@ -44,6 +45,7 @@ from lightning_edit.values.settings import ValueSettings
 
 
 @reads_old_names
+@in_turn
 @without_autocast()
 def edit(
     model: Any,
@@ -72,7 +74,7 @@ def edit(
 
     A model may be edited again and again: what a call writes is added to what is there, and each result can be removed
     by itself, in any order. As in a fit, second moments are those of the unedited model. ``torch.autocast`` is off
-    inside: all is computed in the precision of the weights.
+    inside: all is computed in the precision of the weights. Threads that edit one model take turns.
 
     Args:
         model: A decoder-only transformers model with head; it is edited in place. Of one that is quantized the edited

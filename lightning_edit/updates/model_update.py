@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_edit.distributed.sharded_weights import whole
 from lightning_edit.errors import EditError
 from lightning_edit.models.beside_weights import refuse_beside
+from lightning_edit.models.turns import in_turn
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.storage.numbers import refuse_not_finite, to_json
@@ -56,6 +57,7 @@ class ModelUpdate:
         """Whether it is in a model: `insert` was called on this object, and `remove` was not since then."""
         return self._inserted
 
+    @in_turn
     def insert(self, model: Any) -> None:
         """Adds the update to the model's weights: W <- cast(W + Delta), the sum in float64.
 
@@ -133,6 +135,7 @@ class ModelUpdate:
                     f"{tuple(weight)}: the file of the update is not what was written."
                 )
 
+    @in_turn
     def remove(self, model: Any, base: Any = None) -> None:
         """Takes the update out of the weights; they are as they were without it, bit for bit.
 

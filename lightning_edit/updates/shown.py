@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_edit.errors import EditError
+from lightning_edit.models.turns import turn_with
 from lightning_edit.solvers.base import Factors
 from lightning_edit.storage.fingerprint import fingerprint
 from lightning_edit.updates.levels import Level, Levels, edited_modules, levels_of, weight_of, write_level
@@ -44,6 +45,8 @@ Instead = Callable[[Mapping[str, Added]], AbstractContextManager[None]]
 def shown(model: Any, wanted: Mapping[str, Added], left_alone: Collection[str] = ()) -> Iterator[Instead]:
     """The model with what was in its weights at one time and no other updates, inside a ``with`` block.
 
+    Other threads that edit or show the model wait for its end.
+
     Args:
         model: The model.
         wanted: What was in each weight, see `added_now`; a weight that is not named had no update.
@@ -55,25 +58,26 @@ def shown(model: Any, wanted: Mapping[str, Added], left_alone: Collection[str] =
     Raises:
         EditError: If a weight was changed by something else since; nothing is changed then.
     """
-    modules = {name: module for name, (module, _) in edited_modules(model).items()}
-    modules |= {name: model.get_submodule(name) for name in wanted}
-    modules = {name: module for name, module in modules.items() if name not in left_alone}
-    bases = {name: _base_of(name, module, wanted.get(name)) for name, module in modules.items()}
+    with turn_with(model):
+        modules = {name: module for name, (module, _) in edited_modules(model).items()}
+        modules |= {name: model.get_submodule(name) for name in wanted}
+        modules = {name: module for name, module in modules.items() if name not in left_alone}
+        bases = {name: _base_of(name, module, wanted.get(name)) for name, module in modules.items()}
 
-    @contextmanager
-    def instead(other: Mapping[str, Added]) -> Iterator[None]:
-        saved = {name: weight_of(module).clone() for name, module in modules.items()}
-        try:
-            for name, module in modules.items():
-                there = other.get(name)
-                write_level(weight_of(module), bases[name], None if there is None else there.total)
-            yield
-        finally:
-            for name, module in modules.items():
-                write_level(weight_of(module), saved[name], None)
+        @contextmanager
+        def instead(other: Mapping[str, Added]) -> Iterator[None]:
+            saved = {name: weight_of(module).clone() for name, module in modules.items()}
+            try:
+                for name, module in modules.items():
+                    there = other.get(name)
+                    write_level(weight_of(module), bases[name], None if there is None else there.total)
+                yield
+            finally:
+                for name, module in modules.items():
+                    write_level(weight_of(module), saved[name], None)
 
-    with instead(wanted):
-        yield instead
+        with instead(wanted):
+            yield instead
 
 
 def _base_of(name: str, module: nn.Module, wanted: Added | None) -> Tensor:
@@ -97,27 +101,30 @@ def _base_of(name: str, module: nn.Module, wanted: Added | None) -> Tensor:
 def put_back(model: Any) -> Iterator[None]:
     """Takes out of a model what is edited inside of the ``with`` block, and puts back what is taken out there.
 
+    Other threads that edit or show the model wait for its end.
+
     Args:
         model: The model.
     """
-    edited = edited_modules(model)
-    before = {name: _copied(levels) for name, (_, levels) in edited.items()}
-    weights = {name: (weight_of(module), levels.top) for name, (module, levels) in edited.items()}
-    # What something else has changed is not known from what is beside it.
-    changed = {name: one.clone() for name, (one, top) in weights.items() if top is not None and not top.holds(one)}
-    try:
-        yield
-    finally:
-        modules = {name: module for name, (module, _) in edited_modules(model).items()}
-        for name, module in (modules | {name: model.get_submodule(name) for name in before}).items():
-            levels, stack = levels_of(module), before.get(name, [])
-            if name in changed:
-                write_level(weight_of(module), changed[name], None)
-            elif stack:
-                stack[-1].write(weight_of(module))
-            else:
-                write_level(weight_of(module), levels.stack[0].base, None)
-            levels.stack = stack
+    with turn_with(model):
+        edited = edited_modules(model)
+        before = {name: _copied(levels) for name, (_, levels) in edited.items()}
+        weights = {name: (weight_of(module), levels.top) for name, (module, levels) in edited.items()}
+        # What something else has changed is not known from what is beside it.
+        changed = {name: one.clone() for name, (one, top) in weights.items() if top is not None and not top.holds(one)}
+        try:
+            yield
+        finally:
+            modules = {name: module for name, (module, _) in edited_modules(model).items()}
+            for name, module in (modules | {name: model.get_submodule(name) for name in before}).items():
+                levels, stack = levels_of(module), before.get(name, [])
+                if name in changed:
+                    write_level(weight_of(module), changed[name], None)
+                elif stack:
+                    stack[-1].write(weight_of(module))
+                else:
+                    write_level(weight_of(module), levels.stack[0].base, None)
+                levels.stack = stack
 
 
 def _copied(levels: Levels) -> list[Level]:
