@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
 from lightning_edit.distributed.strategy import ShardedModelStrategy
@@ -27,7 +28,7 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
 
     Raises:
         EditError: For processes that cannot work together, a device without float64, more than one epoch, fewer than
-            all edits, a precision plugin or autocast.
+            all edits, no time, a precision plugin or autocast.
     """
     _check_processes(trainer)
     if trainer.world_size > 1 and not many_processes:
@@ -43,6 +44,8 @@ def check_trainer(trainer: Any, fit: bool, single_epoch: bool = True, many_proce
             "Fit and test outside of it."
         )
     _check_all_edits(trainer, fit, single_epoch)
+    if fit:
+        _check_time(trainer)
     if fit and single_epoch:
         _check_steps(trainer)
     if fit and single_epoch and trainer.max_epochs != 1:
@@ -61,6 +64,16 @@ def _check_processes(trainer: Any) -> None:
         raise EditError(
             f"`trainer.devices`: {trainer.num_devices} processes for {cores} cores; more than {PROCESSES} a core wait "
             "for each other. Give as many as there are cores, or fewer."
+        )
+
+
+def _check_time(trainer: Any) -> None:
+    """Refuses a limit of time that ends a fit before its first edit."""
+    left = [timer.time_remaining() for timer in trainer.callbacks if isinstance(timer, Timer)]
+    if any(seconds is not None and seconds <= 0 for seconds in left):
+        raise EditError(
+            "`trainer.max_time` leaves no time for the first edit: give days:hours:minutes:seconds, such as 00:02:00:00 "
+            "for two hours, or leave it out."
         )
 
 

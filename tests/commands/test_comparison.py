@@ -23,6 +23,7 @@ from tests.run_folders import config, write
 
 WEIGHTED = {"second_moment_weight": 100, "ridge": 0}
 SPHERE = {"class_path": "SPHERE", "init_args": {"eta": 0.5, "alpha": 0.5}}
+RECT = {"class_path": "RECT", "init_args": {"keep": 0.4}}
 MEMIT = {"class_path": "MEMIT", "init_args": WEIGHTED}
 
 
@@ -168,7 +169,7 @@ def test_a_method_without_solver_goes_by_its_class_and_its_batches_count():
         ("mend", {}, "mend, no net"),
         ("malmen", {}, "malmen, no net"),
         ("rect", {}, "rect"),
-        ("rect", {"post_processing": [{"class_path": "RECT", "init_args": {"keep": 0.4}}, SPHERE]}, "RROME + RECT + SPHERE"),
+        ("rect", {"post_processing": [RECT, SPHERE]}, "RROME + RECT + SPHERE"),
         ("emmet", {"post_processing": [SPHERE]}, "EMMET + SPHERE"),
         ("encore", {"source": {"class_path": "Gradient"}, "post_processing": [SPHERE]}, "encore + Gradient + SPHERE"),
         ("mend", {"anchor": {"class_path": "RLSEdit"}}, "mend, no net + RLSEdit"),

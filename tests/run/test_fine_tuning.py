@@ -145,10 +145,16 @@ def test_training_that_diverges_is_refused_and_undone(tmp_path):
     assert torch.equal(made.decoder.weight(0), made.weights.base[0])
 
 
-@pytest.mark.parametrize("limit", [{"max_steps": 0}, {"max_time": {"seconds": 0}}])
-def test_a_trainer_that_ends_before_the_first_edit_is_refused(limit, tmp_path):
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({"max_steps": 0}, r"before 4 of 4 edits had their turn, so nothing is edited"),
+        ({"max_time": {"seconds": 0}}, r"`trainer\.max_time` leaves no time for the first edit"),
+    ],
+)
+def test_a_trainer_that_ends_before_the_first_edit_is_refused(limit, message, tmp_path):
     made = FineTuning("tiny", layers=[0])
-    with pytest.raises(EditError, match=r"before 4 of 4 edits had their turn, so nothing is edited"):
+    with pytest.raises(EditError, match=message):
         trainer_with(tmp_path, **limit).fit(made, datamodule=TinyWorld(edits=4))
 
 

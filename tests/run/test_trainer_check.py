@@ -33,6 +33,13 @@ class StopAfter(Callback):
         return -1 if batch_idx >= self.batches else None
 
 
+class StopAtOnce(Callback):
+    """Ends the fit before its first micro-batch."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
 def fit(folder, *callbacks, **settings):
     made = module(edits_per_update=None)
     quiet = {"enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False}
@@ -78,6 +85,8 @@ def test_fewer_than_all_edits_are_refused_before_the_model_is_loaded(tmp_path, s
         ({"accumulate_grad_batches": 4}, r"`trainer.accumulate_grad_batches` \(4\) would change steps of training"),
         ({"gradient_clip_val": 1.0}, r"`trainer.gradient_clip_val` \(1.0\) would change steps of training"),
         ({"devices": 9999}, r"`trainer.devices`: 9999 processes for \d+ cores"),
+        ({"max_time": "00:00:00:00"}, r"`trainer\.max_time` leaves no time for the first edit"),
+        ({"max_time": {"seconds": -5}}, r"`trainer\.max_time` leaves no time for the first edit"),
     ],
 )
 def test_what_lightning_takes_up_first_is_refused_before_a_fit(settings, message):
@@ -91,7 +100,7 @@ def test_a_fit_that_ends_early_says_how_many_edits_it_left(tmp_path):
         made = fit(tmp_path, StopAfter(1))
     assert made.loop.edits_written == 1
     with pytest.raises(EditError, match="before 3 of 3 edits had their turn, so nothing is edited"):
-        fit(tmp_path, max_time={"seconds": 0})
+        fit(tmp_path, StopAtOnce())
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*had their turn")
         made = fit(tmp_path)
