@@ -72,8 +72,8 @@ def _check_time(trainer: Any) -> None:
     left = [timer.time_remaining() for timer in trainer.callbacks if isinstance(timer, Timer)]
     if any(seconds is not None and seconds <= 0 for seconds in left):
         raise EditError(
-            "`trainer.max_time` leaves no time for the first edit: give days:hours:minutes:seconds, such as 00:02:00:00 "
-            "for two hours, or leave it out."
+            "`trainer.max_time` leaves no time for the first edit: give days:hours:minutes:seconds, such as "
+            "00:02:00:00 for two hours, or leave it out."
         )
 
 
