@@ -23,11 +23,13 @@ class Range:
         at_least: The smallest one.
         above: All accepted ones are larger.
         at_most: The largest one.
+        below: All accepted ones are smaller.
     """
 
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
+    below: float | None = None
 
     def __contains__(self, value: Any) -> bool:
         """Whether a finite number is in the range."""
@@ -35,13 +37,17 @@ class Range:
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
         )
 
     def __repr__(self) -> str:
         """In words, as ``--help`` and messages show it."""
-        if self.at_least is not None:
-            return f"{self.at_least} or more" if self.at_most is None else f"from {self.at_least} to {self.at_most}"
-        limits = ((f"above {self.above}", self.above), (f"at most {self.at_most}", self.at_most))
+        if self.at_least is not None and self.at_most is not None:
+            return f"from {self.at_least} to {self.at_most}"
+        limits = (
+            *((f"{self.at_least} or more", self.at_least), (f"above {self.above}", self.above)),
+            *((f"at most {self.at_most}", self.at_most), (f"below {self.below}", self.below)),
+        )
         return " and ".join(text for text, limit in limits if limit is not None)
 
 

@@ -187,4 +187,5 @@ def check_weights(decoder: Decoder, layers: Sequence[int], how: How) -> ValueSet
     check_projections(decoder, layers)
     if how.source is not None:
         how.source.check_places(decoder, layers, {})
+        how.source.check_solver(how.solver)
     return settle_site(decoder, layers, how.values) if searched else how.values

@@ -33,6 +33,7 @@ class Facts:
 
     Attributes:
         shortened: The prompts that got fewer facts than were chosen.
+        bare: The prompts for which none was chosen.
         known: The edits that may be chosen; while there are none, prompts stay as they are.
     """
 
@@ -46,6 +47,7 @@ class Facts:
         self._retriever, self._preface, self._demonstrations = retriever, preface, demonstrations
         self._fits = fits
         self.shortened: set[str] = set()
+        self.bare: set[str] = set()
         self.known: Sequence[EditRequest] = ()
         self._learned: Sequence[EditRequest] = ()
         self._sentences: list[str] = []
@@ -62,7 +64,7 @@ class Facts:
         if self._learned is not self.known:
             self._sentences = [sentence(request) for request in self.known]
             self._retriever.learn(self.known, self._sentences)
-            self._learned, self._before, self.shortened = self.known, {}, set()
+            self._learned, self._before, self.shortened, self.bare = self.known, {}, set(), set()
         if prompt not in self._before:
             self._before[prompt] = self._context(prompt)
         return self._before[prompt] + prompt
@@ -70,6 +72,7 @@ class Facts:
     def _context(self, prompt: str) -> str:
         chosen = self._retriever(prompt)
         if not chosen:
+            self.bare.add(prompt)
             return ""
         shown = "".join(self._demonstration(chosen[-1], turn, set(chosen)) for turn in range(self._demonstrations))
         facts = [self._preface.replace("{}", self._sentences[position]) for position in chosen]

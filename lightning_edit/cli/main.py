@@ -113,7 +113,7 @@ def _explain(error: Exception) -> None:
     """Ends with a message where it is the user who can mend it."""
     # Not needed for a command that goes well.
     from lightning_edit.commands.failure import causes, fail
-    from lightning_edit.messages import one_line
+    from lightning_edit.messages import bounded, one_line
 
     if isinstance(error, OSError):
         fail(one_line(error))
@@ -124,3 +124,11 @@ def _explain(error: Exception) -> None:
     for cause in causes(error):
         if isinstance(cause, UnicodeDecodeError):
             fail(f"A settings file is not UTF-8 text ({cause}); save it as UTF-8.")
+    from lightning_edit.models.out_of_memory import is_out_of_memory
+
+    if memory := next((cause for cause in causes(error) if is_out_of_memory(cause)), None):
+        said = (str(memory).strip().splitlines() or ["the machine has none left"])[0]
+        fail(
+            f"Out of memory: {bounded(said, 600)} Load the model in bfloat16, on a device with more memory, or give "
+            "the command less to do at once."
+        )

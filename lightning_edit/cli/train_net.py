@@ -1,16 +1,22 @@
 """The command line's ``train-net``: a net for values from gradients, trained by what its edits do to the model."""
 
 import logging
+import os
 import shlex
+import warnings
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_edit.cli.tune import CHAT, DEVICES, DTYPES, read_requests
 from lightning_edit.commands.arguments import CommandParser
+from lightning_edit.commands.failure import causes
 from lightning_edit.commands.layer_words import layer_list
 from lightning_edit.errors import EditError
 from lightning_edit.messages import counted, terminal
+from lightning_edit.storage.own_outputs import check_replaced
 from lightning_edit.storage.user.files import check_model_name
 
 if TYPE_CHECKING:
@@ -18,6 +24,8 @@ if TYPE_CHECKING:
     from lightning_edit.nets.objective import Pupil
     from lightning_edit.nets.settings import NetSettings
 
+# What the files of a net hold, see `save_net`.
+SIGNS = {"net.json": b'"lightning-edit net', "net.safetensors": b'"checksum"'}
 METHODS = ("malmen", "rledit", "mend")
 NORMALIZE = ("standard", "whitened", "none")
 DESCRIPTION = """Trains a net that changes keys and gradients before they are written (MALMEN, RLEdit, MEND)
@@ -53,19 +61,19 @@ def main(words: list[str]) -> None:
     """
     given = _parser().parse_args(words)
     check_model_name(given.model)
-    out = Path(given.out).expanduser()
-    if out.is_file():
-        raise EditError(f"`--out`: {out} is a file. Give a folder.")
+    out = _folder(given.out)
     layers = None if given.layers is None else layer_list(given.layers)
     # They take seconds to import; a mistake is answered without them.
     from lightning_edit.nets.training import train
     from lightning_edit.progress import ProgressBars
 
+    # It holds for what Lightning itself calls.
+    warnings.filterwarnings("ignore", ".*treespec, LeafSpec")
     # What devices there are and why it stopped.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     settings = _settings(given)
     pupil, lessons = _prepared(given, settings, layers)
-    with ProgressBars() as report:
+    with ProgressBars() as report, _enough_memory():
         net = train(pupil, lessons, settings, out, given.model, given.every, report)
     same = ", ".join(f"{name} {value}" for name, value in net.made.settings.items())
     folder = shlex.quote(str(out))
@@ -75,6 +83,34 @@ def main(words: list[str]) -> None:
         f"`model.source` {same}.",
         soft_wrap=True,
     )
+
+
+def _folder(given: str) -> Path:
+    """Where the net goes; refuses what cannot be a folder, and one with files that no training wrote."""
+    out = Path(given).expanduser()
+    nearest = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        wrong = "is no folder" if not nearest.is_dir() else "cannot be written to"
+        raise EditError(f"`--out`: {nearest} {wrong}. Give a folder for the net.")
+    for name, sign in SIGNS.items():
+        check_replaced("--out", out / name, sign)
+    return out
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Says what takes less where a training needs more memory than there is."""
+    from lightning_edit.models.out_of_memory import is_out_of_memory
+
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, EditError) or not any(map(is_out_of_memory, causes(error))):
+            raise
+        raise EditError(
+            "Out of memory: make a smaller net (--rank, --blocks), take fewer facts a step (--batch, --turns), or load "
+            "the model in bfloat16 (--dtype)."
+        ) from error
 
 
 def _parser() -> CommandParser:

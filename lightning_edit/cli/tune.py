@@ -117,9 +117,13 @@ def read_requests(path: str, **chosen: Any) -> "list[EditRequest]":
     from lightning_edit.datamodules.record_module import reader_of
     from lightning_edit.datamodules.records import read_records
 
-    first: Any = next(iter(read_records(path)), ({}, ""))[0]
-    reader: Any = (reader_of(first) if isinstance(first, dict) else None) or OwnEdits
-    return list(reader(path=path, **(chosen or {"unique_subjects": True})).requests)
+    try:
+        first: Any = next(iter(read_records(path)), ({}, ""))[0]
+        reader: Any = (reader_of(first) if isinstance(first, dict) else None) or OwnEdits
+        return list(reader(path=path, **(chosen or {"unique_subjects": True})).requests)
+    except EditError as error:
+        # As the option is called here.
+        raise EditError(str(error).replace("`data.path`", "`--data`")) from error
 
 
 def _tune(

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_edit.asking.tokenization import WITH_TEMPLATES, check_lengths
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.net import GradientNet, named
-from lightning_edit.gradients.net_check import check_net, net_settings
+from lightning_edit.gradients.net_check import check_net, net_settings, warn_of_solver
 from lightning_edit.gradients.net_file import load_net
 from lightning_edit.gradients.passes import MAX_LOGITS, MAX_TOKENS, AtTokens, check_backward, gradients_at_answers
 from lightning_edit.gradients.source import Asked, AtPlace, Pairs, Source
@@ -24,6 +24,7 @@ from lightning_edit.models.finding.places import blocks_of, weight_shape
 from lightning_edit.progress import Report, silent
 from lightning_edit.requests import EditRequest
 from lightning_edit.settings import Count, CountOrZero, Positive
+from lightning_edit.solvers import Solver
 from lightning_edit.values.memory import DOUBLE, LOGITS, activation_width
 from lightning_edit.without_effect import refuse_changed
 
@@ -159,6 +160,11 @@ class Gradient(Source):
                 "`source.normalize: whitened` needs the covariance of gradients, which the earlier run did not keep. "
                 "Set `source.normalize` to standard, as in that run."
             )
+
+    def check_solver(self, solver: Solver) -> None:
+        """Warns of another solver than a net was trained with; see `Source.check_solver`."""
+        if self.net is not None and self._loaded is not None:
+            warn_of_solver(self.net, self._loaded[0].made, solver)
 
     def check_first(self, tokenizer: Any, first: Sequence[EditRequest], templates: ContextTemplates) -> None:
         """Refuses a first update of a single token; see `Source.check_first`."""

@@ -145,6 +145,13 @@ class Source(Checked, ABC):
             EditError: Names the place.
         """
 
+    def check_solver(self, solver: Solver) -> None:
+        """Warns where its pairs are not made for a solver.
+
+        Args:
+            solver: Which member of the family writes.
+        """
+
     def check_first(self, tokenizer: Any, first: Sequence[EditRequest], templates: ContextTemplates) -> None:
         """Refuses a first update, before which nothing was seen, that tells it too little.
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_edit.errors import EditError
 from lightning_edit.gradients.net import GradientNet, Made
 from lightning_edit.gradients.net_check import net_settings
-from lightning_edit.gradients.net_file import save_net
+from lightning_edit.gradients.net_file import WORDS, save_net
 from lightning_edit.gradients.passes import check_backward
 from lightning_edit.gradients.statistics import Statistics
 from lightning_edit.loading.fingerprints import sample_of
@@ -227,6 +227,11 @@ def _checkpoint(module: NetTraining) -> Path | None:
     """The checkpoint of the same training, None where there is none yet."""
     path = module.folder / CHECKPOINT
     if not path.exists():
+        if (module.folder / WORDS).exists():
+            raise EditError(
+                f"{module.folder} holds a finished net, and no {CHECKPOINT} to go on from. Give another folder "
+                "(--out), or delete the net to train it anew."
+            )
         return None
     content: Any = None
     with suppress(*UNREADABLE):

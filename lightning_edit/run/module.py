@@ -179,8 +179,10 @@ class EditingModule(UpdatingModule):
         check_tokens(self)
         if is_searched(self.pairs_from):
             self.value_settings = settle_site(self.decoder, self.layers, self.value_settings)
-        if self.pairs_from is not None:
+        # What is measured again was written before, so the files of a source need not be there.
+        if self.pairs_from is not None and not self.measured_again:
             self.pairs_from.check_places(self.decoder, self.layers, {})
+            self.pairs_from.check_solver(self.solver)
 
     def check_edits(self) -> None:
         """Also refuses edits that replace others where they cannot, or lack what a search or a source needs.

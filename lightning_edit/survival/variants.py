@@ -52,8 +52,9 @@ def _named(name: str, settings: SurvivalSettings) -> Sequence[Variant]:
         given = {key: value for key, value in asdict(settings).items() if key in OF_LORA}
         return [Variant("lora", name, f"LoRA, {counted(settings.steps, 'step')}", given)]
     if name == "merged":
-        weights = settings.weights
-        return [Variant("merged", f"merged-{w:g}", f"merged, {w:g}", {"weight": float(w)}) for w in weights]
+        # In full, as results are kept under the name.
+        weights = {repr(float(weight)).removesuffix(".0"): float(weight) for weight in settings.weights}
+        return [Variant("merged", f"merged-{w}", f"merged, {w}", {"weight": value}) for w, value in weights.items()]
     quantization = _library_for(BITS[name]) if name in BITS else name
     title = f"{name} ({quantization})" if name in BITS else quantization
     return [Variant("quantized", name, title, {"quantization": quantization})]

@@ -17,7 +17,7 @@ from lightning_edit.models.finding.sites import SiteKind
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.combinations import check_plain_text
 from lightning_edit.run.learned_answers import find_answers
-from lightning_edit.run.methods.fine_tuning import check_answers
+from lightning_edit.run.methods.fine_tuning import check_answers, check_trainable
 from lightning_edit.run.methods.projected_training import ProjectedTraining, TrainingSettings
 from lightning_edit.run.preserved import ReadTexts, note
 from lightning_edit.run.updating_module import UpdatingModule
@@ -99,10 +99,10 @@ class CrispEdit(UpdatingModule):
         self.automatic_optimization = False
 
     def check_model(self) -> None:
-        """Also refuses experts, and layers to which no gradient comes back.
+        """Also refuses experts, layers to which no gradient comes back, and a precision that cannot be trained.
 
         Raises:
-            EditError: Names the layer.
+            EditError: Names the layer, and see `check_trainable`.
         """
         super().check_model()
         if experts := [layer for layer in self.layers if self.decoder.experts(layer)]:
@@ -110,6 +110,8 @@ class CrispEdit(UpdatingModule):
                 f"Layers {experts} have experts, each with directions of its own, for which CrispEdit is not made "
                 "here. Set `model.sites` to shared or dense, or use `EditingModule` with `solver: OutputMEMIT`."
             )
+        if not self.measured_again:
+            check_trainable(self.decoder)
         check_backward(self.decoder, self.layers)
 
     def check_requests(self) -> None:

@@ -98,6 +98,22 @@ def check_answers(decoder: Decoder, tokenizer: Any, requests: Sequence[EditReque
     check_lengths(lengths, [request.name for request in requests], decoder.context)
 
 
+def check_trainable(decoder: Decoder) -> None:
+    """Refuses float16, in which Adam divides by zero: small gradients have a square of 0 there, and its eps is 0.
+
+    Args:
+        decoder: The model.
+
+    Raises:
+        EditError: Says which precisions can be trained.
+    """
+    if decoder.model.dtype == torch.float16:
+        raise EditError(
+            "Weights in float16 cannot be trained by Adam, which divides by numbers that are 0 in it: load the model "
+            "with `model.dtype: float32` or bfloat16."
+        )
+
+
 class FineTuning(MeasuredModule):
     """FT: Adam on the edited weights W themselves for the NLL of the new targets; FT-L keeps W near what it was.
 
@@ -190,6 +206,16 @@ class FineTuning(MeasuredModule):
                 verbose=False,
             )
         ]
+
+    def check_model(self) -> None:
+        """Also refuses a precision that cannot be trained.
+
+        Raises:
+            EditError: See `check_trainable`.
+        """
+        super().check_model()
+        if not self.measured_again:
+            check_trainable(self.decoder)
 
     def check_requests(self) -> None:
         """Refuses prompts that do not fit the context.

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from lightning_edit.asking.chat import ChatSettings, ChatTokenizer, chat_of, plain_tokenizer
 from lightning_edit.asking.tokenization import check_lengths, encode_prompt
@@ -14,17 +14,19 @@ from lightning_edit.errors import EditError
 from lightning_edit.loading.weight_forms import Precision, Quantization
 from lightning_edit.loop.edit_queue import EditQueue
 from lightning_edit.loop.update_loop import UpdateLoop
+from lightning_edit.messages import listed
 from lightning_edit.metrics import EvaluationSettings
 from lightning_edit.models.decoder import Decoder
 from lightning_edit.requests import EditRequest
 from lightning_edit.run.edit_callback import call_hooks
 from lightning_edit.run.measured_module import MeasuredModule
-from lightning_edit.settings import Count, CountOrZero, NotNegative, Seed
+from lightning_edit.settings import Count, CountOrZero, Range, Seed
 
 logger = logging.getLogger(__name__)
 
 # Of the context, a prompt with its facts; the rest is for the answer.
 MOST = 0.75
+NONE = "facts: the own prompt of %d of %d edits finds none (%s). Look facts up in another way (`model.facts`)%s."
 FEWER = "facts: %d of %d prompts get fewer facts than `nearest`, as the model's context has %d tokens."
 
 
@@ -65,7 +67,7 @@ class InContext(MeasuredModule):
         model: str,
         facts: Literal["own", "tfidf", "states"] = "own",
         nearest: Count = 4,
-        threshold: NotNegative = 0.0,
+        threshold: Annotated[float, Range(at_least=0, below=1)] = 0.0,
         demonstrations: CountOrZero = 0,
         preface: str = "New fact: {}\n",
         evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  (frozen; the default shows in --help)
@@ -124,12 +126,16 @@ class InContext(MeasuredModule):
             self.weights.facts.known = self.requests
             named = [(prompt, request) for request in self.requests for prompt in prompts_of(request)]
             lengths = [len(encode_prompt(self.tokenizer, prompt)) for prompt, _ in named]
-            shortened = len(self.weights.facts.shortened)
+            shortened, bare = len(self.weights.facts.shortened), self.weights.facts.bare
+            without = [request.name for request in self.requests if request.rewrite_prompt in bare]
         names = [f"{request.name} with its facts" for _, request in named]
         remedy = f"Shorten it{', or lower `model.demonstrations`' * bool(self.hparams.demonstrations)}."
         check_lengths(lengths, names, self.decoder.context, remedy)
         if shortened:
             logger.warning(FEWER, shortened, len({prompt for prompt, _ in named}), self.decoder.context)
+        if without:
+            lower = ", or lower `model.threshold`" * bool(self.hparams.threshold)
+            logger.warning(NONE, len(without), len(self.requests), listed(without, 3), lower)
 
     def training_step(self, batch: Sequence[EditRequest], batch_idx: int) -> None:
         """Nothing is to be found for an edit."""
