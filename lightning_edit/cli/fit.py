@@ -21,6 +21,7 @@ from lightning_edit.cli.idle_settings import refuse_idle
 from lightning_edit.commands.argument_errors import EditArgumentParser
 from lightning_edit.commands.failure import causes
 from lightning_edit.commands.method_file import METHOD_FILE, method_file
+from lightning_edit.commands.plain_texts import settle_texts
 from lightning_edit.commands.run_name import check_name
 from lightning_edit.configs import CONFIGS
 from lightning_edit.datamodules import EditDataModule, PreservationText
@@ -98,6 +99,7 @@ class EditCLI(CheckpointCLI):
 
     def before_instantiate_classes(self) -> None:
         """Divides a model in the newer way; measures the checkpoint's records if the user asks for no others."""
+        settle_texts(self.config)
         check_name(self.config[self.subcommand].name)
         settings = self.config[self.subcommand].trainer
         check_strategy_name(settings.strategy)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning_edit.commands.layer_words import layers_as_list
+from lightning_edit.commands.plain_texts import PlainText, plain_text
 from lightning_edit.old_names import current_name, current_value
 from lightning_edit.settings import Checked
 
@@ -90,7 +91,10 @@ def under_current_names(words: Sequence[str]) -> list[str]:
             values = [class_name(value) for value in values]
         if name == "model.layers":
             values = [layers_as_list(value) for value in values]
-        renamed += [f"--{current_name(name)}={values[0]}"] if equals else [f"--{current_name(name)}", *values]
+        values = [plain_text(name, value) for value in values]
+        # A text stays as it is in a word of its own, unless that would look like an option.
+        apart = not equals or (isinstance(values[0], PlainText) and (values[0][0] != "-" or " " in values[0]))
+        renamed += [f"--{current_name(name)}", *values] if apart else [f"--{current_name(name)}={values[0]}"]
     return renamed
 
 
