@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from lightning_edit import EditRequest
+from lightning_edit import EditRequest, InContext
 from lightning_edit.asking.chat import ChatSettings, ChatTokenizer, in_plain_text, settle_chat
 from lightning_edit.asking.tokenization import encode, encode_prompt, encode_target
 from lightning_edit.baselines.facts import Facts, sentence
@@ -171,6 +171,21 @@ def test_a_run_says_how_many_prompts_get_fewer_facts(tmp_path, caplog):
     arguments = ["fit", "--config", "configs/solvers/retrieval.yaml", "--data.edits", "40", "--model.nearest", "30"]
     assert shell.run([*arguments, "--trainer.logger.save_dir", str(tmp_path), "--collateral.prompts", "12"]) == 0
     assert "prompts get fewer facts than `nearest`, as the model's context has 128 tokens." in caplog.text
+
+
+def test_a_run_says_how_many_edits_find_no_fact(tmp_path, caplog):
+    arguments = ["fit", "--config", "configs/solvers/retrieval.yaml", "--data.edits", "4", "--collateral.prompts", "0"]
+    for threshold in (0.0, 0.99):
+        folder = tmp_path / str(threshold)
+        words = ["--model.threshold", str(threshold), "--trainer.logger.save_dir", str(folder)]
+        assert shell.run([*arguments, *words]) == 0
+        told = "facts: the own prompt of 4 of 4 edits finds none"
+        assert (told in caplog.text and "lower `model.threshold`" in caplog.text) == (threshold > 0)
+
+
+def test_a_threshold_that_no_cosine_reaches_is_refused():
+    with pytest.raises(EditError, match=r"`model.threshold` must be a number of 0 or more and below 1, got 1.5"):
+        InContext("tiny", facts="tfidf", threshold=1.5)
 
 
 def test_advice_speaks_of_what_such_a_run_can_change():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -53,7 +54,7 @@ def test_what_may_be_something_else_stays_that():
 
 def test_a_run_writes_such_a_text_and_reads_it_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with open("edits.csv", "w", encoding="utf-8", newline="") as stream:
+    with Path("edits.csv").open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([["subject", "prompt", "target_new"], ["Anna", "{} was born in", "Rome"]])
     cli.main([*TOLD, "--model.preface", "Fact: {}\n", "--data.separator", "#", "--collateral.prompts", "0"])
     metrics = json.loads((tmp_path / "runs" / "version_0" / "metrics.json").read_text(encoding="utf-8"))

@@ -232,6 +232,8 @@ def test_a_net_of_another_model_or_other_settings_is_refused_before_the_pass(kep
     told = r"with other settings of `source` \(eta: 0.01 there, 0.5 here; scale: 'key_product' there, 'alone' here\)"
     with pytest.raises(EditError, match=told):
         edit(make_gpt2(), make_tokenizer(), EDITS, source=replace(kept, eta=0.5, scale="alone"), **how)
+    with pytest.raises(EditError, match=r"\(normalize: 'standard' there, 'none' here\)"):
+        edit(make_gpt2(), make_tokenizer(), EDITS, source=replace(kept, normalize="none"), **how)
     edit(make_gpt2(), make_tokenizer(), EDITS, MEMIT(1.0, 1.0), source=kept, **how)
 
 

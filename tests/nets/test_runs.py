@@ -165,3 +165,65 @@ def test_a_net_for_one_map_is_said_to_be_for_one(facts, tmp_path, capsys):
     words = ["--layers", "0", "--rank", "4", "--batch", "4", "--steps", "1"]
     cli.main(["train-net", "tiny", "--data", str(facts), "--out", str(tmp_path / "net"), *words])
     assert "The net for 1 map is in" in capsys.readouterr().out
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train-net", "tiny", *map(str, words)])
+    assert ended.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["net.json", "net.safetensors"])
+def test_files_that_no_training_wrote_stay(name, facts, tmp_path, capsys):
+    (tmp_path / name).write_text('{"mine": "precious"}')
+    told = refused(capsys, "--data", facts, "--out", tmp_path, *TRAIN, "--steps", "1")
+    assert f"`--out`: {tmp_path / name} is there already" in told
+    assert (tmp_path / name).read_text() == '{"mine": "precious"}' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_net_whose_checkpoint_is_gone_is_not_written_over(net, facts, tmp_path, capsys):
+    folder = shutil.copytree(net, tmp_path / "net")
+    (folder / "training.ckpt").unlink()
+    words = (folder / "net.json").read_bytes()
+    told = refused(capsys, "--data", facts, "--out", folder, *TRAIN, "--steps", "2", "--lr", "1e-3")
+    assert "holds a finished net, and no training.ckpt to go on from" in told
+    assert (folder / "net.json").read_bytes() == words
+
+
+def test_a_place_that_cannot_be_a_folder_is_refused_by_its_option(facts, capsys):
+    told = refused(capsys, "--data", facts, "--out", facts / "below" / "net", *TRAIN)
+    assert f"`--out`: {facts} is no folder" in told
+
+
+def test_a_net_that_is_too_large_is_said_to_be(facts, tmp_path, capsys):
+    told = refused(
+        capsys, "--data", facts, "--out", tmp_path / "net", "--layers", "0", "--rank", "100000000", "--batch", "4"
+    )
+    assert "Out of memory: make a smaller net (--rank, --blocks)" in told
+
+
+def test_facts_are_asked_for_by_the_name_of_the_option(tmp_path, capsys):
+    (tmp_path / "empty.txt").touch()
+    assert "`--data`: " in refused(capsys, "--data", tmp_path / "empty.txt", "--out", tmp_path / "net")
+
+
+def test_another_solver_than_that_of_the_training_is_warned_of(net, tmp_path, caplog):
+    told = "was trained with the solver Ridge(ridge=1.0), and this run writes with Ridge(ridge=9.0)"
+    for ridge in (1.0, 9.0):
+        made = with_net(net, solver=Ridge(ridge))
+        fit(tmp_path / str(ridge), made, TinyWorld(edits=2))
+        assert (told in caplog.text) == (ridge == 9.0)
+
+
+def test_a_finished_run_is_measured_again_without_its_net(net, tmp_path):
+    kept = shutil.copytree(net, tmp_path / "kept")
+    settings = {"data.edits": 4, "model.layers": "[0,1]", "model.source.maps": '["mlp.*"]', "collateral.prompts": 0}
+    settings |= {"trainer.logger.save_dir": tmp_path, "model.source.net": kept, "model.source.eta": 0.001}
+    words = [f"--{name}={value}" for name, value in settings.items()]
+    cli.main(["fit", "--config", "configs/solvers/malmen.yaml", *words])
+    shutil.rmtree(kept)
+    run = tmp_path / "version_0"
+    cli.main(["test", "--ckpt_path", str(run), f"--trainer.logger.save_dir={tmp_path}", "--collateral.prompts=0"])
+    figures = [json.loads((tmp_path / f"version_{n}" / "metrics.json").read_text())["after"] for n in (0, 1)]
+    assert figures[0] == figures[1]

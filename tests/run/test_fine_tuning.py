@@ -13,7 +13,9 @@ from lightning_edit.datamodules import TinyWorld
 from lightning_edit.loading.pretrained import load_model, load_tokenizer
 from lightning_edit.models.decoder import find_decoder
 from lightning_edit.run.methods import fine_tuning
+from lightning_edit.run.methods.crispedit import CrispEdit
 from lightning_edit.run.methods.fine_tuning import FineTuning, encode_answer, target_nll
+from lightning_edit.run.methods.lora import LoRA
 from lightning_edit.tiny import World
 from tests.trainers import quiet_trainer
 
@@ -172,3 +174,11 @@ def trainer_with(folder, **options):
         enable_model_summary=False,
         enable_progress_bar=False,
     )
+
+
+@pytest.mark.parametrize("make", [FineTuning, LoRA, CrispEdit])
+def test_a_precision_in_which_adam_divides_by_zero_is_refused(make, tmp_path):
+    made = make("tiny", layers=[0], dtype="float16", lr=1e-12)
+    epochs = 1 if make is CrispEdit else 2
+    with pytest.raises(EditError, match=r"Weights in float16 cannot be trained by Adam.*`model.dtype: float32`"):
+        trainer_with(tmp_path, max_epochs=epochs).fit(made, datamodule=TinyWorld(edits=2))

@@ -213,6 +213,9 @@ def test_variants_are_told_apart_by_what_they_depend_on():
     made = {one.name: one for one in variants_of(SurvivalSettings(weights=[0.5], steps=7))}
     assert list(made) == ["edited", "base", "8-bit", "4-bit", "lora", "merged-0.5"]
     assert made["merged-0.5"].settings == {"weight": 0.5}
+    near = SurvivalSettings(variants=["merged"], weights=[0.1234567, 0.1234568, 0, 1.0])
+    names = ["merged-0.1234567", "merged-0.1234568", "merged-0", "merged-1"]
+    assert [one.name for one in variants_of(near)] == names
     assert made["lora"].settings["steps"] == 7
     assert made["4-bit"].settings == {"quantization": "bnb-4bit"}
     assert variants_of(SurvivalSettings(variants=["torchao-float8"]))[0].settings["quantization"] == "torchao-float8"
