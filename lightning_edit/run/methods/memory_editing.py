@@ -1,5 +1,6 @@
 """Memory editors: edits that are kept beside a layer, while no weight changes."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,12 @@ from lightning_edit.settings import Count, Layers, NotNegative, Positive, Rate, 
 from lightning_edit.storage.form import WrongFormError
 from lightning_edit.values.vectors import Values
 
+logger = logging.getLogger(__name__)
+
+ALIKE = (
+    "%s tells edits apart by the last token of their prompts, which in a chat is the same for all, so an edit may answer "
+    "for any question. GRACE (`model.method: grace`) holds in a chat, and so do edits of weights."
+)
 # What each method's own settings are where they are left out; top_k is 4096 of the 14336 columns of Llama 3 8B.
 OWN: Mapping[str, Mapping[str, Any]] = {
     "grace": {"lr": 1.0, "radius": 1.0, "start": "cold"},
@@ -157,6 +164,8 @@ class MemoryEditing(UpdatingModule):
             EditError: See `check_answers`.
         """
         check_answers(self.decoder, self.tokenizer, self.requests, self.chat_settings.train_end)
+        if self.chat and self.method != "grace" and not self.measured_again:
+            logger.warning(ALIKE, self.method)
 
     def setup(self, stage: str) -> None:
         """Settles how many edits are an update; see `MeasuredModule.setup`."""
