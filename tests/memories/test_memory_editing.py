@@ -18,6 +18,7 @@ from lightning_edit.models.decoder import find_decoder
 from lightning_edit.models.hooks import capture_input, change_output
 from lightning_edit.storage.checkpoints.checkpoint_file import checkpoints
 from tests.docs import shell
+from tests.small_models import save_chat_model
 from tests.trainers import quiet_trainer
 
 LAYER = 1
@@ -46,6 +47,18 @@ def nll(model, ids, start):
     """In nats a token; the last token is only predicted."""
     log_probs = model(torch.tensor([ids[:-1]])).logits[0].log_softmax(-1)
     return -sum(log_probs[i - 1, ids[i]] for i in range(start, len(ids))) / (len(ids) - start)
+
+
+@pytest.mark.parametrize(
+    ("method", "tail", "warned"),
+    [("memoir", "\nassistant: ", True), ("memoir", "", False), ("grace", "\nassistant: ", False)],
+)
+def test_masks_of_prompts_that_end_alike_are_warned_of(method, tail, warned, tmp_path, caplog):
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}" + tail
+    model = save_chat_model(tmp_path / "chat", template)
+    made = MemoryEditing(model, method, layers=[LAYER], steps=1, chat=True)
+    quiet_trainer(tmp_path).fit(made, datamodule=TinyWorld(edits=2))
+    assert ("which in a chat is the same for all" in caplog.text) == warned
 
 
 def test_values_of_grace_are_those_of_a_plain_loop(runs):

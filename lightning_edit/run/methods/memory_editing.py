@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from lightning_edit.asking.chat import ChatSettings
+from lightning_edit.asking.chat import ChatSettings, chat_of
 from lightning_edit.errors import EditError
 from lightning_edit.loading.weight_forms import Precision, Quantization
 from lightning_edit.loop.edit_queue import EditQueue
@@ -38,8 +38,8 @@ from lightning_edit.values.vectors import Values
 logger = logging.getLogger(__name__)
 
 ALIKE = (
-    "%s tells edits apart by the last token of their prompts, which in a chat is the same for all, so an edit may answer "
-    "for any question. GRACE (`model.method: grace`) holds in a chat, and so do edits of weights."
+    "%s tells edits apart by the last token of their prompts, which in a chat is the same for all, so an edit may "
+    "answer any question. GRACE (`model.method: grace`) holds in a chat, and so do edits of weights."
 )
 # What each method's own settings are where they are left out; top_k is 4096 of the 14336 columns of Llama 3 8B.
 OWN: Mapping[str, Mapping[str, Any]] = {
@@ -164,7 +164,9 @@ class MemoryEditing(UpdatingModule):
             EditError: See `check_answers`.
         """
         check_answers(self.decoder, self.tokenizer, self.requests, self.chat_settings.train_end)
-        if self.chat and self.method != "grace" and not self.measured_again:
+        chat = chat_of(self.tokenizer)
+        ends_alike = chat is not None and not chat("?").endswith("?")
+        if ends_alike and self.method != "grace" and not self.measured_again:
             logger.warning(ALIKE, self.method)
 
     def setup(self, stage: str) -> None:
