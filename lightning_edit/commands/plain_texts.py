@@ -6,7 +6,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 
+from lightning_edit.errors import EditError
 from lightning_edit.settings import Checked, Settings, accepted
+from lightning_edit.storage.user.yaml import parse_yaml
 
 
 class PlainText(str):
@@ -30,8 +32,9 @@ def plain_text(name: str, value: str) -> str:
     if "." not in name or value.strip().lower() in ("", "null"):
         return value
     try:
-        read = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):
+        read = parse_yaml(value, name)
+    except EditError:
+        # Whoever needs YAML there says what is wrong.
         return value
     if isinstance(read, str):
         return value
