@@ -108,7 +108,7 @@ def test_runs_that_differ_in_nothing_else_are_one_method(runs):
     first, same, other = (run.settings for run in read_runs(runs)[0])
     assert differing([first, same]) == []
     assert "model.source.eta" in differing([first, other])
-    assert first["method"] == "ultraedit"
+    assert first["method"] == "ultraedit + RECT"
 
 
 def test_a_card_lists_what_had_an_effect(runs, tmp_path):
