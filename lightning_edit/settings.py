@@ -182,7 +182,7 @@ def refuse_unfit(where: str, value: Any, annotation: Any) -> None:
     """
     if isinstance(value, Integral) and abs(int(value)) > LARGEST:
         raise EditError(f"{where} is too large a number, got {str(value)[:40]}: at most {LARGEST}.")
-    if not _fits(value, annotation):
+    if not fits(value, annotation):
         shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
         raise EditError(f"{where} must be {_words(annotation)}, got {shown}.")
 
@@ -268,15 +268,21 @@ def _bare(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     return annotation, ()
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is what an annotation accepts.
+
+    Args:
+        value: The value of a setting.
+        annotation: Its annotation.
+    """
     base, metadata = _bare(annotation)
     origin, inside = get_origin(base), get_args(base)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, choice) for choice in inside)
+        return any(fits(value, choice) for choice in inside)
     if origin is Literal:
         return isinstance(value, str | int | None) and value in inside
     if origin is list:
-        return isinstance(value, list | tuple) and all(_fits(entry, inside[0]) for entry in value)
+        return isinstance(value, list | tuple) and all(fits(entry, inside[0]) for entry in value)
     if base in (int, float):
         number = isinstance(value, Integral if base is int else Real) and not isinstance(value, bool)
         return number and math.isfinite(value) and all(value in entry for entry in metadata if isinstance(entry, Range))

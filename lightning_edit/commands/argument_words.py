@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning_edit.commands.layer_words import layers_as_list
-from lightning_edit.commands.plain_texts import PlainText, plain_text
+from lightning_edit.commands.plain_texts import PlainText, plain_text, subclasses
 from lightning_edit.old_names import current_name, current_value
 from lightning_edit.settings import Checked
 
@@ -44,7 +44,7 @@ def class_name(value: Any) -> Any:
     """
     if not isinstance(value, str) or "." in value:
         return value
-    return next((name for name in _classes(Checked) if name.lower() == value.lower()), value)
+    return next((kind.__name__ for kind in subclasses(Checked) if kind.__name__.lower() == value.lower()), value)
 
 
 def with_class_names(settings: Any, name: str = "class_path") -> Any:
@@ -60,13 +60,6 @@ def with_class_names(settings: Any, name: str = "class_path") -> Any:
         return [with_class_names(value, name) for value in settings]
     # A language model's name is nobody's class.
     return class_name(settings) if name in ("class_path", *CLASSES[1:]) else settings
-
-
-def _classes(base: type) -> Iterator[str]:
-    children: list[type] = base.__subclasses__()
-    for child in children:
-        yield child.__name__
-        yield from _classes(child)
 
 
 def under_current_names(words: Sequence[str]) -> list[str]:

@@ -1,13 +1,12 @@
 """Values of the command line that are texts, though YAML would read something else in them: ``Fact: {}``, ``#``."""
 
-import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
 
 from lightning_edit.errors import EditError
-from lightning_edit.settings import Checked, Settings, accepted
+from lightning_edit.settings import Checked, Settings, accepted, fits
 from lightning_edit.storage.user.yaml import parse_yaml
 
 
@@ -38,9 +37,11 @@ def plain_text(name: str, value: str) -> str:
         return value
     if isinstance(read, str):
         return value
-    kinds = _kinds(name.rpartition(".")[2])
+    owners = map(accepted, (*subclasses(Checked), *subclasses(Settings)))
+    annotations = [settings[last] for settings in owners if (last := name.rpartition(".")[2]) in settings]
     # A list or number may be meant where a setting accepts one; what vanishes as a comment is not.
-    return PlainText(value) if kinds == {str} or (str in kinds and read is None) else value
+    meant = read is not None and any(fits(read, one) for one in annotations)
+    return PlainText(value) if not meant and any(fits(value, one) for one in annotations) else value
 
 
 def settle_texts(config: Any) -> None:
@@ -54,26 +55,13 @@ def settle_texts(config: Any) -> None:
             config[name] = str(value)
 
 
-def _kinds(name: str) -> set[Any]:
-    """What settings of a name accept; not kept, as there are more classes later."""
-    owners = (*_subclasses(Checked), *_subclasses(Settings))
-    annotations = [settings[name] for settings in map(accepted, owners) if name in settings]
-    return {kind for annotation in annotations for kind in _plain(annotation)} - {type(None)}
+def subclasses(base: type) -> Iterator[type]:
+    """All classes below one that were imported so far.
 
-
-def _plain(annotation: Any) -> Iterator[Any]:
-    """What a union accepts, without metadata."""
-    if get_origin(annotation) is Annotated:
-        yield from _plain(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, types.UnionType):
-        for part in get_args(annotation):
-            yield from _plain(part)
-    else:
-        yield annotation
-
-
-def _subclasses(base: type) -> Iterator[type]:
+    Args:
+        base: The class.
+    """
     children: list[type] = base.__subclasses__()
     for child in children:
         yield child
-        yield from _subclasses(child)
+        yield from subclasses(child)
